@@ -111,7 +111,14 @@ class _History:
         self.begin = datetime.now(UTC) - timedelta(days=_DAYS)
         core.execute(_TASK, rare=self.rare, common=core.task)
         core.execute(_WORKER)  # so that what is submitted is sent
-        core.execute(_USAGE, owner=core.actor.user_id, task=core.task, days=_DAYS)
+        actor = core.actor
+        core.execute(
+            _USAGE,
+            workspace=actor.workspace_id,
+            owner=actor.user_id,
+            task=core.task,
+            days=_DAYS,
+        )
 
     def fill(self, size: int) -> float:
         """Add history up to `size` executions, and return how long it took."""
@@ -126,6 +133,7 @@ class _History:
                 count=count,
                 begin=self.begin + (first - self.rows) * step,
                 step=step.total_seconds(),
+                workspace=self._core.actor.workspace_id,
                 owner=self._core.actor.user_id,
                 common=self._core.task,
                 rare=self.rare,
@@ -137,8 +145,9 @@ class _History:
 
 
 _TASK = text("""
-INSERT INTO tasks (id, owner_id, agent_id, name, current_version_id)
-SELECT :rare, owner_id, agent_id, 'rare', current_version_id FROM tasks WHERE id = :common
+INSERT INTO tasks (id, workspace_id, owner_id, agent_id, name, current_version_id)
+SELECT :rare, workspace_id, owner_id, agent_id, 'rare', current_version_id FROM tasks
+WHERE id = :common
 """)
 
 _WORKER = text("""
@@ -147,22 +156,25 @@ VALUES (gen_random_uuid(), 'w', 1, 'threads', 1000000, '', 'infinity')
 """)
 
 _USAGE = text("""
-INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls, input_tokens, cost)
-SELECT :owner, current_date - day, :task, 'provider', 'model ' || model, 100, 100000, 0.5
+INSERT INTO usage_days (workspace_id, owner_id, day, task_id, provider, model, calls, input_tokens,
+                        cost)
+SELECT :workspace, :owner, current_date - day, :task, 'provider', 'model ' || model, 100, 100000,
+       0.5
 FROM generate_series(0, CAST(:days AS int)) AS day, generate_series(1, 10) AS model
 """)
 
 _EXECUTIONS = text("""
 WITH made AS (
     INSERT INTO executions (
-        id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status, trigger_type,
-        execution_mode, priority, queue, variables, origin_id, batch_id, session_id, created_at,
-        available_at, queued_at, started_at, attempt_started_at, completed_at, attempt,
+        id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
+        trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, session_id,
+        created_at, available_at, queued_at, started_at, attempt_started_at, completed_at, attempt,
         max_crashes, event_seq, result, error_code, error_message)
     SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
                 || '7000a' || right(md5(CAST(n AS text)), 15) AS uuid),
            CASE WHEN n % 4 = 0 THEN CAST(lpad(CAST(n / 4 % 50 AS text), 32, '0') AS uuid)
-                ELSE CAST(:owner AS uuid) END,
+                ELSE CAST(:workspace AS uuid) END,
+           CAST(:owner AS uuid),
            CASE WHEN rare THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
            task.current_version_id,
            CASE WHEN rare THEN CAST(:rare AS uuid) ELSE agent.id END, agent.current_version_id,
@@ -197,8 +209,8 @@ def _measured(core: Core, history: _History, samples: int) -> dict[str, dict[str
     found = _one_by_one(core, meter, samples)
     found["finish and claim the next"] = meter.times(_turns(core, samples + WARM), samples)
     for name, wanted in _filters(core, history).items():
-        for whose, owner in (("a user's", core.actor.user_id), ("everybody's", None)):
-            found[f"list {whose}: {name}"] = meter.times(_listing(core, owner, wanted), samples)
+        for whose, workspace in (("a workspace's", core.actor.workspace_id), ("everybody's", None)):
+            found[f"list {whose}: {name}"] = meter.times(_listing(core, workspace, wanted), samples)
     found["usage by model"] = meter.times(_usage(core), samples)
     found[f"retention of {_DELETED}"] = meter.times(_retention(core), samples)
     core.execute("DELETE FROM executions WHERE status NOT IN ('completed', 'failed', 'cancelled')")
@@ -260,10 +272,10 @@ def _filters(core: Core, history: _History) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _listing(core: Core, owner: UUID | None, values: Mapping[str, Any]) -> Work:
+def _listing(core: Core, workspace: UUID | None, values: Mapping[str, Any]) -> Work:
     before = values.get("before")
     rest = {name: value for name, value in values.items() if name != "before"}
-    wanted = ExecutionFilter(owner_id=owner, **rest)
+    wanted = ExecutionFilter(workspace_id=workspace, **rest)
 
     def read() -> None:
         with core.database.autocommit() as connection:
@@ -274,7 +286,9 @@ def _listing(core: Core, owner: UUID | None, values: Mapping[str, Any]) -> Work:
 
 def _usage(core: Core) -> Work:
     today = datetime.now(UTC).date()
-    wanted = UsageFilter(since=today - timedelta(days=30), until=today, owner_id=core.actor.user_id)
+    wanted = UsageFilter(
+        since=today - timedelta(days=30), until=today, workspace_id=core.actor.workspace_id
+    )
 
     def read() -> None:
         with core.database.autocommit() as connection:

@@ -91,7 +91,7 @@ def stage() -> Iterator[Stage]:
         stack.callback(container.close)
         migrate.upgrade(postgres.url())
         admin = Accounts(container.database, _SECRET_KEY).bootstrap_admin()
-        actor = Actor(admin.key.user_id, "benchmark", Role.ADMIN)
+        actor = Actor(admin.key.user_id, "benchmark", Role.ADMIN, admin.key.workspace_id)
         watch = Watch(postgres.url())
         stack.callback(watch.close)
         yield Stage(

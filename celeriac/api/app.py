@@ -29,7 +29,16 @@ from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestConte
 from celeriac.api.core.problems import MEDIA_TYPE
 from celeriac.api.core.protocol import LIMITS, ConnectionLimits
 from celeriac.api.core.requests import Parsing
-from celeriac.api.v1 import accounts, approvals, budgets, cassettes, catalog, operations, sessions
+from celeriac.api.v1 import (
+    accounts,
+    approvals,
+    budgets,
+    cassettes,
+    catalog,
+    operations,
+    sessions,
+    workspaces,
+)
 from celeriac.api.v1.executions import routes as executions
 from celeriac.api.v1.executions import submit
 from celeriac.api.web import approval_links
@@ -45,9 +54,10 @@ _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 DESCRIPTION = """
 Run AI agents in the background: describe a task once, execute it a million times.
 
-Send your API key as `Authorization: Bearer cel_…`. Errors are problems (RFC 9457) with a stable
-`code`. Lists have pages: send `next_cursor` as `cursor`. Requests with the same `Idempotency-Key`
-create work once. Times are RFC 3339 in UTC.
+Send your API key as `Authorization: Bearer cel_…`. It sees the resources of its workspace; a key of
+your personal workspace may name another of yours in the header `Celeriac-Workspace`. Errors are
+problems (RFC 9457) with a stable `code`. Lists have pages: send `next_cursor` as `cursor`. Requests
+with the same `Idempotency-Key` create work once. Times are RFC 3339 in UTC.
 """
 
 TAGS = [
@@ -61,7 +71,7 @@ TAGS = [
     {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
     {"name": "approvals", "description": "Questions of agents to people, and the answers."},
     {"name": "celery tasks", "description": "Celery tasks of executions, and plain ones."},
-    {"name": "accounts", "description": "Users and API keys."},
+    {"name": "accounts", "description": "Workspaces, users and API keys."},
     {"name": "audit", "description": "The record of all changes."},
     {"name": "health", "description": "The state of the service."},
 ]
@@ -120,6 +130,7 @@ _ROUTERS = (
     approvals.router,
     operations.celery_router,
     accounts.router,
+    workspaces.router,
     accounts.audit_router,
 )
 

@@ -18,7 +18,9 @@ from celeriac.kit.words import counted
 if TYPE_CHECKING:
     from celeriac.wire import User
 
-users_app = typer.Typer(name="users", help="Users: create, list and change them; for admins.")
+users_app = typer.Typer(
+    name="users", help="Users: create, list and change them; for administrators."
+)
 keys_app = typer.Typer(name="keys", help="API keys: create, list and revoke them.")
 audit_app = typer.Typer(name="audit", help="The audit trail: list its entries and check them.")
 
@@ -49,7 +51,9 @@ def create_user(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among all users.")],
     role: Annotated[Role, typer.Option(help="The user's rights.")] = Role.OPERATOR,
 ) -> None:
-    """Create a user. `celeriac keys create NAME --user ID` creates a key for them.
+    """Create a user with a personal workspace.
+
+    `celeriac keys create NAME --user ID` creates a key for them.
 
     Examples:
       celeriac users create ada --role viewer
@@ -125,14 +129,26 @@ def _show(context: CommandContext, user: "User") -> None:
 
 @api_command(keys_app, "list")
 def list_keys(context: CommandContext, limit: Limit = 50) -> None:
-    """List your keys, the newest first. An admin sees everybody's."""
+    """List your keys, the newest first. An administrator sees everybody's."""
     context.output.write_list(
         context.client.keys.list(),
-        ("ID", "NAME", "USER", "ROLE", "PREFIX", "CREATED", "EXPIRES", "REVOKED", "LAST USED"),
+        (
+            "ID",
+            "NAME",
+            "USER",
+            "WORKSPACE",
+            "ROLE",
+            "PREFIX",
+            "CREATED",
+            "EXPIRES",
+            "REVOKED",
+            "LAST USED",
+        ),
         lambda key: (
             key.id,
             key.name,
             key.user_name,
+            key.workspace_name,
             key.role,
             key.prefix,
             key.created_at,
@@ -141,8 +157,8 @@ def list_keys(context: CommandContext, limit: Limit = 50) -> None:
             key.last_used_at,
         ),
         limit=limit,
-        cut=("NAME", "USER"),
-        drop=("LAST USED", "CREATED", "PREFIX", "REVOKED", "EXPIRES", "USER"),
+        cut=("NAME", "USER", "WORKSPACE"),
+        drop=("LAST USED", "CREATED", "PREFIX", "REVOKED", "EXPIRES", "USER", "WORKSPACE"),
     )
 
 
@@ -152,7 +168,7 @@ def create_key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
     role: Annotated[Role | None, typer.Option(help="The key's rights; yours if not given.")] = None,
     user: Annotated[
-        UUID | None, typer.Option(metavar="ID", help="The user of the key; for admins.")
+        UUID | None, typer.Option(metavar="ID", help="The user of the key; for administrators.")
     ] = None,
     expires: Annotated[
         datetime | None, typer.Option(help="When it expires, in local time; never if not given.")
@@ -160,7 +176,10 @@ def create_key(
 ) -> None:
     """Create a key and print it. It can't be shown again.
 
+    It is a key of the workspace that --workspace names, and works in no other.
+
     Examples:
+      celeriac keys create team-ci --workspace research
       celeriac keys create ci --role operator --expires 2027-06-30
       export CELERIAC_API_KEY="$(celeriac keys create laptop)"
     """
@@ -192,7 +211,10 @@ def list_entries(
     ] = None,
     resource: Annotated[str | None, typer.Option(help="Only entries about this id.")] = None,
 ) -> None:
-    """List what you did, the newest first. An admin sees what everybody did.
+    """List what you did, the newest first.
+
+    An admin sees what everybody did in the workspace, an administrator what
+    everybody did anywhere.
 
     Examples:
       celeriac audit list
@@ -227,7 +249,7 @@ def verify(
 ) -> None:
     """Check that no entry of the audit trail was changed, removed or inserted.
 
-    Checks every seal against the entries under it. Needs an admin's key. Store
+    Checks every seal against the entries under it. For administrators. Store
     the line that it prints elsewhere: with --expect, a later check also detects
     that the end of the trail was cut off. Exits with 1 if anything is wrong.
 

@@ -33,15 +33,27 @@ TaskOption = Annotated[
     str | None, typer.Option("--task", metavar="TASK", help="Of this task: its id or name.")
 ]
 UserOption = Annotated[UUID | None, typer.Option("--user", metavar="ID", help="Of this user.")]
+OfWorkspace = Annotated[
+    str | None,
+    typer.Option("--of-workspace", metavar="NAME", help="Of this workspace: its id or name."),
+]
 
 
 @api_command(app, "list")
 def list_budgets(
-    context: CommandContext, limit: Limit = 50, task: TaskOption = None, user: UserOption = None
+    context: CommandContext,
+    limit: Limit = 50,
+    task: TaskOption = None,
+    user: UserOption = None,
+    of_workspace: OfWorkspace = None,
 ) -> None:
-    """List your budgets and those of your tasks, the newest first. An admin sees everybody's."""
+    """List the budgets of the workspace and its tasks, the newest first.
+
+    In your personal workspace also yours. An administrator also sees those of
+    all users and workspaces.
+    """
     context.output.write_list(
-        context.client.budgets.list(task=task, user_id=user),
+        context.client.budgets.list(task=task, user_id=user, workspace=of_workspace),
         ("ID", "OF", "NAME", "PERIOD", "WINDOW", "SPENT", "TOKENS", "WHEN SPENT"),
         lambda each: (
             each.id,
@@ -66,6 +78,7 @@ def set_budget(
     period: Annotated[Period, typer.Argument(help="It is reset each day or month, in UTC.")],
     task: TaskOption = None,
     user: UserOption = None,
+    of_workspace: OfWorkspace = None,
     cost: Annotated[
         str | None, typer.Option("--cost", metavar="DOLLARS", help="US dollars, as in 2.50.")
     ] = None,
@@ -76,22 +89,24 @@ def set_budget(
         OnBudget, typer.Option("--when-spent", help="Stop executions, or ask a person.")
     ] = OnBudget.STOP,
 ) -> None:
-    """Set the budget of a task or of a user. It replaces an earlier one.
+    """Set the budget of a task, a user or a workspace. It replaces an earlier one.
 
-    Usage since the day or month began counts. Only admins set users' budgets.
+    Usage since the day or month began counts. Only administrators set budgets of
+    users and workspaces.
 
     Examples:
       celeriac budgets set day --task summarise --cost 5
       celeriac budgets set month --user 0199f3a2-… --tokens 20000000 --when-spent ask
     """
-    if (task is None) == (user is None):
-        raise UsageProblemError("Name either --task or --user.")
+    if sum(each is not None for each in (task, user, of_workspace)) != 1:
+        raise UsageProblemError("Name one of these: --task, --user or --of-workspace.")
     if cost is None and tokens is None:
         raise UsageProblemError("Give --cost, --tokens or both.")
     found = context.client.budgets.set(
         period.value,
         task=task,
         user_id=user,
+        workspace=of_workspace,
         max_cost=cost,
         max_tokens=tokens,
         on_budget=when_spent.value,
@@ -107,7 +122,7 @@ def show(context: CommandContext, budget: BudgetId) -> None:
 
 @api_command(app)
 def of(context: CommandContext, execution: ExecutionId) -> None:
-    """Show all budgets that apply to an execution: its own, its task's and its user's."""
+    """Show all budgets that apply to an execution: its own, its task's, user's and workspace's."""
     context.output.write_list(
         context.client.budgets.of_execution(execution).items,
         ("OF", "WINDOW", "SPENT", "TOKENS", "BEYOND"),

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from celeriac.cli import accounts, approvals, budgets, cassettes, crews, database, models, sessions
+from celeriac.cli import (
+    accounts,
+    approvals,
+    budgets,
+    cassettes,
+    crews,
+    database,
+    models,
+    sessions,
+    workspaces,
+)
 from celeriac.cli.budgets import prices, usage
 from celeriac.cli.catalog import agents, tasks
 from celeriac.cli.catalog.apply import apply
@@ -131,6 +141,7 @@ _GROUPS = (
     budgets.app,
     sessions.app,
     cassettes.app,
+    workspaces.app,
     accounts.keys_app,
     accounts.users_app,
     accounts.audit_app,

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from celeriac.cli.core.arguments import ApiHost, ApiKey, ApiPort, ApiUrl, Home, Include, ServerHome
+from celeriac.cli.core.arguments import (
+    ApiHost,
+    ApiKey,
+    ApiPort,
+    ApiUrl,
+    Home,
+    Include,
+    ServerHome,
+    WorkspaceOption,
+)
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.cli.core.server import choose_port, find_address, find_server, read_settings
 
@@ -119,6 +128,7 @@ def mcp(
     ] = None,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
+    workspace: WorkspaceOption = None,
     home: ServerHome = None,
 ) -> None:
     """Serve the tools of Celeriac to agents, over the Model Context Protocol.
@@ -140,7 +150,7 @@ def mcp(
         if host is not None or port is not None:
             raise UsageProblemError("--host and --port go with --http.")
         server = find_server(home, api_url, api_key)
-        with Client(server.url, api_key=server.api_key) as client:
+        with Client(server.url, api_key=server.api_key, workspace=workspace) as client:
             serve_stdio(client)
         return
 

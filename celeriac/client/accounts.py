@@ -1,4 +1,4 @@
-"""API keys, users and the audit trail."""
+"""Workspaces, API keys, users and the audit trail."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,14 +17,20 @@ class Keys(Resource):
         *,
         role: str | None = None,
         user_id: UUID | None = None,
+        workspace: str | UUID | None = None,
         expires_at: datetime | None = None,
     ) -> wire.NewApiKey:
-        """Create a key. Only this answer has its `token`."""
-        body = given(name=name, role=role, user_id=user_id, expires_at=expires_at)
+        """Create a key of a workspace, by default the client's.
+
+        Only this answer has its `token`.
+        """
+        body = given(
+            name=name, role=role, user_id=user_id, workspace=workspace, expires_at=expires_at
+        )
         return self._transport.post(wire.NewApiKey, path("api-keys"), body)
 
     def list(self) -> Iterator[wire.ApiKey]:
-        """Yield your keys, or as an admin everybody's, the newest first."""
+        """Yield your keys, or as an administrator everybody's, the newest first."""
         return self._transport.pages(wire.ApiKey, path("api-keys"))
 
     def revoke(self, key_id: UUID) -> None:
@@ -40,11 +46,11 @@ class Users(Resource):
         return self._transport.get(wire.User, path("me"))
 
     def create(self, name: str, *, role: str = "operator") -> wire.User:
-        """Create a user. For admins."""
+        """Create a user. For administrators."""
         return self._transport.post(wire.User, path("users"), {"name": name, "role": role})
 
     def list(self) -> Iterator[wire.User]:
-        """Yield all users, the newest first. For admins."""
+        """Yield all users, the newest first. For administrators."""
         return self._transport.pages(wire.User, path("users"))
 
     def change(
@@ -55,12 +61,48 @@ class Users(Resource):
         disabled: bool | None = None,
         cancel_executions: bool = False,
     ) -> wire.User:
-        """Change a user's role, or disable or enable them. For admins.
+        """Change a user's role, or disable or enable them. For administrators.
 
         `cancel_executions` also cancels all executions of theirs that have not ended.
         """
         body = given(role=role, disabled=disabled, cancel_executions=cancel_executions or None)
         return self._transport.patch(wire.User, path("users", user_id), body)
+
+
+class Workspaces(Resource):
+    """`client.workspaces`: workspaces and their members."""
+
+    def create(self, name: str) -> wire.Workspace:
+        """Create a workspace without members. For administrators."""
+        return self._transport.post(wire.Workspace, path("workspaces"), {"name": name})
+
+    def list(self) -> Iterator[wire.Workspace]:
+        """Yield your workspaces, or as an administrator all, the newest first."""
+        return self._transport.pages(wire.Workspace, path("workspaces"))
+
+    def get(self, workspace: str | UUID) -> wire.Workspace:
+        """Return a workspace by name or id."""
+        return self._transport.get(wire.Workspace, path("workspaces", workspace))
+
+    def members(self, workspace: str | UUID) -> Iterator[wire.Member]:
+        """Yield the members of a workspace."""
+        return self._transport.pages(wire.Member, path("workspaces", workspace, "members"))
+
+    def add_member(
+        self, workspace: str | UUID, user: str | UUID, *, role: str = "operator"
+    ) -> wire.Member:
+        """Make a user, by name or id, a member. For administrators."""
+        body = given(user=user, role=role)
+        return self._transport.post(wire.Member, path("workspaces", workspace, "members"), body)
+
+    def change_member(self, workspace: str | UUID, user_id: UUID, *, role: str) -> wire.Member:
+        """Change a member's role. For admins of the workspace."""
+        where = path("workspaces", workspace, "members", user_id)
+        return self._transport.patch(wire.Member, where, {"role": role})
+
+    def remove_member(self, workspace: str | UUID, user_id: UUID) -> None:
+        """Remove a member and revoke their keys in the workspace."""
+        self._transport.send("DELETE", path("workspaces", workspace, "members", user_id))
 
 
 class Audit(Resource):
@@ -73,12 +115,12 @@ class Audit(Resource):
         resource_type: str | None = None,
         resource_id: str | None = None,
     ) -> Iterator[wire.AuditEntry]:
-        """Yield your own entries, or as an admin everybody's, the newest first."""
+        """Yield your own entries, or as an admin everybody's in the workspace, the newest first."""
         wanted = {"action": action, "resource_type": resource_type, "resource_id": resource_id}
         return self._transport.pages(wire.AuditEntry, path("audit-logs"), wanted)
 
     def verify(self, *, after: int = 0) -> Iterator[wire.AuditVerification]:
-        """Check the trail and yield the result of each page. For admins.
+        """Check the trail and yield the result of each page. For administrators.
 
         Begins after the position `after`: 0, or the `last_position` of an earlier check.
         """

@@ -10,7 +10,7 @@ from celeriac.client.transport import Resource, given, path
 
 
 class Budgets(Resource):
-    """`client.budgets`: limits for the cost of the model calls of tasks and users."""
+    """`client.budgets`: limits for the cost of the model calls of tasks, users and workspaces."""
 
     def set(
         self,
@@ -18,18 +18,20 @@ class Budgets(Resource):
         *,
         task: str | UUID | None = None,
         user_id: str | UUID | None = None,
+        workspace: str | UUID | None = None,
         max_cost: Decimal | str | None = None,
         max_tokens: int | None = None,
         on_budget: str = "stop",
     ) -> wire.Budget:
-        """Set the budget of a task or a user for each `day` or `month`. It replaces an earlier one.
+        """Set the budget of a task, a user or a workspace for each `day` or `month`.
 
-        `max_cost` is in US dollars; `on_budget` is `stop` or `ask`.
+        It replaces an earlier one. `max_cost` is in US dollars; `on_budget` is `stop` or `ask`.
         """
         body = given(
             period=period,
             task=task,
             user_id=user_id,
+            workspace=workspace,
             max_cost=max_cost,
             max_tokens=max_tokens,
             on_budget=on_budget,
@@ -41,10 +43,14 @@ class Budgets(Resource):
         return self._transport.get(wire.Budget, path("budgets", budget_id))
 
     def list(
-        self, *, task: str | UUID | None = None, user_id: str | UUID | None = None
+        self,
+        *,
+        task: str | UUID | None = None,
+        user_id: str | UUID | None = None,
+        workspace: str | UUID | None = None,
     ) -> Iterator[wire.Budget]:
         """Yield budgets, the newest first."""
-        wanted = given(task=task, user_id=user_id)
+        wanted = given(task=task, user_id=user_id, workspace=workspace)
         return self._transport.pages(wire.Budget, path("budgets"), wanted)
 
     def remove(self, budget_id: str | UUID) -> None:

@@ -1,5 +1,6 @@
 """The client of the HTTP API."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -7,7 +8,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from celeriac import wire
-from celeriac.client.accounts import Audit, Keys, Users
+from celeriac.client.accounts import Audit, Keys, Users, Workspaces
 from celeriac.client.approvals import Approvals
 from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.cassettes import Cassettes
@@ -35,20 +36,27 @@ class Client:
         base_url: str,
         api_key: str,
         *,
+        workspace: str | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Create a client; nothing is sent yet.
 
-        `timeout` is the time limit for the answer to one request, in seconds; it does not limit
-        waiting for executions. `transport` replaces the network, for proxies and tests.
+        `workspace` is the name or id of one of the user's workspaces, for a key of their personal
+        one; the default is the workspace of the key. `timeout` is the time limit for the answer to
+        one request, in seconds; it does not limit waiting for executions. `transport` replaces the
+        network, for proxies and tests.
         """
         self._http = httpx.Client(
             base_url=base_url,
-            headers={
-                "Authorization": f"Bearer {api_key}",
-                "User-Agent": f"celeriac-python/{__version__}",
-            },
+            headers=httpx.Headers(
+                {
+                    "Authorization": f"Bearer {api_key}",
+                    "User-Agent": f"celeriac-python/{__version__}",
+                    **({"Celeriac-Workspace": workspace} if workspace else {}),
+                },
+                encoding="utf-8",
+            ),
             timeout=httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
             transport=transport,
             # proxies of the environment are not for this machine
@@ -66,18 +74,22 @@ class Client:
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)
+        self.workspaces = Workspaces(self._transport)
         self.audit = Audit(self._transport)
 
     @classmethod
-    def from_env(cls, *, timeout: float = 30.0, home: Path | None = None) -> Self:
+    def from_env(
+        cls, *, workspace: str | None = None, timeout: float = 30.0, home: Path | None = None
+    ) -> Self:
         """Return a client for CELERIAC_API_URL and CELERIAC_API_KEY, else for the home's server.
 
         If they are not set, the client uses the stack that runs in `home`, in CELERIAC_HOME or in
-        `.celeriac` in the current directory, with its own key. Raises ClientError: `no_server` or
-        `no_api_key`.
+        `.celeriac` in the current directory, with its own key. The workspace is `workspace` or
+        CELERIAC_WORKSPACE. Raises ClientError: `no_server` or `no_api_key`.
         """
         server = find_server(home)
-        return cls(server.url, server.api_key, timeout=timeout)
+        workspace = workspace or os.environ.get("CELERIAC_WORKSPACE")
+        return cls(server.url, server.api_key, workspace=workspace, timeout=timeout)
 
     def apply(
         self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False

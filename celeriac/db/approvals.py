@@ -53,7 +53,7 @@ _ASK = text(
 WITH {new_questions}, done AS (
     UPDATE executions SET event_seq = event_seq + {fresh_count}
     WHERE id = :id AND attempt = :attempt AND lease_token = :token AND status = 'running'
-    RETURNING id, attempt, task_id, owner_id, true AS asks,
+    RETURNING id, attempt, task_id, workspace_id, owner_id, true AS asks,
               event_seq - {fresh_count} AS first_number
 ){insert_questions}
 SELECT EXISTS (SELECT FROM fresh) AS fresh,
@@ -141,9 +141,9 @@ def closed(connection: Connection, approval_ids: Sequence[UUID]) -> dict[UUID, C
     }
 
 
-def get(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:
-    """Return a question of `owner` (None: of anybody), or None."""
-    return _one(connection, _SELECT, approval_id, owner)
+def get(connection: Connection, approval_id: UUID, *, workspace: UUID | None) -> Approval | None:
+    """Return a question of `workspace` (None: of any), or None."""
+    return _one(connection, _SELECT, approval_id, workspace)
 
 
 def find(
@@ -151,7 +151,7 @@ def find(
 ) -> Rows[Approval]:
     """Return up to `limit` questions older than `before`, the newest first."""
     query = newest(_SELECT, table.c.id, before=before, limit=limit)
-    query = matching(query, table, wanted, "owner_id", "execution_id")
+    query = matching(query, table, wanted, "workspace_id", "execution_id")
     if list(wanted.statuses) == [ApprovalStatus.OPEN]:
         query = query.where(text("approvals.status = 'open'"))  # as its index says it
     elif wanted.statuses:
@@ -171,20 +171,20 @@ def _answer(row: Row[*tuple[Any, ...]]) -> Answer:
 
 
 def _one(
-    connection: Connection, query: Select[Any], approval_id: UUID, owner: UUID | None
+    connection: Connection, query: Select[Any], approval_id: UUID, workspace: UUID | None
 ) -> Approval | None:
-    query = given(query.where(table.c.id == approval_id), (table.c.owner_id, owner))
+    query = given(query.where(table.c.id == approval_id), (table.c.workspace_id, workspace))
     return read_one(connection, query, _approval)
 
 
-def lock(connection: Connection, approval_id: UUID, *, owner: UUID | None) -> Approval | None:
+def lock(connection: Connection, approval_id: UUID, *, workspace: UUID | None) -> Approval | None:
     """Return a question like `get`, and lock its execution until the transaction ends.
 
     If this waits for the lock, the question may have been closed since it was read; `answer` finds
     that out.
     """
     query = _SELECT.join(executions, executions.c.id == table.c.execution_id)
-    return _one(connection, query.with_for_update(of=executions), approval_id, owner)
+    return _one(connection, query.with_for_update(of=executions), approval_id, workspace)
 
 
 _LOGGED = """
@@ -322,7 +322,7 @@ def claim(connection: Connection, *, limit: int, first_pause: float, most: int) 
     """
     parameters = {"limit": limit, "first": first_pause, "most": most}
     ids = list(connection.execute(_CLAIM, parameters).scalars())
-    found = (get(connection, approval_id, owner=None) for approval_id in ids)
+    found = (get(connection, approval_id, workspace=None) for approval_id in ids)
     return [approval for approval in found if approval is not None]
 
 

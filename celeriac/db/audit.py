@@ -29,6 +29,7 @@ class Program:
 
     name: str
     request_id: str | None = None
+    workspace_id: UUID | None = None
 
 
 def record(
@@ -48,6 +49,7 @@ def record(
     rows = [
         {
             "id": uuid7(),
+            "workspace_id": by.workspace_id,
             "actor_id": by.user_id if isinstance(by, Actor) else None,
             "actor": by.name,
             "action": action,
@@ -66,7 +68,7 @@ def find(
     connection: Connection, wanted: AuditFilter, *, before: UUID | None, limit: int
 ) -> list[AuditEntry]:
     """Return up to `limit` entries older than `before`, the newest first."""
-    names = ("actor_id", "action", "resource_type", "resource_id")
+    names = ("workspace_id", "actor_id", "action", "resource_type", "resource_id")
     query = matching(_ENTRY, table, wanted, *names)
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _entry)
 

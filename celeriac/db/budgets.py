@@ -27,17 +27,18 @@ _STATE_COLUMNS = 12
 
 @dataclass(frozen=True, slots=True)
 class ChargeScope:
-    """Whose budgets a call is charged to: those of an execution, its task and its user."""
+    """Whose budgets a call is charged to: an execution's, its task's, user's and workspace's."""
 
     execution_id: UUID | None
     task_id: UUID | None
     owner_id: UUID | None
+    workspace_id: UUID | None
     own: Budget | None
 
     @classmethod
     def of_subject(cls, subject_id: UUID) -> Self:
-        """Return the scope of the budgets of one task or one user."""
-        return cls(None, subject_id, None, None)
+        """Return the scope of the budgets of one task, one user or one workspace."""
+        return cls(None, subject_id, None, None, None)
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of `_APPLYING`."""
@@ -46,6 +47,7 @@ class ChargeScope:
             "execution_id": self.execution_id,
             "task_id": self.task_id,
             "owner_id": self.owner_id,
+            "workspace_id": self.workspace_id,
             "own_cost": own.max_cost if own else None,
             "own_tokens": own.max_tokens if own else None,
             "own_on_budget": own.on_budget if own else None,
@@ -75,7 +77,8 @@ WITH applying AS (
            {_WINDOW_KEY} AS window_key,
            CAST(date_trunc(b.period, now() AT TIME ZONE 'UTC') AS date) AS since
     FROM budgets b
-    WHERE b.subject_id IN (CAST(:owner_id AS uuid), CAST(:task_id AS uuid))
+    WHERE b.subject_id IN (CAST(:owner_id AS uuid), CAST(:task_id AS uuid),
+                           CAST(:workspace_id AS uuid))
     UNION ALL
     SELECT CAST(:execution_id AS uuid), 'execution', CAST(:execution_id AS uuid),
            CAST(:own_cost AS numeric), CAST(:own_tokens AS bigint), CAST(:own_on_budget AS text),
@@ -249,6 +252,10 @@ LEFT JOIN LATERAL (
     SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_entries d
     WHERE a.scope = 'task' AND d.task_id = a.subject_id AND d.day >= a.since
       AND d.provider NOT LIKE 'cassette/%'
+    UNION ALL
+    SELECT d.cost, d.input_tokens + d.output_tokens FROM usage_entries d
+    WHERE a.scope = 'workspace' AND d.workspace_id = a.subject_id AND d.day >= a.since
+      AND d.provider NOT LIKE 'cassette/%'
 ) u ON true
 GROUP BY a.id, a.window_key
 ORDER BY a.id, a.window_key
@@ -350,7 +357,7 @@ _SUBJECTS = text("SELECT DISTINCT subject_id FROM budgets")
 
 
 def subjects(connection: Connection) -> frozenset[UUID]:
-    """Return the ids of all tasks and users that have budgets."""
+    """Return the ids of all tasks, users and workspaces that have budgets."""
     return frozenset(connection.execute(_SUBJECTS).scalars())
 
 
@@ -373,8 +380,10 @@ def states(connection: Connection, scope: ChargeScope) -> list[BudgetState]:
 
 
 _SET = text("""
-INSERT INTO budgets AS b (id, scope, subject_id, owner_id, period, max_cost, max_tokens, on_budget)
-VALUES (:id, :scope, :subject_id, :owner_id, :period, :max_cost, :max_tokens, :on_budget)
+INSERT INTO budgets AS b (id, scope, subject_id, workspace_id, owner_id, period, max_cost,
+                          max_tokens, on_budget)
+VALUES (:id, :scope, :subject_id, :workspace_id, :owner_id, :period, :max_cost, :max_tokens,
+        :on_budget)
 ON CONFLICT (subject_id, period) DO UPDATE
 SET max_cost = excluded.max_cost, max_tokens = excluded.max_tokens,
     on_budget = excluded.on_budget, updated_at = now()
@@ -387,15 +396,17 @@ def put(
     *,
     scope: BudgetScope,
     subject_id: UUID,
+    workspace_id: UUID,
     owner_id: UUID,
     period: Period,
     budget: Budget,
 ) -> UUID:
-    """Set the budget of a task or a user for a period, replacing an earlier one."""
+    """Set the budget of a task, a user or a workspace for a period, replacing an earlier one."""
     parameters = {
         "id": uuid7(),
         "scope": scope,
         "subject_id": subject_id,
+        "workspace_id": workspace_id,
         "owner_id": owner_id,
         "period": period,
         **dict(budget),
@@ -419,13 +430,15 @@ _FIND = text(f"""
 SELECT b.id, b.scope, b.subject_id, {_WINDOW_KEY}, b.on_budget,
        b.max_cost + coalesce(w.extra_cost, 0), b.max_tokens + coalesce(w.extra_tokens, 0),
        {_USE},
-       coalesce(t.name, u.name) AS subject_name, b.owner_id, b.period, b.max_cost, b.max_tokens,
-       b.created_at, b.updated_at
+       coalesce(t.name, u.name, s.name) AS subject_name, b.workspace_id, b.owner_id, b.period,
+       b.max_cost, b.max_tokens, b.created_at, b.updated_at
 FROM budgets b
 LEFT JOIN tasks t ON b.scope = 'task' AND t.id = b.subject_id
 LEFT JOIN users u ON b.scope = 'user' AND u.id = b.subject_id
+LEFT JOIN workspaces s ON b.scope = 'workspace' AND s.id = b.subject_id
 LEFT JOIN budget_windows w ON w.budget_id = b.id AND w.window_key = {_WINDOW_KEY}
-WHERE (CAST(:owner_id AS uuid) IS NULL OR b.owner_id = :owner_id)
+WHERE (CAST(:workspace_id AS uuid) IS NULL OR b.workspace_id = :workspace_id
+       OR :limits AND b.scope IN ('user', 'workspace'))
   AND (CAST(:id AS uuid) IS NULL OR b.id = :id)
   AND (CAST(:subject_id AS uuid) IS NULL OR b.subject_id = :subject_id)
   AND (CAST(:before AS uuid) IS NULL OR b.id < :before)
@@ -434,37 +447,52 @@ LIMIT :limit
 """)
 
 
-def get(connection: Connection, budget_id: UUID, *, owner: UUID | None) -> StoredBudget | None:
-    """Return a budget of `owner` (None: of anybody), or None."""
-    found = _find(connection, owner_id=owner, id=budget_id, limit=1)
+def get(
+    connection: Connection, budget_id: UUID, *, workspace: UUID | None, limits: bool = False
+) -> StoredBudget | None:
+    """Return a budget that `find` would return, or None."""
+    found = _find(connection, workspace_id=workspace, limits=limits, id=budget_id, limit=1)
     return found[0] if found else None
 
 
 def find(
     connection: Connection,
     *,
-    owner: UUID | None,
+    workspace: UUID | None,
+    limits: bool = False,
     subject_id: UUID | None,
     before: UUID | None,
     limit: int,
 ) -> list[StoredBudget]:
-    """Return up to `limit` budgets older than `before`, the newest first."""
-    return _find(connection, owner_id=owner, subject_id=subject_id, before=before, limit=limit)
+    """Return up to `limit` budgets older than `before`, the newest first.
+
+    Those of `workspace` (None: of all); with `limits` also those of all users and workspaces.
+    """
+    return _find(
+        connection,
+        workspace_id=workspace,
+        limits=limits,
+        subject_id=subject_id,
+        before=before,
+        limit=limit,
+    )
 
 
 def _find(connection: Connection, **wanted: object) -> list[StoredBudget]:
-    parameters = {"owner_id": None, "id": None, "subject_id": None, "before": None, **wanted}
+    parameters = {"id": None, "subject_id": None, "before": None, **wanted}
     return [_stored(tuple(row)) for row in connection.execute(_FIND, parameters)]
 
 
 def _stored(row: tuple[Any, ...]) -> StoredBudget:
     state = _state(row[:_STATE_COLUMNS])
-    name, owner_id, period, max_cost, max_tokens, created_at, updated_at = row[_STATE_COLUMNS:]
+    name, workspace_id, owner_id, period, *limits, created_at, updated_at = row[_STATE_COLUMNS:]
+    max_cost, max_tokens = limits
     return StoredBudget(
         id=state.budget_id,
         scope=state.scope,
         subject_id=state.subject_id,
         subject_name=name,
+        workspace_id=workspace_id,
         owner_id=owner_id,
         period=Period(period),
         budget=Budget(max_cost=max_cost, max_tokens=max_tokens, on_budget=state.on_budget),

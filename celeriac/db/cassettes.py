@@ -6,8 +6,9 @@ from uuid import UUID
 from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
+from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema import cassettes as table
+from celeriac.domain.accounts import Actor
 from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.executions.model import Lease
 from celeriac.kit.ids import uuid7
@@ -27,17 +28,17 @@ class Contents:
     content: bytes
 
 
-def get(connection: Connection, cassette_id: UUID, *, owner: UUID | None) -> CassetteSummary | None:
-    """Return a cassette of `owner` (None: of anyone), or None if there is none."""
-    query = given(_SUMMARY.where(table.c.id == cassette_id), (table.c.owner_id, owner))
+def get(connection: Connection, cassette_id: UUID, *, workspace: UUID) -> CassetteSummary | None:
+    """Return a cassette of `workspace`, or None if there is none."""
+    query = _SUMMARY.where(table.c.id == cassette_id, table.c.workspace_id == workspace)
     return read_one(connection, query, _summary)
 
 
 def find(
-    connection: Connection, *, owner: UUID | None, before: UUID | None, limit: int
+    connection: Connection, *, workspace: UUID, before: UUID | None, limit: int
 ) -> list[CassetteSummary]:
     """Return up to `limit` cassettes with smaller ids than `before`, the newest first."""
-    query = given(_SUMMARY, (table.c.owner_id, owner))
+    query = _SUMMARY.where(table.c.workspace_id == workspace)
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _summary)
 
 
@@ -52,13 +53,18 @@ def remove(connection: Connection, cassette_id: UUID) -> None:
     connection.execute(delete(table).where(table.c.id == cassette_id))
 
 
-def upload(connection: Connection, owner_id: UUID, name: str, contents: Contents) -> UUID:
+def upload(connection: Connection, actor: Actor, name: str, contents: Contents) -> UUID:
     """Store an uploaded cassette; return its id, or that of an identical earlier upload."""
     same = insert(table).values(
-        id=uuid7(), owner_id=owner_id, name=name, execution_id=None, **asdict(contents)
+        id=uuid7(),
+        workspace_id=actor.workspace_id,
+        owner_id=actor.user_id,
+        name=name,
+        execution_id=None,
+        **asdict(contents),
     )
     statement = same.on_conflict_do_update(
-        index_elements=[table.c.owner_id, table.c.digest],
+        index_elements=[table.c.workspace_id, table.c.digest],
         index_where=table.c.execution_id.is_(None),
         # changes nothing; a conflict that does nothing would return no row
         set_={"digest": same.excluded.digest},
@@ -69,13 +75,15 @@ def upload(connection: Connection, owner_id: UUID, name: str, contents: Contents
 
 _RECORD = text("""
 WITH held AS (
-    SELECT id, owner_id FROM executions
+    SELECT id, workspace_id, owner_id FROM executions
     WHERE id = :id AND attempt = :attempt AND lease_token = :token AND status = 'running'
     FOR UPDATE
 )
-INSERT INTO cassettes (id, owner_id, name, execution_id, interactions, size, complete, digest,
-                       content)
-SELECT id, owner_id, :name, id, :interactions, :size, :complete, :digest, :content FROM held
+INSERT INTO cassettes (id, workspace_id, owner_id, name, execution_id, interactions, size, complete,
+                       digest, content)
+SELECT id, workspace_id, owner_id, :name, id, :interactions, :size, :complete, :digest,
+       :content
+FROM held
 ON CONFLICT (id) DO UPDATE
 SET interactions = excluded.interactions, size = excluded.size, complete = excluded.complete,
     digest = excluded.digest, content = excluded.content

@@ -22,7 +22,7 @@ T = TypeVar("T", Agent, Task)
 
 
 class Versioned(Generic[T]):
-    """The rows of agents, or of tasks: named by their owners, and versioned by specification.
+    """The rows of agents, or of tasks: named within a workspace, versioned by specification.
 
     A deleted row is only marked: its versions belong to the executions that ran them. Versions with
     the same contents share a row of `specs`.
@@ -54,19 +54,19 @@ class Versioned(Generic[T]):
             self._selected = self._selected.join(agents, agents.c.id == table.c.agent_id)
 
     def by_id(
-        self, connection: Connection, key: UUID, *, owner: UUID | None, lock: bool = False
+        self, connection: Connection, key: UUID, *, workspace: UUID | None, lock: bool = False
     ) -> T | None:
-        """Return a row of `owner` (None: of anybody), or None; `lock` locks it for a change."""
+        """Return a row of `workspace` (None: of any), or None; `lock` locks it for a change."""
         query = self._selected.where(self._table.c.id == key, self._exists)
-        query = given(query, (self._table.c.owner_id, owner))
+        query = given(query, (self._table.c.workspace_id, workspace))
         query = query.with_for_update(of=self._table) if lock else query
         return read_one(connection, query, self._read)
 
-    def id_of_name(self, connection: Connection, name: str, *, owner: UUID) -> UUID | None:
-        """Return the id of what `owner` has named so, or None."""
+    def id_of_name(self, connection: Connection, name: str, *, workspace: UUID) -> UUID | None:
+        """Return the id of what is named so in `workspace`, or None."""
         table = self._table
         query = select(table.c.id).where(
-            table.c.owner_id == owner, table.c.name == name, self._exists
+            table.c.workspace_id == workspace, table.c.name == name, self._exists
         )
         return connection.execute(query).scalar_one_or_none()
 
@@ -74,7 +74,7 @@ class Versioned(Generic[T]):
         self,
         connection: Connection,
         *,
-        owner: UUID | None,
+        workspace: UUID,
         before: UUID | None,
         limit: int,
         active: bool | None = None,
@@ -83,21 +83,35 @@ class Versioned(Generic[T]):
 
         `active` selects among tasks.
         """
-        query = given(self._selected.where(self._exists), (self._table.c.owner_id, owner))
+        query = self._selected.where(self._exists, self._table.c.workspace_id == workspace)
         if active is not None:
             query = query.where(self._table.c.active.is_(active))
         query = newest(query, self._table.c.id, before=before, limit=limit)
         return read_bounded(connection, query, self._read, bulky=[self._spec])
 
     def add(
-        self, connection: Connection, *, owner: UUID, spec: AgentSpec | TaskSpec, **values: object
+        self,
+        connection: Connection,
+        *,
+        workspace: UUID,
+        owner: UUID,
+        spec: AgentSpec | TaskSpec,
+        **values: object,
     ) -> UUID | None:
         """Insert a row with `values` at version 1; return its id, or None if the name is taken."""
         key, version_id = uuid7(), uuid7()
         statement = (
             insert(self._table)
-            .values(id=key, owner_id=owner, current_version_id=version_id, **values)
-            .on_conflict_do_nothing(index_elements=["owner_id", "name"], index_where=self._exists)
+            .values(
+                id=key,
+                workspace_id=workspace,
+                owner_id=owner,
+                current_version_id=version_id,
+                **values,
+            )
+            .on_conflict_do_nothing(
+                index_elements=["workspace_id", "name"], index_where=self._exists
+            )
             .returning(self._table.c.id)
         )
         if connection.execute(statement).first() is None:
@@ -177,7 +191,7 @@ TASKS = Versioned(Task, tasks, task_versions, TaskSpec.model_validate)
 
 
 def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
-    """Return the names of up to `limit` tasks of an agent, of all owners."""
+    """Return the names of up to `limit` tasks of an agent."""
     query = select(tasks.c.name).where(tasks.c.agent_id == agent_id, tasks.c.deleted_at.is_(None))
     return list(connection.execute(query.order_by(tasks.c.name).limit(limit)).scalars())
 
@@ -186,6 +200,7 @@ _task_specs, _agent_specs = specs.alias("task_specs"), specs.alias("agent_specs"
 _SPEC = select(
     tasks.c.id,
     tasks.c.name,
+    tasks.c.workspace_id,
     tasks.c.owner_id,
     task_versions.c.id.label("task_version_id"),
     _task_specs.c.body.label("task_spec"),
@@ -238,6 +253,7 @@ def _spec(row: Row[*tuple[Any, ...]]) -> ExecutionSpec:
     return ExecutionSpec(
         task_id=row.id,
         task_name=row.name,
+        workspace_id=row.workspace_id,
         owner_id=row.owner_id,
         task_version_id=row.task_version_id,
         task=task,

@@ -152,8 +152,8 @@ def ages(
 
 
 _DELETE_KEYS = text("""
-DELETE FROM idempotency_keys WHERE (owner_id, key) IN (
-    SELECT owner_id, key FROM idempotency_keys
+DELETE FROM idempotency_keys WHERE (workspace_id, owner_id, key) IN (
+    SELECT workspace_id, owner_id, key FROM idempotency_keys
     WHERE created_at < now() - make_interval(secs => :seconds)
     ORDER BY created_at LIMIT :limit)
 """)

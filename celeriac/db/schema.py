@@ -121,9 +121,30 @@ users = _table(
     _enum_check("role", Role),
 )
 
+workspaces = _table(
+    "workspaces",
+    Column("name", Text, nullable=False),
+    # the user whose own workspace it is; every user has one
+    Column("personal_of", Uuid, ForeignKey("users.id")),
+    _timestamp("created_at", now=True),
+    UniqueConstraint("name"),
+    UniqueConstraint("personal_of"),
+)
+
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id"), primary_key=True, index=True),
+    Column("role", Text, nullable=False),
+    _timestamp("created_at", now=True),
+    _enum_check("role", Role),
+)
+
 api_keys = _table(
     "api_keys",
     Column("user_id", Uuid, ForeignKey("users.id"), nullable=False),
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
     Column("name", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("digest", Text, nullable=False),
@@ -137,12 +158,14 @@ api_keys = _table(
     UniqueConstraint("prefix"),
     _enum_check("role", Role),
     Index(None, "user_id"),
+    Index(None, "workspace_id", "user_id"),
     Index(None, "parent_id"),
 )
 
 audit_logs = _table(
     "audit_logs",
     _timestamp("at", now=True),
+    Column("workspace_id", Uuid),
     Column("actor_id", Uuid),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
@@ -152,6 +175,7 @@ audit_logs = _table(
     Column("details", JSONB, nullable=False, server_default="{}"),
     Column("position", BigInteger, nullable=False, server_default=text("audit_position()")),
     Index(None, "resource_type", "resource_id"),
+    Index(None, "workspace_id", "id"),
     Index(None, "actor_id", "id"),
     Index("ix_audit_logs_position", "position", unique=True),
 )
@@ -188,6 +212,7 @@ def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
     """
     current = _table(
         f"{name}s",
+        Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
         Column("owner_id", Uuid, ForeignKey("users.id"), nullable=False),
         Column("name", Text, nullable=False),
         Column("description", Text, nullable=False, server_default=""),
@@ -197,8 +222,8 @@ def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
         _timestamp("updated_at", now=True),
         _timestamp("deleted_at"),
         Index(
-            f"uq_{name}s_owner_id_name",
-            "owner_id",
+            f"uq_{name}s_workspace_id_name",
+            "workspace_id",
             "name",
             unique=True,
             **_where("deleted_at IS NULL"),
@@ -222,9 +247,9 @@ tasks, task_versions = _versioned(
     Column("active", Boolean, nullable=False, server_default="true"),
 )
 
-# Both are always true. Only lists say them, one owner's the first and all others the second, so no
-# other statement is planned by their indexes, however empty these look (docs/adr/0036).
-_OF_OWNER = "max_crashes <> -1"
+# Both are always true. Only lists say them, one workspace's the first and all others the second, so
+# no other statement is planned by their indexes, however empty these look (docs/adr/0036).
+_OF_WORKSPACE = "max_crashes <> -1"
 _OF_ALL = "max_crashes >= 0"
 _NOT_COMPLETED = "status <> 'completed'"
 _NOT_MANUAL = "trigger_type <> 'manual'"
@@ -232,6 +257,7 @@ _FAILED = "error_code IS NOT NULL"
 
 executions = _table(
     "executions",
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("task_id", Uuid, nullable=False),
     Column("task_version_id", Uuid, nullable=False),
@@ -311,21 +337,21 @@ executions = _table(
           **_where("status = 'queued' AND queued_at IS NOT NULL")),
     Index("ix_executions_worker", "worker_id",
           **_where("status = 'running' AND worker_id IS NOT NULL")),
-    Index("ix_executions_owner", "owner_id", "id"),
+    Index("ix_executions_workspace", "workspace_id", "id"),
     Index("ix_executions_task", "task_id", "id"),
     Index("ix_executions_agent", "agent_id", "id"),
     Index("ix_executions_batch", "batch_id", "id", **_where("batch_id IS NOT NULL")),
-    # Lists by what is rare, of one owner and of all.
-    Index("ix_executions_status", "owner_id", "status", "id",
-          **_where(f"{_NOT_COMPLETED} AND {_OF_OWNER}")),
+    # Lists by what is rare, of one workspace and of all.
+    Index("ix_executions_status", "workspace_id", "status", "id",
+          **_where(f"{_NOT_COMPLETED} AND {_OF_WORKSPACE}")),
     Index("ix_executions_all_status", "status", "id",
           **_where(f"{_NOT_COMPLETED} AND {_OF_ALL}")),
-    Index("ix_executions_trigger", "owner_id", "trigger_type", "id",
-          **_where(f"{_NOT_MANUAL} AND {_OF_OWNER}")),
+    Index("ix_executions_trigger", "workspace_id", "trigger_type", "id",
+          **_where(f"{_NOT_MANUAL} AND {_OF_WORKSPACE}")),
     Index("ix_executions_all_trigger", "trigger_type", "id",
           **_where(f"{_NOT_MANUAL} AND {_OF_ALL}")),
-    Index("ix_executions_error", "owner_id", "error_code", "id",
-          **_where(f"{_FAILED} AND {_OF_OWNER}")),
+    Index("ix_executions_error", "workspace_id", "error_code", "id",
+          **_where(f"{_FAILED} AND {_OF_WORKSPACE}")),
     Index("ix_executions_all_error", "error_code", "id", **_where(f"{_FAILED} AND {_OF_ALL}")),
     Index("ix_executions_origin", "origin_id", "id", **_where("origin_id IS NOT NULL")),
     Index("ix_executions_parked", "waiting_until",
@@ -368,6 +394,7 @@ model_calls = _table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("workspace_id", Uuid, primary_key=True),
     Column("owner_id", Uuid, primary_key=True),
     Column("key", Text, primary_key=True),
     Column("fingerprint", Text, nullable=False),
@@ -412,6 +439,7 @@ A process whose `lost_at` or `stopped_at` is set claims and renews nothing under
 
 sessions = _table(
     "sessions",
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("execution_id", Uuid, nullable=False, index=True),
     Column("runner", Text, nullable=False),
@@ -428,7 +456,7 @@ sessions = _table(
     Column("save_no", Integer, nullable=False, server_default="0"),
     Column("message_count", Integer, nullable=False, server_default="0"),
     _enum_check("status", SessionStatus),
-    Index(None, "owner_id", "id"),
+    Index(None, "workspace_id", "id"),
     Index("ix_sessions_deleted", "id", **_where("status = 'deleted' AND files_removed_at IS NULL")),
     Index("ix_sessions_idle", "updated_at", **_where("status IN ('ended', 'failed')")),
 )
@@ -450,6 +478,7 @@ approvals = _table(
     "approvals",
     Column("execution_id", Uuid, nullable=False),
     Column("task_id", Uuid, nullable=False),
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("key", Text, nullable=False),
@@ -477,9 +506,9 @@ approvals = _table(
     _enum_check("kind", QuestionKind),
     _enum_check("on_expiry", OnExpiry),
     UniqueConstraint("execution_id", "key"),
-    Index(None, "owner_id", "id"),
+    Index(None, "workspace_id", "id"),
     Index("ix_approvals_open", "expires_at", **_where("status = 'open'")),
-    Index("ix_approvals_unanswered", "owner_id", "id", **_where("status = 'open'")),
+    Index("ix_approvals_unanswered", "workspace_id", "id", **_where("status = 'open'")),
     Index(
         "ix_approvals_unnotified", "notify_at", **_where("status = 'open' AND notified_at IS NULL")
     ),
@@ -503,6 +532,7 @@ budgets = _table(
     "budgets",
     Column("scope", Text, nullable=False),
     Column("subject_id", Uuid, nullable=False),
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("period", Text, nullable=False),
     _dollars("max_cost", required=False),
@@ -513,7 +543,7 @@ budgets = _table(
     _enum_check("period", Period),
     _enum_check("on_budget", OnBudget),
     UniqueConstraint("subject_id", "period"),
-    Index(None, "owner_id", "id"),
+    Index(None, "workspace_id", "id"),
 )
 """Budgets of tasks and users. An execution's own budget is in its task or its options."""
 
@@ -569,6 +599,8 @@ def _usage_counts() -> tuple[Column[object], ...]:
 usage_days = Table(
     "usage_days",
     metadata,
+    # the task's
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, primary_key=True),
     Column("day", Date, primary_key=True),
     Column("task_id", Uuid, primary_key=True),
@@ -576,7 +608,7 @@ usage_days = Table(
     Column("model", Text, primary_key=True),
     *_usage_counts(),
     Index(None, "task_id", "day"),
-    Index(None, "day"),
+    Index(None, "workspace_id", "day"),
 )
 """Totals of model calls by day (UTC), without deltas. Deletion of executions leaves them.
 
@@ -587,6 +619,7 @@ usage_deltas = Table(
     "usage_deltas",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("day", Date, nullable=False),
     Column("task_id", Uuid, nullable=False),
@@ -606,6 +639,7 @@ usage_entries = table(
 # the id is that of the execution, if one recorded it
 cassettes = _table(
     "cassettes",
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
     Column("execution_id", Uuid),
@@ -615,9 +649,13 @@ cassettes = _table(
     Column("digest", LargeBinary, nullable=False),
     Column("content", LargeBinary, nullable=False),
     _timestamp("created_at", now=True),
-    Index(None, "owner_id", "id"),
+    Index(None, "workspace_id", "id"),
     Index(
-        "ix_cassettes_uploaded", "owner_id", "digest", unique=True, **_where("execution_id IS NULL")
+        "ix_cassettes_uploaded",
+        "workspace_id",
+        "digest",
+        unique=True,
+        **_where("execution_id IS NULL"),
     ),
 )
 
@@ -635,13 +673,14 @@ reports = Table(
 
 webhook_endpoints = _table(
     "webhook_endpoints",
+    Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("url", Text, nullable=False),
     # as execution.completed
     Column("events", ARRAY(Text), nullable=False),
     Column("active", Boolean, nullable=False, server_default="true"),
     _timestamp("created_at", now=True),
-    Index("ix_webhook_endpoints_active", "owner_id", **_where("active")),
+    Index("ix_webhook_endpoints_active", "workspace_id", **_where("active")),
 )
 
 deliveries = _table(

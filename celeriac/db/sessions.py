@@ -26,13 +26,13 @@ _session = reader(Session, messages=lambda texts: tuple(map(loads, texts or ()))
 
 
 def get(
-    connection: Connection, session_id: UUID, *, owner: UUID | None, lock: bool = False
+    connection: Connection, session_id: UUID, *, workspace: UUID | None, lock: bool = False
 ) -> Session | None:
-    """Return a session of `owner` (None: of anyone), or None if there is none.
+    """Return a session of `workspace` (None: of any), or None if there is none.
 
     `lock` locks its row until the transaction ends.
     """
-    query = given(_SELECT.where(table.c.id == session_id), (table.c.owner_id, owner))
+    query = given(_SELECT.where(table.c.id == session_id), (table.c.workspace_id, workspace))
     return read_one(connection, query.with_for_update() if lock else query, _session)
 
 
@@ -48,7 +48,7 @@ def find(
 
     Their states are left out: they may be large, and the API does not show them.
     """
-    query = matching(_LISTED, table, wanted, "owner_id", "runner", "status")
+    query = matching(_LISTED, table, wanted, "workspace_id", "runner", "status")
     if wanted.execution_id is not None:
         created = select(table.c.id).where(table.c.execution_id == wanted.execution_id)
         continued = select(executions.c.session_id).where(executions.c.id == wanted.execution_id)
@@ -61,10 +61,10 @@ WITH held AS (
     UPDATE executions SET session_id = :id
     WHERE id = :execution_id AND attempt = :attempt AND lease_token = :token
       AND status = 'running'
-    RETURNING owner_id
+    RETURNING workspace_id, owner_id
 )
-INSERT INTO sessions (id, owner_id, execution_id, runner, parent_id, status)
-SELECT :id, owner_id, :execution_id, :runner, :parent_id, :status FROM held
+INSERT INTO sessions (id, workspace_id, owner_id, execution_id, runner, parent_id, status)
+SELECT :id, workspace_id, owner_id, :execution_id, :runner, :parent_id, :status FROM held
 ON CONFLICT (id) DO UPDATE SET status = excluded.status
 RETURNING id
 """)

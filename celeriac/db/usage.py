@@ -43,7 +43,9 @@ def totals(
             cost,
         )
         .select_from(tables)
-        .where(days.day.between(wanted.since, wanted.until))
+        .where(
+            days.workspace_id == wanted.workspace_id, days.day.between(wanted.since, wanted.until)
+        )
         .where(~days.provider.startswith(f"{CASSETTE}/"))  # of releases that counted replays
         .group_by(key, name)
         .limit(limit)
@@ -63,12 +65,12 @@ WITH folding AS (
     RETURNING *
 ), folded AS (
     -- in the order of their keys, as every writer of totals locks them
-    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, calls, unpriced_calls,
-                                 input_tokens, output_tokens, cached_tokens, cost)
-    SELECT owner_id, day, task_id, provider, model, sum(calls), sum(unpriced_calls),
+    INSERT INTO usage_days AS u (owner_id, day, task_id, provider, model, workspace_id, calls,
+                                 unpriced_calls, input_tokens, output_tokens, cached_tokens, cost)
+    SELECT owner_id, day, task_id, provider, model, workspace_id, sum(calls), sum(unpriced_calls),
            sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(cost)
     FROM folding
-    GROUP BY 1, 2, 3, 4, 5
+    GROUP BY 1, 2, 3, 4, 5, 6
     ORDER BY 1, 2, 3, 4, 5
     ON CONFLICT (owner_id, day, task_id, provider, model) DO UPDATE
     SET calls = u.calls + excluded.calls,

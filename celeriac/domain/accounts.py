@@ -1,4 +1,4 @@
-"""Users, roles, API keys, and the actor of a request."""
+"""Workspaces, users, roles, API keys, and the actor of a request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,10 +9,11 @@ from celeriac.domain.errors import ForbiddenError
 
 
 class Role(StrEnum):
-    """What a user may do; each role includes the ones before it.
+    """What a member of a workspace may do; each role includes the ones before it.
 
-    A viewer reads their own resources. An operator also creates and runs them. An admin sees all
-    resources and manages users and keys.
+    A viewer reads the workspace's resources. An operator also creates and runs them. An admin also
+    manages the members. A user's own role is the one in their personal workspace; with `admin` they
+    are an administrator of the installation too.
     """
 
     VIEWER = "viewer"
@@ -36,20 +37,27 @@ class Actor:
     user_id: UUID
     name: str
     role: Role
+    """In the workspace: the member's, within `limit`."""
+    workspace_id: UUID
+    """The only workspace whose resources the actor sees."""
+    administrator: bool = False
+    """Whether the actor manages users, workspaces and the installation."""
+    personal_key: bool = False
+    """Whether the key is of the personal workspace: it may act in all workspaces of its user."""
+    limit: Role = Role.ADMIN
+    """What the key limits the user to in every workspace."""
     request_id: str | None = None
     key_id: UUID | None = None
     """The presented API key; None for a command with direct access to the database."""
     key_expires_at: datetime | None = None
 
-    @property
-    def sees_all(self) -> bool:
-        """Whether the resources of all users are visible."""
-        return self.role is Role.ADMIN
-
-    @property
-    def scope(self) -> UUID | None:
-        """The owner whose resources are visible; None for all owners."""
-        return None if self.sees_all else self.user_id
+    def require_administrator(self) -> None:
+        """Raise ForbiddenError unless the actor is an administrator."""
+        if not self.administrator:
+            raise ForbiddenError(
+                "This needs the key of an administrator, with the role admin.",
+                required=Role.ADMIN.value,
+            )
 
     def require(self, role: Role) -> None:
         """Raise ForbiddenError unless the actor's role includes `role`."""
@@ -62,13 +70,39 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person or program that owns resources."""
+    """A person or program that has a personal workspace, and may be a member of others."""
 
     id: UUID
     name: str
     role: Role
+    """In the personal workspace; `admin` makes an administrator."""
+    workspace_id: UUID
+    """The personal workspace."""
     created_at: datetime
     disabled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A tenant: its members share agents, tasks, executions and budgets."""
+
+    id: UUID
+    name: str
+    """Unique; a personal workspace has its user's name."""
+    personal_of: UUID | None
+    """The user whose own workspace it is."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A user in a workspace; the id is the user's."""
+
+    id: UUID
+    workspace_id: UUID
+    name: str
+    role: Role
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +112,8 @@ class ApiKey:
     id: UUID
     user_id: UUID
     user_name: str
+    workspace_id: UUID
+    workspace_name: str
     name: str
     prefix: str
     role: Role

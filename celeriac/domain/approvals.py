@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from celeriac.domain.budget_kinds import BudgetScope
 from celeriac.domain.errors import AnswerInvalidError, InvalidInputError, TooLargeError
 from celeriac.domain.schemas import Fault, check_schema
 from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, storable
@@ -105,6 +106,7 @@ class Approval:
     execution_id: UUID
     task_id: UUID
     task_name: str
+    workspace_id: UUID
     owner_id: UUID
     attempt: int
     key: str
@@ -130,15 +132,18 @@ class Approval:
 
     @property
     def needs_admin(self) -> bool:
-        """Whether only an admin may answer: admins set the budgets of users."""
-        return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") == "user"
+        """Whether only an administrator may answer: they set budgets of users and workspaces."""
+        return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") in _LIMITS
+
+
+_LIMITS = (BudgetScope.USER, BudgetScope.WORKSPACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalFilter:
     """The questions to list; empty and None mean all."""
 
-    owner_id: UUID | None = None
+    workspace_id: UUID | None = None
     statuses: Sequence[ApprovalStatus] = ()
     execution_id: UUID | None = None
 

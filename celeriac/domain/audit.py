@@ -35,6 +35,8 @@ class AuditEntry:
 
     id: UUID
     at: datetime
+    workspace_id: UUID | None
+    """The actor's; None for programs."""
     actor_id: UUID | None
     actor: str
     action: str
@@ -153,6 +155,7 @@ def _encoded(entry: AuditEntry) -> bytes:
         entry.position,
         str(entry.id),
         entry.at.astimezone(UTC).isoformat(timespec="microseconds"),
+        None if entry.workspace_id is None else str(entry.workspace_id),
         None if entry.actor_id is None else str(entry.actor_id),
         entry.actor,
         entry.action,
@@ -168,6 +171,7 @@ def _encoded(entry: AuditEntry) -> bytes:
 class AuditFilter:
     """The entries to list; None means all."""
 
+    workspace_id: UUID | None = None
     actor_id: UUID | None = None
     action: str | None = None
     resource_type: str | None = None

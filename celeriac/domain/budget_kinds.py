@@ -18,6 +18,7 @@ class BudgetScope(StrEnum):
     EXECUTION = "execution"
     TASK = "task"
     USER = "user"
+    WORKSPACE = "workspace"
 
 
 class Period(StrEnum):

@@ -115,14 +115,14 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True)
 class StoredBudget:
-    """The budget of a task or a user, as a row; `subject_id` is the task's or the user's id."""
+    """The budget of a task, a user or a workspace, as a row; `subject_id` is the id of that."""
 
     id: UUID
     scope: BudgetScope
     subject_id: UUID
     subject_name: str
+    workspace_id: UUID
     owner_id: UUID
-    """The task's owner, or the user."""
     period: Period
     budget: Budget
     created_at: datetime

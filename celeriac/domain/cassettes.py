@@ -319,6 +319,7 @@ class CassetteSummary:
 
     id: UUID
     """The id of the execution that recorded it, or a new one."""
+    workspace_id: UUID
     owner_id: UUID
     name: str
     execution_id: UUID | None

@@ -29,6 +29,7 @@ class Session:
     """
 
     id: UUID
+    workspace_id: UUID
     owner_id: UUID
     execution_id: UUID
     """The execution that created it."""
@@ -53,7 +54,7 @@ class Session:
 class SessionFilter:
     """Which sessions to list; None means: all."""
 
-    owner_id: UUID | None = None
+    workspace_id: UUID | None = None
     execution_id: UUID | None = None
     """The sessions that this execution began or works in."""
     runner: str | None = None

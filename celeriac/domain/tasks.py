@@ -171,6 +171,7 @@ class Agent:
     """An agent with its current specification. Versions count from 1; times are in UTC."""
 
     id: UUID
+    workspace_id: UUID
     owner_id: UUID
     name: str
     description: str
@@ -185,6 +186,7 @@ class Task:
     """A task with its current specification and the agent that does it."""
 
     id: UUID
+    workspace_id: UUID
     owner_id: UUID
     name: str
     description: str

@@ -204,5 +204,6 @@ class UsageFilter:
 
     since: date
     until: date
+    workspace_id: UUID
     owner_id: UUID | None = None
     task_id: UUID | None = None

@@ -8,14 +8,15 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import TypedDict
 from uuid import UUID
 
 import structlog
 
-from celeriac.db import accounts, audit
+from celeriac.db import accounts, audit, workspaces
 from celeriac.db.accounts import PresentedKey
 from celeriac.db.engine import Connection, Database
-from celeriac.domain.accounts import Actor, ApiKey, Role, User
+from celeriac.domain.accounts import Actor, ApiKey, Member, Role, User
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import (
     ConflictError,
@@ -67,19 +68,29 @@ class Accounts:
                 raise ConflictError(
                     f"The user {name!r} exists and is no active admin; choose another name."
                 )
-            actor = Actor(user.id, user.name, user.role)
+            actor = Actor(
+                user.id,
+                user.name,
+                user.role,
+                user.workspace_id,
+                administrator=True,
+                personal_key=True,
+            )
             if created is not None:
                 audit.record(connection, actor, "user.create", [user.id])
-            return self._add_key(connection, actor, user, name=key_name, role=Role.ADMIN)
+            return self._add_key(
+                connection, actor, user, user.workspace_id, name=key_name, role=Role.ADMIN
+            )
 
     def create_user(self, actor: Actor, *, name: str, role: Role) -> User:
-        """Create a user. Raises ForbiddenError, NameTakenError."""
-        actor.require(Role.ADMIN)
+        """Create a user with their personal workspace. Raises ForbiddenError, NameTakenError."""
+        actor.require_administrator()
         with self._database.transaction() as connection:
             user_id = accounts.add_user(connection, name=name, role=role)
             if user_id is None:
                 raise NameTakenError(
-                    f"There is a user {name!r} already; choose another name.", field="name"
+                    f"There is a user or a workspace {name!r} already; choose another name.",
+                    field="name",
                 )
             audit.record(connection, actor, "user.create", [user_id], details={"role": role.value})
             user = _user(connection, user_id)
@@ -87,15 +98,15 @@ class Accounts:
         return user
 
     def user(self, actor: Actor, user_id: UUID) -> User:
-        """Return the actor, or for an admin any user. Raises NotFoundError."""
-        if not actor.sees_all and user_id != actor.user_id:
+        """Return the actor, or for an administrator any user. Raises NotFoundError."""
+        if not actor.administrator and user_id != actor.user_id:
             raise NotFoundError("user", user_id)
         with self._database.autocommit() as connection:
             return _user(connection, user_id)
 
     def users(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[User]:
         """Return a page of all users. Raises ForbiddenError, CursorInvalidError."""
-        actor.require(Role.ADMIN)
+        actor.require_administrator()
         return read_page(self._database, "users", cursor, limit, accounts.find_users)
 
     def change_user(
@@ -103,12 +114,12 @@ class Accounts:
     ) -> User:
         """Change a user's role, or disable or enable them.
 
-        Raises ForbiddenError, NotFoundError, and ConflictError for admins who would lock themselves
-        out.
+        Raises ForbiddenError, NotFoundError, and ConflictError for administrators who would lock
+        themselves out.
         """
-        actor.require(Role.ADMIN)
+        actor.require_administrator()
         if user_id == actor.user_id and (disabled or role not in {None, Role.ADMIN}):
-            raise ConflictError("You can't take your own rights away; ask another admin.")
+            raise ConflictError("You can't take your own rights away; ask another administrator.")
         with self._database.transaction() as connection:
             before = _user(connection, user_id, lock=True)
             accounts.change_user(connection, user_id, role=role, disabled=disabled)
@@ -125,12 +136,16 @@ class Accounts:
         name: str,
         role: Role | None = None,
         user_id: UUID | None = None,
+        workspace: str | None = None,
         expires_at: datetime | None = None,
     ) -> NewKey:
-        """Create a key for the actor, or as an admin for any user.
+        """Create a key for the actor, or as an administrator for any user.
 
-        The default role is the user's, the default expiry that of the actor's key; neither can be
-        exceeded. Raises ForbiddenError, and NotFoundError for the user.
+        `workspace` is a name or id; the default is the actor's workspace, or for another user their
+        own. A key of a personal workspace makes keys for all workspaces of its user, any other
+        key for its own workspace alone. The default role is the member's, the default expiry that
+        of the actor's key; neither can be exceeded. Raises ForbiddenError, and NotFoundError for
+        the user or the workspace.
         """
         limit = actor.key_expires_at
         if limit is not None and expires_at is not None and expires_at > limit:
@@ -140,26 +155,38 @@ class Accounts:
             )
         with self._database.transaction() as connection:
             user = _user(connection, user_id or actor.user_id)
-            if user.id != actor.user_id and not actor.sees_all:
+            if user.id != actor.user_id and not actor.administrator:
                 raise NotFoundError("user", user.id)
-            wanted = role or user.role.limited_to(actor.role)
-            if not (user.role.includes(wanted) and actor.role.includes(wanted)):
+            member = _membership(connection, actor, user, workspace)
+            most = member.role.limited_to(actor.limit)
+            wanted = role or most
+            if not most.includes(wanted):
                 raise ForbiddenError(
                     f"A key can't have the role {wanted}: it is more than the user's or your own.",
                     field="role",
                 )
             return self._add_key(
-                connection, actor, user, name=name, role=wanted, expires_at=expires_at or limit
+                connection,
+                actor,
+                user,
+                member.workspace_id,
+                name=name,
+                role=wanted,
+                expires_at=expires_at or limit,
             )
 
     def key(self, actor: Actor, key_id: UUID) -> ApiKey:
-        """Return one of the actor's keys, or for an admin any key. Raises NotFoundError."""
+        """Return a key that the actor may see; see `keys`. Raises NotFoundError."""
         with self._database.autocommit() as connection:
             return _key(connection, actor, key_id)
 
     def keys(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[ApiKey]:
-        """Return a page of the actor's keys, or for an admin of all. Raises CursorInvalidError."""
-        find = partial(accounts.find_keys, owner=actor.scope)
+        """Return a page of the actor's keys, or for an administrator of all.
+
+        A key of another than the personal workspace sees only those of its own workspace. Raises
+        CursorInvalidError.
+        """
+        find = partial(accounts.find_keys, **_visible_keys(actor))
         return read_page(self._database, "keys", cursor, limit, find)
 
     def revoke_key(self, actor: Actor, key_id: UUID) -> None:
@@ -186,6 +213,7 @@ class Accounts:
         connection: Connection,
         actor: Actor,
         user: User,
+        workspace_id: UUID,
         *,
         name: str,
         role: Role,
@@ -196,6 +224,7 @@ class Accounts:
         key_id = accounts.add_key(
             connection,
             user_id=user.id,
+            workspace_id=workspace_id,
             name=name,
             prefix=prefix,
             digest=key_hash(self._secret_key, token),
@@ -205,6 +234,7 @@ class Accounts:
         )
         details = {
             "user_id": str(user.id),
+            "workspace_id": str(workspace_id),
             "role": role.value,
             "prefix": prefix,
             "expires_at": expires_at and expires_at.isoformat(),
@@ -212,7 +242,8 @@ class Accounts:
         }
         audit.record(connection, actor, "api_key.create", [key_id], details=details)
         logger.info("api_key.created", key_id=key_id, role=role.value)
-        return NewKey(_key(connection, actor, key_id), token)
+        made = accounts.key(connection, key_id, owner=user.id, workspace=workspace_id)
+        return NewKey(present(made, "API key", key_id), token)
 
 
 def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
@@ -220,7 +251,35 @@ def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
 
 
 def _key(connection: Connection, actor: Actor, key_id: UUID) -> ApiKey:
-    return present(accounts.key(connection, key_id, owner=actor.scope), "API key", key_id)
+    found = accounts.key(connection, key_id, **_visible_keys(actor))
+    return present(found, "API key", key_id)
+
+
+class _KeyScope(TypedDict):
+    owner: UUID | None
+    workspace: UUID | None
+
+
+def _visible_keys(actor: Actor) -> _KeyScope:
+    """Return whose keys the actor sees, and in which workspace; None for all."""
+    if actor.administrator:
+        return {"owner": None, "workspace": None}
+    return {"owner": actor.user_id, "workspace": None if actor.personal_key else actor.workspace_id}
+
+
+def _membership(connection: Connection, actor: Actor, user: User, workspace: str | None) -> Member:
+    """Return a user's membership in the workspace of their new key. Raises NotFoundError."""
+    if workspace is not None:
+        found = workspaces.find_one(connection, workspace)
+        workspace_id = None if found is None else found.id
+    else:
+        own = user.id == actor.user_id
+        workspace_id = actor.workspace_id if own else user.workspace_id
+    if actor.administrator or actor.personal_key or workspace_id == actor.workspace_id:
+        member = workspace_id and workspaces.member(connection, workspace_id, user.id, lock=True)
+        if member:
+            return member
+    raise NotFoundError("workspace", workspace or user.workspace_id)
 
 
 _SECONDS = 5.0
@@ -237,17 +296,28 @@ class Authenticate:
         self._database = database
         self._secret_key = secret_key
         self._lock = threading.Lock()
-        self._cached: dict[str, tuple[Actor, float]] = {}
+        self._cached: dict[tuple[str, str | None], tuple[Actor, float]] = {}
+        self.generation = 0
+        """Counts the calls of `forget`. What was looked up before the last one is not used."""
 
-    def __call__(self, token: str, *, request_id: str | None) -> Actor:
-        """Return the actor of `token`. Raises UnauthenticatedError saying what is wrong with it."""
-        return self.cached(token, request_id=request_id) or replace(
-            self._look_up(token), request_id=request_id
+    def __call__(
+        self, token: str, workspace: str | None = None, *, request_id: str | None
+    ) -> Actor:
+        """Return the actor of `token`. Raises UnauthenticatedError saying what is wrong with it.
+
+        In `workspace`, a name or an id: one of the key's user if the key is of their personal
+        workspace. Without one the actor is in the workspace of the key.
+        """
+        return self.cached(token, workspace, request_id=request_id) or replace(
+            self._look_up(token, workspace), request_id=request_id
         )
 
-    def cached(self, token: str, *, request_id: str | None) -> Actor | None:
+    def cached(
+        self, token: str, workspace: str | None = None, *, request_id: str | None
+    ) -> Actor | None:
         """Return the actor of `token` if it is cached; never waits."""
-        actor, until = self._cached.get(key_hash(self._secret_key, token), (None, 0.0))
+        known = (key_hash(self._secret_key, token), workspace)
+        actor, until = self._cached.get(known, (None, 0.0))
         if actor is None or until < time.monotonic():
             return None
         return replace(actor, request_id=request_id)
@@ -255,9 +325,11 @@ class Authenticate:
     def forget(self) -> None:
         """Clear the cache, so that changes made in this process apply at once."""
         with self._lock:
+            self.generation += 1
             self._cached.clear()
 
-    def _look_up(self, token: str) -> Actor:
+    def _look_up(self, token: str, workspace: str | None) -> Actor:
+        generation = self.generation
         parts, hashed = token.split("_"), key_hash(self._secret_key, token)
         key = None
         if (
@@ -267,25 +339,55 @@ class Authenticate:
             and token.isprintable()
         ):
             with self._database.autocommit() as connection:
-                key = accounts.presented(connection, prefix=parts[1], digest=hashed)
+                place = None if workspace is None else _place(connection, workspace)
+                key = accounts.presented(
+                    connection, prefix=parts[1], digest=hashed, workspace_id=place
+                )
         if key is None or not hmac.compare_digest(key.digest, hashed):
             raise UnauthenticatedError("The API key is unknown; check that it is complete.")
-        _check_valid(key)
-        role = key.user_role.limited_to(key.role)
-        actor = Actor(
-            key.user_id, key.user_name, role, key_id=key.id, key_expires_at=key.expires_at
-        )
+        actor = _actor(key)
         with self._lock:
             if len(self._cached) >= _CACHED:
                 self._cached.clear()
-            self._cached[hashed] = actor, time.monotonic() + _SECONDS
+            if generation == self.generation:
+                self._cached[hashed, workspace] = actor, time.monotonic() + _SECONDS
         return actor
 
 
-def _check_valid(key: PresentedKey) -> None:
+_NOWHERE = UUID(int=0)
+
+
+def _place(connection: Connection, workspace: str) -> UUID:
+    """Return the id of a workspace, for an unknown one an id of which nobody is a member."""
+    found = workspaces.find_one(connection, workspace)
+    return _NOWHERE if found is None else found.id
+
+
+def _actor(key: PresentedKey) -> Actor:
+    """Return the actor of a key. Raises UnauthenticatedError if it is not valid."""
     if key.revoked:
         raise UnauthenticatedError("The API key is revoked; make a new one.")
     if key.expired:
         raise UnauthenticatedError("The API key is expired; make a new one.")
     if key.user_disabled:
-        raise UnauthenticatedError("The user of this API key is disabled; ask an admin.")
+        raise UnauthenticatedError("The user of this API key is disabled; ask an administrator.")
+    other = key.workspace_id != key.of_workspace_id
+    if key.member_role is None or (other and not key.personal):
+        raise UnauthenticatedError(
+            "The API key gives no access to this workspace: its user is no member of it"
+            f"{'' if key.personal or not other else ', or the key is of another one'}."
+        )
+    # who has the whole rights of a user has them in all workspaces of the user
+    whole = key.personal and key.role.includes(key.user_role)
+    limit = Role.ADMIN if whole else key.role
+    return Actor(
+        key.user_id,
+        key.user_name,
+        key.member_role.limited_to(limit),
+        key.workspace_id,
+        administrator=key.user_role is Role.ADMIN and limit is Role.ADMIN,
+        personal_key=key.personal,
+        limit=limit,
+        key_id=key.id,
+        key_expires_at=key.expires_at,
+    )

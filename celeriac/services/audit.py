@@ -259,13 +259,11 @@ class AccessRecords:
     def admin_read(
         self, actor: Actor, resource_type: str, resource_id: UUID | None, operation: str
     ) -> None:
-        """Record that an administrator reads another user's resource, before it is shown.
+        """Record that an administrator reads about another user, before it is shown.
 
-        `resource_id` is None for lists, which show all users'. Raises DatabaseUnavailableError:
+        `resource_id` is None for lists, which are about all users. Raises DatabaseUnavailableError:
         what can't be recorded is not shown.
         """
-        if not actor.sees_all:
-            return
         key = (actor.name, operation, str(resource_id))
         if self._repeats(key):
             return

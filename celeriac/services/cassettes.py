@@ -61,7 +61,7 @@ class Cassettes:
         text = _inflated(content) if compressed else content
         contents = packed(parse(text, max_values=_MAX_VALUES))
         with self._database.transaction() as connection:
-            cassette_id = cassettes.upload(connection, actor.user_id, name, contents)
+            cassette_id = cassettes.upload(connection, actor, name, contents)
             details = {"name": name, "size": contents.size, "sha256": contents.digest.hex()}
             audit.record(connection, actor, "cassette.upload", [cassette_id], details=details)
         logger.info("cassette.uploaded", cassette_id=cassette_id, size=contents.size)
@@ -71,7 +71,7 @@ class Cassettes:
         self, actor: Actor, *, cursor: str | None = None, limit: int = 50
     ) -> Page[CassetteSummary]:
         """Return a page of cassettes, the newest first. Raises CursorInvalidError."""
-        find = partial(cassettes.find, owner=actor.scope)
+        find = partial(cassettes.find, workspace=actor.workspace_id)
         return read_page(self._database, "cassettes", cursor, limit, find)
 
     def get(self, actor: Actor, cassette_id: UUID) -> CassetteSummary:
@@ -99,7 +99,7 @@ class Cassettes:
 
 def visible(connection: Connection, actor: Actor, cassette_id: UUID) -> CassetteSummary:
     """Return a cassette that the actor may see. Raises NotFoundError."""
-    found = cassettes.get(connection, cassette_id, owner=actor.scope)
+    found = cassettes.get(connection, cassette_id, workspace=actor.workspace_id)
     return present(found, "cassette", cassette_id)
 
 

@@ -64,17 +64,17 @@ class Apply:
         """Create what is missing and change what differs, in one transaction.
 
         Nothing is deleted. With `dry_run` nothing is written, and the outcomes say what would be
-        done. Documents of one user are applied one at a time. Raises ForbiddenError,
+        done. Documents of one workspace are applied one at a time. Raises ForbiddenError,
         DocumentInvalidError with all faults, and NameTakenError if the same name is created
         concurrently.
         """
         actor.require(Role.OPERATOR)
         if any(entry.user_id is not None for entry in document.budgets):
-            actor.require(Role.ADMIN)
+            actor.require_administrator()
         faults = [*duplicates(document), *self._agent_faults(document)]
         with self._database.transaction() as connection:
             if not dry_run:
-                owners.hold_catalog(connection, actor.user_id)
+                owners.hold_catalog(connection, actor.workspace_id)
             plan = _Plan(connection, actor, document, lock=not dry_run)
             steps = plan.steps()
             if faults := [*faults, *plan.faults]:
@@ -156,7 +156,7 @@ class _Plan:
         found = self._stored(TASKS, entry.name)
         self._tasks[entry.name] = found
         spec = _either(entry.spec, found.spec if found else None, TaskSpec())
-        agent, agent_spec = self._agent_of(place, entry, found)
+        agent, agent_spec = self._agent_of(place, entry)
         if agent_spec is not None:
             self._check_prompt(place, agent_spec, spec)
         description = _either(entry.description, found.description if found else None, "")
@@ -185,9 +185,7 @@ class _Plan:
         except InvalidInputError as error:
             self._fault(f"{place}.spec.prompt", error.message)
 
-    def _agent_of(
-        self, place: str, entry: TaskEntry, task: Task | None
-    ) -> tuple[str, AgentSpec | None]:
+    def _agent_of(self, place: str, entry: TaskEntry) -> tuple[str, AgentSpec | None]:
         """Return name and specification of a task's agent, which the document may create."""
         if entry.agent in self._agents:
             return entry.agent, self._agents[entry.agent]
@@ -200,8 +198,6 @@ class _Plan:
                 "its name",
             )
             return entry.agent, None
-        if task is not None and task.agent_name == agent.name and task.agent_id != agent.id:
-            return str(agent.id), agent.spec  # an agent of another user with the same name
         return agent.name, agent.spec
 
     def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:

@@ -114,6 +114,7 @@ class Job:
     output_schema: JsonObject | None
     limits: Limits
     options: RunOptions = NO_OPTIONS
+    workspace_id: UUID | None = None
     owner_id: UUID | None = None
     task_id: UUID | None = None
     budget: Budget | None = None

@@ -72,12 +72,12 @@ class ReportStore:
         It has the same bytes each time. Raises NotFoundError, and ConflictError while the execution
         isn't finished.
         """
-        execution = self._finished(execution_id, owner=actor.scope)
+        execution = self._finished(execution_id, workspace=actor.workspace_id)
         return self._stored(execution_id, wanted) or self._render(execution, wanted)
 
     def prepare(self, execution_id: UUID) -> None:
         """Render and store the reports of a finished execution in advance."""
-        execution = self._finished(execution_id, owner=None)
+        execution = self._finished(execution_id, workspace=None)
         markdown = self._markdown(execution)
         self._store(Report(execution_id, ReportFormat.MARKDOWN, markdown.encode()))
         self._store(Report(execution_id, ReportFormat.HTML, _page(execution_id, markdown)))
@@ -85,13 +85,13 @@ class ReportStore:
     def stored(self, actor: Actor, execution_id: UUID) -> Sequence[StoredReport]:
         """Return the stored reports of an execution. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            if not queries.statuses(connection, [execution_id], owner=actor.scope):
+            if not queries.statuses(connection, [execution_id], workspace=actor.workspace_id):
                 raise NotFoundError("execution", execution_id)
             return reports.find(connection, execution_id)
 
-    def _finished(self, execution_id: UUID, *, owner: UUID | None) -> Execution:
+    def _finished(self, execution_id: UUID, *, workspace: UUID | None) -> Execution:
         with self._database.autocommit() as connection:
-            execution = queries.get(connection, execution_id, owner=owner)
+            execution = queries.get(connection, execution_id, workspace=workspace)
         execution = present(execution, "execution", execution_id)
         if not execution.status.terminal:
             raise ConflictError(
@@ -152,7 +152,9 @@ class ReportStore:
                     execution.task_version_id, execution.agent_version_id
                 )
                 own = spec.task.budget
-        payer = ChargeScope(execution.id, execution.task_id, execution.owner_id, own)
+        payer = ChargeScope(
+            execution.id, execution.task_id, execution.owner_id, execution.workspace_id, own
+        )
         with self._database.autocommit() as connection:
             return budgets.states(connection, payer)
 

@@ -45,14 +45,14 @@ class Sessions:
     def get(self, actor: Actor, session_id: UUID) -> Session:
         """Return a session. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            found = sessions.get(connection, session_id, owner=actor.scope)
+            found = sessions.get(connection, session_id, workspace=actor.workspace_id)
         return present(found, "session", session_id)
 
     def find(
         self, actor: Actor, wanted: SessionFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Session]:
         """Return a page of the sessions that the actor may see. Raises CursorInvalidError."""
-        wanted = replace(wanted, owner_id=actor.scope or wanted.owner_id)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
         find = partial(sessions.find, wanted=wanted)
         return read_page(self._database, "sessions", cursor, limit, find)
 
@@ -64,7 +64,7 @@ class Sessions:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = sessions.get(connection, session_id, owner=actor.scope, lock=True)
+            found = sessions.get(connection, session_id, workspace=actor.workspace_id, lock=True)
             session = present(found, "session", session_id)
             if session.status is SessionStatus.DELETED:
                 return
@@ -254,7 +254,7 @@ def acquire_session(
     does not change the session and is always allowed. Raises NotFoundError, SessionDeletedError,
     SessionInUseError, and InvalidInputError for a session of another runner.
     """
-    found = sessions.get(connection, session_id, owner=actor.scope, lock=True)
+    found = sessions.get(connection, session_id, workspace=actor.workspace_id, lock=True)
     session = present(found, "session", session_id)
     if session.status is SessionStatus.DELETED:
         raise SessionDeletedError(

@@ -201,6 +201,7 @@ class _Execution:
             return None
         return Session(
             id=context.session_id,
+            workspace_id=uuid4(),
             owner_id=uuid4(),
             execution_id=self._job.execution_id,
             runner=runner.name,

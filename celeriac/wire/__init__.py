@@ -5,8 +5,10 @@ from celeriac.wire.accounts import (
     AuditEntry,
     AuditFault,
     AuditVerification,
+    Member,
     NewApiKey,
     User,
+    Workspace,
 )
 from celeriac.wire.approvals import Approval, ApprovalLink, LinkedApproval
 from celeriac.wire.base import Links, Page, Problem, ProblemField, Wire
@@ -71,6 +73,7 @@ __all__ = [
     "LinkedApproval",
     "Links",
     "MadeCall",
+    "Member",
     "NewApiKey",
     "Page",
     "Problem",
@@ -87,4 +90,5 @@ __all__ = [
     "User",
     "Wire",
     "Worker",
+    "Workspace",
 ]

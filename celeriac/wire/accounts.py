@@ -11,13 +11,39 @@ from celeriac.wire.base import ID, Wire
 
 
 class User(Wire):
-    """A person or program that owns resources."""
+    """A person or program that has a personal workspace, and may be a member of others."""
 
     id: UUID
     name: str = Field(examples=["ada"])
-    role: Role
+    role: Role = Field(
+        description="In the personal workspace; admin: also an administrator of the installation."
+    )
+    workspace_id: UUID = Field(description="The personal workspace.")
     created_at: datetime
     disabled_at: datetime | None
+
+
+class Workspace(Wire):
+    """A tenant: its members share agents, tasks, executions and budgets."""
+
+    id: UUID
+    name: str = Field(
+        description="Unique; a personal workspace has its user's name.", examples=["research"]
+    )
+    personal_of: UUID | None = Field(
+        description="The user whose own workspace it is.", examples=[None]
+    )
+    created_at: datetime
+
+
+class Member(Wire):
+    """A user in a workspace."""
+
+    id: UUID = Field(description="The user's id.")
+    workspace_id: UUID
+    name: str = Field(description="The user's name.", examples=["ada"])
+    role: Role = Field(description="What the member may do in the workspace.")
+    created_at: datetime = Field(description="Since when the user is a member.")
 
 
 class ApiKey(Wire):
@@ -26,6 +52,8 @@ class ApiKey(Wire):
     id: UUID
     user_id: UUID
     user_name: str = Field(examples=["ada"])
+    workspace_id: UUID = Field(description="The key sees the resources of this workspace alone.")
+    workspace_name: str = Field(examples=["ada"])
     name: str = Field(examples=["ci"])
     prefix: str = Field(
         description="The public part of the key: `cel_<prefix>_…`.", examples=["4f2a9c0d1b7e"]
@@ -51,6 +79,7 @@ class AuditEntry(Wire):
 
     id: UUID
     at: datetime
+    workspace_id: UUID | None = Field(description="The workspace of the actor's key.")
     actor_id: UUID | None
     actor: str = Field(examples=["ada"])
     action: str = Field(examples=["execution.cancel"])

@@ -46,7 +46,8 @@ class Approval(LinkedApproval):
 
     execution_id: UUID
     task_id: UUID
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     attempt: int = Field(description="The attempt that asked first.")
     key: str = Field(description="Names the question within its execution.", examples=["2:call_1"])
     on_expiry: OnExpiry = Field(

@@ -14,7 +14,7 @@ class BudgetState(Wire):
 
     budget_id: UUID = Field(description="The execution's id, for an execution's own budget.")
     scope: BudgetScope
-    subject_id: UUID = Field(description="The execution, the task or the user.")
+    subject_id: UUID = Field(description="The execution, the task, the user or the workspace.")
     window: str = Field(
         description="`2026-11-22`, `2026-11`, or `run` for an execution's own budget.",
         examples=["2026-11-22"],
@@ -44,13 +44,14 @@ class BudgetStates(Wire):
 
 
 class Budget(Wire):
-    """The budget of a task or a user."""
+    """The budget of a task, a user or a workspace."""
 
     id: UUID
     scope: BudgetScope
-    subject_id: UUID = Field(description="The task or the user.")
+    subject_id: UUID = Field(description="The task, the user or the workspace.")
     subject_name: str | None = Field(examples=["summarise"])
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     period: Period = Field(description="Windows begin at midnight UTC: each day or each month.")
     max_cost: Dollars | None = Field(description="US dollars.", examples=["5.00"])
     max_tokens: int | None = Field(description="Input and output tokens together.")

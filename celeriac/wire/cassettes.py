@@ -12,7 +12,8 @@ class Cassette(Wire):
     """The recorded model traffic of an execution, or an uploaded one."""
 
     id: UUID = Field(description="The id of the execution, if one recorded it.")
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     name: str = Field(
         description="The recorded task's name, or the name at upload.", examples=["summarise"]
     )

@@ -16,7 +16,8 @@ class Agent(Wire):
     """An agent at its current version."""
 
     id: UUID
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     name: str = Field(examples=["writer"])
     description: str = Field(examples=["Writes short, plain texts."])
     version: int = Field(description="Counts from 1; each change of `spec` adds one.")
@@ -47,7 +48,8 @@ class Task(Wire):
     """A task at its current version."""
 
     id: UUID
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     name: str = Field(examples=["summarise"])
     description: str = Field(examples=[""])
     active: bool = Field(description="An inactive task takes no new executions.", examples=[True])

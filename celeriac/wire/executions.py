@@ -27,7 +27,8 @@ class ExecutionSummary(Wire):
     """One run of a task, as in lists. Times are RFC 3339 in UTC, durations in seconds."""
 
     id: UUID
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     task_id: UUID
     task_name: str = Field(examples=["summarise"])
     status: Status = Field(examples=["completed"])

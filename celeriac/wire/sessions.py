@@ -14,7 +14,8 @@ class Session(Wire):
     """The conversation of an execution; a later one can continue it."""
 
     id: UUID
-    owner_id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="Who made it.")
     execution_id: UUID = Field(description="The execution that created it.")
     runner: str = Field(description="The kind of agent that it belongs to.", examples=["claude"])
     parent_id: UUID | None = Field(description="The session that it was forked from.")

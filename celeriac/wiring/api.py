@@ -19,6 +19,7 @@ from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
 from celeriac.services.sessions import Sessions
+from celeriac.services.workspaces import Workspaces
 from celeriac.wiring.core import (
     CoreServices,
     advice,
@@ -43,6 +44,7 @@ class ApiServices:
         key, storage = secret_key(settings), places(settings)
         self.authenticate = Authenticate(database, key)
         self.accounts = Accounts(database, key)
+        self.workspaces = Workspaces(database)
         self.agents = Agents(database, environment_rule(settings))
         self.advice = advice(settings)
         self.tasks = Tasks(database)

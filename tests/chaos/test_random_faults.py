@@ -82,8 +82,8 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
     ("totals differ", Harm.DOUBLED): f"""
         UPDATE executions SET input_tokens = input_tokens * 2 WHERE id = {TALK}""",
     ("usage by day differs", Harm.DOUBLED): """
-        INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, cost)
-        SELECT owner_id, day, task_id, provider, model, cost FROM usage_entries""",
+        INSERT INTO usage_deltas (workspace_id, owner_id, day, task_id, provider, model, cost)
+        SELECT workspace_id, owner_id, day, task_id, provider, model, cost FROM usage_entries""",
     ("budget charged wrongly", Harm.DOUBLED): """
         UPDATE budget_windows SET spent_tokens = spent_tokens + 15""",
     ("wrong release", Harm.LOST): f"""

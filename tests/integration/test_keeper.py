@@ -79,10 +79,11 @@ def test_the_keeper_folds_what_workers_have_appended_to_usage(container: CoreSer
         for _ in range(3):
             connection.execute(
                 text(
-                    "INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, calls)"
-                    " VALUES (:owner, CURRENT_DATE, :task, 'p', 'm', 2)"
+                    "INSERT INTO usage_deltas"
+                    " (workspace_id, owner_id, day, task_id, provider, model, calls)"
+                    " VALUES (:workspace, :owner, CURRENT_DATE, :task, 'p', 'm', 2)"
                 ),
-                {"owner": actor.user_id, "task": task},
+                {"workspace": actor.workspace_id, "owner": actor.user_id, "task": task},
             )
     settings = container.settings
     keeper = settings.keeper.model_copy(update={"batch_size": 2})
@@ -103,7 +104,7 @@ def test_the_keeper_answers_what_nobody_answered(container: CoreServices) -> Non
     wait_until(by_name["expire_approvals"].work, "its time is over")
 
     with container.database.autocommit() as connection:
-        found = queries.get(connection, asking, owner=None)
+        found = queries.get(connection, asking, workspace=None)
     assert found is not None
     assert (found.status, found.error_code) == (Status.FAILED, "approval_expired")
     assert "notify_of_approvals" not in by_name, "nobody is told without a webhook"
@@ -231,7 +232,7 @@ def test_jobs_that_wait_for_locks_hold_up_neither_rescues_nor_sending(
 
     def status() -> tuple[Status, int]:
         with container.database.autocommit() as connection:
-            found = queries.get(connection, lost, owner=None)
+            found = queries.get(connection, lost, workspace=None)
         assert found is not None
         return found.status, found.crash_count
 

@@ -1,10 +1,11 @@
 """Users, agents and tasks for tests of the core, made through the product's own services."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from uuid import UUID
 
-from celeriac.db import accounts
+from celeriac.db import accounts, workspaces
 from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, PythonAgent
@@ -17,12 +18,22 @@ _numbers = count(1)
 
 
 def make_actor(database: Database, role: Role = Role.OPERATOR) -> Actor:
-    """Store a user and return them as who is asking."""
+    """Store a user and return them as who is asking, in their personal workspace."""
     name = f"user-{next(_numbers)}"
     with database.transaction() as connection:
         user_id = accounts.add_user(connection, name=name, role=role)
-    assert user_id is not None, f"the name {name} is taken"
-    return Actor(user_id, name, role)
+        assert user_id is not None, f"the name {name} is taken"
+        user = accounts.user(connection, user_id)
+    assert user is not None
+    return Actor(user_id, name, role, user.workspace_id, administrator=role is Role.ADMIN)
+
+
+def make_colleague(database: Database, actor: Actor, role: Role = Role.OPERATOR) -> Actor:
+    """Store another user, and return them as who is asking in the actor's workspace."""
+    other = make_actor(database)
+    with database.transaction() as connection:
+        workspaces.add_member(connection, actor.workspace_id, other.user_id, role)
+    return replace(other, role=role, workspace_id=actor.workspace_id)
 
 
 def make_task(

@@ -51,6 +51,7 @@ def stored_session(execution_id: UUID, external_id: str | None, state: JsonValue
     """Return a session that `execution_id` began."""
     return Session(
         id=uuid4(),
+        workspace_id=uuid4(),
         owner_id=uuid4(),
         execution_id=execution_id,
         runner="claude",

@@ -204,7 +204,7 @@ class Core:
     def answer_one(self, approval_id: UUID, execution_id: UUID) -> tuple[bool, list[UUID]]:
         """Answer a question; return whether that was still possible, and what goes on by it."""
         with self.database.transaction() as connection:
-            asked = approvals.lock(connection, approval_id, owner=None)
+            asked = approvals.lock(connection, approval_id, workspace=None)
             done = asked is not None and approvals.answer(connection, asked, _YES) is not None
             return done, lifecycle.resume_answered(connection, [execution_id])
 
@@ -260,7 +260,7 @@ class Core:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.database.autocommit() as connection:
-            found = queries.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, workspace=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 

@@ -52,6 +52,8 @@ RUN: dict[tuple[str, str], str] = {
 """How a block is run."""
 
 EXEMPT: dict[tuple[str, str], str] = {
+    ("docs/workspaces.md", "celeriac workspaces create"): "several people type it; "
+    "tests/e2e/cli/test_workspaces.py does",
     ("README.md", "make demo "): "builds an environment; tests/e2e/cli/test_demo.py runs the demo",
     ("README.md", "pip install 'celeriac"): "needs a package index; tests/e2e/test_wheel.py "
     "installs the wheel, tests/integration/embedded/test_weights.py fetches weights",

@@ -147,15 +147,20 @@ def begin_session(core: Core, claim: Claim) -> UUID:
 
 
 def endpoint(
-    core: Core, events: Sequence[str] = EVENTS, *, owner: UUID | None = None, active: bool = True
+    core: Core,
+    events: Sequence[str] = EVENTS,
+    *,
+    workspace: UUID | None = None,
+    active: bool = True,
 ) -> UUID:
-    """Create a webhook endpoint, of the core's actor unless `owner` is given."""
+    """Create a webhook endpoint, in the workspace of the core's actor unless one is given."""
     made = uuid4()
     core.execute(
-        "INSERT INTO webhook_endpoints (id, owner_id, url, events, active)"
-        " VALUES (:id, :owner, 'https://hooks.example', :events, :active)",
+        "INSERT INTO webhook_endpoints (id, workspace_id, owner_id, url, events, active)"
+        " VALUES (:id, :workspace, :owner, 'https://hooks.example', :events, :active)",
         id=made,
-        owner=owner or core.actor.user_id,
+        workspace=workspace or core.actor.workspace_id,
+        owner=core.actor.user_id,
         events=list(events),
         active=active,
     )

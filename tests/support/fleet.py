@@ -215,7 +215,7 @@ class Fleet:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.container.database.autocommit() as connection:
-            found = queries.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, workspace=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 

@@ -87,6 +87,7 @@ def session(
     now = datetime.now(UTC)
     return Session(
         id=uuid4(),
+        workspace_id=uuid4(),
         owner_id=uuid4(),
         execution_id=by,
         runner=runner,

@@ -91,7 +91,7 @@ class ModelWorker:
 
     def asking(self, ids: Sequence[UUID]) -> list[Approval]:
         """Return the open questions of executions."""
-        wanted = ApprovalFilter(statuses=[ApprovalStatus.OPEN], owner_id=self.actor.user_id)
+        wanted = ApprovalFilter(statuses=[ApprovalStatus.OPEN])
         page = self.approvals.find(self.actor, wanted, limit=500)
         return [each for each in page.items if each.execution_id in ids]
 
@@ -102,7 +102,7 @@ class ModelWorker:
     def get(self, execution_id: UUID) -> Execution:
         """Return an execution."""
         with self.container.database.autocommit() as connection:
-            found = queries.get(connection, execution_id, owner=None)
+            found = queries.get(connection, execution_id, workspace=None)
         assert found is not None, f"{execution_id} is lost"
         return found
 

@@ -64,6 +64,7 @@ def job_of(claim: Claim, budget: Budget | None = None) -> Job:
         variables={},
         output_schema=None,
         limits=Limits(),
+        workspace_id=claim.workspace_id,
         owner_id=claim.owner_id,
         task_id=claim.task_id,
         budget=claim.options.budget or budget,

@@ -5,8 +5,9 @@ import hashlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import replace
+from enum import IntEnum
 from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request, Security
@@ -57,30 +58,63 @@ async def _admin(actor: Caller) -> Actor:
     return actor
 
 
+async def _administrator(actor: Caller) -> Actor:
+    return actor
+
+
 Operator = Annotated[Actor, Depends(_operator)]
 """A caller who may create and run resources."""
 
 Admin = Annotated[Actor, Depends(_admin)]
-"""A caller who may manage users and see everybody's resources."""
+"""A caller who may manage the members of the workspace."""
 
-_ROLES: dict[object, Role] = {_caller: Role.VIEWER, _operator: Role.OPERATOR, _admin: Role.ADMIN}
-
-
-def required_role(dependant: Dependant) -> Role | None:
-    """Return the role that a route's parameters require, None if it needs no key."""
-    roles = [required_role(inner) for inner in dependant.dependencies]
-    roles.append(_ROLES.get(dependant.call))
-    found = [role for role in roles if role is not None]
-    return max(found, key=list(Role).index) if found else None
+Administrator = Annotated[Actor, Depends(_administrator)]
+"""A caller who may manage users, workspaces and the installation."""
 
 
-async def admit(request: Request, role: Role) -> None:
-    """Check that a request's key has at least `role`, and store the actor in `request.state`.
+WORKSPACE = "Celeriac-Workspace"
+"""The header that names one of the workspaces of a user, with a key of their personal one."""
+
+
+class Needs(IntEnum):
+    """What a route needs of its caller; each includes the ones before it."""
+
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+    ADMINISTRATOR = 4
+
+
+_NEEDS: dict[object, Needs] = {
+    _caller: Needs.VIEWER,
+    _operator: Needs.OPERATOR,
+    _admin: Needs.ADMIN,
+    _administrator: Needs.ADMINISTRATOR,
+}
+_ROLES = {
+    Needs.VIEWER: Role.VIEWER,
+    Needs.OPERATOR: Role.OPERATOR,
+    Needs.ADMIN: Role.ADMIN,
+}
+
+
+def needs(dependant: Dependant) -> Needs | None:
+    """Return what a route's parameters say that it needs, None if it needs no key."""
+    found = [needs(inner) for inner in dependant.dependencies]
+    found.append(_NEEDS.get(dependant.call))
+    return max((each for each in found if each is not None), default=None)
+
+
+async def admit(request: Request, needed: Needs) -> None:
+    """Check that a request's key is enough for its route, and store the actor in `request.state`.
 
     Raises UnauthenticatedError, ForbiddenError or TooManyRequestsError.
     """
     request.state.actor = actor = await _authenticate(request)
-    actor.require(role)
+    if needed is Needs.ADMINISTRATOR:
+        actor.require_administrator()
+    else:
+        actor.require(_ROLES[needed])
 
 
 async def _authenticate(request: Request, *, admitted: bool = False) -> Actor:
@@ -90,16 +124,19 @@ async def _authenticate(request: Request, *, admitted: bool = False) -> Actor:
     accepted before: its key is then looked up whatever other keys came from its address.
     """
     token, request_id = _token(request), request.state.request_id
+    workspace = request.headers.get(WORKSPACE)
     services = cast(ApiServices, request.app.state.services)
-    known = services.authenticate.cached(token, request_id=request_id)
+    known = services.authenticate.cached(token, workspace, request_id=request_id)
     if known is not None:
         return known
     lookups = cast(Lookups, request.app.state.lookups)
     address = "" if request.client is None else request.client.host
+    # a request that comes after a change doesn't wait for a lookup that began before it
     found = await lookups(
         address,
         token,
-        lambda: services.authenticate(token, request_id=request_id),
+        lambda: services.authenticate(token, workspace, request_id=request_id),
+        asked=(workspace, services.authenticate.generation),
         admitted=admitted,
     )
     return replace(found, request_id=request_id)
@@ -111,25 +148,32 @@ class Lookups:
     def __init__(self, bad_keys: "BadKeys") -> None:
         """Belongs to one application, and so to one event loop."""
         self._bad_keys = bad_keys
-        self._under_way: dict[str, asyncio.Task[Actor]] = {}
+        self._under_way: dict[Hashable, asyncio.Task[Actor]] = {}
 
     async def __call__(
-        self, address: str, token: str, ask: Callable[[], Actor], *, admitted: bool = False
+        self,
+        address: str,
+        token: str,
+        ask: Callable[[], Actor],
+        *,
+        asked: Hashable = None,
+        admitted: bool = False,
     ) -> Actor:
-        """Return the result of `ask`, shared by all callers with the same key.
+        """Return the result of `ask`, shared by callers with the same key that ask the same.
 
         Raises what `ask` raises and, unless `admitted`, TooManyRequestsError.
         """
-        task = self._under_way.get(token)
+        key = (token, asked)
+        task = self._under_way.get(key)
         if task is None:
             self._bad_keys.begin(address, token, admitted=admitted)
             task = asyncio.create_task(self._ask(address, token, ask))
-            self._under_way[token] = task
-            task.add_done_callback(lambda done: self._forget(token, done))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
 
-    def _forget(self, token: str, done: asyncio.Task[Actor]) -> None:
-        self._under_way.pop(token, None)
+    def _forget(self, key: Hashable, done: asyncio.Task[Actor]) -> None:
+        self._under_way.pop(key, None)
         if not done.cancelled():
             done.exception()  # the callers may be gone; asyncio warns of errors that nobody reads
 
@@ -151,19 +195,18 @@ CHECK_SECONDS = 5.0
 
 
 async def still_allowed(request: Request) -> bool:
-    """Return whether the sender of an open request may still see the same as when it began.
+    """Return whether the key of an open request is still good.
 
     Cheap enough to be called often. True while the database is unavailable. Bad keys from the same
     address don't matter: the request was admitted once, and if its key is bad now it ends.
     """
-    began = cast(Actor, request.state.actor)
     try:
-        actor = await _authenticate(request, admitted=True)
+        await _authenticate(request, admitted=True)
     except UnauthenticatedError:
         return False
     except DatabaseUnavailableError:
         return True
-    return actor.scope == began.scope
+    return True
 
 
 def _token(request: Request) -> str:
@@ -243,24 +286,17 @@ def _hashed(token: str) -> bytes:
 
 
 _RESOURCES = {
-    "agents": ("agent", "agent"),
     "api-keys": ("api_key", "key_id"),
-    "approvals": ("approval", "approval_id"),
     "audit-logs": ("audit_log", None),
-    "budgets": ("budget", "budget_id"),
-    "cassettes": ("cassette", "cassette_id"),
-    "sessions": ("session", "session_id"),
-    "task-executions": ("execution", "execution_id"),
-    "tasks": ("task", "task"),
-    "usage": ("usage", None),
     "users": ("user", "user_id"),
 }
-"""For each collection: the type of its resources, and the path parameter that names one."""
+"""Collections of which administrators see what isn't theirs: the type of their resources, and the
+path parameter that names one."""
 
 
 async def record_read(request: Request, actor: Caller, services: Services) -> None:
-    """Record in the audit trail that an administrator reads a resource of another user."""
-    if request.method != "GET" or not actor.sees_all:
+    """Record in the audit trail that an administrator reads what isn't theirs."""
+    if request.method != "GET" or not actor.administrator:
         return
     route = request.scope["route"]
     segment = request.url.path.removeprefix(links.PREFIX).split("/")[1]

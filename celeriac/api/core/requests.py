@@ -15,9 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from celeriac.api.core.auth import admit, required_role
+from celeriac.api.core.auth import Needs, admit, needs
 from celeriac.api.core.responses import problem_responses
-from celeriac.domain.accounts import Role
 from celeriac.domain.errors import (
     CeleriacError,
     InvalidInputError,
@@ -157,12 +156,12 @@ class JsonRoute(APIRoute):
         """Return the route's handler, given requests that parse strictly."""
         handle = super().get_route_handler()
         known = frozenset(_parameters(self.dependant))
-        role = required_role(self.dependant)
+        needed = needs(self.dependant)
         max_values = _max_values(self)
 
         async def handle_strictly(request: Request) -> Response:
-            if role is not None:
-                await admit(request, role)
+            if needed is not None:
+                await admit(request, needed)
             for name in request.query_params:
                 if name not in known:
                     there_are = f"; there are: {', '.join(sorted(known))}" if known else ""
@@ -181,13 +180,13 @@ class JsonRoute(APIRoute):
 def _problems(path: str, endpoint: Callable[..., Any]) -> Iterator[int]:
     """Yield the statuses of the problems that a route with these parameters can answer with."""
     dependant = get_dependant(path=compile_path(path)[1], call=endpoint)
-    role = required_role(dependant)
-    if role is None:
+    needed = needs(dependant)
+    if needed is None:
         return
     yield from (401, 421, 422, 429, 503)
     if dependant.body_params:
         yield from (400, 408, 413)
-    if dependant.body_params or role is not Role.VIEWER:
+    if dependant.body_params or needed is not Needs.VIEWER:
         yield 403
     if "{" in path:
         yield 404

@@ -8,8 +8,8 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import Admin, Caller
-from celeriac.api.core.parameters import Cursor, Limit, Services, Shared, Timestamp
+from celeriac.api.core.auth import Administrator, Caller
+from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared, Timestamp
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.accounts import Role
@@ -57,17 +57,22 @@ class NewApiKey(Strict):
 
     name: Label = Field(min_length=1, max_length=100)
     role: Annotated[Role, Field(strict=False)] | None = Field(
-        default=None, description="At most the user's own role, which is the default."
+        default=None, description="At most the user's role in the workspace, which is the default."
     )
     user_id: Annotated[UUID, Field(strict=False)] | None = Field(
-        default=None, description="The user of the key; only admins may name others."
+        default=None, description="The user of the key; only administrators may name others."
+    )
+    workspace: Reference | None = Field(
+        default=None,
+        description="Id or name of the workspace of the key; yours, or the named user's own, if "
+        "left out. Only a key of a personal workspace makes keys for others.",
     )
     expires_at: Timestamp | None = Field(default=None, description="Default: never.")
 
 
 @router.post("/users", status_code=201, summary="Create a user", responses=problem_responses(409))
-def create_user(body: NewUser, actor: Admin, services: Services) -> wire.User:
-    """Create a user. To log in they need an API key."""
+def create_user(body: NewUser, actor: Administrator, services: Services) -> wire.User:
+    """Create a user with a personal workspace. To do anything they need an API key."""
     return wire.User.model_validate(
         services.accounts.create_user(actor, name=body.name, role=body.role)
     )
@@ -75,7 +80,7 @@ def create_user(body: NewUser, actor: Admin, services: Services) -> wire.User:
 
 @router.get("/users", response_model=wire.Page[wire.User], summary="List users")
 def list_users(
-    actor: Admin, services: Services, cursor: Cursor = None, limit: Limit = 50
+    actor: Administrator, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
     """Return all users, the newest first."""
     page = services.accounts.users(actor, cursor=cursor, limit=limit)
@@ -84,15 +89,15 @@ def list_users(
 
 @router.get("/users/{user_id}", summary="Get a user")
 def get_user(user_id: UserPath, actor: Caller, services: Services) -> wire.User:
-    """Return a user: yourself, or as an admin anybody."""
+    """Return a user: yourself, or as an administrator anybody."""
     return wire.User.model_validate(services.accounts.user(actor, user_id))
 
 
 @router.patch("/users/{user_id}", summary="Change a user", responses=problem_responses(409))
 def change_user(
-    user_id: UserPath, body: UserPatch, actor: Admin, services: Services, shared: Shared
+    user_id: UserPath, body: UserPatch, actor: Administrator, services: Services, shared: Shared
 ) -> wire.User:
-    """Change a user's role, or disable or enable them. Their keys follow within seconds.
+    """Change a user's own role, or disable or enable them. Their keys follow within seconds.
 
     The executions of a disabled user still run, unless `cancel_executions` is true.
     """
@@ -112,9 +117,17 @@ def get_me(actor: Caller, services: Services) -> wire.User:
 @router.post("/api-keys", status_code=201, summary="Create an API key",
              responses=problem_responses(404))  # fmt: skip
 def create_api_key(body: NewApiKey, actor: Caller, services: Services) -> wire.NewApiKey:
-    """Create a key for yourself, or as an admin for anybody. Its `token` is shown only now."""
+    """Create a key for yourself, or as an administrator for anybody.
+
+    Its `token` is shown only now. It acts in one workspace.
+    """
     made = services.accounts.create_key(
-        actor, name=body.name, role=body.role, user_id=body.user_id, expires_at=body.expires_at
+        actor,
+        name=body.name,
+        role=body.role,
+        user_id=body.user_id,
+        workspace=body.workspace,
+        expires_at=body.expires_at,
     )
     shown = wire.ApiKey.model_validate(made.key)
     return wire.NewApiKey(**shown.model_dump(), token=made.token)
@@ -124,7 +137,10 @@ def create_api_key(body: NewApiKey, actor: Caller, services: Services) -> wire.N
 def list_api_keys(
     actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """Return your keys without their secrets, the newest first. An admin sees everybody's."""
+    """Return your keys without their secrets, the newest first. An administrator sees everybody's.
+
+    With a key of another than your personal workspace these are the keys of that workspace.
+    """
     page = services.accounts.keys(actor, cursor=cursor, limit=limit)
     return page_response(page, wire.ApiKey.model_validate)
 
@@ -152,7 +168,10 @@ def list_audit_logs(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return what you did, the newest first. An admin sees what everybody did."""
+    """Return what you did in the workspace, the newest first.
+
+    An admin sees what everybody did in it, an administrator what everybody did anywhere.
+    """
     wanted = AuditFilter(action=action, resource_type=resource_type, resource_id=resource_id)
     page = services.queries.audit(actor, wanted, cursor=cursor, limit=limit)
     return page_response(page, wire.AuditEntry.model_validate)
@@ -160,7 +179,7 @@ def list_audit_logs(
 
 @audit_router.get("/verification", summary="Check the audit trail")
 def verify_audit_logs(
-    actor: Admin,  # noqa: ARG001 - the role is required
+    actor: Administrator,  # noqa: ARG001 - the role is required
     services: Services,
     after: Annotated[
         int, Query(ge=0, le=_MAX_POSITION, description="`last_position` of the page before.")

@@ -27,22 +27,26 @@ _BUDGET: dict[str, Any] = {
 
 
 class NewBudget(Budget):
-    """The budget of a task, or of a user, for a period."""
+    """The budget of a task, a user or a workspace for a period."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_BUDGET]})
 
-    task: Reference | None = Field(
-        default=None, description="The task's id, or the name of one of yours."
-    )
+    task: Reference | None = Field(default=None, description="The task's id or name.")
     user_id: UUID | None = Field(
-        default=None, strict=False, description="The user's id; only admins set users' budgets."
+        default=None,
+        strict=False,
+        description="The user's id; only administrators set budgets of users.",
+    )
+    workspace: Reference | None = Field(
+        default=None,
+        description="The workspace's id or name; only administrators set budgets of workspaces.",
     )
     period: Period = Field(strict=False)
 
     @model_validator(mode="after")
     def _is_for_one(self) -> Self:
-        if (self.task is None) == (self.user_id is None):
-            raise ValueError("name either a task or a user_id")
+        if sum(each is not None for each in (self.task, self.user_id, self.workspace)) != 1:
+            raise ValueError("name one of these: a task, a user_id or a workspace")
         return self
 
     def budget(self) -> Budget:
@@ -58,17 +62,19 @@ BudgetPath = Annotated[UUID, Path(description="The budget's id.")]
 
 @router.post("", summary="Set a budget", responses=problem_responses(404))
 def set_budget(body: NewBudget, actor: Operator, services: Services) -> wire.Budget:
-    """Set the budget of a task or a user for a period. It replaces an earlier one.
+    """Set the budget of a task, a user or a workspace for a period. It replaces an earlier one.
 
     Usage since the day or month began counts. Executions that wait for a larger budget continue.
     """
-    scope = BudgetScope.TASK if body.user_id is None else BudgetScope.USER
 
-    def set_for(subject_id: UUID) -> StoredBudget:
+    def set_for(subject_id: UUID, scope: BudgetScope = BudgetScope.TASK) -> StoredBudget:
         return services.budgets.put(actor, scope, subject_id, body.period, body.budget())
 
     if body.user_id is not None:
-        return views.budget(set_for(body.user_id))
+        return views.budget(set_for(body.user_id, BudgetScope.USER))
+    if body.workspace is not None:
+        workspace = services.workspaces.get(actor, body.workspace)
+        return views.budget(set_for(workspace.id, BudgetScope.WORKSPACE))
     return views.budget(services.tasks.use(actor, str(body.task), set_for))
 
 
@@ -83,11 +89,19 @@ def list_budgets(
     services: Services,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
     user_id: Annotated[UUID | None, Query(description="Of this user.")] = None,
+    workspace: Annotated[
+        Reference | None, Query(description="Of this workspace: its id or name.")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return your budgets and those of your tasks, the newest first. An admin sees everybody's."""
+    """Return the budgets of the workspace and its tasks, and in your personal one also yours.
+
+    The newest first. An administrator also sees those of all users and workspaces.
+    """
     subject_id = user_id if task is None else services.tasks.resolve(actor, task)
+    if workspace is not None:
+        subject_id = services.workspaces.get(actor, workspace).id
     page = services.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
     return page_response(page, views.budget)
 
@@ -100,7 +114,7 @@ def get_budget(budget_id: BudgetPath, actor: Caller, services: Services) -> wire
 
 @router.delete("/{budget_id}", status_code=204, summary="Remove a budget")
 def remove_budget(budget_id: BudgetPath, actor: Operator, services: Services) -> None:
-    """Remove a budget. Only an admin can remove a user's."""
+    """Remove a budget. Only an administrator can remove that of a user or a workspace."""
     services.budgets.remove(actor, budget_id)
 
 
@@ -112,10 +126,10 @@ def get_usage(
     since: Annotated[Day | None, Query(description="First day, UTC. Default: 30 days ago.")] = None,
     until: Annotated[Day | None, Query(description="Last day, UTC. Default: today.")] = None,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
-    user_id: Annotated[UUID | None, Query(description="Of this user; for admins.")] = None,
+    user_id: Annotated[UUID | None, Query(description="Of what this user ran.")] = None,
     limit: Limit = 50,
 ) -> wire.UsageTotals:
-    """Return what model calls of your executions used. An admin sees everybody's.
+    """Return what model calls of the workspace's executions used.
 
     Days are ordered by time, the newest first; everything else by cost, the highest first. The
     usage of a single execution is part of the execution.

@@ -65,6 +65,17 @@ ApiKey = Annotated[
     ),
 ]
 
+WorkspaceOption = Annotated[
+    str | None,
+    _server_option(
+        "--workspace",
+        envvar="CELERIAC_WORKSPACE",
+        metavar="NAME",
+        help="The workspace to work in, for a key of your personal one; that of the key if not "
+        "given.",
+    ),
+]
+
 ServerHome = Annotated[
     Path | None,
     _server_option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, get_args, get_type_hints
 
 import typer
 
-from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
+from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome, WorkspaceOption
 from celeriac.cli.core.ids import IdOf
 from celeriac.cli.core.output import CommandError, ExitCode, Output
 from celeriac.cli.core.server import find_server, load_own_settings
@@ -28,9 +28,15 @@ class CommandContext:
     """The server and the output of one command. It connects when `client` is first used."""
 
     def __init__(
-        self, server: "Server", home: Path | None, output: Output, stack: ExitStack
+        self,
+        server: "Server",
+        workspace: str | None,
+        home: Path | None,
+        output: Output,
+        stack: ExitStack,
     ) -> None:
         self.server = server
+        self.workspace = workspace
         self.output = output
         self._home = home
         self._stack = stack
@@ -40,7 +46,8 @@ class CommandContext:
         """The SDK's client of this server."""
         from celeriac.client import Client
 
-        return self._stack.enter_context(Client(self.server.url, api_key=self.server.api_key))
+        client = Client(self.server.url, api_key=self.server.api_key, workspace=self.workspace)
+        return self._stack.enter_context(client)
 
     @property
     def logs(self) -> Path:
@@ -91,6 +98,7 @@ def open_client(command: Command) -> Callable[..., None]:
         *,
         api_url: str | None,
         api_key: str | None,
+        in_workspace: str | None,
         home: Path | None,
         as_json: bool,
         **values: Any,
@@ -99,7 +107,7 @@ def open_client(command: Command) -> Callable[..., None]:
 
         server = find_server(home, api_url, api_key)
         with ExitStack() as stack:
-            context = CommandContext(server, home, Output(as_json=as_json), stack)
+            context = CommandContext(server, in_workspace, home, Output(as_json=as_json), stack)
             try:
                 for name, mark in ids.items():
                     if values[name] is not None:
@@ -171,5 +179,6 @@ _SHARED = (
     _option("as_json", Json, default=False),
     _option("api_url", ApiUrl, default=None),
     _option("api_key", ApiKey, default=None),
+    _option("in_workspace", WorkspaceOption, default=None),
     _option("home", ServerHome, default=None),
 )

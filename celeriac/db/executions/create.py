@@ -37,12 +37,12 @@ WITH plan AS (
       AND a.current_version_id = :agent_version_id
 ), born AS (
     INSERT INTO executions (
-        id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status, trigger_type,
-        execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
+        id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
+        trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
         session_id, options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
-    SELECT i.id, :owner_id, plan.id, :task_version_id, plan.agent_id, :agent_version_id,
-           plan.status, :trigger_type, :execution_mode, :priority, :queue, i.variables, i.origin_id,
-           :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
+    SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
+           :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
+           i.variables, i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at, plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
@@ -59,10 +59,11 @@ WITH plan AS (
            jsonb_build_object('queue', CAST(:queue AS text), 'celery_task_id', celery_task_id)
     FROM born WHERE status = {queue_to}
 ), audited AS (
-    INSERT INTO audit_logs (id, actor_id, actor, action, resource_type, resource_id, request_id,
-                            details)
-    SELECT entry.id, :actor_id, :actor, 'execution.create', :audit_type, entry.resource_id,
-           :request_id, jsonb_build_object('task_id', plan.id, 'count', CAST(:audit_count AS int))
+    INSERT INTO audit_logs (id, workspace_id, actor_id, actor, action, resource_type, resource_id,
+                            request_id, details)
+    SELECT entry.id, :workspace_id, :actor_id, :actor, 'execution.create', :audit_type,
+           entry.resource_id, :request_id,
+           jsonb_build_object('task_id', plan.id, 'count', CAST(:audit_count AS int))
     FROM plan, ROWS FROM (unnest(CAST(:audit_ids AS uuid[])),
                           unnest(CAST(:audited_ids AS text[]))) AS entry (id, resource_id)
 )
@@ -124,6 +125,7 @@ def create(
         # one text: psycopg takes seconds to quote a large text within a list
         "variables": f"[{','.join(map(storable, new.variables))}]",
         "window": window,
+        "workspace_id": actor.workspace_id,
         "owner_id": actor.user_id,
         "task_id": spec.task_id,
         "task_version_id": spec.task_version_id,
@@ -306,10 +308,12 @@ class StoredKey:
     resource_id: UUID
 
 
-def find_key(connection: Connection, *, owner_id: UUID, key: str) -> StoredKey | None:
+def find_key(connection: Connection, actor: Actor, key: str) -> StoredKey | None:
     """Return what the request with this key was and made, or None."""
     query = select(table.c.fingerprint, table.c.resource_id).where(
-        table.c.owner_id == owner_id, table.c.key == key
+        table.c.workspace_id == actor.workspace_id,
+        table.c.owner_id == actor.user_id,
+        table.c.key == key,
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else StoredKey(row.fingerprint, row.resource_id)
@@ -317,9 +321,9 @@ def find_key(connection: Connection, *, owner_id: UUID, key: str) -> StoredKey |
 
 def claim_key(
     connection: Connection,
-    *,
-    owner_id: UUID,
+    actor: Actor,
     key: str,
+    *,
     fingerprint: str,
     resource_type: str,
     resource_id: UUID,
@@ -331,7 +335,8 @@ def claim_key(
     statement = (
         insert(table)
         .values(
-            owner_id=owner_id,
+            workspace_id=actor.workspace_id,
+            owner_id=actor.user_id,
             key=key,
             fingerprint=fingerprint,
             resource_type=resource_type,
@@ -341,7 +346,7 @@ def claim_key(
         .returning(table.c.key)
     )
     while connection.execute(statement).first() is None:
-        earlier = find_key(connection, owner_id=owner_id, key=key)
+        earlier = find_key(connection, actor, key)
         if earlier is not None:  # otherwise retention has deleted it in between
             return earlier
     return None

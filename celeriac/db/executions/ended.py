@@ -23,8 +23,8 @@ from sqlalchemy import Connection, text
 from celeriac.domain.executions.states import TERMINAL, Status
 
 ENDED_COLUMNS = (
-    "e.id, e.status, e.attempt, e.owner_id, e.session_id, e.options, e.request_id, e.error_code,"
-    " e.error_message"
+    "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
+    " e.error_code, e.error_message"
 )
 
 _ROWS = f"""
@@ -53,8 +53,10 @@ WHERE execution_id = ANY (ARRAY(SELECT id FROM ended))
 """
 
 _AUDIT = """
-INSERT INTO audit_logs (id, actor, action, resource_type, resource_id, request_id, details)
-SELECT celeriac_uuid7(), ended_by, 'execution.fail', 'execution', id::text, request_id,
+INSERT INTO audit_logs (id, workspace_id, actor, action, resource_type, resource_id, request_id,
+                        details)
+SELECT celeriac_uuid7(), workspace_id, ended_by, 'execution.fail', 'execution', id::text,
+       request_id,
        jsonb_build_object('code', error_code, 'message', error_message, 'attempt', attempt)
        || coalesce(ended_why, '{}'::jsonb)
 FROM ended WHERE status = 'failed'
@@ -63,8 +65,8 @@ FROM ended WHERE status = 'failed'
 _DELIVER = """
 INSERT INTO deliveries (id, endpoint_id, execution_id, event)
 SELECT celeriac_uuid7(), w.id, ended.id, 'execution.' || ended.status
-FROM ended JOIN webhook_endpoints w ON w.owner_id = ended.owner_id
-WHERE w.owner_id = ANY (ARRAY(SELECT owner_id FROM ended)) AND w.active
+FROM ended JOIN webhook_endpoints w ON w.workspace_id = ended.workspace_id
+WHERE w.workspace_id = ANY (ARRAY(SELECT workspace_id FROM ended)) AND w.active
   AND 'execution.' || ended.status = ANY (w.events)
 """
 

@@ -96,7 +96,8 @@ WITH notes AS (
     -- a batch that an earlier try has stored is not stored again
     WHERE e.id = held.id AND held.batch_no = n.number - 1
       AND e.id = ANY (ARRAY(SELECT id FROM held))
-    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.owner_id, e.task_id
+    RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.workspace_id, e.owner_id,
+              e.task_id
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, at, data)
     SELECT v.id, moved.before + v.place, v.type, moved.attempt,
@@ -107,7 +108,7 @@ WITH notes AS (
     JOIN moved ON moved.id = v.id
 ), calls AS (
     SELECT c.*, now() - make_interval(secs => c.age) AS at,
-           moved.attempt, moved.owner_id, moved.task_id
+           moved.attempt, moved.workspace_id, moved.owner_id, moved.task_id
     FROM unnest(CAST(:call_ids AS uuid[]), CAST(:called_ids AS uuid[]),
                 CAST(:providers AS text[]), CAST(:models AS text[]),
                 CAST(:call_input AS int[]), CAST(:call_output AS int[]),
@@ -125,15 +126,15 @@ WITH notes AS (
     FROM calls
 ), totalled AS (
     -- appended, not added to a row: no writer of a busy task waits for another
-    INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, calls, unpriced_calls,
-                              input_tokens, output_tokens, cached_tokens, cost)
+    INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, workspace_id, calls,
+                              unpriced_calls, input_tokens, output_tokens, cached_tokens, cost)
     SELECT owner_id, coalesce(day, CAST(at AT TIME ZONE 'UTC' AS date)), task_id, provider, model,
-           count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens), sum(output_tokens),
-           sum(cached_tokens), coalesce(sum(cost), 0)
+           workspace_id, count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens),
+           sum(output_tokens), sum(cached_tokens), coalesce(sum(cost), 0)
     FROM calls
     -- a replayed call was paid by the execution that recorded it
     WHERE NOT starts_with(provider, 'cassette/')
-    GROUP BY 1, 2, 3, 4, 5
+    GROUP BY 1, 2, 3, 4, 5, 6
 )
 SELECT id FROM held JOIN notes n USING (id) WHERE held.batch_no >= n.number - 1
 """)

@@ -44,11 +44,11 @@ FRESH_COUNT = "(SELECT count(*) FROM fresh)"
 
 INSERT_QUESTIONS = """
 , asked AS (
-    INSERT INTO approvals (id, execution_id, task_id, owner_id, attempt, key, kind, title, tool,
-                           arguments, schema, on_expiry, "default", expires_at)
-    SELECT q.id, done.id, done.task_id, done.owner_id, done.attempt, q.key, q.kind, q.title,
-           q.tool, q.arguments::json, q.schema::json, q.on_expiry, q.default_value::jsonb,
-           now() + make_interval(secs => q.expires)
+    INSERT INTO approvals (id, execution_id, task_id, workspace_id, owner_id, attempt, key, kind,
+                           title, tool, arguments, schema, on_expiry, "default", expires_at)
+    SELECT q.id, done.id, done.task_id, done.workspace_id, done.owner_id, done.attempt, q.key,
+           q.kind, q.title, q.tool, q.arguments::json, q.schema::json, q.on_expiry,
+           q.default_value::jsonb, now() + make_interval(secs => q.expires)
     FROM done, fresh AS q
     WHERE done.asks
 ), asked_events AS (

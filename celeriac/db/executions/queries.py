@@ -133,15 +133,13 @@ _CLOCK_SLACK = timedelta(hours=1)
 """How far the clock of an id may differ from the database's."""
 
 
-def get(connection: Connection, execution_id: UUID, *, owner: UUID | None) -> Execution | None:
-    """Return an execution, or None where there is none or it isn't `owner`'s (None: anybody's)."""
-    query = given(_SELECT.where(table.c.id == execution_id), (table.c.owner_id, owner))
+def get(connection: Connection, execution_id: UUID, *, workspace: UUID | None) -> Execution | None:
+    """Return an execution of `workspace` (None: of any), or None."""
+    query = given(_SELECT.where(table.c.id == execution_id), (table.c.workspace_id, workspace))
     return read_one(connection, query, _execution)
 
 
-def of_celery_task(
-    connection: Connection, celery_task_id: UUID, *, owner: UUID | None
-) -> Execution | None:
+def of_celery_task(connection: Connection, celery_task_id: UUID) -> Execution | None:
     """Return the execution that was queued as this Celery task, or None."""
     first, last, event = _executions_of(celery_task_id)
     was_queued = _any(
@@ -152,7 +150,7 @@ def of_celery_task(
     )
     is_its = or_(table.c.id == celery_task_id, was_queued)
     query = _SELECT.where(table.c.id.between(first, last), is_its)
-    return read_one(connection, given(query, (table.c.owner_id, owner)).limit(1), _execution)
+    return read_one(connection, query.limit(1), _execution)
 
 
 def _executions_of(celery_task_id: UUID) -> tuple[UUID, UUID, int]:
@@ -173,11 +171,11 @@ def cancel_requested(connection: Connection, execution_ids: Sequence[UUID]) -> l
 
 
 def statuses(
-    connection: Connection, execution_ids: Sequence[UUID], *, owner: UUID | None
+    connection: Connection, execution_ids: Sequence[UUID], *, workspace: UUID | None
 ) -> dict[UUID, Status]:
-    """Return the status of each execution that exists and is `owner`'s (None: anybody's)."""
+    """Return the status of each execution that exists in `workspace` (None: in any)."""
     query = select(table.c.id, table.c.status).where(table.c.id.in_(execution_ids))
-    query = given(query, (table.c.owner_id, owner))
+    query = given(query, (table.c.workspace_id, workspace))
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
@@ -190,12 +188,12 @@ def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUI
     return {row.id: row.event_seq for row in rows}
 
 
-def of_batch(
-    connection: Connection, batch_id: UUID, *, owner: UUID | None
-) -> dict[UUID, UUID | None]:
+def of_batch(connection: Connection, batch_id: UUID, *, workspace: UUID) -> dict[UUID, UUID | None]:
     """Return the ids of a batch in the order in which they were given, each with its origin's."""
-    query = select(table.c.id, table.c.origin_id).where(table.c.batch_id == batch_id)
-    rows = connection.execute(given(query, (table.c.owner_id, owner)).order_by(table.c.id))
+    query = select(table.c.id, table.c.origin_id).where(
+        table.c.batch_id == batch_id, table.c.workspace_id == workspace
+    )
+    rows = connection.execute(query.order_by(table.c.id))
     return {row.id: row.origin_id for row in rows}
 
 
@@ -204,6 +202,17 @@ def find_ids(
 ) -> list[UUID]:
     """Return the ids of what `find` returns."""
     return list(connection.execute(_page(wanted, before=before, limit=limit)).scalars())
+
+
+def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> list[UUID]:
+    """Return the ids of up to `limit` cancellable executions that a user made, in any workspace."""
+    query = select(table.c.id).where(
+        table.c.max_crashes >= literal_column("0"),  # as the index of all says it
+        table.c.status.in_([_written_out(status, table.c.status) for status in _OPEN]),
+        table.c.cancel_requested_at.is_(None),
+        table.c.owner_id == owner_id,
+    )
+    return list(connection.execute(query.limit(limit)).scalars())
 
 
 def count(
@@ -259,20 +268,21 @@ def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select
 
 _WRITTEN_OUT = ("task_id", "agent_id", "trigger_type")
 _BOUND = ("batch_id", "origin_id", "session_id", "error_code")
-_OF_ONE_OWNER = ("task_id", "agent_id", "batch_id", "origin_id", "session_id")
-"""What nearly always has executions of one owner only."""
+_OF_ONE_WORKSPACE = ("task_id", "agent_id", "batch_id", "origin_id", "session_id")
+"""What nearly always has executions of one workspace only."""
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     query = matching(query, table, wanted, *_BOUND)
-    if wanted.owner_id is None:
+    if wanted.workspace_id is None:
         query = query.where(table.c.max_crashes >= literal_column("0"))  # as the indexes say it
-    elif any(getattr(wanted, name) is not None for name in _OF_ONE_OWNER):
-        # checked, not searched by: all others of the owner would be read
-        query = query.where(table.c.owner_id.is_not_distinct_from(wanted.owner_id))
+    elif any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
+        # checked, not searched by: all others of the workspace would be read
+        query = query.where(table.c.workspace_id.is_not_distinct_from(wanted.workspace_id))
     else:
         query = query.where(
-            table.c.owner_id == wanted.owner_id, table.c.max_crashes != literal_column("-1")
+            table.c.workspace_id == wanted.workspace_id,
+            table.c.max_crashes != literal_column("-1"),
         )
     for name in _WRITTEN_OUT:
         value = getattr(wanted, name)

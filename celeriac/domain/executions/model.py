@@ -138,6 +138,7 @@ class Claim:
     task_id: UUID
     task_version_id: UUID
     agent_version_id: UUID
+    workspace_id: UUID
     owner_id: UUID
     variables: JsonObject
     retry_count: int
@@ -159,6 +160,7 @@ class Execution:
     """The whole row, as the API reads it. Times are in UTC, durations in seconds."""
 
     id: UUID
+    workspace_id: UUID
     owner_id: UUID
     task_id: UUID
     task_name: str
@@ -217,7 +219,7 @@ class Execution:
 class ExecutionFilter:
     """The executions to list; empty and None mean all. Times are those of creation."""
 
-    owner_id: UUID | None = None
+    workspace_id: UUID | None = None
     ids: Sequence[UUID] = ()
     statuses: Sequence[Status] = ()
     task_id: UUID | None = None
@@ -248,6 +250,7 @@ class ExecutionSpec:
 
     task_id: UUID
     task_name: str
+    workspace_id: UUID
     owner_id: UUID
     task_version_id: UUID
     task: TaskSpec

@@ -122,13 +122,13 @@ class Approvals:
     def get(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return a question. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            return _get(connection, approval_id, actor.scope)
+            return _get(connection, approval_id, actor.workspace_id)
 
     def find(
         self, actor: Actor, wanted: ApprovalFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Approval]:
         """Return a page of the questions that the actor may see. Raises CursorInvalidError."""
-        wanted = replace(wanted, owner_id=actor.scope or wanted.owner_id)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
         find = partial(approvals.find, wanted=wanted)
         return read_page(self._database, "approvals", cursor, limit, find)
 
@@ -140,7 +140,7 @@ class Approvals:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _get(connection, approval_id, actor.scope)
+            found = _get(connection, approval_id, actor.workspace_id)
             _check_rank(found, None)
             if found.status is not ApprovalStatus.OPEN or found.expired:
                 raise ApprovalClosedError(_why_closed(found), status=found.status.value)
@@ -151,7 +151,7 @@ class Approvals:
         """Make all links to a question void. Raises ForbiddenError, NotFoundError."""
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            _get(connection, approval_id, actor.scope)
+            _get(connection, approval_id, actor.workspace_id)
             approvals.revoke_links(connection, approval_id)
             audit.record(connection, actor, "approval.revoke_links", [approval_id])
 
@@ -174,7 +174,7 @@ class Approvals:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            asked = _lock(connection, approval_id, actor.scope)
+            asked = _lock(connection, approval_id, actor.workspace_id)
             _check_rank(asked, actor)
             found, resumed = _answer(connection, asked, given, by=actor)
         return self._after_answer(found, resumed)
@@ -185,7 +185,8 @@ class Approvals:
             asked = _lock(connection, link.approval_id, None)
             _check_link(connection, asked, link)
             _check_rank(asked, None)
-            found, resumed = _answer(connection, asked, given, by=Program(BY_LINK, request_id))
+            by = Program(BY_LINK, request_id, asked.workspace_id)
+            found, resumed = _answer(connection, asked, given, by=by)
         return self._after_answer(found, resumed)
 
     def _after_answer(self, found: Approval, resumed: list[UUID] | None) -> Approval:
@@ -212,9 +213,11 @@ class Approvals:
 
 
 def _check_rank(asked: Approval, actor: Actor | None) -> None:
-    """Raise ForbiddenError if a user would raise a limit that admins set."""
-    if asked.needs_admin and not (actor and actor.sees_all):
-        raise ForbiddenError("Only an admin answers questions about a user's budget.")
+    """Raise ForbiddenError if somebody would raise a limit that administrators set."""
+    if asked.needs_admin and not (actor and actor.administrator):
+        raise ForbiddenError(
+            "Only an administrator answers questions about the budget of a user or a workspace."
+        )
 
 
 def _check_link(connection: Connection, found: Approval, link: Link) -> None:
@@ -256,9 +259,13 @@ def _why_closed(found: Approval) -> str:
     return "The question is not needed any more: its execution has ended."
 
 
-def _get(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:
-    return present(approvals.get(connection, approval_id, owner=owner), "approval", approval_id)
+def _get(connection: Connection, approval_id: UUID, workspace: UUID | None) -> Approval:
+    return present(
+        approvals.get(connection, approval_id, workspace=workspace), "approval", approval_id
+    )
 
 
-def _lock(connection: Connection, approval_id: UUID, owner: UUID | None) -> Approval:
-    return present(approvals.lock(connection, approval_id, owner=owner), "approval", approval_id)
+def _lock(connection: Connection, approval_id: UUID, workspace: UUID | None) -> Approval:
+    return present(
+        approvals.lock(connection, approval_id, workspace=workspace), "approval", approval_id
+    )

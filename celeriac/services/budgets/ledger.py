@@ -68,10 +68,10 @@ NOTHING = Used(_FREE, 0)
 
 
 class BudgetLedger:
-    """The budgets of executions, tasks and users. Safe to share between threads.
+    """The budgets of executions, tasks, users and workspaces. Safe to share between threads.
 
-    Which tasks and users have budgets is read once in five seconds for the whole process, so an
-    execution without a budget costs no query.
+    Which tasks, users and workspaces have budgets is read once in five seconds for the whole
+    process, so an execution without a budget costs no query.
     """
 
     def __init__(self, database: Database, questions: Questions, live: LiveEvents) -> None:
@@ -156,7 +156,7 @@ class BudgetLedger:
         def spend() -> ReservationResult | None:
             if job.budget is None:
                 self._subjects.read()
-                if not self._subjects.include(job.owner_id, job.task_id):
+                if not self._subjects.include(job.owner_id, job.task_id, job.workspace_id):
                     return None
             return self._spend(job, used, charge_id)
 
@@ -173,12 +173,14 @@ class BudgetLedger:
     async def _applies(self, job: Job) -> bool:
         if job.budget is None and not self._subjects.fresh:
             await patiently_await(self._subjects.refresh, seconds=_DATABASE_SECONDS)
-        return job.budget is not None or self._subjects.include(job.owner_id, job.task_id)
+        return job.budget is not None or self._subjects.include(
+            job.owner_id, job.task_id, job.workspace_id
+        )
 
     def _known_without_budget(self, job: Job) -> bool:
         if job.budget is not None or not self._subjects.fresh:
             return False
-        return not self._subjects.include(job.owner_id, job.task_id)
+        return not self._subjects.include(job.owner_id, job.task_id, job.workspace_id)
 
     async def _reserve(
         self, lease: Lease, job: Job, call: CallEstimate, reservation_id: UUID
@@ -283,7 +285,7 @@ class BudgetLedger:
 
 
 class _BudgetedSubjects:
-    """The ids of tasks and users that have budgets, as of a few seconds ago."""
+    """The ids of tasks, users and workspaces that have budgets, as of a few seconds ago."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -320,4 +322,4 @@ class _BudgetedSubjects:
 
 
 def _scope(job: Job) -> ChargeScope:
-    return ChargeScope(job.execution_id, job.task_id, job.owner_id, job.budget)
+    return ChargeScope(job.execution_id, job.task_id, job.owner_id, job.workspace_id, job.budget)

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from celeriac.db import accounts, approvals, audit, budgets, usage
+from celeriac.db import accounts, approvals, audit, budgets, usage, workspaces
 from celeriac.db.budgets import ChargeScope
 from celeriac.db.catalog import TASKS
 from celeriac.db.engine import Connection, Database
@@ -191,7 +191,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Budgets:
-    """The budgets of tasks and users. Safe to share between threads."""
+    """The budgets of tasks, users and workspaces. Safe to share between threads."""
 
     def __init__(self, database: Database, specs: SpecCache, live: LiveEvents) -> None:
         """Work on `database`; the budget of a single execution is in its specification."""
@@ -202,13 +202,13 @@ class Budgets:
     def put(
         self, actor: Actor, scope: BudgetScope, subject_id: UUID, period: Period, budget: Budget
     ) -> StoredBudget:
-        """Set the budget of a task or a user for a period, replacing an earlier one.
+        """Set the budget of a task, a user or a workspace for a period, replacing an earlier one.
 
         What was used since the period began counts. Executions that wait for more of it resume
-        under the new limits. Raises NotFoundError, and ForbiddenError: only an admin sets a user's
-        budget.
+        under the new limits. Raises NotFoundError, and ForbiddenError: only an administrator sets
+        the budget of a user or a workspace.
         """
-        actor.require(Role.ADMIN if scope is BudgetScope.USER else Role.OPERATOR)
+        _require(actor, scope)
         with self._database.transaction() as connection:
             budget_id = put_budget(
                 connection,
@@ -244,15 +244,24 @@ class Budgets:
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page[StoredBudget]:
-        """Return a page of the actor's own budgets and those of their tasks; an admin sees all."""
-        find = partial(budgets.find, owner=actor.scope, subject_id=subject_id)
+        """Return a page of the budgets that the actor may see. Raises CursorInvalidError.
+
+        Those of the workspace and of its tasks; in a personal workspace also the user's. An
+        administrator also sees those of all users and workspaces.
+        """
+        find = partial(
+            budgets.find,
+            workspace=actor.workspace_id,
+            limits=actor.administrator,
+            subject_id=subject_id,
+        )
         return read_page(self._database, "budgets", cursor, limit, find)
 
     def remove(self, actor: Actor, budget_id: UUID) -> None:
         """Delete a budget. Raises ForbiddenError, NotFoundError."""
         with self._database.transaction() as connection:
             found = _found(connection, actor, budget_id)
-            actor.require(Role.ADMIN if found.scope is BudgetScope.USER else Role.OPERATOR)
+            _require(actor, found.scope)
             budgets.remove(connection, budget_id)
             details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
             audit.record(connection, actor, "budget.remove", [budget_id], details=details)
@@ -261,12 +270,13 @@ class Budgets:
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
         """Return the states of all budgets that apply to an execution. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            row = queries.get(connection, execution_id, owner=actor.scope)
+            row = queries.get(connection, execution_id, workspace=actor.workspace_id)
         row = present(row, "execution", execution_id)
         spec = self._specs.of_versions(row.task_version_id, row.agent_version_id)
         own = row.options.budget or spec.task.budget
         with self._database.autocommit() as connection:
-            return budgets.states(connection, ChargeScope(row.id, row.task_id, row.owner_id, own))
+            payer = ChargeScope(row.id, row.task_id, row.owner_id, row.workspace_id, own)
+            return budgets.states(connection, payer)
 
 
 def put_budget(
@@ -286,7 +296,8 @@ def put_budget(
         connection,
         scope=scope,
         subject_id=subject_id,
-        owner_id=_owner(connection, actor, scope, subject_id),
+        workspace_id=_workspace(connection, actor, scope, subject_id),
+        owner_id=actor.user_id,
         period=period,
         budget=budget,
     )
@@ -298,22 +309,38 @@ def put_budget(
 
 
 def budget_of(connection: Connection, subject_id: UUID, period: Period) -> StoredBudget | None:
-    """Return the budget of a task or a user for a period, or None."""
+    """Return the budget of a task, a user or a workspace for a period, or None."""
     found = budgets.find(
-        connection, owner=None, subject_id=subject_id, before=None, limit=len(Period)
+        connection, workspace=None, subject_id=subject_id, before=None, limit=len(Period)
     )
     return next((each for each in found if each.period is period), None)
 
 
-def _owner(connection: Connection, actor: Actor, scope: BudgetScope, subject_id: UUID) -> UUID:
-    if scope is BudgetScope.USER:
-        return present(accounts.user(connection, subject_id), "user", subject_id).id
-    task = TASKS.by_id(connection, subject_id, owner=actor.scope)
-    return present(task, "task", subject_id).owner_id
+def _require(actor: Actor, scope: BudgetScope) -> None:
+    actor.require(Role.OPERATOR)
+    if scope is not BudgetScope.TASK:
+        actor.require_administrator()
+
+
+def _workspace(connection: Connection, actor: Actor, scope: BudgetScope, subject_id: UUID) -> UUID:
+    """Return the workspace that a budget belongs to: a user's budget to their personal one."""
+    match scope:
+        case BudgetScope.USER:
+            user = accounts.user(connection, subject_id)
+            return present(user, "user", subject_id).workspace_id
+        case BudgetScope.WORKSPACE:
+            workspace = workspaces.find_one(connection, str(subject_id))
+            return present(workspace, "workspace", subject_id).id
+        case _:
+            task = TASKS.by_id(connection, subject_id, workspace=actor.workspace_id)
+            return present(task, "task", subject_id).workspace_id
 
 
 def _found(connection: Connection, actor: Actor, budget_id: UUID) -> StoredBudget:
-    return present(budgets.get(connection, budget_id, owner=actor.scope), "budget", budget_id)
+    found = budgets.get(
+        connection, budget_id, workspace=actor.workspace_id, limits=actor.administrator
+    )
+    return present(found, "budget", budget_id)
 
 
 _DAYS = 30
@@ -331,7 +358,7 @@ class Usage:
         """Return a page of an execution's model calls, the oldest first. Raises NotFoundError."""
 
         def find(connection: Connection, *, before: UUID | None, limit: int) -> list[MadeCall]:
-            if not queries.statuses(connection, [execution_id], owner=actor.scope):
+            if not queries.statuses(connection, [execution_id], workspace=actor.workspace_id):
                 raise NotFoundError("execution", execution_id)
             return usage.calls(connection, execution_id, after=before, limit=limit)
 
@@ -348,18 +375,23 @@ class Usage:
         user_id: UUID | None = None,
         limit: int = 50,
     ) -> list[UsageTotal]:
-        """Return totals: of all users for an admin, otherwise of the actor's own executions.
+        """Return totals of the workspace's executions.
 
         Days are UTC, by the database's clock; default are the last thirty. Raises
         InvalidInputError.
         """
-        owner = user_id if actor.sees_all else actor.user_id
         with self._database.autocommit() as connection:
             until = until or usage.today(connection)
             since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
             if since > until:
                 raise InvalidInputError("since is after until; swap them.", field="since")
-            wanted = UsageFilter(since=since, until=until, owner_id=owner, task_id=task_id)
+            wanted = UsageFilter(
+                since=since,
+                until=until,
+                workspace_id=actor.workspace_id,
+                owner_id=user_id,
+                task_id=task_id,
+            )
             return usage.totals(connection, by, wanted, limit=limit)
 
     def fold(self, limit: int) -> int:

@@ -24,9 +24,9 @@ _TASKS_SHOWN = 5
 
 
 class Agents:
-    """The agents of all users. Safe to share between threads.
+    """The agents of all workspaces. Safe to share between threads.
 
-    A `reference` is an id, or the name of one of the actor's own agents.
+    A `reference` is an id, or a name in the actor's workspace.
     """
 
     def __init__(self, database: Database, environment: EnvironmentRule | None = None) -> None:
@@ -37,7 +37,7 @@ class Agents:
     def create(self, actor: Actor, *, name: str, spec: AgentSpec, description: str = "") -> Agent:
         """Store an agent at version 1. Raises ForbiddenError, NameTakenError, InvalidInputError.
 
-        Its name is unique among its owner's agents.
+        Its name is unique among the workspace's agents.
         """
         actor.require(Role.OPERATOR)
         self._check(spec)
@@ -54,16 +54,16 @@ class Agents:
             return versioned.get(connection, AGENTS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
-        """Return the id that `reference` means to the actor; see `Tasks.resolve`."""
+        """Return the id that `reference` means; see `Tasks.resolve`."""
         key = parse_uuid(reference)
         if key is None:
             with self._database.autocommit() as connection:
-                key = AGENTS.id_of_name(connection, reference, owner=actor.user_id)
+                key = AGENTS.id_of_name(connection, reference, workspace=actor.workspace_id)
         return present(key, "agent", reference)
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Agent]:
         """Return a page of the agents that the actor may see. Raises CursorInvalidError."""
-        find = partial(AGENTS.find, owner=actor.scope)
+        find = partial(AGENTS.find, workspace=actor.workspace_id)
         return read_page(self._database, "agents", cursor, limit, find)
 
     def change(

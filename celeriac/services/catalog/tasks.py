@@ -43,9 +43,9 @@ CancelTask = Callable[[Actor, UUID], object]
 
 
 class Tasks:
-    """The tasks of all users. Safe to share between threads.
+    """The tasks of all workspaces. Safe to share between threads.
 
-    A `reference` is an id, or the name of one of the actor's own tasks.
+    A `reference` is an id, or a name in the actor's workspace.
     """
 
     def __init__(self, database: Database) -> None:
@@ -88,7 +88,7 @@ class Tasks:
             return versioned.get(connection, TASKS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
-        """Return the id that `reference` means for the actor.
+        """Return the id that `reference` means in the actor's workspace.
 
         An id is returned unchecked. Raises NotFoundError for an unknown name.
         """
@@ -96,13 +96,13 @@ class Tasks:
         if key is not None:
             return key
         with self._database.autocommit() as connection:
-            key = TASKS.id_of_name(connection, reference, owner=actor.user_id)
+            key = TASKS.id_of_name(connection, reference, workspace=actor.workspace_id)
         if key is None:
-            self._ids.pop((actor.user_id, reference), None)
+            self._ids.pop((actor.workspace_id, reference), None)
             raise NotFoundError("task", reference)
         if len(self._ids) >= _NAMES_CACHED:
             self._ids.clear()
-        self._ids[actor.user_id, reference] = key
+        self._ids[actor.workspace_id, reference] = key
         return key
 
     def use(self, actor: Actor, reference: str, use: Callable[[UUID], _T]) -> _T:
@@ -112,7 +112,7 @@ class Tasks:
         task with the known id, the name is looked up again, once. Raises what `resolve` and `use`
         raise.
         """
-        known = self._ids.get((actor.user_id, reference))
+        known = self._ids.get((actor.workspace_id, reference))
         if known is not None:
             try:
                 return use(known)
@@ -130,7 +130,7 @@ class Tasks:
         limit: int = 50,
     ) -> Page[Task]:
         """Return a page of the tasks that the actor may see. Raises CursorInvalidError."""
-        find = partial(TASKS.find, owner=actor.scope, active=active)
+        find = partial(TASKS.find, workspace=actor.workspace_id, active=active)
         return read_page(self._database, "tasks", cursor, limit, find)
 
     def change(
@@ -185,7 +185,7 @@ class Tasks:
             # inactive too: from the commit on nothing can be submitted to it
             versioned.delete(connection, TASKS, actor, task, active=False)
             _remove_budgets(connection, actor, task.id)
-        self._ids.pop((task.owner_id, task.name), None)
+        self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 
     def _end_work(self, actor: Actor, reference: str, cancel: CancelTask) -> None:
@@ -198,7 +198,9 @@ class Tasks:
 
 
 def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None:
-    found = budgets.find(connection, owner=None, subject_id=task_id, before=None, limit=len(Period))
+    found = budgets.find(
+        connection, workspace=None, subject_id=task_id, before=None, limit=len(Period)
+    )
     for each in found:
         budgets.remove(connection, each.id)
         details = {"scope": each.scope.value, "subject_id": str(task_id)}
@@ -232,7 +234,7 @@ def change_task(
     """
     used = None if agent is None else _used_agent(connection, actor, agent)
     if spec is not None or used is not None:
-        of_task = used or AGENTS.by_id(connection, task.agent_id, owner=None)
+        of_task = used or AGENTS.by_id(connection, task.agent_id, workspace=None)
         if of_task is not None:
             check_prompt(of_task.spec, spec or task.spec)
     agent_id = None if used is None else used.id

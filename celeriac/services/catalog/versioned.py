@@ -20,21 +20,28 @@ def get(
     *,
     lock: bool = False,
 ) -> T:
-    """Return what `reference` means to the actor: an id, or the name of one of their own.
+    """Return what `reference` means in the actor's workspace: an id or a name.
 
     `lock` locks the row for a change. Raises NotFoundError.
     """
-    key = parse_uuid(reference) or stored.id_of_name(connection, reference, owner=actor.user_id)
-    found = None if key is None else stored.by_id(connection, key, owner=actor.scope, lock=lock)
+    key = parse_uuid(reference) or stored.id_of_name(
+        connection, reference, workspace=actor.workspace_id
+    )
+    found = (
+        None
+        if key is None
+        else stored.by_id(connection, key, workspace=actor.workspace_id, lock=lock)
+    )
     return present(found, stored.name, reference)
 
 
 def get_named(
     connection: Connection, stored: Versioned[T], actor: Actor, name: str, *, lock: bool
 ) -> T | None:
-    """Return the actor's own agent or task with that name, or None."""
-    key = stored.id_of_name(connection, name, owner=actor.user_id)
-    return None if key is None else stored.by_id(connection, key, owner=actor.user_id, lock=lock)
+    """Return the agent or task with that name in the actor's workspace, or None."""
+    workspace = actor.workspace_id
+    key = stored.id_of_name(connection, name, workspace=workspace)
+    return None if key is None else stored.by_id(connection, key, workspace=workspace, lock=lock)
 
 
 def add(
@@ -47,12 +54,19 @@ def add(
     **values: object,
 ) -> T:
     """Store a checked agent or task in the caller's transaction. Raises NameTakenError."""
-    key = stored.add(connection, owner=actor.user_id, name=name, spec=spec, **values)
+    key = stored.add(
+        connection,
+        workspace=actor.workspace_id,
+        owner=actor.user_id,
+        name=name,
+        spec=spec,
+        **values,
+    )
     if key is None:
         article = "an" if stored.name == "agent" else "a"
         raise NameTakenError(
-            f"You already have {article} {stored.name} named {name!r}; choose another name or "
-            "change that one.",
+            f"The workspace already has {article} {stored.name} named {name!r}; choose another "
+            "name or change that one.",
             field="name",
         )
     audit.record(connection, actor, f"{stored.name}.create", [key])

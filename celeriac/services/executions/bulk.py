@@ -27,7 +27,7 @@ from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import (
     STALE_SPEC_TRIES,
     check_one,
-    check_owner,
+    check_workspace,
     claim_key,
     request_of,
     same_request,
@@ -76,7 +76,9 @@ class Bulk:
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
         """Count what `cancel` or `retry` would select, and change nothing."""
-        page = self._page(replace(wanted, owner_id=actor.scope), read_cursor(_KIND, cursor))
+        page = self._page(
+            replace(wanted, workspace_id=actor.workspace_id), read_cursor(_KIND, cursor)
+        )
         return replace(page, next_cursor=None)
 
     def cancel(
@@ -88,7 +90,7 @@ class Bulk:
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        wanted = replace(wanted, owner_id=actor.scope)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
         with self._database.autocommit() as connection:
             ids = queries.find_ids(connection, wanted, before=before, limit=limit)
         page = self._page(wanted, ids[-1] if ids else before)
@@ -112,11 +114,9 @@ class Bulk:
         """
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
-        wanted = replace(wanted, owner_id=actor.scope)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
         with self._database.autocommit() as connection:
-            key = idempotency and create.find_key(
-                connection, owner_id=actor.user_id, key=idempotency.key
-            )
+            key = idempotency and create.find_key(connection, actor, idempotency.key)
             # another request is refused before its work begins
             earlier = same_request(key, idempotency) if key and idempotency else None
             origins = queries.find(
@@ -153,7 +153,7 @@ class Bulk:
     ) -> BulkPage:
         """Return the answer of an earlier request. Its refusals are not stored, so check again."""
         with self._database.autocommit() as connection:
-            made = queries.of_batch(connection, batch_id, owner=actor.user_id)
+            made = queries.of_batch(connection, batch_id, workspace=actor.workspace_id)
         repeated = {origin for origin in made.values() if origin is not None}
         last = min(repeated, default=before)
         rest = [
@@ -200,7 +200,7 @@ class Bulk:
     ) -> ExecutionSpec | CeleriacError:
         try:
             spec = self._specs.current(origin.task_id, fresh=fresh)
-            check_owner(actor, spec)
+            check_workspace(actor, spec)
         except NotFoundError:
             return task_deleted(origin)
         except ConflictError as error:

@@ -27,7 +27,7 @@ class Queries:
     def execution(self, actor: Actor, execution_id: UUID) -> Execution:
         """Return an execution. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            found = executions.get(connection, execution_id, owner=actor.scope)
+            found = executions.get(connection, execution_id, workspace=actor.workspace_id)
         return present(found, "execution", execution_id)
 
     def executions(
@@ -43,14 +43,14 @@ class Queries:
 
         The fields in `BULKY` are None, except those in `include`.
         """
-        wanted = replace(wanted, owner_id=actor.scope or wanted.owner_id)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
         find = partial(executions.find, wanted=wanted, include=include)
         return read_page(self._database, "executions", cursor, limit, find)
 
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            ids = list(executions.of_batch(connection, batch_id, owner=actor.scope))
+            ids = list(executions.of_batch(connection, batch_id, workspace=actor.workspace_id))
         if not ids:
             raise NotFoundError("batch", batch_id)
         return ids
@@ -60,7 +60,7 @@ class Queries:
     ) -> list[Event]:
         """Return up to `limit` events numbered above `after`. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            if not executions.statuses(connection, [execution_id], owner=actor.scope):
+            if not executions.statuses(connection, [execution_id], workspace=actor.workspace_id):
                 raise NotFoundError("execution", execution_id)
             return events.after(connection, execution_id, after, limit)
 
@@ -77,7 +77,15 @@ class Queries:
     def audit(
         self, actor: Actor, wanted: AuditFilter, *, cursor: str | None = None, limit: int = 50
     ) -> Page[AuditEntry]:
-        """Return a page of the audit trail: all of it for an admin, otherwise the actor's own."""
-        actor.require(Role.VIEWER)
-        wanted = replace(wanted, actor_id=actor.scope or wanted.actor_id)
+        """Return a page of the audit trail. Raises CursorInvalidError.
+
+        Administrators see all of it, admins that of their workspace, others what they did there.
+        """
+        if not actor.administrator:
+            everybody = actor.role.includes(Role.ADMIN)
+            wanted = replace(
+                wanted,
+                workspace_id=actor.workspace_id,
+                actor_id=wanted.actor_id if everybody else actor.user_id,
+            )
         return read_page(self._database, "audit", cursor, limit, partial(audit.find, wanted=wanted))

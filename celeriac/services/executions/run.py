@@ -267,6 +267,7 @@ class Execute:
             output_schema=spec.task.output_schema,
             limits=spec.task.limits,
             options=claim.options,
+            workspace_id=claim.workspace_id,
             owner_id=claim.owner_id,
             task_id=claim.task_id,
             budget=claim.options.budget or spec.task.budget,

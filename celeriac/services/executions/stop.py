@@ -1,6 +1,7 @@
 """Cancels executions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -8,7 +9,7 @@ import structlog
 from celeriac.db import audit
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle, queries
-from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status
@@ -35,7 +36,7 @@ class Cancel:
         nothing. Raises NotFoundError, with nothing changed, if one isn't visible.
         """
         with self._database.transaction() as connection:
-            seen = queries.statuses(connection, execution_ids, owner=actor.scope)
+            seen = queries.statuses(connection, execution_ids, workspace=actor.workspace_id)
             for execution_id in execution_ids:
                 present(seen.get(execution_id), "execution", execution_id)
             moved = _request(connection, actor, execution_ids)
@@ -54,19 +55,23 @@ class Cancel:
         return [each for each in execution_ids if each in moved]
 
     def all_of(self, actor: Actor, owner_id: UUID) -> int:
-        """Cancel all executions of a user; return how many. Raises ForbiddenError."""
-        actor.require(Role.ADMIN)
-        return self._all(actor, ExecutionFilter(owner_id=owner_id, cancellable=True))
+        """Cancel all executions of a user, in all workspaces; return how many.
+
+        Raises ForbiddenError.
+        """
+        actor.require_administrator()
+        return self._all(actor, partial(queries.cancellable_of, owner_id=owner_id))
 
     def all_of_task(self, actor: Actor, task_id: UUID) -> int:
         """Cancel all executions of a task that the actor may change; return how many."""
-        return self._all(actor, ExecutionFilter(task_id=task_id, cancellable=True))
+        wanted = ExecutionFilter(task_id=task_id, cancellable=True)
+        return self._all(actor, partial(queries.find_ids, wanted=wanted, before=None))
 
-    def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
+    def _all(self, actor: Actor, find: Callable[..., list[UUID]]) -> int:
         total = 0
         while True:
             with self._database.autocommit() as connection:
-                ids = queries.find_ids(connection, wanted, before=None, limit=_BATCH)
+                ids = find(connection, limit=_BATCH)
             if not ids:
                 return total
             total += len(self.those(actor, ids))

@@ -128,7 +128,7 @@ class Submit:
         Raises NotFoundError, ConflictError while the origin still runs, and what submitting raises.
         """
         with self._database.autocommit() as connection:
-            found = queries.get(connection, execution_id, owner=actor.scope)
+            found = queries.get(connection, execution_id, workspace=actor.workspace_id)
         origin = present(found, "execution", execution_id)
         if not origin.status.terminal:
             raise ConflictError(
@@ -238,8 +238,8 @@ def claim_key(
         return None
     earlier = create.claim_key(
         connection,
-        owner_id=actor.user_id,
-        key=once.key,
+        actor,
+        once.key,
         fingerprint=once.fingerprint,
         resource_type=resource_type,
         resource_id=resource_id,
@@ -262,7 +262,7 @@ def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
 def _check(
     actor: Actor, spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool
 ) -> None:
-    check_owner(actor, spec)
+    check_workspace(actor, spec)
     with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
@@ -275,9 +275,9 @@ def _check(
                 ) from error
 
 
-def check_owner(actor: Actor, spec: ExecutionSpec) -> None:
+def check_workspace(actor: Actor, spec: ExecutionSpec) -> None:
     """Raise NotFoundError if the actor may not run the task."""
-    if spec.owner_id != actor.user_id and not actor.sees_all:
+    if spec.workspace_id != actor.workspace_id:
         raise NotFoundError("task", spec.task_id)
 
 

@@ -110,22 +110,25 @@ class CeleryTasks:
         return state, True
 
     def get(self, actor: Actor, task_id: UUID) -> CeleryTaskState:
-        """Return the state of an execution's Celery task, or of a plain one of the actor's.
+        """Return the state of an execution's Celery task, or of a plain one of the workspace.
 
-        An admin sees any id; an unknown one is PENDING, as in Celery. Raises
-        NotFoundError, UnavailableError, ResultUnreadableError.
+        Administrators also see those that no workspace has sent; an unknown id is PENDING, as in
+        Celery. Raises NotFoundError, UnavailableError, ResultUnreadableError.
         """
         with self._database.autocommit() as connection:
-            execution = queries.of_celery_task(connection, task_id, owner=actor.scope)
-        if execution is not None:
-            return self._of_execution(execution, str(task_id))
-        return self._plain_state(actor, str(task_id))
+            execution = queries.of_celery_task(connection, task_id)
+        if execution is None:
+            return self._plain_state(actor, str(task_id))
+        if execution.workspace_id != actor.workspace_id:
+            raise NotFoundError("Celery task", task_id)
+        return self._of_execution(execution, str(task_id))
 
     def _plain_state(self, actor: Actor, task_id: str) -> CeleryTaskState:
-        wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id, actor_id=actor.scope)
+        wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id)
         with self._database.autocommit() as connection:
             sent = audit.find(connection, wanted, before=None, limit=1)
-        if not (sent or actor.sees_all):
+        seen = sent[0].workspace_id == actor.workspace_id if sent else actor.administrator
+        if not seen:
             raise NotFoundError("Celery task", task_id)
         return self._plain.state(task_id)
 

@@ -204,7 +204,7 @@ def test_who_may_apply_what(admin: Asker, person: Callable[..., Asker]) -> None:
     assert actions(apply(admin, budget)) == [("budget", f"user {me} per month", "create")]
     apply(operator, DOCUMENT)
     apply(admin, DOCUMENT)
-    assert len(admin.get("/api/v1/agents").json()["items"]) == 2, "names are each user's own"
+    assert len(admin.get("/api/v1/agents").json()["items"]) == 1, "names are each workspace's own"
     unknown = {"budgets": [{"user_id": str(operator.get("/api/v1/tasks/sort").json()["id"]),
                             "period": "month", "max_tokens": 9}]}  # fmt: skip
     body = assert_problem(admin.post(APPLY, json=unknown), 422, "document_invalid")

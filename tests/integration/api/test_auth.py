@@ -121,7 +121,7 @@ def test_everything_done_is_in_the_audit_trail(ada: Asker, admin: Asker) -> None
     assert created["resource_id"] == accepted["execution_id"]
     assert created["request_id"] == "req-7"
     everything = admin.get("/api/v1/audit-logs?action=user.create").json()["items"]
-    assert len(everything) == 2, "an admin sees what everybody has done"
+    assert len(everything) == 2, "an administrator sees what everybody has done"
 
 
 def test_who_tries_many_keys_has_to_wait_and_others_need_not(

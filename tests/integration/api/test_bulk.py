@@ -283,7 +283,7 @@ def test_the_number_of_statements_does_not_grow_with_the_executions(
 
 
 @pytest.mark.requirement("A20")
-def test_nobody_changes_or_counts_what_is_another_s(
+def test_nobody_changes_or_counts_what_is_another_workspace_s(
     ada: Asker, person: Callable[..., Asker], admin: Asker, container: CoreServices
 ) -> None:
     failed, queued = _fail(ada, container), _run(ada)
@@ -297,19 +297,14 @@ def test_nobody_changes_or_counts_what_is_another_s(
     ):
         for path in (CANCEL, RETRY):
             for query in ("", "?dry_run=true"):
-                found = _ask(eve, path + query, json=wanted | {"limit": 500})
-                assert (found["affected"], found["remaining"]) == (0, 0), wanted
+                for other in (eve, admin):
+                    found = _ask(other, path + query, json=wanted | {"limit": 500})
+                    assert (found["affected"], found["remaining"]) == (0, 0), wanted
     assert_problem(eve.post(CANCEL, json={"task": "summarise", "limit": 1}), 404, "not_found")
     for path in (CANCEL, RETRY):
         assert_problem(viewer.post(path, json={"limit": 1}), 403, "forbidden")
     assert _statuses(ada) == {failed: "failed", queued: "queued"}
-    assert _ask(admin, CANCEL, json={"limit": 500})["execution_ids"] == [queued]
-    done = _ask(admin, RETRY, json={"limit": 500})
-    repeat = admin.get(f"{EXECUTIONS}/{done['execution_ids'][0]}").json()
-    assert (repeat["origin_id"], repeat["owner_id"]) == (
-        failed,
-        admin.get("/api/v1/me").json()["id"],
-    )
+    assert _ask(ada, CANCEL, json={"limit": 500})["execution_ids"] == [queued]
 
 
 @pytest.mark.parametrize(

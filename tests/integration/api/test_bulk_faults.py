@@ -122,7 +122,7 @@ def test_a_retry_whose_answer_got_lost_is_made_once(
     for _ in range(3):
         _fail(ada, container)
     me = ada.get("/api/v1/me").json()
-    actor = Actor(UUID(me["id"]), "ada", Role.OPERATOR)
+    actor = Actor(UUID(me["id"]), "ada", Role.OPERATOR, UUID(me["workspace_id"]))
     changes = Bulk(forgetful, container.cancel, container.specs)
     once = Idempotency("night", "f")
     wanted = ExecutionFilter(statuses=[Status.FAILED])

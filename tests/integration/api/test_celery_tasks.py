@@ -90,7 +90,7 @@ def test_an_execution_s_celery_task_stands_as_the_execution(
     assert (found["status"], found["simple_status"]) == ("REVOKED", "cancelled")
 
 
-def test_what_nobody_knows_is_pending_for_an_admin_alone(ada: Asker, admin: Asker) -> None:
+def test_what_nobody_knows_is_pending_for_an_administrator_alone(ada: Asker, admin: Asker) -> None:
     path = f"{PATH}/{uuid4()}"
     assert_problem(ada.get(path), 404, "not_found")
     assert admin.get(path).json()["status"] == "PENDING", "as Celery has it"

@@ -130,7 +130,7 @@ def test_lists_of_sessions_read_no_states(ada: Asker, container: CoreServices) -
     with container.database.autocommit() as connection:
         (found,) = sessions.find(connection, SessionFilter(), before=None, limit=10)
         assert found.state is None
-        whole = sessions.get(connection, found.id, owner=None)
+        whole = sessions.get(connection, found.id, workspace=None)
     assert whole is not None
     assert len(whole.state) == 8_000_000
 

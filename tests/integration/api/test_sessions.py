@@ -107,15 +107,15 @@ def test_a_session_that_is_not_there_is_not_found(
 
 
 @pytest.mark.requirement("A17")
-def test_sessions_are_filtered(ada: Asker, admin: Asker, container: CoreServices) -> None:
+def test_sessions_are_filtered(ada: Asker, container: CoreServices) -> None:
     _, good = worked_in(ada, container, Completed("b"))
     failure = Failure("agent_failed", "It gave up.", {"type": "X", "attempt": 1})
     failed_in, bad = worked_in(ada, container, Failed(failure))
 
-    def found(query: str, asker: Asker = ada) -> list[str]:
-        return [item["id"] for item in asker.get(f"{SESSIONS}?{query}").json()["items"]]
+    def found(query: str) -> list[str]:
+        return [item["id"] for item in ada.get(f"{SESSIONS}?{query}").json()["items"]]
 
-    assert found("") == found("runner=llm") == found("", admin) == [bad, good]
+    assert found("") == found("runner=llm") == [bad, good]
     assert found("runner=claude") == []
     assert found("status=failed") == [bad]
     assert found(f"execution_id={failed_in}") == [bad]
@@ -145,7 +145,7 @@ def test_deleting_takes_files_and_state(ada: Asker, admin: Asker, container: Cor
     assert not directory.exists()
     assert ada.get(path).json()["status"] == "deleted"
     with container.database.autocommit() as connection:
-        stored = sessions.get(connection, UUID(session_id), owner=None)
+        stored = sessions.get(connection, UUID(session_id), workspace=None)
     assert stored is not None
     assert stored.state is None
     problem = assert_problem(

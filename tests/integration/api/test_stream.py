@@ -196,11 +196,22 @@ def test_a_stream_ends_with_its_key_whoever_guesses_beside_it(
         assert [event.event for event in events] == ["queued"]
 
 
+def _joined(http: httpx.Client) -> tuple[dict[str, Any], dict[str, str]]:
+    """Make a workspace, work in it, and return another member with the headers of their key."""
+    me = http.get("/api/v1/me").json()
+    eve: dict[str, Any] = http.post("/api/v1/users", json={"name": "eve"}).json()
+    http.post("/api/v1/workspaces", json={"name": "team"}).raise_for_status()
+    for user in (me, eve):
+        http.post("/api/v1/workspaces/team/members", json={"user": user["id"]}).raise_for_status()
+    key = {"name": "e", "user_id": eve["id"], "workspace": "team"}
+    token = http.post("/api/v1/api-keys", json=key).json()["token"]
+    http.headers["Celeriac-Workspace"] = "team"
+    return eve, {"Authorization": f"Bearer {token}"}
+
+
 def test_a_stream_ends_with_its_user(http: httpx.Client, container: CoreServices) -> None:
+    user, headers = _joined(http)
     accepted = _accepted(http)
-    user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
-    key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": user["id"]}).json()
-    headers = {"Authorization": f"Bearer {key['token']}"}
     claimed = claim(container, accepted["execution_id"])
     with (
         httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
@@ -213,20 +224,17 @@ def test_a_stream_ends_with_its_user(http: httpx.Client, container: CoreServices
         assert list(events) == [], "what comes next is not shown any more"
 
 
-def test_a_stream_ends_when_an_admin_is_none_any_more(
-    http: httpx.Client, container: CoreServices
-) -> None:
+def test_a_stream_ends_when_its_reader_is_removed_from_the_workspace(http: httpx.Client) -> None:
+    user, headers = _joined(http)
     accepted = _accepted(http)
-    user = http.post("/api/v1/users", json={"name": "eve", "role": "admin"}).json()
-    key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": user["id"]}).json()
-    headers = {"Authorization": f"Bearer {key['token']}"}
     with (
         httpx.Client(base_url=http.base_url, headers=headers, timeout=60) as eve,
         connect_sse(eve, "GET", accepted["_links"]["stream"]) as source,
     ):
         events = _sent(source)
         assert [next(events).event for _ in range(2)] == ["created", "queued"]
-        http.patch(f"/api/v1/users/{user['id']}", json={"role": "operator"}).raise_for_status()
+        member = f"/api/v1/workspaces/team/members/{user['id']}"
+        http.delete(member).raise_for_status()
         assert list(events) == []
 
 

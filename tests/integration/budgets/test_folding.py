@@ -12,7 +12,6 @@ from sqlalchemy import text
 from celeriac.db import budgets, usage
 from celeriac.db.budgets import ChargeScope
 from celeriac.db.executions import leases
-from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.usage import ModelCall, UsageBy, UsageTotal
@@ -42,8 +41,7 @@ def used(core: Core, tmp_path: Path) -> Core:
 
 
 def totals(core: Core, by: UsageBy) -> list[UsageTotal]:
-    admin = Actor(core.actor.user_id, "admin", Role.ADMIN)
-    return Usage(core.database).totals(admin, by)
+    return Usage(core.database).totals(core.actor, by)
 
 
 def rows(core: Core, query: str) -> list[Any]:
@@ -117,20 +115,26 @@ def test_workers_append_while_the_totals_of_the_day_are_locked(used: Core, tmp_p
 def test_a_window_of_a_budget_begins_with_what_is_folded_and_what_is_not(used: Core) -> None:
     fold(used, CALLS // 2)
     with used.database.transaction() as connection:
-        for scope, subject in ((BudgetScope.TASK, used.task), (BudgetScope.USER, _user(used))):
+        workspace = used.actor.workspace_id
+        for scope, subject in (
+            (BudgetScope.TASK, used.task),
+            (BudgetScope.USER, _user(used)),
+            (BudgetScope.WORKSPACE, workspace),
+        ):
             budgets.put(
                 connection,
                 scope=scope,
                 subject_id=subject,
+                workspace_id=workspace,
                 owner_id=_user(used),
                 period=Period.DAY,
                 budget=Budget(max_tokens=1_000_000),
             )
-        wanted = ChargeScope(None, used.task, _user(used), None)
+        wanted = ChargeScope(None, used.task, _user(used), workspace, None)
         budgets.begin_windows(connection, wanted)
         states = budgets.states(connection, wanted)
     spent = [(state.spent_tokens, state.spent_cost) for state in states]
-    assert spent == [(CALLS * 15, CALLS * Decimal("0.25"))] * 2
+    assert spent == [(CALLS * 15, CALLS * Decimal("0.25"))] * 3
 
 
 def _user(core: Core) -> Any:

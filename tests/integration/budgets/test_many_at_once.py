@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from celeriac.domain.accounts import Role
 from celeriac.domain.approvals import Answer
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.budgets import Budget
-from celeriac.domain.errors import ForbiddenError
+from celeriac.domain.errors import ForbiddenError, NotFoundError
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.settings import Settings
 from tests.support.catalog import make_actor
@@ -103,7 +104,7 @@ def test_a_larger_budget_lets_those_go_on_that_ask(worker: ModelWorker) -> None:
     assert state.max_tokens == 2 * CALL_TOKENS, "no more than was set"
 
 
-def test_only_an_admin_allows_more_of_a_users_budget(worker: ModelWorker) -> None:
+def test_only_an_administrator_allows_more_of_a_users_budget(worker: ModelWorker) -> None:
     admin = make_actor(worker.container.database, Role.ADMIN)
     asking = Budget(max_tokens=CALL_TOKENS, on_budget=OnBudget.ASK)
     with pytest.raises(ForbiddenError):
@@ -115,6 +116,9 @@ def test_only_an_admin_allows_more_of_a_users_budget(worker: ModelWorker) -> Non
 
     with pytest.raises(ForbiddenError):
         worker.answer(question, Answer(approved=True))
-    worker.answer(question, Answer(approved=True), actor=admin)
+    with pytest.raises(NotFoundError):
+        worker.answer(question, Answer(approved=True), actor=admin)
+    member = replace(admin, workspace_id=worker.actor.workspace_id)
+    worker.answer(question, Answer(approved=True), actor=member)
 
     until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 2, worker.go_on, rounds=20)

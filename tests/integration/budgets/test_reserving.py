@@ -1,7 +1,9 @@
 """Reservations and settlements, on the real database."""
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -10,9 +12,10 @@ from celeriac.db import budgets
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError, LeaseLostError
-from celeriac.domain.executions.model import Completed, MustWaitError
+from celeriac.domain.executions.model import Completed, MustWaitError, SubmitRequest
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.usage import CallEstimate, Clip, Reservation
+from tests.support.catalog import make_colleague
 from tests.support.core import Core
 from tests.support.spending import Spending, made, planned
 
@@ -204,17 +207,23 @@ async def test_a_window_begins_without_what_was_replayed(core: Core, spending: S
         for provider in ("cassette/test", "test"):
             connection.execute(
                 text(
-                    "INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls,"
-                    " unpriced_calls, input_tokens, output_tokens, cached_tokens, cost) VALUES"
-                    " (:owner, CAST(now() AT TIME ZONE 'UTC' AS date), :task, :provider, 'm', 1, 0,"
-                    " 40, 2, 0, 0)"
+                    "INSERT INTO usage_days (workspace_id, owner_id, day, task_id, provider, model,"
+                    " calls, unpriced_calls, input_tokens, output_tokens, cached_tokens, cost)"
+                    " VALUES (:workspace, :owner, CAST(now() AT TIME ZONE 'UTC' AS date), :task,"
+                    " :provider, 'm', 1, 0, 40, 2, 0, 0)"
                 ),
-                {"owner": claim.owner_id, "task": claim.task_id, "provider": provider},
+                {
+                    "workspace": claim.workspace_id,
+                    "owner": claim.owner_id,
+                    "task": claim.task_id,
+                    "provider": provider,
+                },
             )
         own = budgets.put(
             connection,
             scope=BudgetScope.TASK,
             subject_id=claim.task_id,
+            workspace_id=claim.workspace_id,
             owner_id=claim.owner_id,
             period=Period.DAY,
             budget=Budget(max_tokens=1_000),
@@ -223,3 +232,31 @@ async def test_a_window_begins_without_what_was_replayed(core: Core, spending: S
     await spending.another_process().admit(claim, planned(10))
 
     assert spending.window(own)[1] == 42
+
+
+async def test_a_budget_of_a_workspace_holds_all_its_members_and_nobody_else(
+    core: Core, spending: Spending
+) -> None:
+    with core.database.transaction() as connection:
+        limit = budgets.put(
+            connection,
+            scope=BudgetScope.WORKSPACE,
+            subject_id=core.actor.workspace_id,
+            workspace_id=core.actor.workspace_id,
+            owner_id=core.actor.user_id,
+            period=Period.DAY,
+            budget=TEN_TOKENS,
+        )
+    claim = core.running()
+    await spending.charge(claim, made(10), await spending.admit(claim, planned(10)))
+    assert spending.window(limit)[1] == 10
+
+    colleague = make_colleague(core.database, core.actor)
+    sent = core.submit(colleague, SubmitRequest(task_id=core.task)).execution_id
+    other = core.claim(core.message(sent))
+    assert other is not None
+    with pytest.raises(BudgetSpentError, match="workspace's budget of"):
+        await spending.admit(other, planned(1))
+
+    stranger = replace(other, workspace_id=uuid4(), owner_id=uuid4())
+    assert await spending.admit(stranger, planned(1)) is None

@@ -21,7 +21,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import Status, WaitingFor
 from tests.support.asking import NO, YES, Asking, a_form, a_question
-from tests.support.catalog import make_actor
+from tests.support.catalog import make_actor, make_colleague
 from tests.support.core import Core
 from tests.support.together import together
 
@@ -74,19 +74,20 @@ def test_the_same_answer_again_changes_nothing_and_another_is_refused(asking: As
     assert asking.core.event_types(execution_id).count("approval_answered") == 1
 
 
-def test_owners_and_admins_answer_and_nobody_else(asking: Asking) -> None:
+def test_members_of_the_workspace_answer_and_nobody_else(asking: Asking) -> None:
     execution_id = asking.parked()
     approval_id = asking.only(execution_id).id
     viewer = replace(asking.core.actor, role=Role.VIEWER)
 
-    with pytest.raises(NotFoundError):
-        asking.approvals.answer(make_actor(asking.database), approval_id, YES)
+    for stranger in (make_actor(asking.database), make_actor(asking.database, Role.ADMIN)):
+        with pytest.raises(NotFoundError):
+            asking.approvals.answer(stranger, approval_id, YES)
     with pytest.raises(ForbiddenError):
         asking.approvals.answer(viewer, approval_id, YES)
     assert asking.status(execution_id) is ApprovalStatus.OPEN
 
-    admin = make_actor(asking.database, Role.ADMIN)
-    assert asking.approvals.answer(admin, approval_id, YES).answered_by == admin.name
+    colleague = make_colleague(asking.database, asking.core.actor)
+    assert asking.approvals.answer(colleague, approval_id, YES).answered_by == colleague.name
 
 
 @pytest.mark.parametrize(

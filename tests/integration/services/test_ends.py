@@ -34,7 +34,7 @@ def test_every_way_to_end_is_tested() -> None:
 
 def session(core: Core, session_id: UUID) -> Session:
     with core.database.autocommit() as connection:
-        found = sessions.get(connection, session_id, owner=None)
+        found = sessions.get(connection, session_id, workspace=None)
     assert found is not None
     return found
 
@@ -51,7 +51,7 @@ def test_an_end_leaves_its_traces(core: Core, name: str) -> None:
     target = TRANSITIONS[way.transition][1]
     informed = endpoint(core)
     endpoint(core, active=False)
-    endpoint(core, owner=uuid4())
+    endpoint(core, workspace=uuid4())
     endpoint(core, ["approval.asked"])
     claim, session_id = arrange(core, way.source)
     execution_id = claim.lease.execution_id

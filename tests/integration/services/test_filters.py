@@ -36,7 +36,7 @@ class Seeded:
     """A large table of executions, and what is rare in it."""
 
     database: Database
-    owner: UUID
+    workspace: UUID
     """Whose nearly all executions are."""
     rare: UUID
     """The task, agent, batch, session and origin of the oldest executions."""
@@ -56,30 +56,33 @@ def seeded(postgres_server: PostgresServer, migrated: str) -> Iterator[Seeded]:
         connection.execute(
             _SEED,
             {
-                "rows": ROWS, "n": RARE, "owner": core.actor.user_id, "rare": rare,
-                "common": common,
+                "rows": ROWS, "n": RARE, "workspace": core.actor.workspace_id,
+                "owner": core.actor.user_id, "rare": rare, "common": common,
             },
         )  # fmt: skip
     with database.autocommit() as connection:
         connection.execute(text("VACUUM ANALYZE executions"))
-    yield Seeded(database, core.actor.user_id, rare, common)
+    yield Seeded(database, core.actor.workspace_id, rare, common)
     database.close()
     postgres_server.drop_database(name)
 
 
 _TASK = text("""
-INSERT INTO tasks (id, owner_id, agent_id, name, current_version_id)
-SELECT :rare, owner_id, agent_id, 'rare', current_version_id FROM tasks WHERE id = :common
+INSERT INTO tasks (id, workspace_id, owner_id, agent_id, name, current_version_id)
+SELECT :rare, workspace_id, owner_id, agent_id, 'rare', current_version_id FROM tasks
+WHERE id = :common
 """)
 
 _SEED = text("""
 INSERT INTO executions (
-    id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status, trigger_type,
-    execution_mode, priority, queue, variables, origin_id, batch_id, session_id, created_at,
-    available_at, queued_at, completed_at, max_crashes, waiting_for, error_code, worker_id)
+    id, workspace_id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status,
+    trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, session_id,
+    created_at, available_at, queued_at, completed_at, max_crashes, waiting_for, error_code,
+    worker_id)
 SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
             || '7000a' || right(md5(CAST(g AS text)), 15) AS uuid),
-       CASE WHEN g % 100 = 0 THEN gen_random_uuid() ELSE CAST(:owner AS uuid) END,
+       CASE WHEN g % 100 = 0 THEN gen_random_uuid() ELSE CAST(:workspace AS uuid) END,
+       CAST(:owner AS uuid),
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
        gen_random_uuid(), gen_random_uuid(),
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
@@ -110,7 +113,7 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
     """Return filters by the field of `ExecutionFilter` that they show."""
     oldest = datetime.now(UTC) - timedelta(seconds=20 * ROWS)
     return {
-        "owner_id": [{}],
+        "workspace_id": [{}],
         "ids": [{"ids": [uuid4() for _ in range(100)]}],
         "statuses": [
             *({"statuses": (status,)} for status in Status),
@@ -143,13 +146,13 @@ READS: dict[str, Callable[[Connection, ExecutionFilter], object]] = {
 }
 
 
-@pytest.mark.parametrize("whose", ["a user's", "everybody's"])
+@pytest.mark.parametrize("whose", ["a workspace's", "everybody's"])
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_filter_reads_a_bounded_part(seeded: Seeded, field: str, whose: str) -> None:
-    owner = seeded.owner if whose == "a user's" else None
+    workspace = seeded.workspace if whose == "a workspace's" else None
     for case in _cases(seeded)[field]:
         for name, read in READS.items():
-            wanted = ExecutionFilter(owner_id=owner, **case)
+            wanted = ExecutionFilter(workspace_id=workspace, **case)
             for plan, count in _rows_read(seeded.database, partial(_read, read, wanted)):
                 assert count <= BOUND, f"{name} by {case} reads {count} rows:\n{plan}"
 

@@ -90,7 +90,7 @@ def test_a_session_whose_answer_got_lost_is_made_once(
     assert core.count("sessions") == 1
     assert core.get(claim.lease.execution_id).session_id == session_id
     with core.database.autocommit() as connection:
-        found = sessions.get(connection, session_id, owner=None)
+        found = sessions.get(connection, session_id, workspace=None)
     assert found is not None
     assert (found.external_id, found.state) == ("x", {"n": 1})
 

@@ -39,9 +39,9 @@ LEASE = Lease(uuid4(), 1, uuid4())
 MESSAGE = Message(uuid4(), 0)
 WORKER = WorkerIdentity(uuid4(), "w")
 TURN = NextClaim("task_execution", WORKER, uuid4())
-LIVE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
-CANCELLABLE = ExecutionFilter(owner_id=uuid4(), cancellable=True)
-TROUBLE = ExecutionFilter(owner_id=uuid4(), statuses=(Status.FAILED,))
+LIVE = ExecutionFilter(workspace_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))
+CANCELLABLE = ExecutionFilter(workspace_id=uuid4(), cancellable=True)
+TROUBLE = ExecutionFilter(workspace_id=uuid4(), statuses=(Status.FAILED,))
 
 
 def live_worker(connection: Connection) -> WorkerIdentity:
@@ -187,12 +187,14 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
 
 _OF_EXECUTIONS = {
     "sessions": """
-        INSERT INTO sessions (id, owner_id, execution_id, runner, status)
-        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'python', 'active'
+        INSERT INTO sessions (id, workspace_id, owner_id, execution_id, runner, status)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+               'python', 'active'
         FROM generate_series(1, 20)""",
     "webhook_endpoints": """
-        INSERT INTO webhook_endpoints (id, owner_id, url, events)
-        SELECT gen_random_uuid(), gen_random_uuid(), 'https://hooks.example', '{}'
+        INSERT INTO webhook_endpoints (id, workspace_id, owner_id, url, events)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+               'https://hooks.example', '{}'
         FROM generate_series(1, 20)""",
 }
 
@@ -300,7 +302,7 @@ _WHOLE_TABLE = (
 )
 """Scans that cost as much as there is history."""
 
-_AS_GOOD = {"ix_executions_task", "ix_executions_owner"}
+_AS_GOOD = {"ix_executions_task", "ix_executions_workspace"}
 """PostgreSQL 18 may find an id by (task_id, id) as well, skipping over tasks while they are few."""
 
 
@@ -321,7 +323,7 @@ def plan(database: Database, statement: str) -> str:
 
 
 def test_the_statements_are_seen_as_they_are(database: Database) -> None:
-    assert indexes(database, lambda c: queries.get(c, UUID(int=1), owner=None)) == BY_ID
+    assert indexes(database, lambda c: queries.get(c, UUID(int=1), workspace=None)) == BY_ID
 
 
 _CLAIMS = 150

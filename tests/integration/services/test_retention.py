@@ -68,7 +68,7 @@ def completed(core: Core, places: StoragePaths) -> UUID:
     execution_id = claim.lease.execution_id
     with core.database.autocommit() as connection:
         assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
-        budgets.begin_windows(connection, ChargeScope(execution_id, core.task, uuid4(), OWN))
+        budgets.begin_windows(connection, ChargeScope(execution_id, core.task, None, None, OWN))
     leave_files(places, execution_id)
     return execution_id
 
@@ -127,7 +127,7 @@ def count(core: Core, table: str, execution_id: UUID) -> int:
 
 def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
     with core.database.autocommit() as connection:
-        found = sessions.get(connection, session_id, owner=None)
+        found = sessions.get(connection, session_id, workspace=None)
     return None if found is None else found.status
 
 

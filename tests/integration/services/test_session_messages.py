@@ -260,7 +260,7 @@ def test_retention_deletes_the_messages_with_their_sessions(core: Core, claim: C
 def test_lists_and_single_sessions_come_without_messages(core: Core, claim: Claim) -> None:
     session_id = save(writing(core, claim), conversation(2))
     with core.database.autocommit() as connection:
-        found = sessions.get(connection, session_id, owner=None)
+        found = sessions.get(connection, session_id, workspace=None)
     assert found is not None
     assert found.messages == ()
 

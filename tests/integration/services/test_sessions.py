@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import event
 
 from celeriac.db import sessions
-from celeriac.domain.accounts import Role
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.errors import (
     ConflictError,
@@ -28,7 +27,7 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.sessions import Session, SessionStatus
-from tests.support.catalog import make_actor
+from tests.support.catalog import make_colleague
 from tests.support.core import Core
 from tests.support.together import together
 
@@ -46,7 +45,7 @@ def begin(core: Core, claim: Claim, *, runner: str = RunnerName.PYTHON) -> UUID:
 
 def read(core: Core, session_id: UUID) -> Session:
     with core.database.autocommit() as connection:
-        found = sessions.get(connection, session_id, owner=None)
+        found = sessions.get(connection, session_id, workspace=None)
     assert found is not None
     return found
 
@@ -212,10 +211,10 @@ def test_a_refusal_leaves_the_idempotency_key_free(core: Core) -> None:
     )
 
 
-def test_an_administrator_goes_on_with_other_people_s_sessions(core: Core) -> None:
+def test_members_of_a_workspace_go_on_with_each_other_s_sessions(core: Core) -> None:
     session_id = ended(core)
-    admin = make_actor(core.database, Role.ADMIN)
+    colleague = make_colleague(core.database, core.actor)
     request = SubmitRequest(task_id=core.task, session_id=session_id)
-    assert core.submit(admin, request).session_id == session_id
+    assert core.submit(colleague, request).session_id == session_id
     with pytest.raises(ConflictError):
         going_on(core, session_id)

@@ -20,7 +20,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
-from tests.support.catalog import make_actor, make_task
+from tests.support.catalog import make_actor, make_colleague, make_task
 from tests.support.core import Core
 from tests.support.together import together
 
@@ -63,12 +63,12 @@ def test_a_template_that_fails_stores_nothing(core: Core) -> None:
 
 
 @pytest.mark.requirement("A6", "A20")
-def test_unknown_inactive_and_other_people_s_tasks_are_refused(core: Core) -> None:
+def test_unknown_inactive_and_other_workspaces_tasks_are_refused(core: Core) -> None:
     with pytest.raises(NotFoundError):
         core.submit(core.actor, SubmitRequest(task_id=uuid4()))
-    stranger = make_actor(core.database)
-    with pytest.raises(NotFoundError):
-        core.submit(stranger, SubmitRequest(task_id=core.task))
+    for stranger in (make_actor(core.database), make_actor(core.database, Role.ADMIN)):
+        with pytest.raises(NotFoundError):
+            core.submit(stranger, SubmitRequest(task_id=core.task))
     core.submit(core.actor, SubmitRequest(task_id=core.task))  # now the task is in the cache
     Tasks(core.database).change(core.actor, str(core.task), active=False)
     before = stored(core)
@@ -77,10 +77,12 @@ def test_unknown_inactive_and_other_people_s_tasks_are_refused(core: Core) -> No
     assert stored(core) == before
 
 
-def test_an_administrator_runs_other_people_s_tasks(core: Core) -> None:
-    admin = make_actor(core.database, Role.ADMIN)
-    submitted = core.submit(admin, SubmitRequest(task_id=core.task))
-    assert core.get(submitted.execution_id).owner_id == admin.user_id
+def test_a_member_runs_the_tasks_of_others_in_the_workspace(core: Core) -> None:
+    colleague = make_colleague(core.database, core.actor)
+    submitted = core.submit(colleague, SubmitRequest(task_id=core.task))
+    execution = core.get(submitted.execution_id)
+    assert execution.owner_id == colleague.user_id
+    assert execution.workspace_id == core.actor.workspace_id
 
 
 def test_an_empty_batch_is_refused(core: Core) -> None:
@@ -117,10 +119,10 @@ def test_a_key_with_another_request_is_refused(core: Core) -> None:
 
 
 def test_keys_of_different_people_are_different(core: Core) -> None:
-    admin = make_actor(core.database, Role.ADMIN)
+    colleague = make_colleague(core.database, core.actor)
     request = SubmitRequest(task_id=core.task, idempotency=Idempotency("key", "fingerprint"))
     mine = core.submit(core.actor, request)
-    assert core.submit(admin, request).execution_id != mine.execution_id
+    assert core.submit(colleague, request).execution_id != mine.execution_id
 
 
 @pytest.mark.parametrize("idempotency", [None, Idempotency("key", "fingerprint")])

@@ -9,7 +9,6 @@ from sqlalchemy import text
 from celeriac.db import approvals, usage
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
-from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.approvals import ApprovalFilter
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import SubmitRequest
@@ -91,13 +90,12 @@ def test_the_database_says_whether_a_question_has_expired(core: Core) -> None:
 
 
 def test_usage_ends_with_the_databases_day(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin = Actor(core.actor.user_id, "admin", Role.ADMIN)
     monkeypatch.setattr(usage, "today", lambda _: datetime(2031, 1, 30, tzinfo=UTC).date())
     for day in ("2030-12-31", "2031-01-01", "2031-01-30", "2031-01-31"):
         core.execute(
-            "INSERT INTO usage_days (owner_id, day, task_id, provider, model, calls)"
-            " VALUES (:owner, CAST(:day AS date), :task, 'p', 'm', 1)",
-            owner=core.actor.user_id, day=day, task=core.task,
+            "INSERT INTO usage_days (workspace_id, owner_id, day, task_id, provider, model, calls)"
+            " VALUES (:workspace, :owner, CAST(:day AS date), :task, 'p', 'm', 1)",
+            workspace=core.actor.workspace_id, owner=core.actor.user_id, day=day, task=core.task,
         )  # fmt: skip
-    totals = Usage(core.database).totals(admin, UsageBy.DAY)
+    totals = Usage(core.database).totals(core.actor, UsageBy.DAY)
     assert [total.key for total in totals] == ["2031-01-30", "2031-01-01"]

@@ -20,9 +20,33 @@ CREATE TABLE users (
     CONSTRAINT ck_users_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
 );
 
+CREATE TABLE workspaces (
+    id uuid NOT NULL,
+    name text NOT NULL,
+    personal_of uuid,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_workspaces PRIMARY KEY (id),
+    CONSTRAINT uq_workspaces_name UNIQUE (name),
+    CONSTRAINT uq_workspaces_personal_of UNIQUE (personal_of),
+    CONSTRAINT fk_workspaces_personal_of FOREIGN KEY (personal_of) REFERENCES users(id)
+);
+
+CREATE TABLE memberships (
+    workspace_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    role text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_memberships PRIMARY KEY (workspace_id, user_id),
+    CONSTRAINT fk_memberships_user_id FOREIGN KEY (user_id) REFERENCES users(id),
+    CONSTRAINT fk_memberships_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id),
+    CONSTRAINT ck_memberships_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
+);
+CREATE INDEX ix_memberships_user_id ON memberships (user_id);
+
 CREATE TABLE api_keys (
     id uuid NOT NULL,
     user_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     name text NOT NULL,
     prefix text NOT NULL,
     digest text NOT NULL,
@@ -36,13 +60,16 @@ CREATE TABLE api_keys (
     CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
     CONSTRAINT fk_api_keys_parent_id FOREIGN KEY (parent_id) REFERENCES api_keys(id),
     CONSTRAINT fk_api_keys_user_id FOREIGN KEY (user_id) REFERENCES users(id),
+    CONSTRAINT fk_api_keys_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id),
     CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
 );
 CREATE INDEX ix_api_keys_parent_id ON api_keys (parent_id);
 CREATE INDEX ix_api_keys_user_id ON api_keys (user_id);
+CREATE INDEX ix_api_keys_workspace_id_user_id ON api_keys (workspace_id, user_id);
 
 CREATE TABLE agents (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     name text NOT NULL,
     description text NOT NULL DEFAULT '',
@@ -51,9 +78,11 @@ CREATE TABLE agents (
     updated_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz,
     CONSTRAINT pk_agents PRIMARY KEY (id),
-    CONSTRAINT fk_agents_owner_id FOREIGN KEY (owner_id) REFERENCES users(id)
+    CONSTRAINT fk_agents_owner_id FOREIGN KEY (owner_id) REFERENCES users(id),
+    CONSTRAINT fk_agents_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id)
 );
-CREATE UNIQUE INDEX uq_agents_owner_id_name ON agents (owner_id, name) WHERE deleted_at IS NULL;
+CREATE UNIQUE INDEX uq_agents_workspace_id_name ON agents (workspace_id, name)
+    WHERE deleted_at IS NULL;
 
 -- The contents of versions. The hash is that of the canonical JSON: equal contents are one row.
 CREATE TABLE specs (
@@ -77,6 +106,7 @@ CREATE TABLE agent_versions (
 
 CREATE TABLE tasks (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     name text NOT NULL,
@@ -88,10 +118,12 @@ CREATE TABLE tasks (
     deleted_at timestamptz,
     CONSTRAINT pk_tasks PRIMARY KEY (id),
     CONSTRAINT fk_tasks_agent_id FOREIGN KEY (agent_id) REFERENCES agents(id),
-    CONSTRAINT fk_tasks_owner_id FOREIGN KEY (owner_id) REFERENCES users(id)
+    CONSTRAINT fk_tasks_owner_id FOREIGN KEY (owner_id) REFERENCES users(id),
+    CONSTRAINT fk_tasks_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id)
 );
 CREATE INDEX ix_tasks_agent_id ON tasks (agent_id);
-CREATE UNIQUE INDEX uq_tasks_owner_id_name ON tasks (owner_id, name) WHERE deleted_at IS NULL;
+CREATE UNIQUE INDEX uq_tasks_workspace_id_name ON tasks (workspace_id, name)
+    WHERE deleted_at IS NULL;
 
 CREATE TABLE task_versions (
     id uuid NOT NULL,
@@ -107,6 +139,7 @@ CREATE TABLE task_versions (
 
 CREATE TABLE executions (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     task_id uuid NOT NULL,
     task_version_id uuid NOT NULL,
@@ -185,22 +218,22 @@ CREATE INDEX ix_executions_delayed ON executions (available_at)
     WHERE status = 'pending' AND held = 'time';
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
     WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
-CREATE INDEX ix_executions_error ON executions (owner_id, error_code, id)
+CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
     WHERE error_code IS NOT NULL AND max_crashes <> -1;
 CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
-CREATE INDEX ix_executions_owner ON executions (owner_id, id);
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
 CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
     WHERE status = 'queued' AND queued_at IS NOT NULL;
 CREATE INDEX ix_executions_session ON executions (session_id, id) WHERE session_id IS NOT NULL;
-CREATE INDEX ix_executions_status ON executions (owner_id, status, id)
+CREATE INDEX ix_executions_status ON executions (workspace_id, status, id)
     WHERE status <> 'completed' AND max_crashes <> -1;
 CREATE INDEX ix_executions_task ON executions (task_id, id);
-CREATE INDEX ix_executions_trigger ON executions (owner_id, trigger_type, id)
+CREATE INDEX ix_executions_trigger ON executions (workspace_id, trigger_type, id)
     WHERE trigger_type <> 'manual' AND max_crashes <> -1;
 CREATE INDEX ix_executions_worker ON executions (worker_id)
     WHERE status = 'running' AND worker_id IS NOT NULL;
+CREATE INDEX ix_executions_workspace ON executions (workspace_id, id);
 
 CREATE TABLE events (
     execution_id uuid NOT NULL,
@@ -240,13 +273,14 @@ CREATE TABLE model_calls (
 CREATE INDEX ix_model_calls_execution_id ON model_calls (execution_id);
 
 CREATE TABLE idempotency_keys (
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     key text NOT NULL,
     fingerprint text NOT NULL,
     resource_type text NOT NULL,
     resource_id uuid NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT pk_idempotency_keys PRIMARY KEY (owner_id, key)
+    CONSTRAINT pk_idempotency_keys PRIMARY KEY (workspace_id, owner_id, key)
 );
 CREATE INDEX ix_idempotency_keys_created_at ON idempotency_keys (created_at);
 
@@ -281,6 +315,7 @@ CREATE INDEX ix_workers_hostname ON workers (hostname);
 
 CREATE TABLE sessions (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     execution_id uuid NOT NULL,
     runner text NOT NULL,
@@ -302,7 +337,7 @@ CREATE INDEX ix_sessions_deleted ON sessions (id)
     WHERE status = 'deleted' AND files_removed_at IS NULL;
 CREATE INDEX ix_sessions_execution_id ON sessions (execution_id);
 CREATE INDEX ix_sessions_idle ON sessions (updated_at) WHERE status IN ('ended', 'failed');
-CREATE INDEX ix_sessions_owner_id_id ON sessions (owner_id, id);
+CREATE INDEX ix_sessions_workspace_id_id ON sessions (workspace_id, id);
 
 CREATE TABLE session_messages (
     session_id uuid NOT NULL,
@@ -315,6 +350,7 @@ CREATE TABLE approvals (
     id uuid NOT NULL,
     execution_id uuid NOT NULL,
     task_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     attempt integer NOT NULL,
     key text NOT NULL,
@@ -349,8 +385,8 @@ CREATE TABLE approvals (
 );
 CREATE INDEX ix_approvals_budget ON approvals (key) WHERE kind = 'budget' AND status = 'open';
 CREATE INDEX ix_approvals_open ON approvals (expires_at) WHERE status = 'open';
-CREATE INDEX ix_approvals_owner_id_id ON approvals (owner_id, id);
-CREATE INDEX ix_approvals_unanswered ON approvals (owner_id, id) WHERE status = 'open';
+CREATE INDEX ix_approvals_workspace_id_id ON approvals (workspace_id, id);
+CREATE INDEX ix_approvals_unanswered ON approvals (workspace_id, id) WHERE status = 'open';
 CREATE INDEX ix_approvals_unnotified ON approvals (notify_at)
     WHERE status = 'open' AND notified_at IS NULL;
 
@@ -358,6 +394,7 @@ CREATE TABLE budgets (
     id uuid NOT NULL,
     scope text NOT NULL,
     subject_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     period text NOT NULL,
     max_cost numeric(24,9),
@@ -370,7 +407,7 @@ CREATE TABLE budgets (
     CONSTRAINT ck_budgets_on_budget_known CHECK (on_budget IN ('stop', 'ask')),
     CONSTRAINT ck_budgets_period_known CHECK (period IN ('day', 'month'))
 );
-CREATE INDEX ix_budgets_owner_id_id ON budgets (owner_id, id);
+CREATE INDEX ix_budgets_workspace_id_id ON budgets (workspace_id, id);
 
 CREATE TABLE budget_windows (
     budget_id uuid NOT NULL,
@@ -408,6 +445,7 @@ CREATE INDEX ix_budget_reservations_released_at ON budget_reservations (released
     WHERE released_at IS NOT NULL;
 
 CREATE TABLE usage_days (
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     day date NOT NULL,
     task_id uuid NOT NULL,
@@ -421,12 +459,13 @@ CREATE TABLE usage_days (
     cost numeric(24,9) NOT NULL DEFAULT '0',
     CONSTRAINT pk_usage_days PRIMARY KEY (owner_id, day, task_id, provider, model)
 );
-CREATE INDEX ix_usage_days_day ON usage_days (day);
 CREATE INDEX ix_usage_days_task_id_day ON usage_days (task_id, day);
+CREATE INDEX ix_usage_days_workspace_id_day ON usage_days (workspace_id, day);
 
 -- What workers append. The keeper folds it into usage_days.
 CREATE TABLE usage_deltas (
     id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     day date NOT NULL,
     task_id uuid NOT NULL,
@@ -446,16 +485,17 @@ CREATE TABLE usage_deltas (
 
 -- All usage: a sum over a statement's snapshot of it is exact, also while the keeper folds.
 CREATE VIEW usage_entries AS
-SELECT owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens, output_tokens,
-       cached_tokens, cost
+SELECT workspace_id, owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens,
+       output_tokens, cached_tokens, cost
 FROM usage_days
 UNION ALL
-SELECT owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens, output_tokens,
-       cached_tokens, cost
+SELECT workspace_id, owner_id, day, task_id, provider, model, calls, unpriced_calls, input_tokens,
+       output_tokens, cached_tokens, cost
 FROM usage_deltas;
 
 CREATE TABLE cassettes (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     name text NOT NULL,
     execution_id uuid,
@@ -467,8 +507,8 @@ CREATE TABLE cassettes (
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_cassettes PRIMARY KEY (id)
 );
-CREATE INDEX ix_cassettes_owner_id_id ON cassettes (owner_id, id);
-CREATE UNIQUE INDEX ix_cassettes_uploaded ON cassettes (owner_id, digest)
+CREATE INDEX ix_cassettes_workspace_id_id ON cassettes (workspace_id, id);
+CREATE UNIQUE INDEX ix_cassettes_uploaded ON cassettes (workspace_id, digest)
     WHERE execution_id IS NULL;
 
 CREATE TABLE reports (
@@ -495,6 +535,7 @@ END $$;
 CREATE TABLE audit_logs (
     id uuid NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
+    workspace_id uuid,
     actor_id uuid,
     actor text NOT NULL,
     action text NOT NULL,
@@ -507,6 +548,7 @@ CREATE TABLE audit_logs (
 );
 CREATE INDEX ix_audit_logs_actor_id_id ON audit_logs (actor_id, id);
 CREATE INDEX ix_audit_logs_resource_type_resource_id ON audit_logs (resource_type, resource_id);
+CREATE INDEX ix_audit_logs_workspace_id_id ON audit_logs (workspace_id, id);
 CREATE UNIQUE INDEX ix_audit_logs_position ON audit_logs (position);
 
 CREATE TABLE audit_seals (
@@ -547,6 +589,7 @@ $$;
 
 CREATE TABLE webhook_endpoints (
     id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     url text NOT NULL,
     events text[] NOT NULL,
@@ -554,7 +597,7 @@ CREATE TABLE webhook_endpoints (
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id)
 );
-CREATE INDEX ix_webhook_endpoints_active ON webhook_endpoints (owner_id) WHERE active;
+CREATE INDEX ix_webhook_endpoints_active ON webhook_endpoints (workspace_id) WHERE active;
 
 CREATE TABLE deliveries (
     id uuid NOT NULL,

@@ -1,0 +1,139 @@
+"""`celeriac workspaces`: workspaces and their members."""
+
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, api_command
+from celeriac.cli.core.output import CommandError, ExitCode
+from celeriac.domain.accounts import Role
+from celeriac.kit.ids import parse_uuid
+
+if TYPE_CHECKING:
+    from celeriac.wire import Member, Workspace
+
+app = typer.Typer(
+    name="workspaces", help="Workspaces: whose members share tasks, executions and budgets."
+)
+
+WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="The workspace's name or id.")]
+MemberName = Annotated[str, typer.Argument(metavar="USER", help="The user's name or id.")]
+
+
+@api_command(app, "list")
+def list_workspaces(context: CommandContext, limit: Limit = 50) -> None:
+    """List your workspaces, the newest first. An administrator sees all.
+
+    `--workspace NAME` runs any command in one of them.
+    """
+    context.output.write_list(
+        context.client.workspaces.list(),
+        ("ID", "NAME", "KIND", "CREATED"),
+        lambda each: (each.id, each.name, _kind(each), each.created_at),
+        limit=limit,
+        drop=("CREATED",),
+    )
+
+
+@api_command(app, "create")
+def create_workspace(
+    context: CommandContext,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Unique among all workspaces and users.")
+    ],
+) -> None:
+    """Create a workspace, which has no members yet; for administrators.
+
+    Examples:
+      celeriac workspaces create research
+      celeriac workspaces invite research ada --role operator
+    """
+    made = context.client.workspaces.create(name)
+    context.output.write_details(
+        made, {"id": made.id, "name": made.name, "created": made.created_at}
+    )
+
+
+@api_command(app, "members")
+def list_members(context: CommandContext, workspace: WorkspaceName, limit: Limit = 50) -> None:
+    """List the members of a workspace."""
+    context.output.write_list(
+        context.client.workspaces.members(workspace),
+        ("ID", "NAME", "ROLE", "SINCE"),
+        lambda each: (each.id, each.name, each.role, each.created_at),
+        limit=limit,
+        drop=("SINCE",),
+    )
+
+
+@api_command(app, "invite")
+def add_member(
+    context: CommandContext,
+    workspace: WorkspaceName,
+    user: MemberName,
+    role: Annotated[Role, typer.Option(help="What the member may do.")] = Role.OPERATOR,
+) -> None:
+    """Make a user a member of a workspace; for administrators.
+
+    `celeriac users create` creates a user first.
+
+    Examples:
+      celeriac workspaces invite research ada --role admin
+    """
+    _show(context, context.client.workspaces.add_member(workspace, user, role=role.value))
+
+
+@api_command(app, "change")
+def change_member(
+    context: CommandContext,
+    workspace: WorkspaceName,
+    user: MemberName,
+    role: Annotated[Role, typer.Option(help="What the member may do from now on.")],
+) -> None:
+    """Change a member's role; for admins of the workspace.
+
+    Examples:
+      celeriac workspaces change research ada --role viewer
+    """
+    member = _id_of(context, workspace, user)
+    _show(context, context.client.workspaces.change_member(workspace, member, role=role.value))
+
+
+@api_command(app, "remove")
+def remove_member(context: CommandContext, workspace: WorkspaceName, user: MemberName) -> None:
+    """Remove a member and revoke their keys in the workspace, or leave it yourself.
+
+    What the member made stays.
+    """
+    member = _id_of(context, workspace, user)
+    context.client.workspaces.remove_member(workspace, member)
+    context.output.write({"id": str(member), "removed": True}, f"removed · {user}")
+
+
+def _id_of(context: CommandContext, workspace: str, user: str) -> UUID:
+    """Return the id of a member, given by id or name; the API takes ids only."""
+    whole = parse_uuid(user)
+    if whole is not None:
+        return whole
+    for each in context.client.workspaces.members(workspace):
+        if each.name == user:
+            return each.id
+    raise CommandError(
+        f"{user} is no member of {workspace}.",
+        cure=f"`celeriac workspaces members {workspace}` shows them.",
+        exit_code=ExitCode.NOT_FOUND,
+        problem="not_found",
+    )
+
+
+def _kind(workspace: "Workspace") -> str:
+    return "shared" if workspace.personal_of is None else "personal"
+
+
+def _show(context: CommandContext, member: "Member") -> None:
+    context.output.write_details(
+        member,
+        {"id": member.id, "name": member.name, "role": member.role, "since": member.created_at},
+    )

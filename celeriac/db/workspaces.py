@@ -1,0 +1,115 @@
+"""Workspaces, their members, and invitations."""
+
+from uuid import UUID
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
+from celeriac.db.schema import api_keys, memberships, users
+from celeriac.db.schema import workspaces as table
+from celeriac.domain.accounts import Member, Role, Workspace
+from celeriac.kit.ids import parse_uuid, uuid7
+
+_SELECT = columns(Workspace, table)
+_workspace = reader(Workspace)
+_MEMBER = columns(Member, memberships, id=memberships.c.user_id, name=users.c.name).join_from(
+    memberships, users, users.c.id == memberships.c.user_id
+)
+_member = reader(Member)
+
+
+def add(connection: Connection, name: str) -> UUID | None:
+    """Insert a workspace without members and return its id, or None if the name is taken."""
+    statement = (
+        insert(table)
+        .values(id=uuid7(), name=name)
+        .on_conflict_do_nothing(index_elements=["name"])
+        .returning(table.c.id)
+    )
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def find_one(connection: Connection, reference: str) -> Workspace | None:
+    """Return the workspace with this name or id, or None."""
+    key = parse_uuid(reference)
+    query = _SELECT.where(table.c.name == reference if key is None else table.c.id == key)
+    return read_one(connection, query, _workspace)
+
+
+def find(
+    connection: Connection,
+    *,
+    member: UUID | None,
+    only: UUID | None,
+    before: UUID | None,
+    limit: int,
+) -> list[Workspace]:
+    """Return up to `limit` workspaces older than `before`, the newest first.
+
+    Those of which the user `member` is a member (None: all), or the one with the id `only`.
+    """
+    query = given(_SELECT, (table.c.id, only))
+    if member is not None:
+        own = select(memberships.c.workspace_id).where(memberships.c.user_id == member)
+        query = query.where(table.c.id.in_(own))
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _workspace)
+
+
+def member(
+    connection: Connection, workspace_id: UUID, user_id: UUID, *, lock: bool = False
+) -> Member | None:
+    """Return a user's membership in a workspace, or None; `lock` locks it for a change."""
+    query = _MEMBER.where(
+        memberships.c.workspace_id == workspace_id, memberships.c.user_id == user_id
+    )
+    return read_one(connection, query.with_for_update(of=memberships) if lock else query, _member)
+
+
+def members(
+    connection: Connection, workspace_id: UUID, *, before: UUID | None, limit: int
+) -> list[Member]:
+    """Return up to `limit` members who joined Celeriac before `before`, the newest first."""
+    query = _MEMBER.where(memberships.c.workspace_id == workspace_id)
+    query = newest(query, memberships.c.user_id, before=before, limit=limit)
+    return read_all(connection, query, _member)
+
+
+def add_member(connection: Connection, workspace_id: UUID, user_id: UUID, role: Role) -> bool:
+    """Add a member; False if the user is one already."""
+    statement = (
+        insert(memberships)
+        .values(workspace_id=workspace_id, user_id=user_id, role=role.value)
+        .on_conflict_do_nothing()
+        .returning(memberships.c.user_id)
+    )
+    return connection.execute(statement).first() is not None
+
+
+def change_member(connection: Connection, workspace_id: UUID, user_id: UUID, role: Role) -> None:
+    """Change a member's role."""
+    connection.execute(
+        update(memberships)
+        .where(memberships.c.workspace_id == workspace_id, memberships.c.user_id == user_id)
+        .values(role=role.value)
+    )
+
+
+def remove_member(connection: Connection, workspace_id: UUID, user_id: UUID) -> list[UUID]:
+    """Remove a member and revoke their keys in the workspace; return the ids of the keys."""
+    connection.execute(
+        delete(memberships).where(
+            memberships.c.workspace_id == workspace_id, memberships.c.user_id == user_id
+        )
+    )
+    revoked = (
+        update(api_keys)
+        .where(
+            api_keys.c.workspace_id == workspace_id,
+            api_keys.c.user_id == user_id,
+            api_keys.c.revoked_at.is_(None),
+        )
+        .values(revoked_at=func.now())
+        .returning(api_keys.c.id)
+    )
+    return list(connection.execute(revoked).scalars())

@@ -1,0 +1,185 @@
+"""Workspaces and their members."""
+
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import accounts, audit, workspaces
+from celeriac.db.engine import Connection, Database
+from celeriac.domain.accounts import Actor, Member, Role, User, Workspace
+from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
+from celeriac.domain.paging import Page
+from celeriac.kit.ids import parse_uuid
+from celeriac.services.reading import present, read_page
+
+logger = structlog.get_logger(__name__)
+
+
+class Workspaces:
+    """Workspaces and their members. Safe to share between threads.
+
+    A `reference` is a workspace's id or name. Administrators see all workspaces, others those of
+    which they are members; a key of another than the personal workspace sees its own alone.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, actor: Actor, name: str) -> Workspace:
+        """Create a workspace without members. Raises ForbiddenError, NameTakenError."""
+        actor.require_administrator()
+        with self._database.transaction() as connection:
+            workspace_id = workspaces.add(connection, name)
+            if workspace_id is None:
+                raise NameTakenError(
+                    f"There is a workspace or a user {name!r} already; choose another name.",
+                    field="name",
+                )
+            audit.record(connection, actor, "workspace.create", [workspace_id])
+            made = present(workspaces.find_one(connection, str(workspace_id)), "workspace", name)
+        logger.info("workspace.created", workspace_id=workspace_id, name=name)
+        return made
+
+    def get(self, actor: Actor, reference: str) -> Workspace:
+        """Return a workspace. Raises NotFoundError."""
+        with self._database.autocommit() as connection:
+            return _visible(connection, actor, reference)
+
+    def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Workspace]:
+        """Return a page of the workspaces that the actor may see. Raises CursorInvalidError."""
+        find = partial(
+            workspaces.find,
+            member=None if actor.administrator else actor.user_id,
+            only=None if actor.administrator or actor.personal_key else actor.workspace_id,
+        )
+        return read_page(self._database, "workspaces", cursor, limit, find)
+
+    def members(
+        self, actor: Actor, reference: str, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[Member]:
+        """Return a page of a workspace's members. Raises NotFoundError, CursorInvalidError."""
+        workspace = self.get(actor, reference)
+        find = partial(workspaces.members, workspace_id=workspace.id)
+        return read_page(self._database, "members", cursor, limit, find)
+
+    def add_member(self, actor: Actor, reference: str, user: str, role: Role) -> Member:
+        """Make a user, named or by id, a member of a workspace.
+
+        Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace or a user
+        who is a member already.
+        """
+        actor.require_administrator()
+        with self._database.transaction() as connection:
+            workspace = _shared(_visible(connection, actor, reference))
+            found = _user(connection, user)
+            if not workspaces.add_member(connection, workspace.id, found.id, role):
+                raise ConflictError(
+                    f"The user {found.name!r} is a member already; change the role instead."
+                )
+            _record(connection, actor, "add_member", workspace, found.id, role=role.value)
+            member = _member(connection, workspace, found.id)
+        logger.info("workspace.member_added", workspace_id=workspace.id, member_id=found.id)
+        return member
+
+    def change_member(self, actor: Actor, reference: str, user_id: UUID, role: Role) -> Member:
+        """Change a member's role; their keys in the workspace never exceed it.
+
+        Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace.
+        """
+        with self._database.transaction() as connection:
+            workspace = _shared(_managed(connection, actor, reference))
+            before = _member(connection, workspace, user_id, lock=True)
+            workspaces.change_member(connection, workspace.id, user_id, role)
+            _record(
+                connection,
+                actor,
+                "change_member",
+                workspace,
+                user_id,
+                before=before.role.value,
+                role=role.value,
+            )
+            member = _member(connection, workspace, user_id)
+        logger.info("workspace.member_changed", workspace_id=workspace.id, member_id=user_id)
+        return member
+
+    def remove_member(self, actor: Actor, reference: str, user_id: UUID) -> None:
+        """Remove a member and revoke their keys in the workspace; what they made stays.
+
+        Every member may leave. Raises ForbiddenError, NotFoundError, and ConflictError for a
+        personal workspace.
+        """
+        leaves = user_id == actor.user_id
+        with self._database.transaction() as connection:
+            find = _visible if leaves else _managed
+            workspace = _shared(find(connection, actor, reference))
+            member = _member(connection, workspace, user_id, lock=True)
+            revoked = workspaces.remove_member(connection, workspace.id, user_id)
+            _record(connection, actor, "remove_member", workspace, user_id, role=member.role.value)
+            details = {"revoked_with": f"the membership in {workspace.name}"}
+            audit.record(connection, actor, "api_key.revoke", revoked, details=details)
+        logger.info("workspace.member_removed", workspace_id=workspace.id, member_id=user_id)
+
+
+def _visible(connection: Connection, actor: Actor, reference: str) -> Workspace:
+    """Return a workspace that the actor may see. Raises NotFoundError."""
+    found = present(workspaces.find_one(connection, reference), "workspace", reference)
+    if actor.administrator or found.id == actor.workspace_id:
+        return found
+    if actor.personal_key and workspaces.member(connection, found.id, actor.user_id):
+        return found
+    raise NotFoundError("workspace", reference)
+
+
+def _managed(connection: Connection, actor: Actor, reference: str) -> Workspace:
+    """Return a workspace whose members the actor manages: as its admin, or as administrator.
+
+    Raises NotFoundError and ForbiddenError.
+    """
+    found = _visible(connection, actor, reference)
+    if actor.administrator or (found.id == actor.workspace_id and actor.role.includes(Role.ADMIN)):
+        return found
+    raise ForbiddenError(
+        f"Only admins of the workspace {found.name!r} manage its members, with a key of it.",
+        required=Role.ADMIN.value,
+    )
+
+
+def _shared(found: Workspace) -> Workspace:
+    """Return the workspace; raises ConflictError for a personal one."""
+    if found.personal_of is not None:
+        raise ConflictError(
+            f"{found.name!r} is a personal workspace: its user is its only member, with the user's "
+            "own role. Create a workspace to share."
+        )
+    return found
+
+
+def _user(connection: Connection, reference: str) -> User:
+    key = parse_uuid(reference)
+    found = (
+        accounts.user_named(connection, reference)
+        if key is None
+        else accounts.user(connection, key)
+    )
+    return present(found, "user", reference)
+
+
+def _member(
+    connection: Connection, workspace: Workspace, user_id: UUID, *, lock: bool = False
+) -> Member:
+    found = workspaces.member(connection, workspace.id, user_id, lock=lock)
+    return present(found, "member", user_id)
+
+
+def _record(
+    connection: Connection,
+    actor: Actor,
+    verb: str,
+    workspace: Workspace,
+    user_id: UUID,
+    **details: str,
+) -> None:
+    about = {"user_id": str(user_id), **details}
+    audit.record(connection, actor, f"workspace.{verb}", [workspace.id], details=about)
