@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, Select, and_, func, or_, select, text
 from sqlalchemy.exc import IntegrityError
 
+from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.park import QUESTION_PARTS, question_columns
 from celeriac.db.paging import (
     Rows,
@@ -254,7 +255,7 @@ def revoke_links(connection: Connection, approval_id: UUID) -> None:
 
 
 _HOLD_DUE = text("""
-SELECT a.id FROM approvals a JOIN executions e ON e.id = a.execution_id
+SELECT a.id, a.execution_id FROM approvals a JOIN executions e ON e.id = a.execution_id
 WHERE a.status = 'open' AND a.expires_at <= now()
   AND e.status NOT IN ('completed', 'failed', 'cancelled')
 ORDER BY a.expires_at
@@ -288,12 +289,13 @@ class Expired:
 def expire_due(connection: Connection, *, limit: int) -> list[Expired]:
     """Give expired questions their default answers, with their events.
 
-    Needs a transaction. Questions of locked executions are skipped.
+    Needs a transaction. Executions are skipped that are locked, or whose session or question is.
     """
-    ids = list(connection.execute(_HOLD_DUE, {"limit": limit}).scalars())
-    if not ids:
+    due = connection.execute(_HOLD_DUE, {"limit": limit}).all()
+    if not due:
         return []
-    rows = connection.execute(_EXPIRE, {"ids": ids})
+    held = hold_rows(connection, [row.execution_id for row in due])
+    rows = connection.execute(_EXPIRE, {"ids": [row.id for row in due if row.execution_id in held]})
     return [Expired(row.id, row.execution_id, OnExpiry(row.on_expiry), row.title) for row in rows]
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause
 from celeriac.domain.executions.states import Status, Transition
@@ -25,7 +26,9 @@ WITH RECURSIVE holder AS (
 ), expired AS (
     -- A renewal that is being written has its row: the worker is not lost.
     SELECT id FROM workers
-    WHERE id = ANY (ARRAY(SELECT worker_id FROM holder)) AND lease_until < now()
+    WHERE id = ANY (ARRAY(SELECT worker_id FROM holder))
+      -- or the clock was set back since: the lease would last until it has caught up
+      AND (lease_until < now() OR seen_at > now() + make_interval(secs => :ahead))
       AND lost_at IS NULL AND stopped_at IS NULL AND :limit > 0
     FOR UPDATE SKIP LOCKED
 ), marked AS (
@@ -105,18 +108,23 @@ class Rescued:
     cause: Cause
 
 
-def rescue_lost(connection: Connection, *, limit: int, base_delay: float) -> list[Rescued]:
+def rescue_lost(
+    connection: Connection, *, limit: int, base_delay: float, ahead: float = 60.0
+) -> list[Rescued]:
     """Take up to `limit` executions from lost workers.
 
-    A worker is lost if its lease has expired: this marks it, and it can never renew the lease. So
-    is one that was marked before, has stopped, or has no row. Each execution becomes `pending`
+    A worker is lost if its lease has expired, or if it was seen more than `ahead` seconds in the
+    future (the clock was set back): this marks it, and it can never renew the lease. So is one that
+    was marked before, has stopped, or has no row. Each execution becomes `pending`
     (after about `base_delay` seconds, doubled with every crash, with jitter), `cancelled` if that
     is requested, or `failed` with `worker_lost` after `max_crashes` lost workers. Later writes of
     the lost worker are refused. With a `limit` of 0 nothing is taken, but the statement still fails
-    on a read-only server. Needs a transaction: the first statement marks and locks, the second
-    ends.
+    on a read-only server. An execution whose session or question somebody has locked is left for
+    later. Needs a transaction: the first statements mark and lock, the last one ends.
     """
-    lost = list(connection.execute(_LOST, {"limit": limit}).scalars())
+    lost = list(connection.execute(_LOST, {"limit": limit, "ahead": ahead}).scalars())
+    if lost:
+        lost = list(hold_rows(connection, lost))
     rows = connection.execute(_RESCUE, {"ids": lost, "base_delay": base_delay})
     return [
         Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))

@@ -100,11 +100,51 @@ def ended_parts(targets: Collection[Status]) -> str:
 _HOLD = text(
     "SELECT id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
 )
+_HOLD_UNLOCKED = text(f"{_HOLD.text} SKIP LOCKED")
 
 
-def hold(connection: Connection, execution_ids: Sequence[UUID]) -> None:
+def hold(
+    connection: Connection, execution_ids: Sequence[UUID], *, skip_locked: bool = False
+) -> set[UUID]:
     """Lock executions until the transaction ends, so that its next statement sees their rows.
 
     Writers of questions and sessions change or lock the execution's row in the same statement.
+    Returns what is locked: all that exist, or with `skip_locked` those that nobody else has locked.
     """
-    connection.execute(_HOLD, {"ids": list(execution_ids)})
+    query = _HOLD_UNLOCKED if skip_locked else _HOLD
+    return set(connection.execute(query, {"ids": list(execution_ids)}).scalars())
+
+
+_HOLD_ROWS = text("""
+WITH ending AS (
+    SELECT id, session_id FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
+), session AS (
+    SELECT id FROM sessions
+    WHERE id = ANY (ARRAY(SELECT session_id FROM ending WHERE session_id IS NOT NULL))
+    FOR NO KEY UPDATE SKIP LOCKED
+), question AS (
+    SELECT id FROM approvals
+    WHERE execution_id = ANY(CAST(:ids AS uuid[])) AND status || '' = 'open'
+    FOR NO KEY UPDATE SKIP LOCKED
+), locked_session AS (
+    SELECT id FROM sessions
+    WHERE id = ANY (ARRAY(SELECT session_id FROM ending WHERE session_id IS NOT NULL))
+      AND id <> ALL (ARRAY(SELECT id FROM session))
+), locked_question AS (
+    SELECT execution_id FROM approvals
+    WHERE execution_id = ANY(CAST(:ids AS uuid[])) AND status || '' = 'open'
+      AND id <> ALL (ARRAY(SELECT id FROM question))
+)
+SELECT id FROM ending
+WHERE (session_id IS NULL OR session_id <> ALL (ARRAY(SELECT id FROM locked_session)))
+  AND id <> ALL (ARRAY(SELECT execution_id FROM locked_question))
+""")
+
+
+def hold_rows(connection: Connection, execution_ids: Sequence[UUID]) -> set[UUID]:
+    """Lock the sessions and open questions of executions that the transaction has locked.
+
+    Returns the executions for which that was possible at once: a statement that ends many must not
+    wait for the rows of one.
+    """
+    return set(connection.execute(_HOLD_ROWS, {"ids": list(execution_ids)}).scalars())

@@ -17,7 +17,8 @@ from celeriac.kit.ids import uuid7
 
 _RENEW = text("""
 WITH renewed AS (
-    UPDATE workers SET lease_until = now() + make_interval(secs => :lease_seconds)
+    UPDATE workers
+    SET lease_until = now() + make_interval(secs => :lease_seconds), seen_at = now()
     WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL
     RETURNING id, set_config('synchronous_commit', 'off', true)
 )

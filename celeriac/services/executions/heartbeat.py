@@ -6,6 +6,7 @@ A process has one lease for everything that it runs, in its row of `workers`
 
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import structlog
@@ -14,7 +15,7 @@ from celeriac.db import workers
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import leases, lifecycle
 from celeriac.db.executions.leases import Held
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.errors import DatabaseBusyError, DatabaseUnavailableError
 from celeriac.domain.executions.model import HandedBack, Lease, WorkerIdentity
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.backoff import grown
@@ -116,13 +117,14 @@ class Heartbeat:
     def _hand_back(self, held: Sequence[Held]) -> None:
         """Hand back what this process has claimed and does not know of.
 
-        That is a claim whose answer was lost for good, or an outcome that could not be stored.
+        That is a claim whose answer was lost for good, or an outcome that could not be stored. One
+        that somebody has locked waits for a later beat: this one must not be late.
         """
         known = self._attempts.tokens()  # after the statement: tokens are known before they claim
         forgotten = [each.lease for each in held if each.lease.token not in known]
         for lease in forgotten[:_MOST_HANDED_BACK]:
             seconds = grown(1.0, lease.attempt, _LONGEST_DELAY) * random.uniform(0.5, 1)
-            _hand_back(self._database, lease, seconds)
+            _hand_back(self._database, lease, seconds, skip_locked=True)
 
     def report(self) -> bool:
         """Store the report of the process; return whether that was possible."""
@@ -136,29 +138,44 @@ class Heartbeat:
         return True
 
     def sign_off(self) -> None:
-        """Hand back all that the process has and record its normal end, if that is possible."""
+        """Hand back all that the process has and record its normal end, if that is possible.
+
+        Of what somebody has locked, one lock is waited for in vain; the keeper takes the rest.
+        """
         worker_id = self._registration.worker.id
         try:
             with self._database.autocommit() as connection:
-                held = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds)
-            for each in held or ():
-                _hand_back(self._database, each.lease, 0)
+                held = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds) or ()
+            locked = [
+                each.lease
+                for each in held
+                if not _hand_back(self._database, each.lease, 0, skip_locked=True)
+            ]
+            with suppress(DatabaseBusyError):
+                for lease in locked:
+                    _hand_back(self._database, lease, 0)
             with self._database.autocommit() as connection:
                 workers.stopped(connection, worker_id)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_signed_off", code=error.code, error=error.message)
 
 
-def _hand_back(database: Database, lease: Lease, seconds: float) -> None:
+def _hand_back(
+    database: Database, lease: Lease, seconds: float, *, skip_locked: bool = False
+) -> bool:
+    """Hand back an attempt if it still runs; return False if somebody else has locked its row."""
+    ids = [lease.execution_id]
     with database.transaction() as connection:
-        lifecycle.hold(connection, [lease.execution_id])  # it may have stored questions
-        status = lifecycle.finish(connection, lease, HandedBack(None, seconds)).status
-    if status is None:
-        return
-    logger.warning(
-        Step.EXECUTION_HANDED_BACK,
-        execution_id=lease.execution_id,
-        attempt=lease.attempt,
-        status=status,
-        reason="the worker does not run it",
-    )
+        # it may have stored questions
+        if not lifecycle.hold(connection, ids, skip_locked=skip_locked):
+            return False
+        finished = lifecycle.finish(connection, lease, HandedBack(None, seconds))
+    if finished.status is not None and not finished.again:
+        logger.warning(
+            Step.EXECUTION_HANDED_BACK,
+            execution_id=lease.execution_id,
+            attempt=lease.attempt,
+            status=finished.status,
+            reason="the worker does not run it",
+        )
+    return True

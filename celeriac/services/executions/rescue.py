@@ -19,6 +19,9 @@ logger = structlog.get_logger(__name__)
 _CRASH_DELAY = 1.0
 """Seconds until the first retry after a lost worker; doubled with each further crash."""
 
+_AHEAD_SECONDS = 60.0
+"""How far in the future a worker must have been seen to be lost; more than an unnoticed step."""
+
 
 def _elapsed_seconds() -> float:
     """Return monotonic seconds, including the time that the machine sleeps where possible."""
@@ -33,6 +36,7 @@ class DatabaseView:
     may expire. So no worker may be considered lost until all had the time to renew. The keeper
     can't see the outages of others, but it sees its own: a failed check, or two checks that are
     more than `longest_gap` seconds apart by its own clock or by the database's, start a new series.
+    So does a clock of the database that was set back by as much.
     That covers outages, failovers, paused poolers, a stopped keeper or machine, and clocks that
     jump. Belongs to one thread.
     """
@@ -45,7 +49,7 @@ class DatabaseView:
         clock: Callable[[], float] = _elapsed_seconds,
     ) -> None:
         """The longest gap is half a lease by default: workers renew several times per lease."""
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._longest_gap = lease_seconds / 2 if longest_gap is None else longest_gap
         self._clock = clock
         self._since = self._last = self._began = clock()
@@ -59,7 +63,7 @@ class DatabaseView:
             self._since = self._last = self._began
             self._last_time = None
         self._checking = True
-        return self._began - self._since >= self._lease_seconds
+        return self._began - self._since >= self.lease_seconds
 
     def complete_check(self, database_time: datetime) -> bool:
         """Complete a check; return whether there was no gap since the last one.
@@ -71,11 +75,13 @@ class DatabaseView:
         self._last, self._last_time = self._began, database_time
         passed = self._clock() - last
         if last_time is not None:
-            passed = max(passed, (database_time - last_time).total_seconds())
+            on_server = (database_time - last_time).total_seconds()
+            set_back = self._began - last - on_server
+            passed = max(passed, on_server, set_back)
         if passed <= self._longest_gap:
             return True
         logger.warning(
-            "keeper.view_interrupted", seconds=round(passed, 3), waits=self._lease_seconds
+            "keeper.view_interrupted", seconds=round(passed, 3), waits=self.lease_seconds
         )
         self._since = self._last = self._clock()
         return False
@@ -109,7 +115,10 @@ class Recover:
         with self._database.transaction() as connection:
             now = engine.clock(connection)
             rescued = lifecycle.rescue_lost(
-                connection, limit=limit if settled else 0, base_delay=_CRASH_DELAY
+                connection,
+                limit=limit if settled else 0,
+                base_delay=_CRASH_DELAY,
+                ahead=max(_AHEAD_SECONDS, self._view.lease_seconds),
             )
             if not self._view.complete_check(now):
                 connection.rollback()

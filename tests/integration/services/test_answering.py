@@ -23,6 +23,8 @@ from celeriac.domain.executions.states import Status, WaitingFor
 from tests.support.asking import NO, YES, Asking, a_form, a_question
 from tests.support.catalog import make_actor, make_colleague
 from tests.support.core import Core
+from tests.support.ends import begin_session
+from tests.support.outages import holding
 from tests.support.together import together
 
 SOON = 60.0
@@ -183,6 +185,23 @@ def test_nobody_answers_in_time(asking: Asking, on_expiry: OnExpiry) -> None:
         assert (row.status, row.error_code) == (Status.FAILED, "approval_expired")
     else:
         assert row.status is Status.PENDING, "the keeper sends it in the same turn"
+    asking.core.assert_consistent()
+
+
+@pytest.mark.parametrize("table", ["sessions", "approvals"])
+def test_a_locked_session_or_question_delays_no_other_expiry(asking: Asking, table: str) -> None:
+    question = a_question(expires_seconds=SOON, on_expiry=OnExpiry.FAIL)
+    claim = asking.core.running()
+    begin_session(asking.core, claim)
+    asking.core.end(claim, Parked(WaitingFor.APPROVAL, "It asks.", questions=(question,)))
+    locked, other = claim.lease.execution_id, asking.parked(question)
+    asking.pass_time(SOON + 1)
+    lock = f"SELECT id FROM {table} WHERE execution_id = '{locked}' FOR UPDATE"
+    with holding(asking.database.engine.url, lock):
+        assert asking.expire.expire_overdue(10) == 1
+        assert asking.core.status(other) is Status.FAILED
+    assert asking.expire.expire_overdue(10) == 1
+    assert asking.core.status(locked) is Status.FAILED
     asking.core.assert_consistent()
 
 

@@ -16,6 +16,7 @@ from celeriac.db import retention, sessions, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions import queries as queues
+from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.db.sessions import MessageChange
 from celeriac.domain.executions.model import (
@@ -114,6 +115,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: lifecycle.rescue_lost(c, limit=100, base_delay=2.0),
         BY_ID | {"ix_executions_worker"},
     ),
+    "lock what belongs to an end": (lambda c: hold_rows(c, [uuid4()]), BY_ID),
     "who works in a session": (
         lambda c: sessions.used_by(c, uuid4(), forks=True),
         {"ix_executions_session"},

@@ -170,7 +170,10 @@ def test_a_database_that_cannot_write_is_a_gap(core: Core) -> None:
     assert keeper.watch(2) == 1
 
 
-def test_a_database_whose_clock_jumps_is_a_gap(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("jump", [LEASE_SECONDS, -LEASE_SECONDS])
+def test_a_database_whose_clock_jumps_is_a_gap(
+    core: Core, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     """A standby whose clock is ahead, or a machine that was suspended: all leases end at once."""
     ahead = timedelta()
     real = engine.clock
@@ -179,9 +182,24 @@ def test_a_database_whose_clock_jumps_is_a_gap(core: Core, monkeypatch: pytest.M
     assert keeper.watch(LEASE_SECONDS + 5) == 0
     core.running()
     core.pass_time(LEASE_SECONDS + 1)
-    ahead = timedelta(seconds=LEASE_SECONDS)
+    ahead = timedelta(seconds=jump)
     assert keeper.watch(LEASE_SECONDS - 1) == 0
     assert keeper.watch(2) == 1
+
+
+@pytest.mark.requirement("B13")
+def test_a_clock_that_was_set_back_makes_no_lost_worker_live(core: Core) -> None:
+    """Its lease would last until the clock has caught up."""
+    lost, live = core.running("lost"), core.running("live")
+    core.execute(
+        "UPDATE workers SET lease_until = lease_until + interval '1 hour',"
+        " seen_at = seen_at + interval '1 hour'"
+    )
+    core.worker("live")  # it renews
+    assert core.rescue() == 1
+    assert core.status(lost.lease.execution_id) is Status.PENDING
+    assert core.status(live.lease.execution_id) is Status.RUNNING
+    core.assert_consistent()
 
 
 def test_each_keeper_has_a_view_of_its_own(core: Core) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from celeriac.db.engine import Database
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Claim, Completed, Retry, WorkerIdentity
@@ -29,14 +30,16 @@ from tests.support.together import together
 class Process:
     """What a worker process has, without its threads."""
 
-    def __init__(self, core: Core, workdir: Path) -> None:
+    def __init__(
+        self, core: Core, workdir: Path, *, heartbeat_database: Database | None = None
+    ) -> None:
         self.core = core
         self.workdir = workdir
         self.active = AttemptRegistry()
         self.registration = Registration(core.worker())
         self.registration.renewed()
         self.heartbeat = Heartbeat(
-            core.database,
+            heartbeat_database or core.database,
             self.active,
             self.registration,
             lambda worker_id: describe(WorkerIdentity(worker_id, "w")),

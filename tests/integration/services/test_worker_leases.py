@@ -8,14 +8,20 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
+from celeriac.db import approvals
+from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.model import Claim, Completed, Message
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.attempt import Attempt, StopReason
+from celeriac.services.executions.rescue import Recover
 from tests.integration.services.test_running import Process
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.asking import a_question
+from tests.support.core import ALWAYS, LEASE_SECONDS, Core
+from tests.support.ends import begin_session
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
 
@@ -25,6 +31,14 @@ pytestmark = pytest.mark.requirement("A9")
 @pytest.fixture
 def process(core: Core, tmp_path: Path) -> Process:
     return Process(core, tmp_path)
+
+
+@pytest.fixture
+def impatient(shared_database: Database) -> Iterator[Database]:
+    url = shared_database.engine.url.render_as_string(hide_password=False)
+    opened = Database(url, connections=1, lock_seconds=0.1)
+    yield opened
+    opened.close()
 
 
 @contextmanager
@@ -40,6 +54,16 @@ def versions(core: Core) -> list[str]:
     """Return the row versions of all executions."""
     with core.database.autocommit() as connection:
         return [row[0] for row in connection.execute(text("SELECT xmin::text FROM executions"))]
+
+
+def waits_for_lock(core: Core) -> bool:
+    """Whether a statement waits for a lock that a transaction of a test holds."""
+    query = text(
+        "SELECT EXISTS (SELECT FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    with core.database.autocommit() as connection:
+        return bool(connection.execute(query).scalar_one())
 
 
 def expires(core: Core, worker_id: UUID) -> object:
@@ -214,3 +238,96 @@ def test_a_rescue_skips_a_renewal_that_is_being_written(core: Core) -> None:
     with holding(core.database.engine.url, lock):
         assert core.rescue() == 1
     assert core.rescue() == 1, "the renewal was rolled back"
+
+
+@pytest.mark.parametrize("locked", [0, 1])
+def test_a_locked_row_keeps_no_other_from_being_handed_back(
+    core: Core, process: Process, locked: int
+) -> None:
+    ids = [core.running().lease.execution_id for _ in range(2)]
+    lock = f"SELECT id FROM executions WHERE id = '{ids[locked]}' FOR UPDATE"
+    with holding(core.database.engine.url, lock):
+        process.heartbeat.beat()  # before the lock time-out, or the next renewal would be late
+        assert core.status(ids[1 - locked]) is Status.PENDING
+    process.heartbeat.beat()
+    assert core.status(ids[locked]) is Status.PENDING
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("locked", [0, 1])
+def test_a_locked_row_keeps_no_worker_from_signing_off(
+    core: Core, impatient: Database, tmp_path: Path, locked: int
+) -> None:
+    process = Process(core, tmp_path, heartbeat_database=impatient)
+    ids = [core.running().lease.execution_id for _ in range(2)]
+    lock = f"SELECT id FROM executions WHERE id = '{ids[locked]}' FOR UPDATE"
+    with holding(core.database.engine.url, lock):
+        process.heartbeat.sign_off()
+        assert core.status(ids[1 - locked]) is Status.PENDING
+    assert core.rescue() == 1, "the keeper takes what could not be handed back"
+    assert [core.get(each).crash_count for each in ids] == [int(locked == 0), int(locked == 1)]
+    core.assert_consistent()
+
+
+def test_what_ends_during_a_beat_was_not_handed_back(
+    core: Core, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its token is known no more when the answer of the renewal has come."""
+    claim = core.running()
+    tokens = process.active.tokens
+
+    def tokens_after_the_end() -> set[UUID]:
+        core.end(claim, Completed(1))
+        return tokens()
+
+    monkeypatch.setattr(process.active, "tokens", tokens_after_the_end)
+    with capture_logs() as logs:
+        process.heartbeat.beat()
+    assert [line["event"] for line in logs] == []
+    assert core.status(claim.lease.execution_id) is Status.COMPLETED
+
+
+def test_a_claim_that_commits_after_its_worker_was_lost_is_rescued(
+    core: Core, process: Process
+) -> None:
+    """The claim looks whether its worker is lost before it waits for the row."""
+    core.running()
+    message = core.message(core.queued())
+    lock = f"SELECT id FROM executions WHERE id = '{message.execution_id}' FOR UPDATE"
+    with ThreadPoolExecutor(1) as thread:
+        with holding(core.database.engine.url, lock):
+            claiming = thread.submit(core.claiming_as(process.registration), message, uuid4())
+            wait_until(lambda: waits_for_lock(core), "the claim waits for the row")
+            core.execute("UPDATE workers SET lease_until = now() - interval '1 second'")
+            assert core.rescue() == 1, "the worker is declared lost"
+        claim = claiming.result(30)
+    assert claim is not None
+    attempt = process.attempt(claim)
+    with run_by(process, attempt):
+        process.heartbeat.beat()
+    assert attempt.stop_reason is StopReason.LEASE_LOST
+    assert core.rescue() == 1
+    row = core.get(message.execution_id)
+    assert (row.status, row.crash_count) == (Status.PENDING, 1)
+    assert core.end(claim, Completed(1)).status is None
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("table", ["sessions", "approvals"])
+def test_a_locked_session_or_question_delays_no_other_rescue(
+    core: Core, impatient: Database, table: str
+) -> None:
+    """An end closes the session and withdraws questions; who has locked them delays that end."""
+    ended, other = core.running(), core.running()
+    begin_session(core, ended)
+    with core.database.autocommit() as connection:
+        approvals.ask(connection, ended.lease, a_question())
+    core.cancel(core.actor, [ended.lease.execution_id])
+    core.pass_time(LEASE_SECONDS + 1)
+    recover = Recover(impatient, core.queue, core.live, ALWAYS)
+    with holding(core.database.engine.url, f"SELECT id FROM {table} FOR UPDATE"):
+        assert recover.rescue_lost_workers(100) == 1
+        assert core.status(other.lease.execution_id) is Status.PENDING
+    assert recover.rescue_lost_workers(100) == 1
+    assert core.status(ended.lease.execution_id) is Status.CANCELLED
+    core.assert_consistent()
