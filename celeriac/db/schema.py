@@ -247,10 +247,9 @@ tasks, task_versions = _versioned(
     Column("active", Boolean, nullable=False, server_default="true"),
 )
 
-# Both are always true. Only lists say them, one workspace's the first and all others the second, so
-# no other statement is planned by their indexes, however empty these look (docs/adr/0036).
+# Always true. Only lists of a workspace say it, so no other statement is planned by their indexes,
+# however empty these look (docs/adr/0036).
 _OF_WORKSPACE = "max_crashes <> -1"
-_OF_ALL = "max_crashes >= 0"
 _NOT_COMPLETED = "status <> 'completed'"
 _NOT_MANUAL = "trigger_type <> 'manual'"
 _FAILED = "error_code IS NOT NULL"
@@ -341,18 +340,13 @@ executions = _table(
     Index("ix_executions_task", "task_id", "id"),
     Index("ix_executions_agent", "agent_id", "id"),
     Index("ix_executions_batch", "batch_id", "id", **_where("batch_id IS NOT NULL")),
-    # Lists by what is rare, of one workspace and of all.
+    # Lists of a workspace by what is rare.
     Index("ix_executions_status", "workspace_id", "status", "id",
           **_where(f"{_NOT_COMPLETED} AND {_OF_WORKSPACE}")),
-    Index("ix_executions_all_status", "status", "id",
-          **_where(f"{_NOT_COMPLETED} AND {_OF_ALL}")),
     Index("ix_executions_trigger", "workspace_id", "trigger_type", "id",
           **_where(f"{_NOT_MANUAL} AND {_OF_WORKSPACE}")),
-    Index("ix_executions_all_trigger", "trigger_type", "id",
-          **_where(f"{_NOT_MANUAL} AND {_OF_ALL}")),
     Index("ix_executions_error", "workspace_id", "error_code", "id",
           **_where(f"{_FAILED} AND {_OF_WORKSPACE}")),
-    Index("ix_executions_all_error", "error_code", "id", **_where(f"{_FAILED} AND {_OF_ALL}")),
     Index("ix_executions_origin", "origin_id", "id", **_where("origin_id IS NOT NULL")),
     Index("ix_executions_parked", "waiting_until",
           **_where("status = 'waiting' AND waiting_until IS NOT NULL")),

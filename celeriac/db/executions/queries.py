@@ -274,15 +274,14 @@ _OF_ONE_WORKSPACE = ("task_id", "agent_id", "batch_id", "origin_id", "session_id
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     query = matching(query, table, wanted, *_BOUND)
-    if wanted.workspace_id is None:
-        query = query.where(table.c.max_crashes >= literal_column("0"))  # as the indexes say it
-    elif any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
+    if any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
         # checked, not searched by: all others of the workspace would be read
-        query = query.where(table.c.workspace_id.is_not_distinct_from(wanted.workspace_id))
-    else:
+        if wanted.workspace_id is not None:
+            query = query.where(table.c.workspace_id.is_not_distinct_from(wanted.workspace_id))
+    elif wanted.workspace_id is not None:
         query = query.where(
             table.c.workspace_id == wanted.workspace_id,
-            table.c.max_crashes != literal_column("-1"),
+            table.c.max_crashes != literal_column("-1"),  # as the indexes say it
         )
     for name in _WRITTEN_OUT:
         value = getattr(wanted, name)

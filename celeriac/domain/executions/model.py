@@ -220,6 +220,8 @@ class ExecutionFilter:
     """The executions to list; empty and None mean all. Times are those of creation."""
 
     workspace_id: UUID | None = None
+    """None for what names a task, an agent, a batch, an origin or a session. Only lists of one
+    workspace have indexes for the other filters."""
     ids: Sequence[UUID] = ()
     statuses: Sequence[Status] = ()
     task_id: UUID | None = None

@@ -207,12 +207,6 @@ CREATE TABLE executions (
     fillfactor = 80
 );
 CREATE INDEX ix_executions_agent ON executions (agent_id, id);
-CREATE INDEX ix_executions_all_error ON executions (error_code, id)
-    WHERE error_code IS NOT NULL AND max_crashes >= 0;
-CREATE INDEX ix_executions_all_status ON executions (status, id)
-    WHERE status <> 'completed' AND max_crashes >= 0;
-CREATE INDEX ix_executions_all_trigger ON executions (trigger_type, id)
-    WHERE trigger_type <> 'manual' AND max_crashes >= 0;
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_delayed ON executions (available_at)
     WHERE status = 'pending' AND held = 'time';
