@@ -217,7 +217,7 @@ class BrokerUnavailableError(UnavailableError, code="broker_unavailable"):
     """The message broker doesn't answer; accepted executions are stored and sent later."""
 
 
-class LeaseExpiredError(DatabaseUnavailableError, code="lease_expired"):
+class LeaseExpiredError(DatabaseUnavailableError):
     """This worker process has no valid lease now, so it can't claim; its heartbeat renews it."""
 
 

@@ -7,8 +7,7 @@ import httpx
 import pytest
 
 from celeriac.domain.executions.states import Status
-from celeriac.services.accounts import Accounts
-from tests.support.fleet import SECRET_KEY, Fleet
+from tests.support.fleet import Fleet
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.requirement("B13")
 
 def test_the_keeper_sends_what_it_could_not(fleet: Fleet, valkey: ValkeyServer) -> None:
     task = fleet.task("note")
-    token = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    token = fleet.key()
     api = fleet.api(CELERIAC_CELERY_PUBLISH_TIMEOUT="60")
     address = fleet.address_of(api)
 

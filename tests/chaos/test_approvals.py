@@ -16,9 +16,8 @@ from celeriac.domain.agents import LlmAgent
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import dumps
-from celeriac.services.accounts import Accounts
 from tests.support.fixtures import migrated_database
-from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
+from tests.support.fleet import Fleet, running_fleet
 from tests.support.http_server import serving
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
@@ -93,7 +92,7 @@ def test_asked_then_all_is_killed_and_answered_a_while_later(
     hook: Hook,
 ) -> None:
     providers = dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}})
-    token = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    token = fleet.key()
     beat, worker = fleet.beat(), fleet.worker(CELERIAC_PROVIDERS=providers)
     api = fleet.api()
     with Client(fleet.address_of(api), token) as client:

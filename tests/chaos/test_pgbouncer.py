@@ -10,7 +10,6 @@ from sqlalchemy import make_url, text
 from celeriac.client import Client
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.executions.states import Status
-from celeriac.services.accounts import Accounts
 from tests.support import fleet_agents
 from tests.support.command_line import CommandLine
 from tests.support.fleet import SECRET_KEY, SHORT_TIMES, UNHURRIED, Fleet
@@ -64,7 +63,7 @@ def test_restarted_amid_the_work(
     fleet.beat(**pooled)
     fleet.worker(slots=8, **pooled)
     address = fleet.address_of(fleet.api(**pooled))
-    token = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    token = fleet.key()
     with Client(address, token) as client:
         client.agents.create("nap", PythonAgent(function=f"{fleet_agents.__name__}:nap"))
         client.tasks.create("nap", "nap")

@@ -11,11 +11,13 @@ from sqlalchemy import text
 
 from celeriac.adapters.celery_queue import QUEUES
 from celeriac.db.executions import events, queries
+from celeriac.domain.accounts import Role
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, dumps
+from celeriac.services.accounts import Accounts
 from celeriac.services.executions.submit import Submitted
 from celeriac.services.retrying import retry_while_unavailable
 from celeriac.settings import Settings
@@ -80,7 +82,7 @@ class Fleet:
         )
         self.settings = settings
         self.container: CoreServices = build(settings, service="test", connections=4)
-        self.actor = make_actor(self.container.database)
+        self.actor = make_actor(self.container.database, Role.ADMIN)
         self.notes = home / "open-to-agents"
         """A directory where agents may write, whoever they run as."""
         self.notes.mkdir()
@@ -89,6 +91,11 @@ class Fleet:
         self.diary.touch()
         self.diary.chmod(0o666)
         self.gate = home / "gate"
+
+    def key(self) -> str:
+        """Return a new API key of `actor`, an administrator."""
+        accounts = Accounts(self.container.database, SECRET_KEY)
+        return accounts.bootstrap_admin(self.actor.name).token
 
     # processes
 

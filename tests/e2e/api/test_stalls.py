@@ -12,9 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from celeriac.services.accounts import Accounts
 from tests.support.api import AGENT, EXECUTE, TASK
-from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
+from tests.support.fleet import Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.servers import PostgresServer, ValkeyServer
 from tests.support.waiting import wait_until
@@ -93,7 +92,7 @@ def url(fleet: Fleet) -> str:
 @pytest.fixture(scope="module")
 def http(fleet: Fleet, url: str) -> Iterator[httpx.Client]:
     """An operator with an agent and two tasks."""
-    admin = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    admin = fleet.key()
     headers = {"Authorization": f"Bearer {admin}"}
     with httpx.Client(base_url=url, headers=headers, timeout=120) as client:
         client.post("/api/v1/agents", json=AGENT).raise_for_status()

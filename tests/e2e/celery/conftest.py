@@ -11,10 +11,9 @@ import pytest
 from celeriac.client import Client
 from celeriac.domain.agents import CommandAgent, PythonAgent
 from celeriac.kit.json_types import dumps
-from celeriac.services.accounts import Accounts
 from tests.support import anthropic_scenes, fleet_agents, plain_tasks
 from tests.support.anthropic_server import AnthropicServer
-from tests.support.fleet import SECRET_KEY, Fleet, running_fleet
+from tests.support.fleet import Fleet, running_fleet
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
@@ -103,7 +102,7 @@ def worker(
 @pytest.fixture(scope="package")
 def http(package_fleet: Fleet) -> Iterator[httpx.Client]:
     """An administrator's client of an API process."""
-    token = Accounts(package_fleet.container.database, SECRET_KEY).bootstrap_admin().token
+    token = package_fleet.key()
     address = package_fleet.address_of(package_fleet.api())
     headers = {"Authorization": f"Bearer {token}"}
     with httpx.Client(base_url=address, headers=headers, timeout=30) as client:

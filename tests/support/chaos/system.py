@@ -17,7 +17,6 @@ from celeriac.db import migrate
 from celeriac.db.engine import Database
 from celeriac.embedded.home import reserve_port
 from celeriac.kit.json_types import dumps, loads
-from celeriac.services.accounts import Accounts
 from tests.support.chaos import agents
 from tests.support.chaos.catalog import LLM_QUEUE, PRICES, Model, make_catalog
 from tests.support.chaos.cluster import Cluster
@@ -25,7 +24,7 @@ from tests.support.chaos.plan import APIS, BEATS, LEASE_SECONDS, PREFORK_WORKERS
 from tests.support.chaos.plan import WORKERS as WORKER_NAMES
 from tests.support.chaos.processes import children_of, signal_all
 from tests.support.chaos.proxy import PostgresProxy
-from tests.support.fleet import API_FACTORY, SECRET_KEY, Fleet, running_fleet
+from tests.support.fleet import API_FACTORY, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.programs import Program
 from tests.support.servers import ValkeyServer, running_valkey
@@ -78,7 +77,7 @@ class System:
         self.diary = diary
         self.programs: dict[str, Program] = {}
         self.addresses = [f"http://127.0.0.1:{reserve_port()}" for _ in APIS]
-        self.api_key = Accounts(fleet.container.database, SECRET_KEY).bootstrap_admin().token
+        self.api_key = fleet.key()
         self.struck: list[Struck] = []
         self.died: list[tuple[float, str]] = []
         """Programs that ended though nobody had ended them: when, and which with its last words."""
