@@ -30,7 +30,7 @@ WITH touched AS (
     WHERE prefix = :prefix AND digest = :digest
       AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')
 )
-SELECT k.id, k.digest, k.role, k.revoked_at IS NOT NULL AS revoked, k.expires_at,
+SELECT k.id, k.digest, k.role, k.unlimited, k.revoked_at IS NOT NULL AS revoked, k.expires_at,
        coalesce(k.expires_at <= now(), false) AS expired, k.user_id, u.name AS user_name,
        u.role AS user_role, u.disabled_at IS NOT NULL AS user_disabled,
        k.workspace_id AS of_workspace_id, w.personal_of IS NOT NULL AS personal,
@@ -52,6 +52,8 @@ class PresentedKey:
     id: UUID
     digest: str
     role: Role
+    unlimited: bool
+    """Whether it was made with all rights of its user."""
     revoked: bool
     expires_at: datetime | None
     expired: bool
@@ -153,6 +155,7 @@ def add_key(
     prefix: str,
     digest: str,
     role: Role,
+    unlimited: bool,
     expires_at: datetime | None,
     parent_id: UUID | None,
 ) -> UUID:
@@ -167,6 +170,7 @@ def add_key(
             prefix=prefix,
             digest=digest,
             role=role.value,
+            unlimited=unlimited,
             expires_at=expires_at,
             parent_id=parent_id,
         )

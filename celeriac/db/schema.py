@@ -149,6 +149,8 @@ api_keys = _table(
     Column("prefix", Text, nullable=False),
     Column("digest", Text, nullable=False),
     Column("role", Text, nullable=False),
+    # made with all rights of its user; stored, because the user's own role may be lowered later
+    Column("unlimited", Boolean, nullable=False),
     _timestamp("created_at", now=True),
     _timestamp("expires_at"),
     _timestamp("revoked_at"),

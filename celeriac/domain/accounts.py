@@ -41,7 +41,7 @@ class Actor:
     workspace_id: UUID
     """The only workspace whose resources the actor sees."""
     administrator: bool = False
-    """Whether the actor manages users, workspaces and the installation."""
+    """Whether the actor manages users, workspaces and the installation; with a personal key."""
     personal_key: bool = False
     """Whether the key is of the personal workspace: it may act in all workspaces of its user."""
     limit: Role = Role.ADMIN

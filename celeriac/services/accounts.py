@@ -219,6 +219,9 @@ class Accounts:
         role: Role,
         expires_at: datetime | None = None,
     ) -> NewKey:
+        # a lesser key, and what is made with it, stays one when the user's own role is lowered
+        personal = workspace_id == user.workspace_id
+        unlimited = personal and role is user.role and actor.limit is Role.ADMIN
         prefix = secrets.token_hex(_PREFIX_BYTES)
         token = f"{KEY_SCHEME}_{prefix}_{secrets.token_hex(_SECRET_BYTES)}"
         key_id = accounts.add_key(
@@ -229,6 +232,7 @@ class Accounts:
             prefix=prefix,
             digest=key_hash(self._secret_key, token),
             role=role,
+            unlimited=unlimited,
             expires_at=expires_at,
             parent_id=actor.key_id,
         )
@@ -378,14 +382,14 @@ def _actor(key: PresentedKey) -> Actor:
             f"{'' if key.personal or not other else ', or the key is of another one'}."
         )
     # who has the whole rights of a user has them in all workspaces of the user
-    whole = key.personal and key.role.includes(key.user_role)
+    whole = key.unlimited and key.role.includes(key.user_role)
     limit = Role.ADMIN if whole else key.role
     return Actor(
         key.user_id,
         key.user_name,
         key.member_role.limited_to(limit),
         key.workspace_id,
-        administrator=key.user_role is Role.ADMIN and limit is Role.ADMIN,
+        administrator=key.personal and key.user_role is Role.ADMIN and limit is Role.ADMIN,
         personal_key=key.personal,
         limit=limit,
         key_id=key.id,

@@ -107,14 +107,20 @@ class Workspaces:
     def remove_member(self, actor: Actor, reference: str, user_id: UUID) -> None:
         """Remove a member and revoke their keys in the workspace; what they made stays.
 
-        Every member may leave. Raises ForbiddenError, NotFoundError, and ConflictError for a
-        personal workspace.
+        Every member may leave, with a key that does not limit their role. Raises ForbiddenError,
+        NotFoundError, and ConflictError for a personal workspace.
         """
         leaves = user_id == actor.user_id
         with self._database.transaction() as connection:
             find = _visible if leaves else _managed
             workspace = _shared(find(connection, actor, reference))
             member = _member(connection, workspace, user_id, lock=True)
+            if leaves and not actor.limit.includes(member.role):
+                raise ForbiddenError(
+                    f"The key has the role {actor.limit}, yours in {workspace.name!r} is "
+                    f"{member.role}: leave with a key of that role.",
+                    required=member.role.value,
+                )
             revoked = workspaces.remove_member(connection, workspace.id, user_id)
             _record(connection, actor, "remove_member", workspace, user_id, role=member.role.value)
             details = {"revoked_with": f"the membership in {workspace.name}"}

@@ -40,12 +40,16 @@ class Asker:
 
     client: TestClient
     token: str
+    workspace: str | None = None
+    """One that the requests name."""
 
     def request(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **more: Any
     ) -> httpx2.Response:
         """Send a request with the key."""
         sent = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        if self.workspace is not None:
+            sent.setdefault("Celeriac-Workspace", self.workspace)
         return self.client.request(method, path, headers=sent, **more)
 
     def get(self, path: str, **more: Any) -> httpx2.Response:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -99,8 +99,7 @@ def _team(admin: Asker, name: str) -> dict[str, Asker]:
         members[role.value] = Asker(admin.client, token)
     body = {"user": "admin", "role": "admin"}
     assert admin.post(f"{V1}/workspaces/{name}/members", json=body).status_code == 201
-    key = admin.post(f"{V1}/api-keys", json={"name": name, "workspace": name}).json()
-    return members | {"administrator": Asker(admin.client, key["token"])}
+    return members | {"administrator": replace(admin, workspace=name)}
 
 
 @pytest.fixture(scope="module")

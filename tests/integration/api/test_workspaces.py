@@ -147,6 +147,42 @@ def test_a_lesser_personal_key_is_less_in_every_workspace(team: Asker, ada: Aske
     assert_problem(viewer.post(KEYS, json=body), 403, "forbidden")
 
 
+def test_a_lesser_key_stays_one_when_its_user_loses_rights(team: Asker, ada: Asker) -> None:
+    team.post(MEMBERS, json={"user": "ada", "role": "admin"})
+    lesser = ada.post(KEYS, json={"name": "look", "role": "viewer"}).json()
+    viewer = Asker(ada.client, lesser["token"], workspace="team")
+    assert team.patch(f"/api/v1/users/{id_of(ada)}", json={"role": "viewer"}).status_code == 200
+    made = viewer.post(KEYS, json={"name": "its child", "workspace": "ada"}).json()
+    for asker in (viewer, Asker(ada.client, made["token"], workspace="team")):
+        assert_problem(asker.post("/api/v1/agents", json=AGENT), 403, "forbidden")
+    assert ada.post("/api/v1/agents", json=AGENT, headers=IN_TEAM).status_code == 201
+
+
+def test_a_lesser_key_takes_its_user_out_of_no_workspace(team: Asker, ada: Asker) -> None:
+    """That would revoke keys which it may not revoke."""
+    team.post(MEMBERS, json={"user": "ada"})
+    for workspace in ("ada", "team"):
+        body = {"name": "look", "role": "viewer", "workspace": workspace}
+        viewer = Asker(ada.client, ada.post(KEYS, json=body).json()["token"])
+        refused = viewer.delete(f"{MEMBERS}/{id_of(ada)}")
+        assert assert_problem(refused, 403, "forbidden")["details"]["required"] == "operator"
+    assert ada.delete(f"{MEMBERS}/{id_of(ada)}").status_code == 204
+
+
+def test_an_administrators_key_of_a_workspace_is_confined_to_it(team: Asker, ada: Asker) -> None:
+    team.post(MEMBERS, json={"user": "ada", "role": "admin"})
+    program = Asker(
+        ada.client, ada.post(KEYS, json={"name": "p", "workspace": "team"}).json()["token"]
+    )
+    user = id_of(ada)
+    team.patch(f"/api/v1/users/{user}", json={"role": "admin"})
+    assert_problem(program.get("/api/v1/users"), 403, "forbidden")
+    assert [each["name"] for each in program.get(WORKSPACES).json()["items"]] == ["team"]
+    for body in ({"user_id": id_of(team)}, {"workspace": "ada"}):
+        assert_problem(program.post(KEYS, json={"name": "x", **body}), 404, "not_found")
+    assert program.post("/api/v1/agents", json=AGENT).status_code == 201
+
+
 def test_a_removed_member_is_out_at_once_and_stays_out(
     team: Asker, joins: Callable[..., Asker], container: CoreServices
 ) -> None:

@@ -51,6 +51,7 @@ CREATE TABLE api_keys (
     prefix text NOT NULL,
     digest text NOT NULL,
     role text NOT NULL,
+    unlimited boolean NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz,
     revoked_at timestamptz,
