@@ -59,8 +59,11 @@ class Workspaces:
         self, actor: Actor, reference: str, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Member]:
         """Return a page of a workspace's members. Raises NotFoundError, CursorInvalidError."""
-        workspace = self.get(actor, reference)
-        find = partial(workspaces.members, workspace_id=workspace.id)
+
+        def find(connection: Connection, *, before: UUID | None, limit: int) -> list[Member]:
+            workspace = _visible(connection, actor, reference)
+            return workspaces.members(connection, workspace.id, before=before, limit=limit)
+
         return read_page(self._database, "members", cursor, limit, find)
 
     def add_member(self, actor: Actor, reference: str, user: str, role: Role) -> Member:

@@ -66,7 +66,7 @@ Operator = Annotated[Actor, Depends(_operator)]
 """A caller who may create and run resources."""
 
 Admin = Annotated[Actor, Depends(_admin)]
-"""A caller who may manage the members of the workspace."""
+"""A caller who may manage members: an admin of the workspace, or an administrator."""
 
 Administrator = Annotated[Actor, Depends(_administrator)]
 """A caller who may manage users, workspaces and the installation."""
@@ -113,7 +113,7 @@ async def admit(request: Request, needed: Needs) -> None:
     request.state.actor = actor = await _authenticate(request)
     if needed is Needs.ADMINISTRATOR:
         actor.require_administrator()
-    else:
+    elif not (needed is Needs.ADMIN and actor.administrator):
         actor.require(_ROLES[needed])
 
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import Administrator, Caller
+from celeriac.api.core.auth import Admin, Administrator, Caller
 from celeriac.api.core.parameters import Cursor, Limit, Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
@@ -108,7 +108,7 @@ def change_member(
     workspace: WorkspacePath,
     user_id: MemberPath,
     body: MemberPatch,
-    actor: Caller,
+    actor: Admin,
     services: Services,
 ) -> wire.Member:
     """Change what a member may do, as an admin of the workspace or an administrator.

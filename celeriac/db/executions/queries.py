@@ -37,7 +37,7 @@ from celeriac.db.paging import (
     read_one,
     reader,
 )
-from celeriac.db.schema import approvals, events, tasks
+from celeriac.db.schema import approvals, events, tasks, workspaces
 from celeriac.db.schema import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
@@ -206,8 +206,11 @@ def find_ids(
 
 def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> list[UUID]:
     """Return the ids of up to `limit` cancellable executions that a user made, in any workspace."""
+    every = func.array(select(workspaces.c.id).scalar_subquery())
     query = select(table.c.id).where(
-        table.c.max_crashes >= literal_column("0"),  # as the index of all says it
+        # as the index of a workspace's statuses says it
+        table.c.workspace_id == func.any(every),
+        table.c.max_crashes != literal_column("-1"),
         table.c.status.in_([_written_out(status, table.c.status) for status in _OPEN]),
         table.c.cancel_requested_at.is_(None),
         table.c.owner_id == owner_id,

@@ -35,7 +35,8 @@ class Seeded:
 
     database: Database
     workspace: UUID
-    """Whose nearly all executions are."""
+    owner: UUID
+    """Who made all executions; nearly all are in the workspace."""
     rare: UUID
     """The task, agent, batch, session and origin of the oldest executions."""
     common: UUID
@@ -60,7 +61,7 @@ def seeded(postgres_server: PostgresServer, migrated: str) -> Iterator[Seeded]:
         )  # fmt: skip
     with database.autocommit() as connection:
         connection.execute(text("VACUUM ANALYZE executions"))
-    yield Seeded(database, core.actor.workspace_id, rare, common)
+    yield Seeded(database, core.actor.workspace_id, core.actor.user_id, rare, common)
     database.close()
     postgres_server.drop_database(name)
 
@@ -151,6 +152,14 @@ def test_a_filter_reads_a_bounded_part(seeded: Seeded, field: str) -> None:
             wanted = ExecutionFilter(workspace_id=seeded.workspace, **case)
             for plan, count in _rows_read(seeded.database, partial(_read, read, wanted)):
                 assert count <= BOUND, f"{name} by {case} reads {count} rows:\n{plan}"
+
+
+def test_the_work_of_a_user_in_all_workspaces_is_found_among_what_lives(seeded: Seeded) -> None:
+    def find(connection: Connection) -> object:
+        return queries.cancellable_of(connection, owner_id=seeded.owner, limit=PAGE)
+
+    for plan, count in _rows_read(seeded.database, find):
+        assert count <= BOUND, f"reads {count} rows:\n{plan}"
 
 
 def _read(
