@@ -19,14 +19,19 @@ class SpecCache:
         self._current: dict[UUID, ExecutionSpec] = {}
         self._of_versions = lru_cache(maxsize=_CACHED)(self._read_versions)
 
-    def current(self, task_id: UUID, *, fresh: bool = False) -> ExecutionSpec:
+    def current(self, task_id: UUID, *, workspace: UUID, fresh: bool = False) -> ExecutionSpec:
         """Return a task's current specification; may be outdated unless `fresh`.
 
         The insert of an execution checks that it is still current, so the hot path needs no query
-        here. Raises NotFoundError and, if it is read, TaskInactiveError.
+        here. Raises NotFoundError, also for a task of another workspace, and, if it is read,
+        TaskInactiveError.
         """
         spec = None if fresh else self._current.get(task_id)
-        return spec or self._read_current(task_id)
+        if spec is None:
+            return self._read_current(task_id, workspace)
+        if spec.workspace_id != workspace:
+            raise NotFoundError("task", task_id)
+        return spec
 
     def of_versions(self, task_version_id: UUID, agent_version_id: UUID) -> ExecutionSpec:
         """Return the specification that an execution was submitted with.
@@ -35,13 +40,15 @@ class SpecCache:
         """
         return self._of_versions(task_version_id, agent_version_id)
 
-    def _read_current(self, task_id: UUID) -> ExecutionSpec:
+    def _read_current(self, task_id: UUID, workspace: UUID) -> ExecutionSpec:
         with self._database.autocommit() as connection:
             found = catalog.current_spec(connection, task_id)
         if found is None:
             self._current.pop(task_id, None)
             raise NotFoundError("task", task_id)
         spec, active = found
+        if spec.workspace_id != workspace:  # before anything is said about the task
+            raise NotFoundError("task", task_id)
         if not active:
             self._current.pop(task_id, None)
             raise TaskInactiveError(

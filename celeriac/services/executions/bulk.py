@@ -27,7 +27,6 @@ from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import (
     STALE_SPEC_TRIES,
     check_one,
-    check_workspace,
     claim_key,
     request_of,
     same_request,
@@ -199,8 +198,7 @@ class Bulk:
         self, actor: Actor, origin: Execution, *, fresh: bool
     ) -> ExecutionSpec | CeleriacError:
         try:
-            spec = self._specs.current(origin.task_id, fresh=fresh)
-            check_workspace(actor, spec)
+            spec = self._specs.current(origin.task_id, workspace=actor.workspace_id, fresh=fresh)
         except NotFoundError:
             return task_deleted(origin)
         except ConflictError as error:

@@ -155,8 +155,10 @@ class Submit:
     ) -> tuple[UUID | None, Sequence[QueuedMessage]]:
         """Store; return what an earlier request with the same key created, or what to send."""
         for attempt in range(STALE_SPEC_TRIES):
-            spec = self._specs.current(request.task_id, fresh=attempt > 0)
-            _check(actor, spec, variables, batch=batch_id is not None)
+            spec = self._specs.current(
+                request.task_id, workspace=actor.workspace_id, fresh=attempt > 0
+            )
+            _check(spec, variables, batch=batch_id is not None)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -259,10 +261,7 @@ def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
     return earlier.resource_id
 
 
-def _check(
-    actor: Actor, spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool
-) -> None:
-    check_workspace(actor, spec)
+def _check(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool) -> None:
     with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
@@ -273,12 +272,6 @@ def _check(
                 raise type(error)(
                     f"Item {index}: {error.message}", **{**error.details, "field": f"items.{index}"}
                 ) from error
-
-
-def check_workspace(actor: Actor, spec: ExecutionSpec) -> None:
-    """Raise NotFoundError if the actor may not run the task."""
-    if spec.workspace_id != actor.workspace_id:
-        raise NotFoundError("task", spec.task_id)
 
 
 def check_one(spec: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> None:

@@ -354,7 +354,8 @@ def test_two_requests_with_one_key_at_once_make_one_batch(
 
 def test_a_task_that_changed_is_used_as_it_is_now(ada: Asker, container: CoreServices) -> None:
     failed = _fail(ada, container)
-    container.specs.current(UUID(ada.get("/api/v1/tasks/summarise").json()["id"]))
+    task = ada.get("/api/v1/tasks/summarise").json()
+    container.specs.current(UUID(task["id"]), workspace=UUID(task["workspace_id"]))
     # another process has changed it: the specification that is cached here is stale
     with container.database.autocommit() as connection:
         connection.execute(text("""

@@ -41,8 +41,8 @@ def test_tasks_of_different_users_with_the_same_contents_share_them(core: Core) 
     assert stored(core, "shared") == 1
     Tasks(core.database).change(ada, str(first), spec=spec("changed"))
     specs = SpecCache(core.database)
-    assert specs.current(first).task == spec("changed")
-    assert specs.current(second).task == spec("shared")
+    assert specs.current(first, workspace=ada.workspace_id).task == spec("changed")
+    assert specs.current(second, workspace=bob.workspace_id).task == spec("shared")
 
 
 def test_a_version_that_returns_to_earlier_contents_refers_to_them(core: Core) -> None:

@@ -66,7 +66,8 @@ def test_a_template_that_fails_stores_nothing(core: Core) -> None:
 def test_unknown_inactive_and_other_workspaces_tasks_are_refused(core: Core) -> None:
     with pytest.raises(NotFoundError):
         core.submit(core.actor, SubmitRequest(task_id=uuid4()))
-    for stranger in (make_actor(core.database), make_actor(core.database, Role.ADMIN)):
+    strangers = make_actor(core.database), make_actor(core.database, Role.ADMIN)
+    for stranger in strangers:
         with pytest.raises(NotFoundError):
             core.submit(stranger, SubmitRequest(task_id=core.task))
     core.submit(core.actor, SubmitRequest(task_id=core.task))  # now the task is in the cache
@@ -74,6 +75,9 @@ def test_unknown_inactive_and_other_workspaces_tasks_are_refused(core: Core) -> 
     before = stored(core)
     with pytest.raises(TaskInactiveError):
         core.submit(core.actor, SubmitRequest(task_id=core.task))
+    for stranger in strangers:
+        with pytest.raises(NotFoundError):  # not that there is an inactive one, with its name
+            core.submit(stranger, SubmitRequest(task_id=core.task))
     assert stored(core) == before
 
 

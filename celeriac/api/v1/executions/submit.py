@@ -122,7 +122,7 @@ async def execute_task(
     task_id, submitted = await run_in_threadpool(services.tasks.use, actor, task, submit)
     headers = {} if submitted.created else {REPLAYED: "true"}
     if mode is ResponseMode.SYNC:
-        spec = await run_in_threadpool(shared.specs.current, task_id)
+        spec = await run_in_threadpool(shared.specs.current, task_id, workspace=actor.workspace_id)
         wait = body.seconds_until_due() + longest_wait(spec.task)
         ended = await wait_for_terminal(
             request, shared, services, actor, submitted.execution_id, seconds=wait
