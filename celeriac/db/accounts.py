@@ -208,10 +208,10 @@ WITH RECURSIVE family AS (
 )
 UPDATE api_keys SET revoked_at = now()
 WHERE id IN (SELECT id FROM family) AND revoked_at IS NULL
-RETURNING id
+RETURNING id, workspace_id
 """)
 
 
-def revoke_key(connection: Connection, key_id: UUID) -> list[UUID]:
-    """Revoke a key and all keys made with it; return the ids of those newly revoked."""
-    return list(connection.execute(_REVOKE, {"id": key_id}).scalars())
+def revoke_key(connection: Connection, key_id: UUID) -> dict[UUID, UUID]:
+    """Revoke a key and all keys made with it; return the workspaces of those newly revoked."""
+    return {row.id: row.workspace_id for row in connection.execute(_REVOKE, {"id": key_id})}

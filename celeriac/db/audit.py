@@ -40,16 +40,18 @@ def record(
     *,
     details: JsonObject | None = None,
     resource_type: str | None = None,
+    workspace_id: UUID | None = None,
 ) -> None:
     """Write one entry per resource, in the caller's transaction.
 
     `action` is `resource.verb`; it names the resource's type unless that is given. `details` must
-    not contain secrets.
+    not contain secrets. `workspace_id` is that of the resources; default is the caller's. Its
+    admins see the entries.
     """
     rows = [
         {
             "id": uuid7(),
-            "workspace_id": by.workspace_id,
+            "workspace_id": workspace_id or by.workspace_id,
             "actor_id": by.user_id if isinstance(by, Actor) else None,
             "actor": by.name,
             "action": action,

@@ -26,6 +26,7 @@ from celeriac.domain.errors import (
     UnauthenticatedError,
 )
 from celeriac.domain.paging import Page
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
@@ -92,8 +93,8 @@ class Accounts:
                     f"There is a user or a workspace {name!r} already; choose another name.",
                     field="name",
                 )
-            audit.record(connection, actor, "user.create", [user_id], details={"role": role.value})
             user = _user(connection, user_id)
+            _record(connection, actor, "user.create", user, {"role": role.value})
         logger.info("user.created", new_user_id=user_id, role=role.value)
         return user
 
@@ -124,8 +125,7 @@ class Accounts:
             before = _user(connection, user_id, lock=True)
             accounts.change_user(connection, user_id, role=role, disabled=disabled)
             user = _user(connection, user_id)
-            details = changes(before, user)
-            audit.record(connection, actor, "user.change", [user_id], details=details)
+            _record(connection, actor, "user.change", user, changes(before, user))
         logger.info("user.changed", changed_user_id=user_id)
         return user
 
@@ -193,19 +193,27 @@ class Accounts:
         """Revoke a key and all keys that were created with it, for ever.
 
         Revoking it again changes nothing. Raises NotFoundError, and ForbiddenError for a key with a
-        higher role than the actor's.
+        higher role than the actor's key allows.
         """
         with self._database.transaction() as connection:
             key = _key(connection, actor, key_id)
-            if not actor.role.includes(key.role):
+            if not actor.limit.includes(key.role):
                 raise ForbiddenError(
-                    f"The key has the role {key.role}, yours is {actor.role}: revoke it with a key "
-                    "of that role.",
+                    f"The key has the role {key.role}, yours is {actor.limit}: revoke it with a "
+                    "key of that role.",
                     required=key.role.value,
                 )
             revoked = accounts.revoke_key(connection, key_id)
             details = {"revoked_with": str(key_id)}
-            audit.record(connection, actor, "api_key.revoke", revoked, details=details)
+            for each, workspace_id in revoked.items():
+                audit.record(
+                    connection,
+                    actor,
+                    "api_key.revoke",
+                    [each],
+                    details=details,
+                    workspace_id=workspace_id,
+                )
         logger.info("api_key.revoked", key_id=key_id)
 
     def _add_key(
@@ -244,7 +252,14 @@ class Accounts:
             "expires_at": expires_at and expires_at.isoformat(),
             "made_with": actor.key_id and str(actor.key_id),
         }
-        audit.record(connection, actor, "api_key.create", [key_id], details=details)
+        audit.record(
+            connection,
+            actor,
+            "api_key.create",
+            [key_id],
+            details=details,
+            workspace_id=workspace_id,
+        )
         logger.info("api_key.created", key_id=key_id, role=role.value)
         made = accounts.key(connection, key_id, owner=user.id, workspace=workspace_id)
         return NewKey(present(made, "API key", key_id), token)
@@ -252,6 +267,14 @@ class Accounts:
 
 def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
     return present(accounts.user(connection, user_id, lock=lock), "user", user_id)
+
+
+def _record(
+    connection: Connection, actor: Actor, action: str, user: User, details: JsonObject
+) -> None:
+    audit.record(
+        connection, actor, action, [user.id], details=details, workspace_id=user.workspace_id
+    )
 
 
 def _key(connection: Connection, actor: Actor, key_id: UUID) -> ApiKey:

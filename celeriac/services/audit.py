@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, owners
+from celeriac.db import accounts, audit, owners
 from celeriac.db.audit import Mark, Program
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor
@@ -268,6 +268,8 @@ class AccessRecords:
         if self._repeats(key):
             return
         with self._database.autocommit() as connection:
+            # no workspace's admins see what is read about users, whichever the request names
+            reader = accounts.user(connection, actor.user_id)
             owner = None
             if resource_id is not None:
                 owner = owners.owner_of(connection, resource_type, resource_id)
@@ -279,7 +281,13 @@ class AccessRecords:
         details = {"operation": operation, **({"owner_id": str(owner)} if owner else {})}
 
         action = f"{resource_type}.{'list' if resource_id is None else 'read'}"
-        write = self._writer(actor, action, "*" if resource_id is None else resource_id, details)
+        write = self._writer(
+            actor,
+            action,
+            "*" if resource_id is None else resource_id,
+            details,
+            workspace_id=None if reader is None else reader.workspace_id,
+        )
         window = self._open(key, write)
         if window is not None:
             try:
@@ -296,6 +304,7 @@ class AccessRecords:
         details: dict[str, str],
         *,
         resource_type: str | None = None,
+        workspace_id: UUID | None = None,
     ) -> Callable[[int], None]:
         """Return a function that writes an entry with its number of repeats."""
 
@@ -309,6 +318,7 @@ class AccessRecords:
                     [resource_id],
                     details=counted,
                     resource_type=resource_type,
+                    workspace_id=workspace_id,
                 )
 
         return write

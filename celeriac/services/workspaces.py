@@ -11,6 +11,7 @@ from celeriac.domain.accounts import Actor, Member, Role, User, Workspace
 from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
 from celeriac.domain.paging import Page
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.json_types import JsonValue
 from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
@@ -36,8 +37,8 @@ class Workspaces:
                     f"There is a workspace or a user {name!r} already; choose another name.",
                     field="name",
                 )
-            audit.record(connection, actor, "workspace.create", [workspace_id])
             made = present(workspaces.find_one(connection, str(workspace_id)), "workspace", name)
+            _record(connection, actor, "create", made)
         logger.info("workspace.created", workspace_id=workspace_id, name=name)
         return made
 
@@ -80,7 +81,9 @@ class Workspaces:
                 raise ConflictError(
                     f"The user {found.name!r} is a member already; change the role instead."
                 )
-            _record(connection, actor, "add_member", workspace, found.id, role=role.value)
+            _record(
+                connection, actor, "add_member", workspace, user_id=str(found.id), role=role.value
+            )
             member = _member(connection, workspace, found.id)
         logger.info("workspace.member_added", workspace_id=workspace.id, member_id=found.id)
         return member
@@ -99,7 +102,7 @@ class Workspaces:
                 actor,
                 "change_member",
                 workspace,
-                user_id,
+                user_id=str(user_id),
                 before=before.role.value,
                 role=role.value,
             )
@@ -125,9 +128,22 @@ class Workspaces:
                     required=member.role.value,
                 )
             revoked = workspaces.remove_member(connection, workspace.id, user_id)
-            _record(connection, actor, "remove_member", workspace, user_id, role=member.role.value)
-            details = {"revoked_with": f"the membership in {workspace.name}"}
-            audit.record(connection, actor, "api_key.revoke", revoked, details=details)
+            _record(
+                connection,
+                actor,
+                "remove_member",
+                workspace,
+                user_id=str(user_id),
+                role=member.role.value,
+            )
+            audit.record(
+                connection,
+                actor,
+                "api_key.revoke",
+                revoked,
+                details={"revoked_with": f"the membership in {workspace.name}"},
+                workspace_id=workspace.id,
+            )
         logger.info("workspace.member_removed", workspace_id=workspace.id, member_id=user_id)
 
 
@@ -183,12 +199,13 @@ def _member(
 
 
 def _record(
-    connection: Connection,
-    actor: Actor,
-    verb: str,
-    workspace: Workspace,
-    user_id: UUID,
-    **details: str,
+    connection: Connection, actor: Actor, verb: str, workspace: Workspace, **details: JsonValue
 ) -> None:
-    about = {"user_id": str(user_id), **details}
-    audit.record(connection, actor, f"workspace.{verb}", [workspace.id], details=about)
+    audit.record(
+        connection,
+        actor,
+        f"workspace.{verb}",
+        [workspace.id],
+        details=details,
+        workspace_id=workspace.id,
+    )

@@ -204,10 +204,10 @@ def find_ids(
     return list(connection.execute(_page(wanted, before=before, limit=limit)).scalars())
 
 
-def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> list[UUID]:
-    """Return the ids of up to `limit` cancellable executions that a user made, in any workspace."""
+def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> dict[UUID, list[UUID]]:
+    """Return the ids of up to `limit` cancellable executions that a user made, by workspace."""
     every = func.array(select(workspaces.c.id).scalar_subquery())
-    query = select(table.c.id).where(
+    query = select(table.c.workspace_id, table.c.id).where(
         # as the index of a workspace's statuses says it
         table.c.workspace_id == func.any(every),
         table.c.max_crashes != literal_column("-1"),
@@ -215,7 +215,10 @@ def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> lis
         table.c.cancel_requested_at.is_(None),
         table.c.owner_id == owner_id,
     )
-    return list(connection.execute(query.limit(limit)).scalars())
+    found: dict[UUID, list[UUID]] = {}
+    for row in connection.execute(query.limit(limit)):
+        found.setdefault(row.workspace_id, []).append(row.id)
+    return found
 
 
 def count(

@@ -264,7 +264,14 @@ class Budgets:
             _require(actor, found.scope)
             budgets.remove(connection, budget_id)
             details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
-            audit.record(connection, actor, "budget.remove", [budget_id], details=details)
+            audit.record(
+                connection,
+                actor,
+                "budget.remove",
+                [budget_id],
+                details=details,
+                workspace_id=found.workspace_id,
+            )
         logger.info("budget.removed", budget_id=budget_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
@@ -292,11 +299,12 @@ def put_budget(
 
     Raises NotFoundError.
     """
+    workspace_id = _workspace(connection, actor, scope, subject_id)
     budget_id = budgets.put(
         connection,
         scope=scope,
         subject_id=subject_id,
-        workspace_id=_workspace(connection, actor, scope, subject_id),
+        workspace_id=workspace_id,
         owner_id=actor.user_id,
         period=period,
         budget=budget,
@@ -304,7 +312,14 @@ def put_budget(
     budgets.begin_windows(connection, ChargeScope.of_subject(subject_id))
     details = {"scope": scope.value, "subject_id": str(subject_id), "period": period.value,
                **budget.model_dump(mode="json")}  # fmt: skip
-    audit.record(connection, actor, "budget.set", [budget_id], details=details)
+    audit.record(
+        connection,
+        actor,
+        "budget.set",
+        [budget_id],
+        details=details,
+        workspace_id=workspace_id,
+    )
     return budget_id
 
 

@@ -1,7 +1,7 @@
 """Cancels executions."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import structlog
@@ -60,18 +60,23 @@ class Cancel:
         Raises ForbiddenError.
         """
         actor.require_administrator()
-        return self._all(actor, partial(queries.cancellable_of, owner_id=owner_id))
+        total = 0
+        while True:
+            with self._database.autocommit() as connection:
+                found = queries.cancellable_of(connection, owner_id=owner_id, limit=_BATCH)
+            if not found:
+                return total
+            for workspace_id, ids in found.items():
+                # the trail of each workspace has its own
+                total += len(self.those(replace(actor, workspace_id=workspace_id), ids))
 
     def all_of_task(self, actor: Actor, task_id: UUID) -> int:
         """Cancel all executions of a task that the actor may change; return how many."""
         wanted = ExecutionFilter(task_id=task_id, cancellable=True)
-        return self._all(actor, partial(queries.find_ids, wanted=wanted, before=None))
-
-    def _all(self, actor: Actor, find: Callable[..., list[UUID]]) -> int:
         total = 0
         while True:
             with self._database.autocommit() as connection:
-                ids = find(connection, limit=_BATCH)
+                ids = queries.find_ids(connection, wanted, before=None, limit=_BATCH)
             if not ids:
                 return total
             total += len(self.those(actor, ids))

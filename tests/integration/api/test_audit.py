@@ -1,6 +1,7 @@
 """The audit trail over HTTP: what is in it, and that it can be checked."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,41 @@ def test_refused_requests_are_in_the_trail_and_repeats_are_counted(
     app_client.app.state.services.access_records.flush(everything=True)  # type: ignore[attr-defined]
     counted = [each["details"].get("repeats") for each in entries(admin, "request.refuse")]
     assert sorted(filter(None, counted)) == [4, 4, 4]
+
+
+def test_the_trail_of_a_workspace_has_what_was_done_to_it_from_anywhere(
+    ada: Asker, admin: Asker
+) -> None:
+    """And nothing of another one, whichever workspace an administrator's requests name."""
+    user = ada.get("/api/v1/me").json()["id"]
+    for name in ("team", "other"):
+        admin.post("/api/v1/workspaces", json={"name": name})
+        for member in ("ada", "admin"):
+            body = {"user": member, "role": "admin"}
+            assert admin.post(f"/api/v1/workspaces/{name}/members", json=body).status_code == 201
+    key = ada.post(KEYS, json={"name": "k", "workspace": "other"}).json()["id"]
+    assert ada.delete(f"{KEYS}/{key}").status_code == 204
+    budget = {"workspace": "other", "period": "day", "max_tokens": 9}
+    waiting = {"variables": {"text": "a"}, "delay_seconds": 900}
+    assert ada.post(EXECUTE, json=waiting).status_code == 202
+    there = replace(admin, workspace="team")
+    assert there.post("/api/v1/budgets", json=budget).status_code == 200
+    there.get("/api/v1/users")
+    there.get(f"{KEYS}/{key}")
+    assert there.post("/api/v1/users", json={"name": "eve"}).status_code == 201
+    change = {"role": "viewer", "cancel_executions": True}
+    assert there.patch(f"/api/v1/users/{user}", json=change).status_code == 200
+
+    def trail(workspace: str) -> list[str]:
+        items = replace(ada, workspace=workspace).get(f"{TRAIL}?limit=500").json()["items"]
+        return [each["action"] for each in items[::-1]]
+
+    made = ["workspace.create", "workspace.add_member", "workspace.add_member"]
+    assert trail("team") == made
+    assert trail("other") == [*made, "api_key.create", "api_key.revoke", "budget.set"]
+    own = ada.get("/api/v1/me").json()["workspace_id"]
+    (cancelled,) = entries(admin, "execution.cancel")
+    assert (cancelled["actor"], cancelled["workspace_id"]) == ("admin", own)
 
 
 def test_what_administrators_read_of_others_is_in_the_trail(ada: Asker, admin: Asker) -> None:
