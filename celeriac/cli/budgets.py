@@ -187,7 +187,7 @@ def usage(
     user: UserOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500, help="How many.")] = 50,
 ) -> None:
-    """Sum up the usage of model calls of your executions. An admin sees everybody's.
+    """Sum up the usage of model calls of the workspace's executions.
 
     Days are listed by time, the newest first; everything else by cost, the
     highest first.

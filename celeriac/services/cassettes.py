@@ -46,7 +46,7 @@ TAPED = frozenset({RunnerName.LLM, RunnerName.CLAUDE, RunnerName.CREWAI})
 
 
 class Cassettes:
-    """The cassettes of all users. Safe to share between threads."""
+    """The cassettes of all workspaces. Safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

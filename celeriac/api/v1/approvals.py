@@ -55,7 +55,7 @@ def list_approvals(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return the questions of your executions, the newest first. An admin sees everybody's."""
+    """Return the questions of the workspace's executions, the newest first."""
     wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
     page = services.approvals.find(actor, wanted, cursor=cursor, limit=limit)
     return page_response(page, views.approval)

@@ -30,7 +30,7 @@ _TEXT = {"content": {MEDIA: {"schema": {"type": "string"}}}}
 def list_cassettes(
     actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """Return your cassettes, the newest first. An admin sees everybody's."""
+    """Return the cassettes of the workspace, the newest first."""
     return page_response(services.cassettes.page(actor, cursor=cursor, limit=limit), views.cassette)
 
 

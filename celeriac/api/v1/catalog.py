@@ -200,7 +200,7 @@ def create_agent(body: NewAgent, actor: Operator, services: Services) -> wire.Ag
 def list_agents(
     actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
 ) -> Response:
-    """Return your agents, the newest first. An admin sees everybody's."""
+    """Return the agents of the workspace, the newest first."""
     return page_response(services.agents.find(actor, cursor=cursor, limit=limit), views.agent)
 
 
@@ -243,7 +243,7 @@ def list_tasks(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return your tasks, the newest first. An admin sees everybody's."""
+    """Return the tasks of the workspace, the newest first."""
     page = services.tasks.find(actor, active=active, cursor=cursor, limit=limit)
     return page_response(page, views.task)
 

@@ -69,9 +69,10 @@ def get_celery_task(
     actor: Caller,
     services: Services,
 ) -> wire.CeleryTask:
-    """Return the state of a Celery task: of one of your executions, or a plain one that you sent.
+    """Return the state of a Celery task of the workspace: of an execution, or a plain one.
 
-    An admin may name any id. As in Celery, an unknown one is PENDING.
+    An administrator may also name an id that no workspace has sent. As in Celery, an unknown one is
+    PENDING.
     """
     return views.celery_task(services.celery_tasks.get(actor, task_id))
 

@@ -65,7 +65,7 @@ def list_sessions(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Response:
-    """Return your sessions, the newest first. An admin sees everybody's."""
+    """Return the sessions of the workspace, the newest first."""
     wanted = SessionFilter(execution_id=execution_id, runner=runner, status=status)
     page = services.sessions.find(actor, wanted, cursor=cursor, limit=limit)
     return page_response(page, views.session)

@@ -135,7 +135,7 @@ class AgentOptions:
 
 @api_command(app, "list")
 def list_agents(context: CommandContext, limit: Limit = 50) -> None:
-    """List your agents, the newest first. An admin sees everybody's."""
+    """List the agents of the workspace, the newest first."""
     context.output.write_list(
         context.client.agents.list(),
         ("NAME", "RUNNER", "WHO", "VERSION", "CHANGED", "DESCRIPTION"),

@@ -74,7 +74,7 @@ def list_tasks(
         bool | None, typer.Option("--active/--inactive", help="Only active, or only inactive ones.")
     ] = None,
 ) -> None:
-    """List your tasks, the newest first. An admin sees everybody's."""
+    """List the tasks of the workspace, the newest first."""
     context.output.write_list(
         context.client.tasks.list(active=active),
         ("NAME", "AGENT", "ACTIVE", "VERSION", "QUEUE", "CHANGED", "DESCRIPTION"),

@@ -51,7 +51,7 @@ _MEDIA = {
 def list_executions(
     actor: Caller, services: Services, query: Annotated[ListMany, Query()]
 ) -> Response:
-    """Return your executions, the newest first. An admin sees everybody's.
+    """Return the executions of the workspace, the newest first.
 
     Variables, results and error details are left out, except for the fields in `include`. A page
     with large ones has fewer items than `limit`; `next_cursor` continues after them.
@@ -77,11 +77,10 @@ DryRun = Annotated[bool, Query(description="Only count the matches; change nothi
 def cancel_executions(
     body: CancelMany, actor: Operator, services: Services, dry_run: DryRun = False
 ) -> Response:
-    """Cancel your executions that match the filter, newest first.
+    """Cancel the executions of the workspace that match the filter, newest first.
 
-    An administrator reaches the executions of all users. One request cancels at most `limit`, each
-    as `POST /task-executions/{id}/cancel` does. `next_cursor` continues with the rest. Executions
-    that are created meanwhile are not included.
+    One request cancels at most `limit`, each as `POST /task-executions/{id}/cancel` does.
+    `next_cursor` continues with the rest. Executions that are created meanwhile are not included.
     """
     wanted = _selected(body, actor, services, cancellable=True)
     if dry_run:
@@ -108,11 +107,11 @@ def retry_executions(
     dry_run: DryRun = False,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Create a new execution for each of your executions that match the filter, newest first.
+    """Create a new execution for each one of the workspace that matches, newest first.
 
-    An administrator reaches the executions of all users. Each is created as
-    `POST /task-executions/{id}/retry` does. The new executions of one request are stored in one
-    transaction and form a batch. `skipped` lists executions that can't be retried, with the reason.
+    Each is created as `POST /task-executions/{id}/retry` does. The new executions of one request
+    are stored in one transaction and form a batch. `skipped` lists executions that can't be
+    retried, with the reason.
     `next_cursor` continues with the rest, under another Idempotency-Key.
     """
     wanted = _selected(body, actor, services)
