@@ -136,7 +136,8 @@ def mcp(
     Agents list and start tasks, and wait for, read and cancel executions, with
     the rights of an API key. Over stdin and stdout this is the key of the
     command. Over HTTP every request needs a key of its own
-    (Authorization: Bearer), and the command's key is never used.
+    (Authorization: Bearer), and may name a workspace (Celeriac-Workspace); the
+    command's key and workspace are never used.
 
     Examples:
       celeriac mcp

@@ -12,6 +12,7 @@ from celeriac.client import Client, ClientError
 ToolContext = Context[Any, Any]
 
 _BEARER = "bearer "
+_WORKSPACE = "celeriac-workspace"
 
 
 Access = Callable[[ToolContext], AbstractContextManager[Client]]
@@ -30,17 +31,21 @@ def one_key(client: Client) -> Access:
 
 
 def key_of_request(base_url: str) -> Access:
-    """Use the API at `base_url` with the key in each request's `Authorization: Bearer`."""
+    """Use the API at `base_url` with the key in each request's `Authorization: Bearer`.
+
+    In the workspace that the request names in `Celeriac-Workspace`, if it does.
+    """
 
     @contextmanager
     def access(context: ToolContext) -> Iterator[Client]:
-        key = bearer_key(context.headers or {})
+        headers = context.headers or {}
+        key, workspace = bearer_key(headers), headers.get(_WORKSPACE)
         if key is None:
             raise ToolError(
                 "The request has no API key. [unauthenticated]\n"
                 "Send one with each request: `Authorization: Bearer cel_…`."
             )
-        with _tool_errors(), Client(base_url, key) as client:
+        with _tool_errors(), Client(base_url, key, workspace=workspace) as client:
             yield client
 
     return access

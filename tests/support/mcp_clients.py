@@ -31,9 +31,13 @@ async def over_stdio(
 
 
 @asynccontextmanager
-async def over_http(address: str, key: str, *, mode: Mode = "auto") -> AsyncIterator[Client]:
-    """Connect to a server over streamable HTTP with a key."""
+async def over_http(
+    address: str, key: str, *, workspace: str | None = None, mode: Mode = "auto"
+) -> AsyncIterator[Client]:
+    """Connect to a server over streamable HTTP with a key, in its workspace or in a named one."""
     headers = {"Authorization": f"Bearer {key}"}
+    if workspace is not None:
+        headers["Celeriac-Workspace"] = workspace
     async with (
         httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False) as http,
         Client(streamable_http_client(address, http_client=http), mode=mode) as client,

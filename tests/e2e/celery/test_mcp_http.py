@@ -69,6 +69,25 @@ async def test_a_wrong_key_is_reported_by_every_tool(address: str) -> None:
         assert "[unauthenticated]" in await refusal(client, "list_tasks")
 
 
+@pytest.fixture
+def own_workspace(http: httpx.Client, ada: Person) -> str:
+    """The name of Ada's workspace."""
+    headers = {"Authorization": f"Bearer {ada.key}"}
+    (own,) = http.get("/api/v1/workspaces", headers=headers).json()["items"]
+    return str(own["name"])
+
+
+async def test_a_request_is_answered_in_the_workspace_that_it_names(
+    address: str, ada: Person, own_workspace: str
+) -> None:
+    async with (
+        over_http(address, ada.key, workspace=own_workspace) as there,
+        over_http(address, ada.key, workspace="nowhere") as elsewhere,
+    ):
+        assert (await ask(there, "list_tasks"))["tasks"]
+        assert "no member of it" in await refusal(elsewhere, "list_tasks")
+
+
 @pytest.mark.parametrize(
     "header", [{}, {"Authorization": "Basic YTpi"}, {"Authorization": "Bearer"}]
 )
