@@ -143,7 +143,7 @@ PAGES: dict[str, Page] = {
     "docs/budgets.md": Page(
         before=_TEXT
         + "celeriac tasks create summarise --agent writer --prompt 'Sum {{ text }}'\n"
-        + "celeriac run summarise --var text=a",
+        + "celeriac workspaces create research\nceleriac run summarise --var text=a",
         printed=("smollm2", "summarise"),
     ),
     "docs/cassettes.md": Page(
