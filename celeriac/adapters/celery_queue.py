@@ -189,8 +189,8 @@ def _acknowledgement(options: CeleryOptions) -> dict[str, Any]:
 
     With Redis they are acknowledged as soon as a slot takes them, immediately before the claim: an
     unacknowledged one is delivered again after the visibility timeout, however long its execution
-    runs. A worker whose slots are all busy takes no message, unless it is told to. RabbitMQ
-    delivers as many messages as are acknowledged, to busy workers too, so there they are
+    runs. A worker whose slots are all busy takes no message, unless its prefetch multiplier is set.
+    RabbitMQ delivers as many messages as are acknowledged, to busy workers too, so there they are
     acknowledged at the end (docs/adr/0038-early-acknowledgement.md).
     """
     if not _is_redis(options.broker_url):

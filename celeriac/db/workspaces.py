@@ -1,4 +1,4 @@
-"""Workspaces, their members, and invitations."""
+"""Workspaces and their members."""
 
 from uuid import UUID
 

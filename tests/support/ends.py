@@ -44,7 +44,7 @@ class Way:
     program: str | None = None
     """Who is named in the audit trail, if this is a failure."""
     holds: bool = True
-    """Whether whoever ends it waits for a statement of the attempt; otherwise it comes again."""
+    """Whether the ending statement waits for one of the attempt; otherwise it is sent again."""
 
 
 def _finish(outcome: Outcome) -> Callable[[Core, Claim], object]:

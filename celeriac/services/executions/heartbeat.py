@@ -1,4 +1,4 @@
-"""The lease of a worker process: its registration, its renewal, and what it tells of attempts.
+"""The lease of a worker process: its registration, its renewal, and its attempts.
 
 A process has one lease for everything that it runs, in its row of `workers`
 (docs/adr/0033-leases-per-worker-process.md).
@@ -90,7 +90,7 @@ class Heartbeat:
     def _register(self, connection: Connection, attempts: Sequence[Attempt]) -> None:
         """Insert the row of this process; if the one that it had is lost, under a new identity.
 
-        A row that is gone is inserted again: the next beat tells which attempts are still held.
+        A row that is gone is inserted again: the next beat finds which attempts are held.
         """
         worker = self._registration.worker
         if not self._insert(connection, worker):

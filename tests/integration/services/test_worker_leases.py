@@ -230,7 +230,7 @@ def test_what_a_stopped_worker_has_left_is_rescued(core: Core) -> None:
 
 
 def test_a_rescue_skips_a_renewal_that_is_being_written(core: Core) -> None:
-    """Whoever has locked the row of a worker delays neither the keeper nor other rescues."""
+    """A locked row of a worker delays neither the keeper nor other rescues."""
     core.running("slow")
     core.running("lost")
     core.pass_time(LEASE_SECONDS + 1)
