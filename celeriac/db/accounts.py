@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
-from celeriac.db.schema import api_keys, memberships, users, workspaces
+from celeriac.db.schema.accounts import api_keys, memberships, users, workspaces
 from celeriac.domain.accounts import ApiKey, Role, User
 from celeriac.kit.ids import uuid7
 

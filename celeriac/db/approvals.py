@@ -21,8 +21,9 @@ from celeriac.db.paging import (
     read_one,
     reader,
 )
-from celeriac.db.schema import approvals as table
-from celeriac.db.schema import executions, tasks
+from celeriac.db.schema.approvals import approvals as table
+from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.executions import executions
 from celeriac.domain.approvals import (
     Answer,
     Approval,

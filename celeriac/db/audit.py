@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import Connection, insert, text
 
 from celeriac.db.paging import columns, matching, newest, read_all, read_one, reader
-from celeriac.db.schema import audit_logs as table
-from celeriac.db.schema import audit_seals as seals
+from celeriac.db.schema.accounts import audit_logs as table
+from celeriac.db.schema.accounts import audit_seals as seals
 from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import AuditEntry, AuditFilter, Seal
 from celeriac.kit.ids import uuid7

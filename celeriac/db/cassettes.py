@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
-from celeriac.db.schema import cassettes as table
+from celeriac.db.schema.cassettes import cassettes as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.executions.model import Lease

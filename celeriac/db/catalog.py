@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, Table, func, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, reader
-from celeriac.db.schema import agent_versions, agents, specs, task_versions, tasks
+from celeriac.db.schema.catalog import agent_versions, agents, specs, task_versions, tasks
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
 from celeriac.domain.tasks import Agent, Task, TaskSpec

@@ -4,11 +4,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
-from celeriac.db import schema
+from celeriac.db.schema.accounts import api_keys, users
 
 _OWNERS = {
-    "api_key": (schema.api_keys.c.id, schema.api_keys.c.user_id),
-    "user": (schema.users.c.id, schema.users.c.id),
+    "api_key": (api_keys.c.id, api_keys.c.user_id),
+    "user": (users.c.id, users.c.id),
 }
 
 
@@ -20,7 +20,7 @@ def owner_of(connection: Connection, resource_type: str, resource_id: UUID) -> U
 
 def has_others(connection: Connection, user_id: UUID) -> bool:
     """Whether there are users besides `user_id`."""
-    query = select(schema.users.c.id).where(schema.users.c.id != user_id).limit(1)
+    query = select(users.c.id).where(users.c.id != user_id).limit(1)
     return connection.execute(query).first() is not None
 
 

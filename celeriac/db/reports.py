@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select, text
 
 from celeriac.db.paging import columns, read_all, reader
-from celeriac.db.schema import reports as table
+from celeriac.db.schema.reports import reports as table
 from celeriac.domain.reports import ReportFormat
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, literal_column, null, select, text, update
 
 from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
-from celeriac.db.schema import executions
-from celeriac.db.schema import sessions as table
+from celeriac.db.schema.executions import executions
+from celeriac.db.schema.sessions import sessions as table
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
 from celeriac.kit.ids import uuid7

@@ -13,7 +13,9 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, Text, cast
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.paging import columns, given
-from celeriac.db.schema import model_calls, tasks, usage_entries, users
+from celeriac.db.schema.accounts import users
+from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.usage import model_calls, usage_entries
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")

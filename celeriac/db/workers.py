@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, read_all, reader
-from celeriac.db.schema import workers as table
+from celeriac.db.schema.workers import workers as table
 from celeriac.domain.operations import WorkerReport, WorkerRow
 
 _SLOTS = text("""

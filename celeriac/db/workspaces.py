@@ -6,8 +6,8 @@ from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
-from celeriac.db.schema import api_keys, memberships, users
-from celeriac.db.schema import workspaces as table
+from celeriac.db.schema.accounts import api_keys, memberships, users
+from celeriac.db.schema.accounts import workspaces as table
 from celeriac.domain.accounts import Member, Role, Workspace
 from celeriac.kit.ids import parse_uuid, uuid7
 

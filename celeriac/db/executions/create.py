@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.executions.eligible import first, held_for, room, sent
 from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
-from celeriac.db.schema import idempotency_keys as table
+from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import (
     Cause,

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 
 from celeriac.db.paging import columns, read_bounded, reader
-from celeriac.db.schema import events as table
+from celeriac.db.schema.executions import events as table
 from celeriac.domain.executions.events import Event, EventType
 from celeriac.domain.executions.states import WaitingFor
 

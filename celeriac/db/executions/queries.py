@@ -37,8 +37,11 @@ from celeriac.db.paging import (
     read_one,
     reader,
 )
-from celeriac.db.schema import approvals, events, tasks, workspaces
-from celeriac.db.schema import executions as table
+from celeriac.db.schema.accounts import workspaces
+from celeriac.db.schema.approvals import approvals
+from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.executions import events
+from celeriac.db.schema.executions import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (

@@ -1,0 +1,34 @@
+"""The tables, by column. `celeriac/db/migrations` makes them.
+
+Each module has the tables of one column; `metadata` has all of them.
+"""
+
+from celeriac.db.schema import (
+    accounts,
+    approvals,
+    budgets,
+    cassettes,
+    catalog,
+    executions,
+    reports,
+    sessions,
+    usage,
+    webhooks,
+    workers,
+)
+from celeriac.db.schema.base import metadata
+
+__all__ = [
+    "accounts",
+    "approvals",
+    "budgets",
+    "cassettes",
+    "catalog",
+    "executions",
+    "metadata",
+    "reports",
+    "sessions",
+    "usage",
+    "webhooks",
+    "workers",
+]

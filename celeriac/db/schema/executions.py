@@ -1,0 +1,156 @@
+"""Tables of executions and their events."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    Integer,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.states import Held, Status
+
+# Always true. Only lists of a workspace say it, so no other statement is planned by their indexes,
+# however empty these look (docs/adr/0036).
+_OF_WORKSPACE = "max_crashes <> -1"
+_NOT_COMPLETED = "status <> 'completed'"
+_NOT_MANUAL = "trigger_type <> 'manual'"
+_FAILED = "error_code IS NOT NULL"
+
+executions = table_of_ids(
+    "executions",
+    Column("workspace_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("task_id", Uuid, nullable=False),
+    Column("task_version_id", Uuid, nullable=False),
+    # of that version: an agent's executions are found whatever version they run
+    Column("agent_id", Uuid, nullable=False),
+    Column("agent_version_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("trigger_type", Text, nullable=False),
+    Column("execution_mode", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("variables", JSONB, nullable=False),
+    Column("origin_id", Uuid),
+    Column("batch_id", Uuid),
+    Column("session_id", Uuid),
+    Column("options", JSONB),
+    Column("request_id", Text),
+    # times
+    timestamp("created_at", now=True),
+    timestamp("available_at", now=True),
+    timestamp("queued_at"),
+    timestamp("started_at"),
+    timestamp("attempt_started_at"),
+    timestamp("completed_at"),
+    # attempts
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("retry_count", Integer, nullable=False, server_default="0"),
+    Column("crash_count", Integer, nullable=False, server_default="0"),
+    Column("max_crashes", SmallInteger, nullable=False),
+    # of the last message; leads to the execution by its primary key (`of_celery_task`)
+    Column("celery_task_id", Uuid(as_uuid=False)),
+    # the worker process that has the current attempt, or had the last one
+    Column("worker_id", Uuid),
+    Column("worker_hostname", Text),
+    Column("lease_token", Uuid),
+    timestamp("cancel_requested_at"),
+    Column("cancel_requested_by", Text),
+    Column("waiting_for", Text),
+    timestamp("waiting_until"),
+    # of a pending row; NULL: it may run
+    Column("held", Text),
+    # outcome
+    Column("result", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    Column("progress_done", Double),
+    Column("progress_total", Double),
+    Column("progress_note", Text),
+    # totals
+    Column("event_seq", Integer, nullable=False, server_default="0"),
+    # the last event batch that the current attempt has stored
+    Column("batch_no", Integer, nullable=False, server_default="0"),
+    Column("message_count", Integer, nullable=False, server_default="0"),
+    Column("tool_call_count", Integer, nullable=False, server_default="0"),
+    Column("model_call_count", Integer, nullable=False, server_default="0"),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
+    enum_check("status", Status),
+    enum_check("trigger_type", TriggerType),
+    # the rescue finds running executions by their workers
+    CheckConstraint("status <> 'running' OR worker_id IS NOT NULL", name="running_has_worker"),
+    enum_check("held", Held),
+    # Each partial index serves the statements that repeat its condition, and only those: to the
+    # planner a nearly empty index looks cheap for every statement that its condition allows, and
+    # the cached plan is still used with ten thousand rows
+    # (tests/integration/services/test_plans.py).
+    # a batch is due at one time: a posting list of equal keys is read whole, and with it every
+    # entry that was claimed already, until all of its entries are dead
+    Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
+          postgresql_with={"deduplicate_items": "off"},
+          **where("status = 'pending' AND held IS NULL")),
+    Index("ix_executions_delayed", "available_at",
+          **where("status = 'pending' AND held = 'time'")),
+    Index("ix_executions_sent", "queue", "queued_at",
+          **where("status = 'queued' AND queued_at IS NOT NULL")),
+    Index("ix_executions_worker", "worker_id",
+          **where("status = 'running' AND worker_id IS NOT NULL")),
+    Index("ix_executions_workspace", "workspace_id", "id"),
+    Index("ix_executions_task", "task_id", "id"),
+    Index("ix_executions_agent", "agent_id", "id"),
+    Index("ix_executions_batch", "batch_id", "id", **where("batch_id IS NOT NULL")),
+    # Lists of a workspace by what is rare.
+    Index("ix_executions_status", "workspace_id", "status", "id",
+          **where(f"{_NOT_COMPLETED} AND {_OF_WORKSPACE}")),
+    Index("ix_executions_trigger", "workspace_id", "trigger_type", "id",
+          **where(f"{_NOT_MANUAL} AND {_OF_WORKSPACE}")),
+    Index("ix_executions_error", "workspace_id", "error_code", "id",
+          **where(f"{_FAILED} AND {_OF_WORKSPACE}")),
+    Index("ix_executions_origin", "origin_id", "id", **where("origin_id IS NOT NULL")),
+    Index("ix_executions_parked", "waiting_until",
+          **where("status = 'waiting' AND waiting_until IS NOT NULL")),
+    Index("ix_executions_session", "session_id", "id", **where("session_id IS NOT NULL")),
+    # An execution leaves two dead rows at least: 10,000 are ten seconds at 500 executions a second.
+    # Batches of events update only what no index has: a fifth of each page is for those versions.
+    postgresql_with=stored(dead=10_000, inserted=100_000, fill=80),
+)  # fmt: skip
+
+events = Table(
+    "events",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    timestamp("at", now=True),
+    Column("data", JSONB, nullable=False),
+    # Only inserted, and deleted in their order: two minutes of 500 executions a second.
+    postgresql_with=stored(dead=250_000, inserted=250_000),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("owner_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("resource_type", Text, nullable=False),
+    Column("resource_id", Uuid, nullable=False),
+    timestamp("created_at", now=True),
+    Index(None, "created_at"),
+)

@@ -1,0 +1,25 @@
+"""Table of reports."""
+
+from sqlalchemy import (
+    Column,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    Uuid,
+)
+
+from celeriac.db.schema.base import enum_check, metadata, timestamp
+from celeriac.domain.reports import ReportFormat
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("format", Text, primary_key=True),
+    Column("size", Integer, nullable=False),
+    Column("sha256", Text, nullable=False),
+    timestamp("created_at", now=True),
+    Column("content", LargeBinary, nullable=False),
+    enum_check("format", ReportFormat),
+)
