@@ -1,0 +1,1 @@
+"""Workflows: the document, its graph, its expressions, and the rules of a run (pure)."""
