@@ -6,6 +6,7 @@ processes, and nothing else.
 
 import os
 import pwd
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,9 +17,10 @@ from celeriac.kit.access import first_closed, grant_search
 from celeriac.kit.processes import UserIds
 
 _USERADD = (
-    "useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
+    "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
     "--shell", "/usr/sbin/nologin",
 )  # fmt: skip
+_SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")  # `su` and services leave them out of the PATH
 _TIMEOUT_SECONDS = 30
 _PRIVATE = 0o700
 _SHELL = "/bin/sh"
@@ -127,8 +129,11 @@ def system_user(name: str) -> UserIds:
     """
     with suppress(KeyError):
         return _known(name)
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PROGRAMS))
+    program = shutil.which("useradd", path=path) or "useradd"
+    command = (program, *_USERADD, name)
     try:
-        subprocess.run((*_USERADD, name), check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
+        subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
         return _known(name)
     except (OSError, subprocess.SubprocessError, KeyError) as error:
         with suppress(KeyError):

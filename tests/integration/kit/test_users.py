@@ -11,7 +11,14 @@ import pytest
 
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.processes import UserIds
-from celeriac.kit.users import OURSELVES, ChildUser, UnreachableError, named_user, obstacle
+from celeriac.kit.users import (
+    OURSELVES,
+    ChildUser,
+    UnreachableError,
+    named_user,
+    obstacle,
+    system_user,
+)
 from celeriac.settings import Settings
 from celeriac.wiring.core import AGENT_USER, child_user
 from tests.support.confined import agent_user
@@ -48,6 +55,19 @@ def can(user: ChildUser, *command: str | Path) -> bool:
     except PermissionError:
         return False
     return done.returncode == 0
+
+
+@AS_ROOT
+def test_a_system_user_is_made_where_the_path_names_no_programs_of_root(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"celeriac-test-{os.getpid()}"
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    try:
+        made = system_user(name)
+        assert named_user(name) == made
+    finally:
+        subprocess.run(["/usr/sbin/userdel", name], check=True)
 
 
 def test_a_directory_is_given_with_all_that_is_in_it(user: ChildUser, place: Path) -> None:
