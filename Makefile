@@ -102,21 +102,25 @@ docs: $(READY) ## Write docs/cli.md anew from the commands
 
 ## Test
 KINDS := unit integration e2e chaos contract
-.PHONY: test test-services test-processes requirements $(addprefix test-,$(KINDS))
-test: $(READY) $(CREWAI_READY) ## The whole suite, in two halves side by side; each prints when it has ended
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-services test-processes
+# What `make test` runs, the longest first: two parts at a time, so that both lines end together.
+PARTS := chaos integration e2e-cli e2e-celery e2e-others unit-contract
+.PHONY: test requirements $(addprefix test-,$(KINDS)) $(addprefix part-,$(PARTS))
+test: $(READY) $(CREWAI_READY) ## The whole suite, two parts at a time; each prints when it has ended
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target $(addprefix part-,$(PARTS))
+
+part-chaos: TESTS := tests/chaos
+part-integration: TESTS := tests/integration
+part-e2e-cli: TESTS := tests/e2e/cli
+part-e2e-celery: TESTS := tests/e2e/celery
+part-e2e-others: TESTS := tests/e2e --ignore=tests/e2e/cli --ignore=tests/e2e/celery
+part-unit-contract: TESTS := tests/unit tests/contract
 
 # Tests that failed run once more: a fault of the code fails again. One that passes then depends on
 # the load of the machine. Both runs are printed, and such a test is to be mended.
-twice = $(PYTEST) -o cache_dir=.pytest_cache/$@ $(1) || { [ $$? -eq 1 ] && \
+$(addprefix part-,$(PARTS)): $(READY) $(CREWAI_READY)
+	@$(PYTEST) -o cache_dir=.pytest_cache/$@ $(TESTS) || { [ $$? -eq 1 ] && \
 	echo "=== $@: the failed tests run once more" && \
-	$(PYTEST) -o cache_dir=.pytest_cache/$@ --last-failed --last-failed-no-failures=none $(1); }
-
-test-services: $(READY) $(CREWAI_READY) ## Half of the suite: unit, integration, contract
-	@$(call twice,tests/unit tests/contract tests/integration)
-
-test-processes: $(READY) $(CREWAI_READY) ## The other half: e2e, chaos
-	@$(call twice,tests/e2e tests/chaos)
+	$(PYTEST) -o cache_dir=.pytest_cache/$@ --last-failed --last-failed-no-failures=none $(TESTS); }
 
 test-unit: ## Pure tests, seconds
 test-integration: ## With real PostgreSQL and Valkey

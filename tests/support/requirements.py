@@ -1,11 +1,14 @@
 """Pytest plugin: which rows of docs/requirements.md have a passing test.
 
-Tests name rows with `@pytest.mark.requirement("A3", …)`. Every run keeps the outcome of the tests
-that it ran in pytest's cache; `pytest --requirements` (`make requirements`) collects the suite,
-runs nothing, and prints each row without a passing test.
+Tests name rows with `@pytest.mark.requirement("A3", …)`. Every run keeps the outcomes of the tests
+that it ran, with their time, in its pytest cache: `.pytest_cache`, or a directory in it
+(`make test`). `pytest --requirements` (`make requirements`) collects the suite, runs nothing, and
+prints each row without a passing test.
 """
 
+import json
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROWS_FILE = Path(__file__).parents[2] / "docs" / "requirements.md"
-CACHE_KEY = "celeriac/requirements"
+CACHE_KEY = "celeriac/outcomes"
 _ROW = re.compile(r"^\| (?P<row>[A-Z]\d+) \| (?P<text>.+) \|$", re.MULTILINE)
 
 
@@ -47,12 +50,21 @@ def open_rows(
     return reasons
 
 
+def last_outcomes(caches: Path) -> dict[str, bool]:
+    """Return what the caches at and below `caches` know: test id → whether it passed last."""
+    known: dict[str, tuple[float, bool]] = {}
+    for file in caches.glob(f"**/v/{CACHE_KEY}"):
+        for test, (when, passed) in json.loads(file.read_text()).items():
+            known[test] = max(known.get(test, (when, passed)), (when, passed))
+    return {test: passed for test, (_, passed) in known.items()}
+
+
 class _Recorder:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._rows = read_rows(ROWS_FILE.read_text())
         self._named: dict[str, tuple[str, ...]] = {}
-        self._outcomes: dict[str, bool] = {}
+        self._outcomes: dict[str, tuple[float, bool]] = {}
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         names = tuple(row for mark in item.iter_markers("requirement") for row in mark.args)
@@ -64,8 +76,8 @@ class _Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.nodeid in self._named and (report.when == "call" or not report.passed):
-            before = self._outcomes.get(report.nodeid, True)
-            self._outcomes[report.nodeid] = before and report.passed
+            _, before = self._outcomes.get(report.nodeid, (0, True))
+            self._outcomes[report.nodeid] = (time.time(), before and report.passed)
 
     def pytest_sessionfinish(self) -> None:
         cache = self._config.cache
@@ -75,7 +87,7 @@ class _Recorder:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self._config.getoption("--requirements"):
             return
-        passed = self._config.cache.get(CACHE_KEY, {})
+        passed = last_outcomes(self._config.rootpath / ".pytest_cache")
         reasons = open_rows(self._rows, self._named, passed)
         terminalreporter.section("requirements without a passing test")
         for row, reason in reasons.items():

@@ -1,10 +1,17 @@
 """The record of requirement rows says which are proven and why others are not."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.requirements import ROWS_FILE, open_rows, read_rows
+from tests.support.requirements import (
+    CACHE_KEY,
+    ROWS_FILE,
+    last_outcomes,
+    open_rows,
+    read_rows,
+)
 
 pytest_plugins = ["pytester"]
 
@@ -61,6 +68,27 @@ def test_a_run_is_recorded_and_the_report_reads_it(pytester: pytest.Pytester) ->
     report.stdout.fnmatch_lines(["A2 *", "*failed: *test_bad", "A3 *", "*failed: *test_skipped"])
     report.stdout.fnmatch_lines(["1 of 87 rows proven"])
     assert "A1 " not in report.stdout.str()
+
+
+def test_runs_with_caches_of_their_own_are_read_together(pytester: pytest.Pytester) -> None:
+    pytester.makeini(f"[pytest]\npythonpath = {Path(__file__).parents[2]}\nmarkers = requirement")
+    pytester.makeconftest("pytest_plugins = ['tests.support.requirements']")
+    for row in ("A1", "A2"):
+        test = f"import pytest\n@pytest.mark.requirement('{row}')\ndef test_it(): pass"
+        pytester.makepyfile(**{f"test_{row}": test})
+        cache = f"cache_dir=.pytest_cache/part-{row}"
+        pytester.runpytest_subprocess("-q", "-o", cache, f"test_{row}.py")
+    report = pytester.runpytest_subprocess("--requirements")
+    report.stdout.fnmatch_lines(["2 of 87 rows proven"])
+
+
+def test_the_last_outcome_of_a_test_counts(tmp_path: Path) -> None:
+    for name, outcomes in (("new", {"a": (2.0, True), "b": (1.0, True)}),
+                           ("old", {"a": (1.0, False), "b": (3.0, False)})):  # fmt: skip
+        file = tmp_path / name / "v" / CACHE_KEY
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(outcomes))
+    assert last_outcomes(tmp_path) == {"a": True, "b": False}
 
 
 def test_a_row_that_does_not_exist_is_an_error(pytester: pytest.Pytester) -> None:
