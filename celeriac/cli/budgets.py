@@ -189,8 +189,8 @@ def usage(
 ) -> None:
     """Sum up the usage of model calls of the workspace's executions.
 
-    Days are listed by time, the newest first; everything else by cost, the
-    highest first.
+    By workspace it is that of all workspaces, for administrators. Days are
+    listed by time, the newest first; everything else by cost, the highest first.
 
     Examples:
       celeriac usage --by model

@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 
 WorkspaceName = Annotated[str, typer.Argument(metavar="NAME", help="The workspace's name or id.")]
+WithoutAdmin = Annotated[
+    bool,
+    typer.Option("--without-admin", help="Also if no admin is left in it; for administrators."),
+]
 MemberName = Annotated[str, typer.Argument(metavar="USER", help="The user's name or id.")]
 
 
@@ -91,6 +95,7 @@ def change_member(
     workspace: WorkspaceName,
     user: MemberName,
     role: Annotated[Role, typer.Option(help="What the member may do from now on.")],
+    without_admin: WithoutAdmin = False,
 ) -> None:
     """Change a member's role; for admins of the workspace.
 
@@ -98,17 +103,26 @@ def change_member(
       celeriac workspaces change research ada --role viewer
     """
     member = _id_of(context, workspace, user)
-    _show(context, context.client.workspaces.change_member(workspace, member, role=role.value))
+    changed = context.client.workspaces.change_member(
+        workspace, member, role=role.value, without_admin=without_admin
+    )
+    _show(context, changed)
 
 
 @api_command(app, "remove")
-def remove_member(context: CommandContext, workspace: WorkspaceName, user: MemberName) -> None:
+def remove_member(
+    context: CommandContext,
+    workspace: WorkspaceName,
+    user: MemberName,
+    *,
+    without_admin: WithoutAdmin = False,
+) -> None:
     """Remove a member and revoke their keys in the workspace, or leave it yourself.
 
     What the member made stays.
     """
     member = _id_of(context, workspace, user)
-    context.client.workspaces.remove_member(workspace, member)
+    context.client.workspaces.remove_member(workspace, member, without_admin=without_admin)
     context.output.write({"id": str(member), "removed": True}, f"removed · {user}")
 
 

@@ -95,14 +95,26 @@ class Workspaces(Resource):
         body = given(user=user, role=role)
         return self._transport.post(wire.Member, path("workspaces", workspace, "members"), body)
 
-    def change_member(self, workspace: str | UUID, user_id: UUID, *, role: str) -> wire.Member:
-        """Change a member's role. For admins of the workspace."""
-        where = path("workspaces", workspace, "members", user_id)
-        return self._transport.patch(wire.Member, where, {"role": role})
+    def change_member(
+        self, workspace: str | UUID, user_id: UUID, *, role: str, without_admin: bool = False
+    ) -> wire.Member:
+        """Change a member's role. For admins of the workspace.
 
-    def remove_member(self, workspace: str | UUID, user_id: UUID) -> None:
-        """Remove a member and revoke their keys in the workspace."""
-        self._transport.send("DELETE", path("workspaces", workspace, "members", user_id))
+        Administrators may leave the workspace `without_admin`.
+        """
+        where = path("workspaces", workspace, "members", user_id)
+        body = given(role=role, without_admin=without_admin or None)
+        return self._transport.patch(wire.Member, where, body)
+
+    def remove_member(
+        self, workspace: str | UUID, user_id: UUID, *, without_admin: bool = False
+    ) -> None:
+        """Remove a member and revoke their keys in the workspace.
+
+        Administrators may leave the workspace `without_admin`.
+        """
+        where = path("workspaces", workspace, "members", user_id)
+        self._transport.send("DELETE", where, params=given(without_admin=without_admin or None))
 
 
 class Audit(Resource):

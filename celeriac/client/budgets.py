@@ -77,7 +77,10 @@ class Usage(Resource):
         user_id: str | UUID | None = None,
         limit: int = 50,
     ) -> wire.UsageTotals:
-        """Return totals by `task`, `user`, `day` or `model`, by default of the last 30 days."""
+        """Return totals by `task`, `user`, `day` or `model`, by default of the last 30 days.
+
+        Administrators can sum up all workspaces, by `workspace`.
+        """
         wanted = given(by=by, since=since, until=until, task=task, user_id=user_id, limit=limit)
         return self._transport.get(wire.UsageTotals, path("usage"), wanted)
 

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, Text, cast
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.paging import columns, given
-from celeriac.db.schema.accounts import users
+from celeriac.db.schema.accounts import users, workspaces
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.usage import model_calls, usage_entries
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
@@ -45,14 +45,17 @@ def totals(
             cost,
         )
         .select_from(tables)
-        .where(
-            days.workspace_id == wanted.workspace_id, days.day.between(wanted.since, wanted.until)
-        )
+        .where(days.day.between(wanted.since, wanted.until))
         .where(~days.provider.startswith(f"{CASSETTE}/"))  # of releases that counted replays
         .group_by(key, name)
         .limit(limit)
     )
-    query = given(query, (days.owner_id, wanted.owner_id), (days.task_id, wanted.task_id))
+    query = given(
+        query,
+        (days.workspace_id, wanted.workspace_id),
+        (days.owner_id, wanted.owner_id),
+        (days.task_id, wanted.task_id),
+    )
     if by is UsageBy.DAY:
         query = query.order_by(key.desc())
     else:
@@ -119,6 +122,9 @@ def _grouping(by: UsageBy) -> tuple[ColumnElement[Any], ColumnElement[Any], From
         case UsageBy.USER:
             found = usage_entries.outerjoin(users, users.c.id == days.owner_id)
             return days.owner_id, users.c.name, found
+        case UsageBy.WORKSPACE:
+            found = usage_entries.outerjoin(workspaces, workspaces.c.id == days.workspace_id)
+            return days.workspace_id, workspaces.c.name, found
         case UsageBy.DAY:
             return days.day, cast(days.day, Text), usage_entries
         case UsageBy.MODEL:

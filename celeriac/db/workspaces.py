@@ -66,6 +66,38 @@ def member(
     return read_one(connection, query.with_for_update(of=memberships) if lock else query, _member)
 
 
+_ACTIVE = (
+    select(memberships.c.role)
+    .join_from(memberships, users, users.c.id == memberships.c.user_id)
+    .where(users.c.disabled_at.is_(None))
+)
+
+
+def active_role(connection: Connection, workspace_id: UUID, user_id: UUID) -> Role | None:
+    """Return the role of an enabled member of a workspace; None for anybody else."""
+    query = _ACTIVE.where(
+        memberships.c.workspace_id == workspace_id, memberships.c.user_id == user_id
+    )
+    role = connection.execute(query).scalar_one_or_none()
+    return None if role is None else Role(role)
+
+
+def has_other_admin(connection: Connection, workspace_id: UUID, user_id: UUID) -> bool:
+    """Whether an enabled user besides `user_id` is an admin of the workspace.
+
+    Locks the workspace until the transaction ends: two changes at once see each other.
+    """
+    connection.execute(
+        select(table.c.id).where(table.c.id == workspace_id).with_for_update(key_share=True)
+    )
+    query = _ACTIVE.where(
+        memberships.c.workspace_id == workspace_id,
+        memberships.c.user_id != user_id,
+        memberships.c.role == Role.ADMIN,
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def members(
     connection: Connection, workspace_id: UUID, *, before: UUID | None, limit: int
 ) -> list[Member]:

@@ -92,9 +92,17 @@ class BudgetState:
             parts.append(counted(self.overshoot_tokens, "token"))
         return f"{' and '.join(parts)} beyond the {self.name}" if parts else ""
 
+    @property
+    def private(self) -> bool:
+        """Whether only the user and administrators may see the numbers.
+
+        A user's budget applies in all their workspaces, whose members read errors and questions.
+        """
+        return self.scope is BudgetScope.USER
+
     def describe(self) -> str:
         """Return the budget and its use as a phrase, for errors and questions."""
-        return f"the {self.name} is spent: {self.use}"
+        return f"the {self.name} is spent" + ("" if self.private else f": {self.use}")
 
     @property
     def name(self) -> str:

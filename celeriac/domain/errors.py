@@ -166,6 +166,10 @@ class UnauthenticatedError(CeleriacError, code="unauthenticated"):
     """The API key is missing, unknown, revoked or expired."""
 
 
+class WorkspaceDeniedError(UnauthenticatedError):
+    """The API key is good, but not in the workspace that the request names."""
+
+
 class ForbiddenError(CeleriacError, code="forbidden"):
     """The caller is known and may not do this."""
 

@@ -178,11 +178,12 @@ class UsageBy(StrEnum):
     USER = "user"
     DAY = "day"
     MODEL = "model"
+    WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """The usage of the model calls of a task, a user, a day or a model.
+    """The usage of the model calls of a task, a user, a day, a model or a workspace.
 
     `key` is an id, `2026-11-22`, or `provider/model`; `unpriced_calls` have no known price and are
     not part of `cost`.
@@ -204,6 +205,6 @@ class UsageFilter:
 
     since: date
     until: date
-    workspace_id: UUID
+    workspace_id: UUID | None
     owner_id: UUID | None = None
     task_id: UUID | None = None

@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
     NameTakenError,
     NotFoundError,
     UnauthenticatedError,
+    WorkspaceDeniedError,
 )
 from celeriac.domain.paging import Page
 from celeriac.kit.json_types import JsonObject
@@ -400,7 +401,8 @@ def _actor(key: PresentedKey) -> Actor:
         raise UnauthenticatedError("The user of this API key is disabled; ask an administrator.")
     other = key.workspace_id != key.of_workspace_id
     if key.member_role is None or (other and not key.personal):
-        raise UnauthenticatedError(
+        refused = WorkspaceDeniedError if other else UnauthenticatedError
+        raise refused(
             "The API key gives no access to this workspace: its user is no member of it"
             f"{'' if key.personal or not other else ', or the key is of another one'}."
         )

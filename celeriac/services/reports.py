@@ -141,7 +141,7 @@ class ReportStore:
         )
 
     def _budgets(self, execution: Execution) -> list[BudgetState]:
-        """Return the states of an execution's budgets, if it used any model."""
+        """Return the states of the budgets that all members see, if a model was used."""
         if not execution.input_tokens and not execution.output_tokens:
             return []
         own = execution.options.budget
@@ -156,7 +156,7 @@ class ReportStore:
             execution.id, execution.task_id, execution.owner_id, execution.workspace_id, own
         )
         with self._database.autocommit() as connection:
-            return budgets.states(connection, payer)
+            return [each for each in budgets.states(connection, payer) if not each.private]
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
         """Yield the events, read page by page: together they may exceed memory."""

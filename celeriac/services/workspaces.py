@@ -88,14 +88,25 @@ class Workspaces:
         logger.info("workspace.member_added", workspace_id=workspace.id, member_id=found.id)
         return member
 
-    def change_member(self, actor: Actor, reference: str, user_id: UUID, role: Role) -> Member:
+    def change_member(
+        self,
+        actor: Actor,
+        reference: str,
+        user_id: UUID,
+        role: Role,
+        *,
+        without_admin: bool = False,
+    ) -> Member:
         """Change a member's role; their keys in the workspace never exceed it.
 
-        Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace.
+        Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace or its last
+        admin; administrators may say that it may be left `without_admin`.
         """
         with self._database.transaction() as connection:
             workspace = _shared(_managed(connection, actor, reference))
             before = _member(connection, workspace, user_id, lock=True)
+            if not role.includes(Role.ADMIN):
+                _keep_an_admin(connection, actor, workspace, before, without_admin=without_admin)
             workspaces.change_member(connection, workspace.id, user_id, role)
             _record(
                 connection,
@@ -110,11 +121,14 @@ class Workspaces:
         logger.info("workspace.member_changed", workspace_id=workspace.id, member_id=user_id)
         return member
 
-    def remove_member(self, actor: Actor, reference: str, user_id: UUID) -> None:
+    def remove_member(
+        self, actor: Actor, reference: str, user_id: UUID, *, without_admin: bool = False
+    ) -> None:
         """Remove a member and revoke their keys in the workspace; what they made stays.
 
         Every member may leave, with a key that does not limit their role. Raises ForbiddenError,
-        NotFoundError, and ConflictError for a personal workspace.
+        NotFoundError, and ConflictError for a personal workspace or its last admin; administrators
+        may say that it may be left `without_admin`.
         """
         leaves = user_id == actor.user_id
         with self._database.transaction() as connection:
@@ -127,6 +141,7 @@ class Workspaces:
                     f"{member.role}: leave with a key of that role.",
                     required=member.role.value,
                 )
+            _keep_an_admin(connection, actor, workspace, member, without_admin=without_admin)
             revoked = workspaces.remove_member(connection, workspace.id, user_id)
             _record(
                 connection,
@@ -179,6 +194,29 @@ def _shared(found: Workspace) -> Workspace:
             "own role. Create a workspace to share."
         )
     return found
+
+
+def _keep_an_admin(
+    connection: Connection,
+    actor: Actor,
+    workspace: Workspace,
+    member: Member,
+    *,
+    without_admin: bool,
+) -> None:
+    """Raise an error if the workspace would be left without an admin, unless that is wanted.
+
+    Raises ConflictError, and ForbiddenError if someone wants it who is no administrator.
+    """
+    if without_admin:
+        actor.require_administrator()
+    elif member.role is Role.ADMIN and not workspaces.has_other_admin(
+        connection, workspace.id, member.id
+    ):
+        raise ConflictError(
+            f"{member.name!r} is the last admin of {workspace.name!r}: make another member an "
+            "admin first. Administrators can leave it without one (without_admin)."
+        )
 
 
 def _user(connection: Connection, reference: str) -> User:

@@ -86,7 +86,7 @@ class UsageTotal(Wire):
     """Total usage of model calls."""
 
     key: str = Field(
-        description="The task's or user's id, the day, or `provider/model`.",
+        description="The id of the task, user or workspace; the day; or `provider/model`.",
         examples=["2026-11-22"],
     )
     name: str | None = Field(examples=["2026-11-22"])

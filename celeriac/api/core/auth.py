@@ -23,6 +23,7 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
     TooManyRequestsError,
     UnauthenticatedError,
+    WorkspaceDeniedError,
 )
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.outbound import network_of
@@ -180,6 +181,9 @@ class Lookups:
     async def _ask(self, address: str, token: str, ask: Callable[[], Actor]) -> Actor:
         try:
             actor = await run_in_threadpool(ask)
+        except WorkspaceDeniedError:
+            self._bad_keys.succeeded(address, token)
+            raise
         except UnauthenticatedError:
             self._bad_keys.failed(token)
             raise

@@ -43,7 +43,7 @@ class UserPatch(Strict):
     role: Annotated[Role, Field(strict=False)] | None = None
     disabled: bool | None = Field(
         default=None,
-        description="A disabled user's keys are refused, and signed links to their questions.",
+        description="A disabled user's keys are refused, and signed links made by or for them.",
     )
     cancel_executions: bool = Field(
         default=False, description="Also cancel their executions that have not ended."

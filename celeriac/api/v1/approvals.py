@@ -15,6 +15,7 @@ from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.approvals import MAX_NOTE, Answer, ApprovalFilter, ApprovalStatus
 from celeriac.domain.base import Strict
+from celeriac.services.approvals.answer import Link
 
 
 class AnswerRequest(Strict):
@@ -75,14 +76,14 @@ def link_approval(
 ) -> wire.ApprovalLink:
     """Create a signed link with which anybody can answer the question, once, without a key.
 
-    It works until the question expires. Its address begins with `CELERIAC_PUBLIC_URL` or, if that
-    is not set, with the address on which the server listens.
+    It works until the question expires, and while you are a member who may answer. Its address
+    begins with `CELERIAC_PUBLIC_URL` or, if that is not set, with the address on which the server
+    listens.
     """
     found = services.approvals.get_for_link(actor, approval_id)
     base = shared.settings.public_url or links.listening(request.scope.get("server"))
-    token = services.approval_links.token(
-        found.id, found.expires_at, links_revoked=found.links_revoked
-    )
+    link = Link(found.id, actor.user_id, found.links_revoked)
+    token = services.approval_links.token(link, found.expires_at)
     return wire.ApprovalLink(url=f"{base}{links.signed(token)}", expires_at=found.expires_at)
 
 

@@ -131,8 +131,9 @@ def get_usage(
 ) -> wire.UsageTotals:
     """Return what model calls of the workspace's executions used.
 
-    Days are ordered by time, the newest first; everything else by cost, the highest first. The
-    usage of a single execution is part of the execution.
+    By workspace it is that of all workspaces, for administrators. Days are ordered by time, the
+    newest first; everything else by cost, the highest first. The usage of a single execution is
+    part of the execution.
     """
     found = services.usage.totals(
         actor,
@@ -169,8 +170,9 @@ def list_model_calls(
 def list_execution_budgets(
     execution_id: ExecutionPath, actor: Caller, services: Services
 ) -> wire.BudgetStates:
-    """Return the state of all budgets that apply to an execution: its own, its task's, its user's.
+    """Return the state of the budgets that apply to an execution: its own, its task's, and others.
 
+    That of the user who started it is shown to them and to administrators.
     `overshoot` is what was spent beyond a limit: at most part of the one call under way.
     """
     found = services.budgets.of_execution(actor, execution_id)

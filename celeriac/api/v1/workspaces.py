@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
@@ -46,6 +46,10 @@ class MemberPatch(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"role": "viewer"}]})
 
     role: Annotated[Role, Field(strict=False)]
+    without_admin: bool = Field(
+        default=False,
+        description="Also if no admin is left in the workspace; for administrators.",
+    )
 
 
 @router.post("", status_code=201, summary="Create a workspace", responses=problem_responses(409))
@@ -113,9 +117,11 @@ def change_member(
 ) -> wire.Member:
     """Change what a member may do, as an admin of the workspace or an administrator.
 
-    The member's keys follow within seconds.
+    The member's keys follow within seconds. The last admin stays one.
     """
-    changed = services.workspaces.change_member(actor, workspace, user_id, body.role)
+    changed = services.workspaces.change_member(
+        actor, workspace, user_id, body.role, without_admin=body.without_admin
+    )
     services.authenticate.forget()
     return wire.Member.model_validate(changed)
 
@@ -127,12 +133,19 @@ def change_member(
     responses=problem_responses(403, 409),
 )
 def remove_member(
-    workspace: WorkspacePath, user_id: MemberPath, actor: Caller, services: Services
+    workspace: WorkspacePath,
+    user_id: MemberPath,
+    actor: Caller,
+    services: Services,
+    *,
+    without_admin: Annotated[
+        bool, Query(description="Also if no admin is left in the workspace; for administrators.")
+    ] = False,
 ) -> None:
     """Remove a member, as an admin of the workspace or an administrator, or leave it yourself.
 
     The member's keys in the workspace are revoked: other API processes may accept them for five
-    seconds more. What the member made stays.
+    seconds more. What the member made stays. The last admin of a workspace is not removed.
     """
-    services.workspaces.remove_member(actor, workspace, user_id)
+    services.workspaces.remove_member(actor, workspace, user_id, without_admin=without_admin)
     services.authenticate.forget()

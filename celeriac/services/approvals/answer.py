@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import accounts, approvals, audit
+from celeriac.db import approvals, audit, workspaces
 from celeriac.db.audit import Program
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
@@ -35,25 +35,29 @@ from celeriac.services.catalog.schemas import faults
 from celeriac.services.ports import LiveEvents
 from celeriac.services.reading import present, read_page
 
-_PURPOSE = b"celeriac/approval-link/2"
-_CONTENT = struct.Struct(">16sQI8s")
-"""The question's id, the second since 1970 at which it expires, how often the question's links had
-been revoked when the token was made, and random bytes."""
+_PURPOSE = b"celeriac/approval-link/3"
+_CONTENT = struct.Struct(">16s16sQI8s")
+"""The ids of the question and of the user for whom it was made, the second since 1970 at which it
+expires, how often the question's links had been revoked by then, and random bytes."""
 _MAC_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The content of a valid token: its question, and how often links were revoked before it."""
+    """What a token says."""
 
     approval_id: UUID
+    user_id: UUID
+    """Who made it, or in a notification who started the execution: it works while they are an
+    enabled member of the workspace who may answer."""
     links_revoked: int
+    """How often the question's links had been revoked when it was made."""
 
 
 class ApprovalLinks:
     """Makes and reads the tokens of links.
 
-    A token names its question and is signed (HMAC-SHA256) with a key derived from the
+    A token names its question and a user, and is signed (HMAC-SHA256) with a key derived from the
     installation's secret. It is not stored. It works once because a question is answered once.
     """
 
@@ -62,13 +66,18 @@ class ApprovalLinks:
         self._now = now
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
 
-    def token(self, approval_id: UUID, expires_at: datetime, *, links_revoked: int = 0) -> str:
-        """Return a token that works until `expires_at`.
+    def token(self, link: Link, expires_at: datetime) -> str:
+        """Return a token that works until `expires_at`, and as long as its user may answer.
 
-        `links_revoked` is the question's count of revocations: the next one makes the token void.
+        The next revocation of the question's links makes it void.
         """
-        until = max(int(expires_at.timestamp()), 0)
-        content = _CONTENT.pack(approval_id.bytes, until, links_revoked, secrets.token_bytes(8))
+        content = _CONTENT.pack(
+            link.approval_id.bytes,
+            link.user_id.bytes,
+            max(int(expires_at.timestamp()), 0),
+            link.links_revoked,
+            secrets.token_bytes(8),
+        )
         return _text(content + self._mac(content))
 
     def read(self, token: str) -> Link:
@@ -83,10 +92,10 @@ class ApprovalLinks:
         signed = len(raw) == _CONTENT.size + _MAC_BYTES
         if not (signed and hmac.compare_digest(mac, self._mac(content))):
             raise _invalid()
-        approval_id, until, revoked, _ = _CONTENT.unpack(content)
+        approval_id, user_id, until, revoked, _ = _CONTENT.unpack(content)
         if self._now() >= until:
             raise _invalid()
-        return Link(UUID(bytes=approval_id), revoked)
+        return Link(UUID(bytes=approval_id), UUID(bytes=user_id), revoked)
 
     def _mac(self, content: bytes) -> bytes:
         return hmac.new(self._key, content, hashlib.sha256).digest()
@@ -158,7 +167,8 @@ class Approvals:
     def get_by_link(self, link: Link) -> Approval:
         """Return the question of a signed link.
 
-        Raises NotFoundError, also if its links were revoked or its owner is disabled.
+        Raises NotFoundError, also if its links were revoked, or if the user for whom it was made is
+        disabled or is no member any more who may answer.
         """
         with self._database.autocommit() as connection:
             found = _get(connection, link.approval_id, None)
@@ -221,8 +231,8 @@ def _check_rank(asked: Approval, actor: Actor | None) -> None:
 
 
 def _check_link(connection: Connection, found: Approval, link: Link) -> None:
-    owner = accounts.user(connection, found.owner_id)
-    if found.links_revoked != link.links_revoked or owner is None or owner.disabled_at is not None:
+    role = workspaces.active_role(connection, found.workspace_id, link.user_id)
+    if found.links_revoked != link.links_revoked or not (role and role.includes(Role.OPERATOR)):
         raise NotFoundError("approval", link.approval_id)
 
 

@@ -10,7 +10,7 @@ from celeriac.db import approvals
 from celeriac.db.engine import Database
 from celeriac.domain.approvals import Approval
 from celeriac.kit.json_types import JsonValue, dumps
-from celeriac.services.approvals.answer import ApprovalLinks
+from celeriac.services.approvals.answer import ApprovalLinks, Link
 
 logger = structlog.get_logger(__name__)
 
@@ -92,8 +92,7 @@ class Notifications:
         path = f"{self._public_url}/api/v1/approvals"
         links = {"approval": f"{path}/{approval.id}"}
         if not approval.needs_admin:
-            token = self._links.token(
-                approval.id, approval.expires_at, links_revoked=approval.links_revoked
-            )
+            link = Link(approval.id, approval.owner_id, approval.links_revoked)
+            token = self._links.token(link, approval.expires_at)
             links["answer"] = f"{path}/links/{token}"
         return links

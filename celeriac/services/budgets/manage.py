@@ -58,6 +58,8 @@ def breach(state: BudgetState, call: CallEstimate | None = None) -> str:
     """Return as a phrase why a call is denied: the budget is spent, or has no room for it."""
     if call is None or state.spent_out:
         return state.describe()
+    if state.private:
+        return f"the {state.name} has no room for the next model call"
     needs = []
     if state.max_cost is not None and call.least_cost is not None:
         left = state.max_cost - state.spent_cost
@@ -78,7 +80,7 @@ def spent_error(
     """Return the error that ends an execution whose budget is spent or has no room for `call`."""
     said = sentence(breach(state, call))
     needs: dict[str, JsonValue] = {}
-    if call is not None:
+    if call is not None and not state.private:
         needs["needed_tokens"] = call.least_tokens
         needs["needed_cost"] = None if call.least_cost is None else dollars(call.least_cost)
     return BudgetSpentError(f"{said} {note}".rstrip(), **_numbers(state), **needs)
@@ -154,10 +156,14 @@ def sentence(phrase: str) -> str:
 
 
 def _numbers(state: BudgetState) -> dict[str, JsonValue]:
-    return {
+    budget: dict[str, JsonValue] = {
         "budget_id": str(state.budget_id),
         "scope": state.scope.value,
         "window": state.window,
+    }
+    if state.private:
+        return budget
+    return budget | {
         "max_cost": None if state.max_cost is None else dollars(state.max_cost),
         "max_tokens": state.max_tokens,
         "spent_cost": dollars(state.spent_cost),
@@ -275,7 +281,10 @@ class Budgets:
         logger.info("budget.removed", budget_id=budget_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
-        """Return the states of all budgets that apply to an execution. Raises NotFoundError."""
+        """Return the states of all budgets that apply to an execution. Raises NotFoundError.
+
+        That of the user who started it is for them and for administrators.
+        """
         with self._database.autocommit() as connection:
             row = queries.get(connection, execution_id, workspace=actor.workspace_id)
         row = present(row, "execution", execution_id)
@@ -283,7 +292,9 @@ class Budgets:
         own = row.options.budget or spec.task.budget
         with self._database.autocommit() as connection:
             payer = ChargeScope(row.id, row.task_id, row.owner_id, row.workspace_id, own)
-            return budgets.states(connection, payer)
+            found = budgets.states(connection, payer)
+        sees_all = actor.administrator or actor.user_id == row.owner_id
+        return [each for each in found if sees_all or not each.private]
 
 
 def put_budget(
@@ -390,11 +401,14 @@ class Usage:
         user_id: UUID | None = None,
         limit: int = 50,
     ) -> list[UsageTotal]:
-        """Return totals of the workspace's executions.
+        """Return totals of the workspace's executions; by workspace, those of all workspaces.
 
         Days are UTC, by the database's clock; default are the last thirty. Raises
-        InvalidInputError.
+        InvalidInputError, and ForbiddenError: only an administrator sums up by workspace.
         """
+        every = by is UsageBy.WORKSPACE
+        if every:
+            actor.require_administrator()
         with self._database.autocommit() as connection:
             until = until or usage.today(connection)
             since = since or until - min(timedelta(days=_DAYS - 1), until - date.min)
@@ -403,7 +417,7 @@ class Usage:
             wanted = UsageFilter(
                 since=since,
                 until=until,
-                workspace_id=actor.workspace_id,
+                workspace_id=None if every else actor.workspace_id,
                 owner_id=user_id,
                 task_id=task_id,
             )

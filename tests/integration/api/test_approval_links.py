@@ -1,10 +1,10 @@
 """Signed links: a page without a key that answers one question, once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
-from uuid import UUID
 
 import httpx2
 import pytest
@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.services.approvals.answer import ApprovalLinks
-from celeriac.wiring.core import CoreServices
-from tests.support.api import EXECUTE, Asker, assert_problem
+from celeriac.wiring.core import CoreServices, secret_key
+from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 from tests.support.asking import a_form, a_question, park
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -195,13 +195,14 @@ def test_no_other_token_leads_anywhere(
     link = linked(a_question())
     token = link.path.rpartition("/")[2]
     soon = datetime.now(UTC) + timedelta(hours=1)
+    links = ApprovalLinks(secret_key(container.settings))
+    same = links.read(token)
+    assert str(same.approval_id) == link.id
     flipped = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
     tokens = {
         "cut": token[:-3],
-        "other key": ApprovalLinks("another secret " * 4).token(UUID(link.id), soon),
-        "expired": ApprovalLinks(
-            container.settings.secret_key.get_secret_value()  # type: ignore[union-attr]
-        ).token(UUID(link.id), datetime.now(UTC) - timedelta(seconds=1)),
+        "other key": ApprovalLinks("another secret " * 4).token(same, soon),
+        "expired": links.token(same, datetime.now(UTC) - timedelta(seconds=1)),
         "flipped": flipped,
         "nonsense": "abc",
     }
@@ -237,6 +238,40 @@ def test_links_to_the_questions_of_a_disabled_user_answer_nothing(
     assert link.send(decision="approve").status_code == 404
     admin.patch(f"/api/v1/users/{user}", json={"disabled": False})
     assert link.get().status_code == 200
+
+
+def test_a_link_ends_with_the_right_of_whoever_made_it(
+    ada: Asker, admin: Asker, app_client: TestClient, container: CoreServices
+) -> None:
+    """Their removal and a lesser role end it; links that other members made go on."""
+    users = {"ada": ada.get("/api/v1/me").json()["id"]}
+    assert admin.post("/api/v1/workspaces", json={"name": "team"}).status_code == 201
+    for name in ("ada", "admin"):
+        body = {"user": name, "role": "operator"}
+        assert admin.post("/api/v1/workspaces/team/members", json=body).status_code == 201
+    in_team, other = replace(ada, workspace="team"), replace(admin, workspace="team")
+    assert in_team.post("/api/v1/agents", json=AGENT).status_code == 201
+    assert in_team.post("/api/v1/tasks", json=TASK).status_code == 201
+    accepted = in_team.post(EXECUTE, json={"variables": {"text": "x"}}).json()
+    park(container, accepted["execution_id"], a_question())
+    (found,) = in_team.get("/api/v1/approvals").json()["items"]
+    hers, his = (
+        Linked(app_client, asker, found["id"], made["url"].rpartition("/")[2])
+        for asker in (in_team, other)
+        for made in [asker.post(f"/api/v1/approvals/{found['id']}/link").json()]
+    )
+    assert hers.get().status_code == his.get().status_code == 200
+    member = f"/api/v1/workspaces/team/members/{users['ada']}"
+    admin.patch(member, json={"role": "viewer"})
+    assert hers.get().status_code == 404
+    admin.patch(member, json={"role": "operator"})
+    assert hers.get().status_code == 200
+    assert admin.delete(member).status_code == 204
+    assert hers.get().status_code == 404
+    assert hers.send(decision="approve").status_code == 404
+    assert his.state()["status"] == "open"
+    assert his.send(decision="approve").status_code == 200
+    assert his.state()["status"] == "answered"
 
 
 def test_a_link_is_never_logged(linked: Callable[[Question], Linked]) -> None:

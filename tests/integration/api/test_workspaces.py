@@ -127,7 +127,8 @@ def test_a_key_is_never_more_than_the_member(team: Asker, ada: Asker) -> None:
     assert made["role"] == "admin", "her own role limits her own workspace only"
     ada.post("/api/v1/agents", json=AGENT, headers=IN_TEAM)
     holder = Asker(ada.client, made["token"])
-    assert team.patch(f"{MEMBERS}/{id_of(ada)}", json={"role": "viewer"}).status_code == 200
+    body = {"role": "viewer", "without_admin": True}
+    assert team.patch(f"{MEMBERS}/{id_of(ada)}", json=body).status_code == 200
     for asker, headers in ((holder, {}), (ada, IN_TEAM)):
         assert asker.get("/api/v1/agents/writer", headers=headers).status_code == 200
         assert_problem(asker.delete("/api/v1/agents/writer", headers=headers), 403, "forbidden")
@@ -287,6 +288,84 @@ def test_an_administrator_sees_no_resources_of_others_unless_a_member(
     assert team.get(f"/api/v1/tasks/{task['id']}", headers=IN_TEAM).status_code == 200
     assert_problem(team.delete("/api/v1/tasks/summarise", headers=IN_TEAM), 403, "forbidden")
     assert team.get("/api/v1/users", headers=IN_TEAM).status_code == 200, "still one"
+
+
+def test_the_last_admin_stays_unless_an_administrator_wants_it(
+    team: Asker, joins: Callable[..., Asker]
+) -> None:
+    boss, second = joins("boss", Role.ADMIN), joins("second", Role.ADMIN)
+    path, other = f"{MEMBERS}/{id_of(boss)}", f"{MEMBERS}/{id_of(second)}"
+    assert second.delete(other).status_code == 204, "there is another one"
+    for asker in (boss, team):
+        refused = asker.patch(path, json={"role": "operator"})
+        assert "last admin" in assert_problem(refused, 409, "conflict")["detail"]
+        assert_problem(asker.delete(path), 409, "conflict")
+    assert_problem(boss.delete(f"{path}?without_admin=true"), 403, "forbidden")
+    body = {"role": "operator", "without_admin": True}
+    assert_problem(boss.patch(path, json=body), 403, "forbidden")
+    assert boss.patch(path, json={"role": "admin"}).status_code == 200, "nothing changes"
+    assert team.patch(path, json=body).json()["role"] == "operator"
+    assert team.patch(path, json={"role": "admin"}).status_code == 200
+    assert team.delete(f"{path}?without_admin=true").status_code == 204
+
+
+def test_a_disabled_admin_is_not_counted(team: Asker, joins: Callable[..., Asker]) -> None:
+    boss, second = joins("boss", Role.ADMIN), joins("second", Role.ADMIN)
+    team.patch(f"/api/v1/users/{id_of(second)}", json={"disabled": True})
+    assert_problem(boss.delete(f"{MEMBERS}/{id_of(boss)}"), 409, "conflict")
+
+
+def test_a_good_key_in_a_wrong_workspace_is_not_a_guess(team: Asker, ada: Asker) -> None:
+    """It is refused, and locks nobody out."""
+    guesses = team.client.app.state.lookups._bad_keys  # type: ignore[attr-defined]
+    for number in range(100):
+        refused = ada.get(ME, headers={"Celeriac-Workspace": f"nowhere-{number}"})
+        assert_problem(refused, 401, "unauthenticated")
+    assert all(at <= guesses._clock() for at in guesses._full_at.values())
+    unknown = Asker(ada.client, "cel_000000000000_0")
+    assert_problem(unknown.get(ME), 401, "unauthenticated")
+
+
+def test_only_the_user_and_administrators_see_a_users_budget(
+    team: Asker, ada: Asker, joins: Callable[..., Asker]
+) -> None:
+    bob = joins("bob", Role.ADMIN)
+    team.post(MEMBERS, json={"user": "ada"})
+    hers = Asker(ada.client, ada.token, workspace="team")
+    for path, body in (("/api/v1/agents", AGENT), ("/api/v1/tasks", TASK)):
+        assert hers.post(path, json=body).status_code == 201
+    limit = {"period": "day", "max_tokens": 10}
+    assert team.post("/api/v1/budgets", json=limit | {"user_id": id_of(ada)}).status_code == 200
+    assert hers.post("/api/v1/budgets", json=limit | {"task": "summarise"}).status_code == 200
+    execution = hers.post(EXECUTE, json=RUN).json()["execution_id"]
+    path = f"/api/v1/task-executions/{execution}/budgets"
+
+    def scopes(asker: Asker) -> list[str]:
+        return [each["scope"] for each in asker.get(path).json()["items"]]
+
+    assert scopes(hers) == ["task", "user"]
+    assert scopes(bob) == ["task"]
+    assert team.post(MEMBERS, json={"user": "admin", "role": "viewer"}).status_code == 201
+    assert scopes(Asker(team.client, team.token, workspace="team")) == ["task", "user"]
+
+
+def test_usage_by_workspace_is_for_administrators(
+    team: Asker, joins: Callable[..., Asker], container: CoreServices
+) -> None:
+    boss, usage = joins("boss", Role.ADMIN), "/api/v1/usage?by=workspace"
+    assert_problem(boss.get(usage), 403, "forbidden")
+    assert team.get(usage).json()["items"] == []
+    with container.database.autocommit() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO usage_days (workspace_id, owner_id, day, task_id, provider, model, calls,"
+            " cost) SELECT w.id, u.id, current_date, gen_random_uuid(), 'p', 'm', 2,"
+            " CASE w.name WHEN 'team' THEN 3 ELSE 1 END"
+            " FROM workspaces w, users u WHERE w.name IN ('team', 'boss') AND u.name = 'boss'"
+        )
+    found = [
+        (each["name"], each["calls"], each["cost"]) for each in team.get(usage).json()["items"]
+    ]
+    assert found == [("team", 2, "3.00"), ("boss", 2, "1.00")]
 
 
 def test_idempotency_keys_of_two_workspaces_are_different(team: Asker, ada: Asker) -> None:
