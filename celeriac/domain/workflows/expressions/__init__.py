@@ -1,0 +1,79 @@
+"""Expressions of workflows: CEL on JSON values, with bounded work, and templates with them.
+
+An expression names data by roots: `input`, `steps`, `item`, `index`, `result` and `run`. Which of
+them have values depends on the place (docs/workflows.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from celeriac.domain.workflows.expressions.nodes import Node, Path, Reference, Scope, truth
+from celeriac.domain.workflows.expressions.syntax import parse
+from celeriac.domain.workflows.expressions.tokens import ExpressionSyntaxError
+from celeriac.domain.workflows.expressions.values import ExpressionError, Work
+from celeriac.kit.json_types import JsonValue
+from celeriac.kit.text import clip
+
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "ExpressionSyntaxError",
+    "Path",
+    "Reference",
+    "Work",
+    "compiled",
+]
+
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A parsed expression. Immutable; safe to share between threads."""
+
+    text: str
+    node: Node
+    references: tuple[Reference, ...]
+    """What it refers to, in the order of its text."""
+
+    @property
+    def path(self) -> Path | None:
+        """Its path, such as `("steps", "draft", "result")`, if it is nothing else."""
+        return self.node.path(frozenset())
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of its value if it is known without data: bool, number, string, list, object."""
+        return self.node.kind
+
+    def value(self, names: Mapping[str, JsonValue], work: Work | None = None) -> JsonValue:
+        """Return its value for the values of its roots.
+
+        `work` limits the work of several evaluations together. Raises ExpressionError, whose
+        message names the expression.
+        """
+        work = work or Work()
+        try:
+            value = self.node.value(Scope(names, work))
+            if self.path is None:
+                work.value(value)
+        except ExpressionError as error:
+            raise ExpressionError(f"{clip(self.text, _SHOWN)}: {error.message}") from error
+        return value
+
+    def holds(self, names: Mapping[str, JsonValue], work: Work | None = None) -> bool:
+        """Return the value of a condition. Raises ExpressionError, also for other values."""
+        try:
+            return truth(self.value(names, work), "a condition")
+        except ExpressionError as error:
+            if error.message.startswith("a condition"):
+                raise ExpressionError(f"{clip(self.text, _SHOWN)}: {error.message}") from error
+            raise
+
+
+@lru_cache(maxsize=4_096)
+def compiled(text: str) -> Expression:
+    """Return the parsed expression. Raises ExpressionSyntaxError with the place of the fault."""
+    node = parse(text)
+    return Expression(text, node, tuple(node.references(frozenset())))
