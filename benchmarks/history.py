@@ -167,9 +167,9 @@ _EXECUTIONS = text("""
 WITH made AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
-        trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, session_id,
+        trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id,
         created_at, available_at, queued_at, started_at, attempt_started_at, completed_at, attempt,
-        max_crashes, event_seq, result, error_code, error_message)
+        max_crashes, event_seq, error_code, error_message)
     SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
                 || '7000a' || right(md5(CAST(n AS text)), 15) AS uuid),
            CASE WHEN n % 4 = 0 THEN CAST(lpad(CAST(n / 4 % 50 AS text), 32, '0') AS uuid)
@@ -179,12 +179,10 @@ WITH made AS (
            task.current_version_id,
            CASE WHEN rare THEN CAST(:rare AS uuid) ELSE agent.id END, agent.current_version_id,
            status, CASE WHEN rare THEN 'webhook' ELSE 'manual' END, 'async', 0, 'task_execution',
-           jsonb_build_object('text', repeat('a', 100)),
            CASE WHEN rare THEN CAST(:rare AS uuid) END,
            CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 0 THEN gen_random_uuid() END,
            CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 1 THEN gen_random_uuid() END,
            at, at, at, at, at, at + interval '1 second', 1, 3, 4,
-           CASE status WHEN 'completed' THEN jsonb_build_object('text', repeat('b', 200)) END,
            CASE status WHEN 'failed' THEN CASE WHEN rare THEN 'rare' ELSE 'agent_failed' END END,
            CASE status WHEN 'failed' THEN 'It went wrong.' END
     FROM (SELECT n, n < 100 AND n % 4 > 0 AS rare,
@@ -195,6 +193,12 @@ WITH made AS (
          tasks AS task JOIN agents AS agent ON agent.id = task.agent_id
     WHERE task.id = :common
     RETURNING id, status, created_at
+), given AS (
+    INSERT INTO execution_inputs (execution_id, variables)
+    SELECT id, jsonb_build_object('text', repeat('a', 100)) FROM made
+), produced AS (
+    INSERT INTO execution_results (execution_id, result)
+    SELECT id, jsonb_build_object('text', repeat('b', 200)) FROM made WHERE status = 'completed'
 )
 INSERT INTO events (execution_id, seq, type, attempt, at, data)
 SELECT id, seq, CASE seq WHEN 4 THEN status ELSE kind END, least(seq - 1, 1), created_at,

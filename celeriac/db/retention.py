@@ -16,7 +16,15 @@ from celeriac.kit.ids import uuid7_at
 _CLOCK_SLACK = timedelta(hours=1)
 _TERMINAL = "('completed', 'failed', 'cancelled')"
 
-CHILDREN = ("events", "model_calls", "approvals", "reports", "deliveries")
+CHILDREN = (
+    "execution_inputs",
+    "execution_results",
+    "events",
+    "model_calls",
+    "approvals",
+    "reports",
+    "deliveries",
+)
 """Tables whose rows are deleted with their execution."""
 
 _OLD_EXECUTIONS = text(f"""

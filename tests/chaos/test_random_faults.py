@@ -56,7 +56,8 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
         INSERT INTO executions SELECT * FROM twin""",
     ("not ended", Harm.LOST): f"UPDATE executions SET status = 'queued' WHERE id = {NOOP}",
     ("wrong end", Harm.LOST): f"UPDATE executions SET status = 'failed' WHERE id = {NOOP}",
-    ("wrong result", Harm.LOST): f"UPDATE executions SET result = 'null' WHERE id = {NOOP}",
+    ("wrong result", Harm.LOST): f"""
+        UPDATE execution_results SET result = 'null' WHERE execution_id = {NOOP}""",
     ("completed without effect", Harm.LOST): f"""
         UPDATE executions SET attempt = attempt + 1 WHERE id = {NOOP}""",
     ("unknown attempt", Harm.OTHER): f"UPDATE executions SET attempt = 0 WHERE id = {NOOP}",

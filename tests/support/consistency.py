@@ -18,6 +18,14 @@ _FAULTS = {
     "an event belongs to no execution": """
         SELECT v.execution_id FROM events v
         WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = v.execution_id)""",
+    "an input or a result belongs to no execution": """
+        SELECT execution_id FROM (
+            SELECT execution_id FROM execution_inputs
+            UNION ALL SELECT execution_id FROM execution_results) AS stored
+        WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = execution_id)""",
+    "the details of an error are not those of the row's": """
+        SELECT e.id FROM executions e LEFT JOIN execution_results r ON r.execution_id = e.id
+        WHERE left(r.error_details->>'type', 200) IS DISTINCT FROM e.error_type""",
     "more than one terminal event": """
         SELECT execution_id FROM events WHERE type IN ('completed', 'failed', 'cancelled')
         GROUP BY execution_id HAVING count(*) > 1""",

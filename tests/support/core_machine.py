@@ -148,7 +148,8 @@ class CoreWorld(RuleBasedStateMachine):
             connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
             connection.execute(
                 text(
-                    "TRUNCATE executions, events, idempotency_keys, audit_logs, approvals,"
+                    "TRUNCATE executions, execution_inputs, execution_results,"
+                    " events, idempotency_keys, audit_logs, approvals,"
                     " model_calls, usage_days, usage_deltas, workers"
                 )
             )

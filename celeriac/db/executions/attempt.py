@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
+from celeriac.db.executions.ended import KEPT
 from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
 from celeriac.db.executions.park import park, resume_answered
 from celeriac.domain.errors import LeaseExpiredError
@@ -38,10 +39,27 @@ CLAIM_COLUMNS = (
 ).split()
 """The columns of which `claim_from_row` makes a claim."""
 
+_LONGEST_TYPE = 200
+
+_READ = {
+    "variables": "coalesce((SELECT i.variables FROM execution_inputs i"
+    " WHERE i.execution_id = {row}.id), '{{}}'::jsonb)",
+    "celery_task_id": "{row}.celery_task_id::text",
+}
+
+
+def _claimed(row: str) -> str:
+    """Return the values of `CLAIM_COLUMNS` of the claimed `row`, as SQL."""
+    return ", ".join(_READ.get(name, f"{{row}}.{name}").format(row=row) for name in CLAIM_COLUMNS)
+
+
 _PARTS = {
-    "columns": ", ".join(CLAIM_COLUMNS).replace("celery_task_id", "celery_task_id::text"),
+    "of_claimed": _claimed("claimed"),
+    "of_taken": _claimed("taken"),
+    "of_executions": _claimed("executions"),
     "celery_task_id": CELERY_TASK_ID,
-    "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS),
+    "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS if name != "variables"),
+    "kept": KEPT,
     "take": """attempt = attempt + 1, worker_id = :worker_id, worker_hostname = :worker,
         started_at = coalesce(started_at, now()), attempt_started_at = now(), batch_no = 0""",
     "live": """live AS (
@@ -64,7 +82,7 @@ WITH {live}, claimed AS (
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
 )
-SELECT {columns}, EXISTS (SELECT FROM live), set_config('synchronous_commit', 'off', true)
+SELECT {of_claimed}, EXISTS (SELECT FROM live), set_config('synchronous_commit', 'off', true)
 FROM (SELECT) AS one LEFT JOIN claimed ON true
 """,
     _PARTS,
@@ -100,7 +118,7 @@ def _worker_parameters(worker: WorkerIdentity) -> dict[str, object]:
 
 _CLAIMED = with_guards(
     """
-SELECT {columns} FROM executions
+SELECT {of_executions} FROM executions
 WHERE status = {claim_to} AND worker_id = :worker_id AND lease_token = :token
 """,
     _PARTS,
@@ -129,14 +147,19 @@ _END = """
 WITH done AS (
     UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
-        result = CAST(:result AS jsonb), error_code = :code, error_message = :message,
-        error_details = CAST(:details AS jsonb)
+        truncated = :truncated, error_code = :code, error_type = :error_type,
+        error_message = :message
     WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
-){ended}
+), produced AS (
+    SELECT id, CAST(:result AS jsonb) AS result, CAST(:details AS jsonb) AS error_details
+    FROM done
+    -- an earlier attempt may have left details
+    WHERE attempt > 1 OR CAST(:result AS jsonb) IS NOT NULL OR CAST(:details AS jsonb) IS NOT NULL
+){kept}{ended}
 """
 
 
@@ -148,8 +171,8 @@ WITH done AS (
         available_at = now() + make_interval(secs => :delay),
         held = CASE WHEN cancel_requested_at IS NULL THEN {held} END,
         retry_count = retry_count + :retries, event_seq = event_seq + 1,
-        error_code = coalesce(:code, error_code), error_message = coalesce(:message, error_message),
-        error_details = coalesce(CAST(:details AS jsonb), error_details)
+        error_code = coalesce(:code, error_code), error_type = coalesce(:error_type, error_type),
+        error_message = coalesce(:message, error_message)
     WHERE id = :id AND status IN ({retry_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING {ended_columns}, e.event_seq
 ), logged AS (
@@ -157,7 +180,10 @@ WITH done AS (
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE :type END, attempt,
            CAST(:data AS jsonb)
     FROM done
-){ended}
+), produced AS (
+    SELECT id, NULL::jsonb AS result, CAST(:details AS jsonb) AS error_details FROM done
+    WHERE CAST(:details AS jsonb) IS NOT NULL
+){kept}{ended}
 """
 
 
@@ -245,13 +271,16 @@ def _as_finished(connection: Connection, lease: Lease) -> Status | None:
 def _finishing(
     outcome: Completed | Failed | Stopped | Retry | HandedBack,
 ) -> tuple[tuple[TextClause, TextClause], dict[str, object]]:
-    values: dict[str, object] = dict.fromkeys(("result", "code", "message", "details"))
-    values["data"] = "{}"
+    values: dict[str, object] = {"data": "{}", "truncated": False}
+    values |= dict.fromkeys(("result", "code", "error_type", "message", "details"))
     match outcome:
         case Completed(result, truncated):
-            data = storable({"truncated": True}) if truncated else "{}"
-            stored = {"result": storable(result, depth=MAX_DEPTH), "data": data}
-            return _COMPLETE, values | stored | {"type": EventType.COMPLETED}
+            values |= {"type": EventType.COMPLETED, "truncated": truncated}
+            if truncated:
+                values["data"] = storable({"truncated": True})
+            if result is not None:
+                values["result"] = storable(result, depth=MAX_DEPTH)
+            return _COMPLETE, values
         case Failed(failure):
             return _FAIL, values | _error(failure) | {"type": EventType.FAILED}
         case Stopped():
@@ -276,6 +305,7 @@ def _error(failure: Failure, **more: float) -> dict[str, object]:
         data["error_type"] = kind
     return {
         "code": failure.code,
+        "error_type": kind[:_LONGEST_TYPE] if isinstance(kind, str) else None,
         "message": failure.message,
         "details": storable(failure.details),
         "data": storable(data),

@@ -38,19 +38,24 @@ WITH plan AS (
 ), born AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
-        trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, request_id,
-        session_id, options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
+        trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
+        options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
-           i.variables, i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
+           i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at, plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
-                          jsonb_array_elements(CAST(:variables AS jsonb)),
-                          unnest(CAST(:origin_ids AS uuid[]))) AS i (id, variables, origin_id)
+                          unnest(CAST(:origin_ids AS uuid[]))) AS i (id, origin_id)
     RETURNING id, status, celery_task_id
+), given AS (
+    INSERT INTO execution_inputs (execution_id, variables)
+    SELECT i.id, i.variables
+    FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
+                          jsonb_array_elements(CAST(:variables AS jsonb))) AS i (id, variables)
+    WHERE i.variables <> '{{}}'
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, 1, 'created', 0, CAST(:event AS jsonb) FROM born

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from celeriac.db.executions.ended import hold_rows
+from celeriac.db.executions.ended import KEPT, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause
 from celeriac.domain.executions.states import Status, Transition
@@ -62,8 +62,7 @@ WITH done AS (
         error_code = 'worker_lost',
         error_message = format('The worker %s was lost during attempt %s (lost workers: %s).',
                                e.worker_hostname, attempt, crash_count + 1),
-        error_details = jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt,
-                                           'traceback', NULL, 'worker', e.worker_hostname),
+        error_type = 'WorkerLostError',
         crash_count = crash_count + 1, lease_token = NULL,
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
@@ -84,11 +83,17 @@ WITH done AS (
                        ELSE 'retry_scheduled' END,
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
     FROM done
-){ended}
+), produced AS (
+    SELECT id, NULL::jsonb AS result,
+           jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt, 'traceback', NULL,
+                              'worker', worker_hostname) AS error_details
+    FROM done
+){kept}{ended}
 SELECT id, status, attempt, crash_count, worker_hostname, error_message, request_id, owner_id,
        task_id
 FROM done
 """,
+    {"kept": KEPT},
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
     stop=Transition.STOP,

@@ -27,6 +27,15 @@ ENDED_COLUMNS = (
     " e.error_code, e.error_message"
 )
 
+KEPT = """, kept AS (
+    INSERT INTO execution_results (execution_id, result, error_details)
+    SELECT id, result, error_details FROM produced
+    ON CONFLICT (execution_id) DO UPDATE
+    SET result = excluded.result, error_details = excluded.error_details
+)"""
+"""Stores what attempts have `produced`: a part with `id`, `result` and `error_details`, for those
+that have either. It replaces what an earlier attempt has left."""
+
 _ROWS = f"""
 SELECT * FROM done WHERE status IN ({", ".join(f"'{status}'" for status in sorted(TERMINAL))})
 """

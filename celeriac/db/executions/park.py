@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db.executions.ended import KEPT
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.approvals import Question
 from celeriac.domain.executions.model import Lease, Parked
@@ -128,6 +129,7 @@ WITH {new_questions}, done AS (
     SET status = CASE WHEN cancel_requested_at IS NULL THEN {park_to} ELSE {stop_to} END,
         completed_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE now() END,
         waiting_for = CASE WHEN cancel_requested_at IS NULL THEN :reason END,
+        parked_at = CASE WHEN cancel_requested_at IS NULL THEN now() ELSE parked_at END,
         waiting_until = CASE WHEN cancel_requested_at IS NULL THEN
             now() + make_interval(secs => CAST(:seconds AS double precision)) END,
         event_seq = event_seq + 1
@@ -230,9 +232,8 @@ _EXPIRE = with_guards(
 WITH done AS (
     UPDATE executions e
     SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
-        event_seq = event_seq + 1, error_code = :code, error_message = :message,
-        error_details = jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt,
-                                           'traceback', NULL)
+        event_seq = event_seq + 1, error_code = :code, error_type = 'ApprovalExpiredError',
+        error_message = :message
     WHERE id = :id AND status IN ({expire_from})
     RETURNING {ended_columns}, 'keeper' AS ended_by,
               jsonb_build_object('approval_id', CAST(:approval_id AS text)) AS ended_why,
@@ -242,9 +243,15 @@ WITH done AS (
     SELECT id, event_seq, 'failed', attempt,
            jsonb_build_object('code', error_code, 'message', error_message)
     FROM done
-){ended}
+), produced AS (
+    SELECT id, NULL::jsonb AS result,
+           jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt, 'traceback', NULL)
+           AS error_details
+    FROM done
+){kept}{ended}
 SELECT id FROM done
 """,
+    {"kept": KEPT},
     expire=Transition.EXPIRE,
 )
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     FromClause,
     Select,
+    Table,
     and_,
     case,
     cast,
@@ -23,8 +24,10 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     union_all,
 )
+from sqlalchemy.sql.selectable import LateralFromClause
 
 from celeriac.db.paging import (
     Rows,
@@ -40,7 +43,7 @@ from celeriac.db.paging import (
 from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.approvals import approvals
 from celeriac.db.schema.catalog import tasks
-from celeriac.db.schema.executions import events
+from celeriac.db.schema.executions import events, execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
@@ -67,13 +70,6 @@ _ASKS_IN_PLACE = {
 }
 """What a running execution waits for in place: questions to a person."""
 
-_PARKED_AT = (
-    select(events.c.at)
-    .where(events.c.execution_id == table.c.id, events.c.type == EventType.WAITING)
-    .order_by(events.c.seq.desc())
-    .limit(1)
-    .scalar_subquery()
-)
 _ASKED_AT = (
     select(func.min(approvals.c.created_at))
     .where(approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN)
@@ -96,31 +92,42 @@ _COMPUTED = {
             ),
             table.c.available_at,
         ),
-        (table.c.status == Status.WAITING, _PARKED_AT),
+        (table.c.status == Status.WAITING, table.c.parked_at),
         (table.c.status == Status.RUNNING, _ASKED_AT),
     ),
     "task_name": tasks.c.name,
     "duration_seconds": cast(
         func.extract("epoch", table.c.completed_at - table.c.started_at), Double
     ),
-    # the rest of the details may be large; lists omit it
-    "error_type": func.left(table.c.error_details["type"].astext, 200),
     "progress_note": func.left(table.c.progress_note, 2_000),
-    # the last event of its log says so
-    "truncated": _any(
-        events,
-        table.c.status == Status.COMPLETED,
-        events.c.execution_id == table.c.id,
-        events.c.seq == table.c.event_seq,
-        events.c.data["truncated"].as_boolean(),
-    ),
 }
 
 
+def _beside(rows: Table) -> LateralFromClause:
+    """Return the execution's row of a table; looked for each time, never by reading all rows."""
+    its_own = select(rows).where(rows.c.execution_id == table.c.id).correlate(table)
+    return its_own.offset(0).lateral(f"its_{rows.name}")
+
+
+_INPUTS = _beside(execution_inputs)
+_RESULTS = _beside(execution_results)
+_STORED: dict[str, ColumnElement[Any]] = {
+    "variables": _INPUTS.c.variables,
+    "result": _RESULTS.c.result,
+    "error_details": _RESULTS.c.error_details,
+}
+"""Where the fields in `BULKY` are."""
+
+
 def _selected(include: Collection[str]) -> Select[Any]:
-    left_out = {name: null() for name in BULKY if name not in include}
-    query = columns(Execution, table, **_COMPUTED, **left_out)
-    return query.join_from(table, tasks, tasks.c.id == table.c.task_id)
+    shown = _STORED | {"variables": func.coalesce(_INPUTS.c.variables, text("'{}'::jsonb"))}
+    bulky = {name: shown[name] if name in include else null() for name in BULKY}
+    query = columns(Execution, table, **_COMPUTED, **bulky)
+    query = query.join_from(table, tasks, tasks.c.id == table.c.task_id)
+    for rows in (_INPUTS, _RESULTS):
+        if any(name in rows.c for name in include):
+            query = query.outerjoin(rows, true())
+    return query
 
 
 _SELECT = _selected(BULKY)
@@ -253,7 +260,7 @@ def find(
         query = newest(_filtered(query, wanted), table.c.id, before=before, limit=limit)
     if not include:
         return Rows(read_all(connection, query, _execution))
-    return read_bounded(connection, query, _execution, bulky=[table.c[name] for name in include])
+    return read_bounded(connection, query, _execution, bulky=[_STORED[name] for name in include])
 
 
 def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:

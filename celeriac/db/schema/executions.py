@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -29,6 +30,7 @@ _FAILED = "error_code IS NOT NULL"
 
 executions = table_of_ids(
     "executions",
+    # of fixed width first, the widest first, so that none needs padding
     Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("task_id", Uuid, nullable=False),
@@ -36,59 +38,58 @@ executions = table_of_ids(
     # of that version: an agent's executions are found whatever version they run
     Column("agent_id", Uuid, nullable=False),
     Column("agent_version_id", Uuid, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("trigger_type", Text, nullable=False),
-    Column("execution_mode", Text, nullable=False),
-    Column("priority", SmallInteger, nullable=False),
-    Column("queue", Text, nullable=False),
-    Column("variables", JSONB, nullable=False),
     Column("origin_id", Uuid),
     Column("batch_id", Uuid),
     Column("session_id", Uuid),
-    Column("options", JSONB),
-    Column("request_id", Text),
-    # times
+    # of the last message; leads to the execution by its primary key (`of_celery_task`)
+    Column("celery_task_id", Uuid(as_uuid=False)),
+    # the worker process that has the current attempt, or had the last one
+    Column("worker_id", Uuid),
+    Column("lease_token", Uuid),
     timestamp("created_at", now=True),
     timestamp("available_at", now=True),
     timestamp("queued_at"),
     timestamp("started_at"),
     timestamp("attempt_started_at"),
     timestamp("completed_at"),
-    # attempts
+    # when it last began to wait
+    timestamp("parked_at"),
+    timestamp("waiting_until"),
+    timestamp("cancel_requested_at"),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("progress_done", Double),
+    Column("progress_total", Double),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("retry_count", Integer, nullable=False, server_default="0"),
     Column("crash_count", Integer, nullable=False, server_default="0"),
-    Column("max_crashes", SmallInteger, nullable=False),
-    # of the last message; leads to the execution by its primary key (`of_celery_task`)
-    Column("celery_task_id", Uuid(as_uuid=False)),
-    # the worker process that has the current attempt, or had the last one
-    Column("worker_id", Uuid),
-    Column("worker_hostname", Text),
-    Column("lease_token", Uuid),
-    timestamp("cancel_requested_at"),
-    Column("cancel_requested_by", Text),
-    Column("waiting_for", Text),
-    timestamp("waiting_until"),
-    # of a pending row; NULL: it may run
-    Column("held", Text),
-    # outcome
-    Column("result", JSONB),
-    Column("error_code", Text),
-    Column("error_message", Text),
-    Column("error_details", JSONB),
-    Column("progress_done", Double),
-    Column("progress_total", Double),
-    Column("progress_note", Text),
-    # totals
     Column("event_seq", Integer, nullable=False, server_default="0"),
     # the last event batch that the current attempt has stored
     Column("batch_no", Integer, nullable=False, server_default="0"),
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
     Column("model_call_count", Integer, nullable=False, server_default="0"),
-    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
-    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("priority", SmallInteger, nullable=False),
+    Column("max_crashes", SmallInteger, nullable=False),
+    # whether the model's token limit cut the result off
+    Column("truncated", Boolean, nullable=False, server_default="false"),
+    Column("status", Text, nullable=False),
+    # of a pending row; NULL: it may run
+    Column("held", Text),
+    Column("trigger_type", Text, nullable=False),
+    Column("execution_mode", Text, nullable=False),
+    Column("queue", Text, nullable=False),
     Column("cost", Numeric(18, 9), nullable=False, server_default="0"),
+    Column("worker_hostname", Text),
+    Column("request_id", Text),
+    # NULL: the defaults
+    Column("options", JSONB),
+    Column("waiting_for", Text),
+    Column("cancel_requested_by", Text),
+    Column("error_code", Text),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("progress_note", Text),
     enum_check("status", Status),
     enum_check("trigger_type", TriggerType),
     # the rescue finds running executions by their workers
@@ -128,6 +129,29 @@ executions = table_of_ids(
     # Batches of events update only what no index has: a fifth of each page is for those versions.
     postgresql_with=stored(dead=10_000, inserted=100_000, fill=80),
 )  # fmt: skip
+
+execution_inputs = Table(
+    "execution_inputs",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("variables", JSONB, nullable=False),
+    postgresql_with=stored(dead=100_000, inserted=100_000),
+)
+"""What executions are given. An execution without a row has no variables."""
+
+execution_results = Table(
+    "execution_results",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("result", JSONB),
+    Column("error_details", JSONB),
+    postgresql_with=stored(dead=100_000, inserted=100_000),
+)
+"""What executions have produced: the result, or details of the last error.
+
+Written at the end of an execution, and by each attempt that fails before. An execution without a
+row has neither.
+"""
 
 events = Table(
     "events",

@@ -192,10 +192,14 @@ def test_many_large_ones_at_once_hold_up_nothing(url: str, http: httpx.Client) -
 def test_lists_of_large_things_hold_up_nothing(url: str, http: httpx.Client, fleet: Fleet) -> None:
     path = "/api/v1/tasks/any/execute-batch"
     http.post(path, json={"items": [{}] * 12}).raise_for_status()
-    statement = "UPDATE executions SET {} = jsonb_build_object('a', repeat('x', 7000000))"
     with fleet.container.database.autocommit() as connection:
-        for column in ("variables", "result"):
-            connection.execute(text(statement.format(column)))
+        for name, column in (("execution_inputs", "variables"), ("execution_results", "result")):
+            connection.execute(
+                text(f"""
+                INSERT INTO {name} (execution_id, {column})
+                SELECT id, jsonb_build_object('a', repeat('x', 7000000)) FROM executions
+                ON CONFLICT (execution_id) DO UPDATE SET {column} = excluded.{column}""")
+            )
 
     def read() -> None:
         response = http.get("/api/v1/task-executions?limit=500").raise_for_status()

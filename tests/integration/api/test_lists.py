@@ -59,8 +59,11 @@ def heavy(ada: Asker, container: CoreServices) -> list[str]:
     path = "/api/v1/tasks/summarise/execute-batch"
     ids = ada.post(path, json={"items": [{"text": "a"}] * 12}).json()["execution_ids"]
     large = "jsonb_build_object('text', repeat('x', 7000000))"
-    _grow(container, "executions", "variables", large)
-    _grow(container, "executions", "result", large)
+    _grow(container, "execution_inputs", "variables", large)
+    with container.database.autocommit() as connection:
+        connection.execute(
+            text(f"INSERT INTO execution_results SELECT id, {large} FROM executions")
+        )
     _grow(container, "executions", "progress_note", "repeat('x', 7000000)")
     _grow(container, "executions", "progress_done", "1")
     return list(ids)

@@ -27,7 +27,8 @@ def core(shared_database: Database) -> Core:
     with shared_database.transaction() as connection:
         connection.execute(
             text(
-                "TRUNCATE executions, events, model_calls, approvals, budgets, budget_windows,"
+                "TRUNCATE executions, execution_inputs, execution_results,"
+                " events, model_calls, approvals, budgets, budget_windows,"
                 " budget_reservations, usage_days, usage_deltas"
             )
         )

@@ -28,7 +28,8 @@ def database(shared_database: Database) -> Database:
         connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
         connection.execute(
             text(
-                "TRUNCATE executions, events, model_calls, idempotency_keys, audit_logs,"
+                "TRUNCATE executions, execution_inputs, execution_results,"
+                " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
                 " usage_deltas, workers, deliveries, webhook_endpoints"
             )

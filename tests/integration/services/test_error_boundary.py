@@ -293,12 +293,14 @@ def test_a_result_that_the_database_refuses_is_a_stored_failure_that_holds_no_va
         await context.emit(EventType.MESSAGE, {"role": "user", "content": "kept"})
         return "a secret"
 
-    core.execute("ALTER TABLE executions ADD CONSTRAINT odd CHECK (result <> '\"a secret\"')")
+    core.execute(
+        "ALTER TABLE execution_results ADD CONSTRAINT odd CHECK (result <> '\"a secret\"')"
+    )
     try:
         execution_id = core.queued()
         worker_of(work).run(execution_id)
     finally:
-        core.execute("ALTER TABLE executions DROP CONSTRAINT odd")
+        core.execute("ALTER TABLE execution_results DROP CONSTRAINT odd")
     row = core.get(execution_id)
     assert (row.status, row.error_code) == (Status.FAILED, "result_not_storable")
     assert "odd" in (row.error_message or "")
@@ -338,13 +340,14 @@ def test_an_error_whose_details_can_t_be_stored_is_still_a_retry(
         raise RuntimeError("it failed")
 
     core.execute(
-        "ALTER TABLE executions ADD CONSTRAINT odd CHECK (error_details->>'traceback' IS NULL)"
+        "ALTER TABLE execution_results"
+        " ADD CONSTRAINT odd CHECK (error_details->>'traceback' IS NULL)"
     )
     try:
         execution_id = core.queued()
         worker_of(work).run(execution_id)
     finally:
-        core.execute("ALTER TABLE executions DROP CONSTRAINT odd")
+        core.execute("ALTER TABLE execution_results DROP CONSTRAINT odd")
     row = core.get(execution_id)
     assert (row.status, row.error_message) == (Status.PENDING, "it failed")
     assert row.retry_count == 1

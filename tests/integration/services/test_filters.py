@@ -75,7 +75,7 @@ WHERE id = :common
 _SEED = text("""
 INSERT INTO executions (
     id, workspace_id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status,
-    trigger_type, execution_mode, priority, queue, variables, origin_id, batch_id, session_id,
+    trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id,
     created_at, available_at, queued_at, completed_at, max_crashes, waiting_for, error_code,
     worker_id)
 SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
@@ -88,7 +88,7 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
        status,
        CASE kind WHEN 0 THEN 'webhook' WHEN 1 THEN 'scheduled' WHEN 2 THEN 'workflow'
                  ELSE 'manual' END,
-       'async', 0, 'task_execution', '{}',
+       'async', 0, 'task_execution',
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,

@@ -108,6 +108,38 @@ def test_a_retry_counts_and_keeps_why(core: Core) -> None:
     assert (done.status, done.result, done.error_code) == (Status.COMPLETED, "done", None)
 
 
+@pytest.mark.parametrize("last", [Completed(None), Stopped()])
+def test_an_end_without_a_result_leaves_no_details_of_an_earlier_error(
+    core: Core, last: Outcome
+) -> None:
+    claim = core.running()
+    core.end(claim, Retry(FAILURE, 0.0))
+    core.end(core.claim_again(claim), last)
+    done = core.get(claim.lease.execution_id)
+    assert (done.result, done.error_type, done.error_details) == (None, None, None)
+
+
+def test_only_what_is_not_empty_has_a_row_of_its_own(core: Core) -> None:
+    core.end(core.running(), Completed(None))
+    assert stored(core) == (0, 0)
+    execution_id = core.pending({"lead": 1})
+    core.dispatch.send_due()
+    claim = core.claim(core.message(execution_id))
+    assert claim is not None
+    core.end(claim, Completed(2))
+    assert stored(core) == (1, 1)
+
+
+def stored(core: Core) -> tuple[int, int]:
+    """Return how many executions have a row of variables, and one of what they produced."""
+    query = text(
+        "SELECT (SELECT count(*) FROM execution_inputs), (SELECT count(*) FROM execution_results)"
+    )
+    with core.database.autocommit() as connection:
+        inputs, results = connection.execute(query).one()
+    return inputs, results
+
+
 @pytest.mark.parametrize("outcome", [Retry(FAILURE, 1.0), HandedBack()])
 def test_what_would_run_again_is_cancelled_if_that_was_asked_for(
     core: Core, outcome: Outcome

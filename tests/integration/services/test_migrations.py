@@ -83,6 +83,19 @@ def test_the_storage_parameters_are_those_of_the_tables(own_database: Database) 
     assert found == expected
 
 
+def test_columns_of_executions_need_no_padding(own_database: Database) -> None:
+    """Columns of fixed width come first, the widest first."""
+    with own_database.autocommit() as connection:
+        widths = list(connection.execute(_WIDTHS).scalars())
+    assert widths == sorted(widths, reverse=True)
+
+
+_WIDTHS = text("""
+SELECT greatest(attlen, 0) FROM pg_attribute
+WHERE attrelid = 'executions'::regclass AND attnum > 0
+ORDER BY attnum
+""")
+
 _OPTIONS = text("""
 SELECT relname, reloptions FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND reloptions IS NOT NULL

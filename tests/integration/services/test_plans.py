@@ -297,8 +297,8 @@ _READS = (
 )
 
 _WHOLE_TABLE = (
-    r"Scan (?:Backward )?using pk_executions on executions.*\n(?!.*Index Cond)"
-    r"|Seq Scan on (?:executions|sessions|session_messages|approvals|webhook_endpoints).*"
+    r"Scan (?:Backward )?using pk_execution\w* on execution.*\n(?!.*Index Cond)"
+    r"|Seq Scan on (?:execution\w*|sessions|session_messages|approvals|webhook_endpoints).*"
     r"|Index (?:Only )?Scan (?:using|on) \w+_(?:sessions|approvals|webhook_endpoints)\w* .*\n"
     r"(?!.*Index Cond)"
 )

@@ -30,6 +30,7 @@ from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
 
 DAY = 86_400
+NONE = [0] * (1 + len(CHILDREN))
 OWN = Budget(max_tokens=100)
 POLICY = RetentionPolicy(
     executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
@@ -143,7 +144,7 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePath
     pass_days(core, places, 11)
     retention(core, places)
     for execution_id in old:
-        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == [0] * 6
+        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == NONE
         assert not places.workdir(execution_id).exists()
         assert not places.log_file(execution_id).exists()
     assert core.get(young).result == 1

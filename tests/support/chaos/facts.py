@@ -18,13 +18,15 @@ _LIFE_SECONDS = 5.0
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 _EXECUTIONS = text("""
-SELECT e.id, e.status, e.attempt, e.retry_count, e.crash_count, e.variables->>'token' AS token,
-       e.result, e.error_code, e.error_message, e.available_at, e.created_at, e.started_at,
+SELECT e.id, e.status, e.attempt, e.retry_count, e.crash_count, i.variables->>'token' AS token,
+       r.result, e.error_code, e.error_message, e.available_at, e.created_at, e.started_at,
        e.completed_at, e.message_count, e.tool_call_count, e.model_call_count, e.input_tokens,
        e.output_tokens, e.cost, s.body->>'function' AS function,
        (SELECT sum(w.spent_tokens) FROM budget_windows w WHERE w.budget_id = e.id) AS spent_tokens
 FROM executions e JOIN agent_versions v ON v.id = e.agent_version_id
 JOIN specs s ON s.hash = v.spec_hash
+LEFT JOIN execution_inputs i ON i.execution_id = e.id
+LEFT JOIN execution_results r ON r.execution_id = e.id
 """)
 _EVENTS = text("""
 SELECT execution_id, type, attempt, extract(epoch FROM at)::float8 AS at, data

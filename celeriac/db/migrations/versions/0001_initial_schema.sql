@@ -138,6 +138,7 @@ CREATE TABLE task_versions (
     CONSTRAINT fk_task_versions_spec_hash FOREIGN KEY (spec_hash) REFERENCES specs(hash)
 );
 
+-- Columns of fixed width first, the widest first, so that none needs padding.
 CREATE TABLE executions (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
@@ -146,51 +147,51 @@ CREATE TABLE executions (
     task_version_id uuid NOT NULL,
     agent_id uuid NOT NULL,
     agent_version_id uuid NOT NULL,
-    status text NOT NULL,
-    trigger_type text NOT NULL,
-    execution_mode text NOT NULL,
-    priority smallint NOT NULL,
-    queue text NOT NULL,
-    variables jsonb NOT NULL,
     origin_id uuid,
     batch_id uuid,
     session_id uuid,
-    request_id text,
+    celery_task_id uuid,
+    worker_id uuid,
+    lease_token uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
     available_at timestamptz NOT NULL DEFAULT now(),
     queued_at timestamptz,
     started_at timestamptz,
     attempt_started_at timestamptz,
     completed_at timestamptz,
+    parked_at timestamptz,
+    waiting_until timestamptz,
+    cancel_requested_at timestamptz,
+    input_tokens bigint NOT NULL DEFAULT '0',
+    output_tokens bigint NOT NULL DEFAULT '0',
+    progress_done double precision,
+    progress_total double precision,
     attempt integer NOT NULL DEFAULT 0,
     retry_count integer NOT NULL DEFAULT 0,
     crash_count integer NOT NULL DEFAULT 0,
-    max_crashes smallint NOT NULL,
-    celery_task_id uuid,
-    worker_id uuid,
-    worker_hostname text,
-    lease_token uuid,
-    cancel_requested_at timestamptz,
-    cancel_requested_by text,
-    result jsonb,
-    error_code text,
-    error_message text,
-    error_details jsonb,
-    progress_done double precision,
-    progress_total double precision,
-    progress_note text,
     event_seq integer NOT NULL DEFAULT 0,
+    batch_no integer NOT NULL DEFAULT 0,
     message_count integer NOT NULL DEFAULT 0,
     tool_call_count integer NOT NULL DEFAULT 0,
     model_call_count integer NOT NULL DEFAULT 0,
-    input_tokens bigint NOT NULL DEFAULT '0',
-    output_tokens bigint NOT NULL DEFAULT '0',
+    priority smallint NOT NULL,
+    max_crashes smallint NOT NULL,
+    truncated boolean NOT NULL DEFAULT false,
+    status text NOT NULL,
+    held text,
+    trigger_type text NOT NULL,
+    execution_mode text NOT NULL,
+    queue text NOT NULL,
     cost numeric(18,9) NOT NULL DEFAULT '0',
+    worker_hostname text,
+    request_id text,
     options jsonb,
     waiting_for text,
-    waiting_until timestamptz,
-    batch_no integer NOT NULL DEFAULT 0,
-    held text,
+    cancel_requested_by text,
+    error_code text,
+    error_type text,
+    error_message text,
+    progress_note text,
     CONSTRAINT pk_executions PRIMARY KEY (id),
     CONSTRAINT ck_executions_status_known CHECK (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
@@ -229,6 +230,31 @@ CREATE INDEX ix_executions_trigger ON executions (workspace_id, trigger_type, id
 CREATE INDEX ix_executions_worker ON executions (worker_id)
     WHERE status = 'running' AND worker_id IS NOT NULL;
 CREATE INDEX ix_executions_workspace ON executions (workspace_id, id);
+
+-- What an execution is given, if it isn't empty. Written once.
+CREATE TABLE execution_inputs (
+    execution_id uuid NOT NULL,
+    variables jsonb NOT NULL,
+    CONSTRAINT pk_execution_inputs PRIMARY KEY (execution_id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 100000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 100000
+);
+
+-- What an execution has produced, if anything. Written at its end, and by attempts that fail before.
+CREATE TABLE execution_results (
+    execution_id uuid NOT NULL,
+    result jsonb,
+    error_details jsonb,
+    CONSTRAINT pk_execution_results PRIMARY KEY (execution_id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 100000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 100000
+);
 
 CREATE TABLE events (
     execution_id uuid NOT NULL,
