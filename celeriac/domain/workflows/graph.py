@@ -125,11 +125,11 @@ class Graph:
             sorter.done(*ready)
 
     def cycle(self) -> tuple[str, ...] | None:
-        """Return a cycle as a path whose first and last step are the same, or None."""
+        """Return a cycle as a path, each step needed by the next, back to the first; or None."""
         try:
             TopologicalSorter(dict(self.needs.items())).prepare()
         except CycleError as error:
-            return tuple(reversed(error.args[1]))
+            return tuple(error.args[1])
         return None
 
     def below(self, start: str) -> frozenset[str]:

@@ -173,6 +173,8 @@ def _timeout(written: object) -> object:
 def _retry(written: object) -> object:
     if isinstance(written, int) and not isinstance(written, bool):
         return {"max_retries": written}
+    if not isinstance(written, dict | RetryPolicy):
+        raise ValueError("write a number of retries, or an object with max_retries")  # noqa: TRY004 - pydantic reports it
     return written
 
 
