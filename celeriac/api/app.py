@@ -35,6 +35,7 @@ from celeriac.api.v1 import (
     budgets,
     cassettes,
     catalog,
+    invitations,
     operations,
     sessions,
     workspaces,
@@ -131,6 +132,7 @@ _ROUTERS = (
     operations.celery_router,
     accounts.router,
     workspaces.router,
+    invitations.router,
     accounts.audit_router,
 )
 
@@ -159,7 +161,8 @@ def create_app(container: CoreServices) -> FastAPI:
     app.state.container = container
     app.state.services = services
     app.state.parsing = Parsing()
-    app.state.lookups = Lookups(BadKeys(per_minute=settings.bad_keys_per_minute))
+    app.state.bad_keys = BadKeys(per_minute=settings.bad_keys_per_minute)
+    app.state.lookups = Lookups(app.state.bad_keys)
     # the last one added is the outermost
     app.add_middleware(RequestBody, limit=settings.max_body_bytes, seconds=settings.body_seconds)
     app.add_middleware(
@@ -205,6 +208,7 @@ def _routed(lifespan: Lifespan[FastAPI] | None) -> FastAPI:
     )
     version_1 = APIRouter(prefix=links.PREFIX)
     version_1.include_router(approval_links.router)
+    version_1.include_router(invitations.open_router)
     for router in _ROUTERS:
         version_1.include_router(router, dependencies=[Depends(record_read)])
     app.include_router(version_1)

@@ -27,7 +27,8 @@ from celeriac.embedded.output import Terminal, read_last_lines
 from celeriac.embedded.process import ProcessSpec
 from celeriac.embedded.stack import Stack, StackOptions
 from celeriac.embedded.supervisor import Supervisor
-from celeriac.services.accounts import Accounts, Authenticate
+from celeriac.services.accounts import Accounts
+from celeriac.services.authentication import Authenticate
 from celeriac.settings import Settings
 from celeriac.wiring.core import SECRET_KEY_NAME
 

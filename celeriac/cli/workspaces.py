@@ -7,9 +7,11 @@ import typer
 
 from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.output import CommandError, ExitCode
+from celeriac.cli.core.ids import short_id
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError, moment
 from celeriac.domain.accounts import Role
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.wire import Member, Workspace
@@ -52,7 +54,7 @@ def create_workspace(
 
     Examples:
       celeriac workspaces create research
-      celeriac workspaces invite research ada --role operator
+      celeriac workspaces add research ada --role admin
     """
     made = context.client.workspaces.create(name)
     context.output.write_details(
@@ -72,7 +74,42 @@ def list_members(context: CommandContext, workspace: WorkspaceName, limit: Limit
     )
 
 
-@api_command(app, "invite")
+@api_command(app, "delete")
+def delete_workspace(
+    context: CommandContext,
+    workspace: WorkspaceName,
+    *,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="Cancel its executions that have not ended.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
+    """Delete a workspace with its agents, tasks, budgets, cassettes and keys.
+
+    For administrators. Its executions can't be read any more, and its name is
+    free. Refused while executions have not ended, unless --cancel is given.
+
+    Examples:
+      celeriac workspaces delete research --cancel
+    """
+    found = context.client.workspaces.get(workspace)
+    if not yes:
+        if not context.output.can_ask:
+            raise UsageProblemError(
+                f"Deleting the workspace {found.name} can't be undone; nothing was changed.",
+                cure="Add --yes to delete it.",
+            )
+        members = counted(sum(1 for _ in context.client.workspaces.members(found.id)), "member")
+        question = f"Delete the workspace {found.name}, with {members}? This can't be undone."
+        if not typer.confirm(question, err=True):
+            raise typer.Abort
+    context.client.workspaces.delete(found.id, cancel=cancel)
+    context.output.write(
+        {"id": str(found.id), "deleted": True}, f"deleted · workspace {found.name}"
+    )
+
+
+@api_command(app, "add")
 def add_member(
     context: CommandContext,
     workspace: WorkspaceName,
@@ -81,12 +118,39 @@ def add_member(
 ) -> None:
     """Make a user a member of a workspace; for administrators.
 
-    `celeriac users create` creates a user first.
+    `celeriac workspaces invite` also invites people who are no users yet.
 
     Examples:
-      celeriac workspaces invite research ada --role admin
+      celeriac workspaces add research ada --role admin
     """
     _show(context, context.client.workspaces.add_member(workspace, user, role=role.value))
+
+
+@api_command(app, "invite")
+def invite(
+    context: CommandContext,
+    workspace: WorkspaceName,
+    name: Annotated[
+        str, typer.Argument(metavar="USER", help="The user's name; a new user is made.")
+    ],
+    role: Annotated[Role, typer.Option(help="What the member may do.")] = Role.OPERATOR,
+    hours: Annotated[int, typer.Option(min=1, max=720, help="Hours until it expires.")] = 168,
+) -> None:
+    """Invite a person to a workspace, and print a token for them; for admins of it.
+
+    They run `celeriac invitations accept TOKEN`. The token works once and can't
+    be shown again.
+
+    Examples:
+      celeriac workspaces invite research ada --role operator
+    """
+    made = context.client.workspaces.invite(workspace, name, role=role.value, expires_hours=hours)
+    context.output.write(made, made.token)
+    context.output.say(
+        f"{name} becomes a member with `celeriac invitations accept TOKEN`, until "
+        f"{moment(made.expires_at)}. It can't be shown again; `celeriac invitations revoke "
+        f"{workspace} {short_id(made.id)}` revokes it."
+    )
 
 
 @api_command(app, "change")

@@ -116,6 +116,48 @@ class Workspaces(Resource):
         where = path("workspaces", workspace, "members", user_id)
         self._transport.send("DELETE", where, params=given(without_admin=without_admin or None))
 
+    def delete(self, workspace: str | UUID, *, cancel: bool = False) -> None:
+        """Delete a workspace with its agents, tasks, budgets, cassettes and keys.
+
+        For administrators. Refused while executions have not ended, unless `cancel` is true.
+        """
+        self._transport.send(
+            "DELETE", path("workspaces", workspace), params=given(cancel=cancel or None)
+        )
+
+    def invite(
+        self,
+        workspace: str | UUID,
+        name: str,
+        *,
+        role: str = "operator",
+        expires_hours: int | None = None,
+    ) -> wire.NewInvitation:
+        """Invite a person, who gets the `token`. For admins of the workspace.
+
+        Only this answer has the token. It works once; the default is a week.
+        """
+        body = given(name=name, role=role, expires_hours=expires_hours)
+        where = path("workspaces", workspace, "invitations")
+        return self._transport.post(wire.NewInvitation, where, body)
+
+    def invitations(self, workspace: str | UUID) -> Iterator[wire.Invitation]:
+        """Yield the invitations to a workspace, the newest first."""
+        return self._transport.pages(wire.Invitation, path("workspaces", workspace, "invitations"))
+
+    def revoke_invitation(self, workspace: str | UUID, invitation_id: UUID) -> None:
+        """Revoke an invitation that was not accepted."""
+        where = path("workspaces", workspace, "invitations", invitation_id)
+        self._transport.send("DELETE", where)
+
+    def accept_invitation(self, token: str) -> wire.AcceptedInvitation:
+        """Become a member of a workspace. Only this answer has the token of the `key`.
+
+        If the user of the invitation exists, the client needs a key of theirs, otherwise none.
+        """
+        body = {"token": token}
+        return self._transport.post(wire.AcceptedInvitation, path("invitations", "accept"), body)
+
 
 class Audit(Resource):
     """`client.audit`."""

@@ -34,13 +34,13 @@ class Client:
     def __init__(
         self,
         base_url: str,
-        api_key: str,
+        api_key: str | None,
         *,
         workspace: str | None = None,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Create a client; nothing is sent yet.
+        """Create a client; nothing is sent yet. Only accepting an invitation needs no `api_key`.
 
         `workspace` is the name or id of one of the user's workspaces, for a key of their personal
         one; the default is the workspace of the key. `timeout` is the time limit for the answer to
@@ -51,7 +51,7 @@ class Client:
             base_url=base_url,
             headers=httpx.Headers(
                 {
-                    "Authorization": f"Bearer {api_key}",
+                    **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
                     "User-Agent": f"celeriac-python/{__version__}",
                     **({"Celeriac-Workspace": workspace} if workspace else {}),
                 },

@@ -91,7 +91,7 @@ def presented(
 _ADD_USER = text("""
 WITH own AS (
     INSERT INTO workspaces (id, name, personal_of) VALUES (:workspace_id, :name, :id)
-    ON CONFLICT (name) DO NOTHING
+    ON CONFLICT (name) WHERE deleted_at IS NULL DO NOTHING
     RETURNING id, personal_of
 ), person AS (
     INSERT INTO users (id, name, role) SELECT personal_of, :name, :role FROM own

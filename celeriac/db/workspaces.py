@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
@@ -11,7 +11,8 @@ from celeriac.db.schema.accounts import workspaces as table
 from celeriac.domain.accounts import Member, Role, Workspace
 from celeriac.kit.ids import parse_uuid, uuid7
 
-_SELECT = columns(Workspace, table)
+_LIVE = table.c.deleted_at.is_(None)
+_SELECT = columns(Workspace, table).where(_LIVE)
 _workspace = reader(Workspace)
 _MEMBER = columns(Member, memberships, id=memberships.c.user_id, name=users.c.name).join_from(
     memberships, users, users.c.id == memberships.c.user_id
@@ -24,14 +25,14 @@ def add(connection: Connection, name: str) -> UUID | None:
     statement = (
         insert(table)
         .values(id=uuid7(), name=name)
-        .on_conflict_do_nothing(index_elements=["name"])
+        .on_conflict_do_nothing(index_elements=["name"], index_where=_LIVE)
         .returning(table.c.id)
     )
     return connection.execute(statement).scalar_one_or_none()
 
 
 def find_one(connection: Connection, reference: str) -> Workspace | None:
-    """Return the workspace with this name or id, or None."""
+    """Return the workspace with this name or id, or None; a deleted one is not found."""
     key = parse_uuid(reference)
     query = _SELECT.where(table.c.name == reference if key is None else table.c.id == key)
     return read_one(connection, query, _workspace)
@@ -54,6 +55,57 @@ def find(
         own = select(memberships.c.workspace_id).where(memberships.c.user_id == member)
         query = query.where(table.c.id.in_(own))
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _workspace)
+
+
+def lock(connection: Connection, workspace_id: UUID) -> None:
+    """Lock a workspace for a change of its members, or its deletion, until the transaction ends."""
+    query = select(table.c.id).where(table.c.id == workspace_id)
+    connection.execute(query.with_for_update(key_share=True))
+
+
+_SWITCH_OFF = text("""
+UPDATE tasks SET active = false WHERE workspace_id = :id AND active AND deleted_at IS NULL
+""")
+
+
+def switch_off(connection: Connection, workspace_id: UUID) -> None:
+    """Make all tasks of a workspace inactive: from the commit on nothing can be submitted."""
+    connection.execute(_SWITCH_OFF, {"id": workspace_id})
+
+
+_DELETE = text("""
+WITH ended_tasks AS (
+    UPDATE tasks SET deleted_at = now(), active = false
+    WHERE workspace_id = :id AND deleted_at IS NULL
+), ended_agents AS (
+    UPDATE agents SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
+), gone_budgets AS (
+    DELETE FROM budgets WHERE workspace_id = :id RETURNING id
+), gone_windows AS (
+    DELETE FROM budget_windows WHERE budget_id = ANY (ARRAY(SELECT id FROM gone_budgets))
+), gone_cassettes AS (
+    DELETE FROM cassettes WHERE workspace_id = :id
+), ended_webhooks AS (
+    UPDATE webhook_endpoints SET active = false WHERE workspace_id = :id AND active
+), ended_invitations AS (
+    UPDATE invitations SET revoked_at = now()
+    WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL
+), gone_members AS (
+    DELETE FROM memberships WHERE workspace_id = :id
+), ended AS (
+    UPDATE workspaces SET deleted_at = now() WHERE id = :id
+)
+UPDATE api_keys SET revoked_at = now() WHERE workspace_id = :id AND revoked_at IS NULL
+RETURNING id
+""")
+
+
+def end(connection: Connection, workspace_id: UUID) -> list[UUID]:
+    """Delete a workspace and all that is set up in it; return the ids of the keys that it had.
+
+    Its executions, sessions, usage and audit trail stay until retention removes them.
+    """
+    return list(connection.execute(_DELETE, {"id": workspace_id}).scalars())
 
 
 def member(
@@ -85,11 +137,8 @@ def active_role(connection: Connection, workspace_id: UUID, user_id: UUID) -> Ro
 def has_other_admin(connection: Connection, workspace_id: UUID, user_id: UUID) -> bool:
     """Whether an enabled user besides `user_id` is an admin of the workspace.
 
-    Locks the workspace until the transaction ends: two changes at once see each other.
+    `lock` must have locked the workspace, so that two changes at once see each other.
     """
-    connection.execute(
-        select(table.c.id).where(table.c.id == workspace_id).with_for_update(key_share=True)
-    )
     query = _ACTIVE.where(
         memberships.c.workspace_id == workspace_id,
         memberships.c.user_id != user_id,

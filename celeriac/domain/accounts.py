@@ -105,6 +105,39 @@ class Member:
     created_at: datetime
 
 
+class InvitationStatus(StrEnum):
+    """Whether an invitation can be accepted; only an open one can.
+
+    A void one was made by somebody who may not invite any more, or with a key that is revoked.
+    """
+
+    OPEN = "open"
+    ACCEPTED = "accepted"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation to a workspace, without its token, which is not stored."""
+
+    id: UUID
+    workspace_id: UUID
+    workspace_name: str
+    owner_id: UUID
+    """Who made it."""
+    name: str
+    """The user's, who is made if there is none."""
+    role: Role
+    """In the workspace."""
+    status: InvitationStatus
+    created_at: datetime
+    expires_at: datetime
+    accepted_at: datetime | None
+    revoked_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """An API key without its secret, which is not stored."""

@@ -158,6 +158,10 @@ class IdempotencyMismatchError(CeleriacError, code="idempotency_mismatch"):
 # Requests: the caller
 
 
+class InvitationInvalidError(CeleriacError, code="invitation_invalid"):
+    """The token of an invitation is wrong, was used, was revoked or has expired; all the same."""
+
+
 class LinkInvalidError(CeleriacError, code="link_invalid"):
     """An approval link was not made by this installation, or has expired."""
 

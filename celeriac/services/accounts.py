@@ -1,11 +1,5 @@
-"""Users and API keys: authentication and management."""
+"""Users and API keys."""
 
-import hashlib
-import hmac
-import secrets
-import threading
-import time
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TypedDict
@@ -14,7 +8,6 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import accounts, audit, workspaces
-from celeriac.db.accounts import PresentedKey
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, ApiKey, Member, Role, User
 from celeriac.domain.audit import changes
@@ -23,31 +16,13 @@ from celeriac.domain.errors import (
     ForbiddenError,
     NameTakenError,
     NotFoundError,
-    UnauthenticatedError,
-    WorkspaceDeniedError,
 )
 from celeriac.domain.paging import Page
 from celeriac.kit.json_types import JsonObject
+from celeriac.services.keys import NewKey, add_key
 from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
-
-KEY_SCHEME = "cel"
-_PREFIX_BYTES = 6
-_SECRET_BYTES = 24
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """A new key; `token` is shown once and stored nowhere."""
-
-    key: ApiKey
-    token: str
-
-
-def key_hash(secret_key: str, token: str) -> str:
-    """Return the keyed hash (HMAC-SHA256, hexadecimal) under which a key is stored."""
-    return hmac.new(secret_key.encode(), token.encode(), hashlib.sha256).hexdigest()
 
 
 class Accounts:
@@ -80,8 +55,14 @@ class Accounts:
             )
             if created is not None:
                 audit.record(connection, actor, "user.create", [user.id])
-            return self._add_key(
-                connection, actor, user, user.workspace_id, name=key_name, role=Role.ADMIN
+            return add_key(
+                connection,
+                self._secret_key,
+                actor,
+                user,
+                user.workspace_id,
+                name=key_name,
+                role=Role.ADMIN,
             )
 
     def create_user(self, actor: Actor, *, name: str, role: Role) -> User:
@@ -166,8 +147,9 @@ class Accounts:
                     f"A key can't have the role {wanted}: it is more than the user's or your own.",
                     field="role",
                 )
-            return self._add_key(
+            return add_key(
                 connection,
+                self._secret_key,
                 actor,
                 user,
                 member.workspace_id,
@@ -217,54 +199,6 @@ class Accounts:
                 )
         logger.info("api_key.revoked", key_id=key_id)
 
-    def _add_key(
-        self,
-        connection: Connection,
-        actor: Actor,
-        user: User,
-        workspace_id: UUID,
-        *,
-        name: str,
-        role: Role,
-        expires_at: datetime | None = None,
-    ) -> NewKey:
-        # a lesser key, and what is made with it, stays one when the user's own role is lowered
-        personal = workspace_id == user.workspace_id
-        unlimited = personal and role is user.role and actor.limit is Role.ADMIN
-        prefix = secrets.token_hex(_PREFIX_BYTES)
-        token = f"{KEY_SCHEME}_{prefix}_{secrets.token_hex(_SECRET_BYTES)}"
-        key_id = accounts.add_key(
-            connection,
-            user_id=user.id,
-            workspace_id=workspace_id,
-            name=name,
-            prefix=prefix,
-            digest=key_hash(self._secret_key, token),
-            role=role,
-            unlimited=unlimited,
-            expires_at=expires_at,
-            parent_id=actor.key_id,
-        )
-        details = {
-            "user_id": str(user.id),
-            "workspace_id": str(workspace_id),
-            "role": role.value,
-            "prefix": prefix,
-            "expires_at": expires_at and expires_at.isoformat(),
-            "made_with": actor.key_id and str(actor.key_id),
-        }
-        audit.record(
-            connection,
-            actor,
-            "api_key.create",
-            [key_id],
-            details=details,
-            workspace_id=workspace_id,
-        )
-        logger.info("api_key.created", key_id=key_id, role=role.value)
-        made = accounts.key(connection, key_id, owner=user.id, workspace=workspace_id)
-        return NewKey(present(made, "API key", key_id), token)
-
 
 def _user(connection: Connection, user_id: UUID, *, lock: bool = False) -> User:
     return present(accounts.user(connection, user_id, lock=lock), "user", user_id)
@@ -308,115 +242,3 @@ def _membership(connection: Connection, actor: Actor, user: User, workspace: str
         if member:
             return member
     raise NotFoundError("workspace", workspace or user.workspace_id)
-
-
-_SECONDS = 5.0
-"""How long a valid key is cached, and a revocation takes to apply in other processes."""
-
-_CACHED = 10_000
-_PARTS = 3
-
-
-class Authenticate:
-    """Checks API keys, mostly from a short-lived cache. Safe to share between threads."""
-
-    def __init__(self, database: Database, secret_key: str) -> None:
-        self._database = database
-        self._secret_key = secret_key
-        self._lock = threading.Lock()
-        self._cached: dict[tuple[str, str | None], tuple[Actor, float]] = {}
-        self.generation = 0
-        """Counts the calls of `forget`. What was looked up before the last one is not used."""
-
-    def __call__(
-        self, token: str, workspace: str | None = None, *, request_id: str | None
-    ) -> Actor:
-        """Return the actor of `token`. Raises UnauthenticatedError saying what is wrong with it.
-
-        In `workspace`, a name or an id: one of the key's user if the key is of their personal
-        workspace. Without one the actor is in the workspace of the key.
-        """
-        return self.cached(token, workspace, request_id=request_id) or replace(
-            self._look_up(token, workspace), request_id=request_id
-        )
-
-    def cached(
-        self, token: str, workspace: str | None = None, *, request_id: str | None
-    ) -> Actor | None:
-        """Return the actor of `token` if it is cached; never waits."""
-        known = (key_hash(self._secret_key, token), workspace)
-        actor, until = self._cached.get(known, (None, 0.0))
-        if actor is None or until < time.monotonic():
-            return None
-        return replace(actor, request_id=request_id)
-
-    def forget(self) -> None:
-        """Clear the cache, so that changes made in this process apply at once."""
-        with self._lock:
-            self.generation += 1
-            self._cached.clear()
-
-    def _look_up(self, token: str, workspace: str | None) -> Actor:
-        generation = self.generation
-        parts, hashed = token.split("_"), key_hash(self._secret_key, token)
-        key = None
-        if (
-            len(parts) == _PARTS
-            and parts[0] == KEY_SCHEME
-            and token.isascii()
-            and token.isprintable()
-        ):
-            with self._database.autocommit() as connection:
-                place = None if workspace is None else _place(connection, workspace)
-                key = accounts.presented(
-                    connection, prefix=parts[1], digest=hashed, workspace_id=place
-                )
-        if key is None or not hmac.compare_digest(key.digest, hashed):
-            raise UnauthenticatedError("The API key is unknown; check that it is complete.")
-        actor = _actor(key)
-        with self._lock:
-            if len(self._cached) >= _CACHED:
-                self._cached.clear()
-            if generation == self.generation:
-                self._cached[hashed, workspace] = actor, time.monotonic() + _SECONDS
-        return actor
-
-
-_NOWHERE = UUID(int=0)
-
-
-def _place(connection: Connection, workspace: str) -> UUID:
-    """Return the id of a workspace, for an unknown one an id of which nobody is a member."""
-    found = workspaces.find_one(connection, workspace)
-    return _NOWHERE if found is None else found.id
-
-
-def _actor(key: PresentedKey) -> Actor:
-    """Return the actor of a key. Raises UnauthenticatedError if it is not valid."""
-    if key.revoked:
-        raise UnauthenticatedError("The API key is revoked; make a new one.")
-    if key.expired:
-        raise UnauthenticatedError("The API key is expired; make a new one.")
-    if key.user_disabled:
-        raise UnauthenticatedError("The user of this API key is disabled; ask an administrator.")
-    other = key.workspace_id != key.of_workspace_id
-    if key.member_role is None or (other and not key.personal):
-        refused = WorkspaceDeniedError if other else UnauthenticatedError
-        raise refused(
-            "The API key gives no access to this workspace: its user is no member of it"
-            f"{'' if key.personal or not other else ', or the key is of another one'}."
-        )
-    # who has the whole rights of a user has them in all workspaces of the user
-    whole = key.unlimited and key.role.includes(key.user_role)
-    limit = Role.ADMIN if whole else key.role
-    return Actor(
-        key.user_id,
-        key.user_name,
-        key.member_role.limited_to(limit),
-        key.workspace_id,
-        administrator=key.personal and key.user_role is Role.ADMIN and limit is Role.ADMIN,
-        personal_key=key.personal,
-        limit=limit,
-        key_id=key.id,
-        key_expires_at=key.expires_at,
-    )

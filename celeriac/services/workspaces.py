@@ -1,5 +1,6 @@
 """Workspaces and their members."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -7,14 +8,19 @@ import structlog
 
 from celeriac.db import accounts, audit, workspaces
 from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor, Member, Role, User, Workspace
 from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
+from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.paging import Page
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
+
+CancelWorkspace = Callable[[Actor, UUID], object]
+"""Cancels all executions of a workspace that have not ended."""
 
 
 class Workspaces:
@@ -56,6 +62,37 @@ class Workspaces:
         )
         return read_page(self._database, "workspaces", cursor, limit, find)
 
+    def delete(
+        self, actor: Actor, reference: str, *, cancel: CancelWorkspace | None = None
+    ) -> None:
+        """Delete a workspace with its agents, tasks, budgets, cassettes, keys and memberships.
+
+        Executions, sessions, usage and the audit trail stay until retention removes them. With
+        `cancel` the executions that have not ended are cancelled by it; running ones end within
+        seconds. Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace
+        or, without `cancel`, if executions have not ended.
+        """
+        actor.require_administrator()
+        if cancel is not None:
+            with self._database.transaction() as connection:
+                workspace = shared(_visible(connection, actor, reference))
+                workspaces.switch_off(connection, workspace.id)
+            cancel(actor, workspace.id)
+        with self._database.transaction() as connection:
+            workspace = shared(_visible(connection, actor, reference))
+            workspaces.lock(connection, workspace.id)
+            revoked = workspaces.end(connection, workspace.id)
+            # after it, so that what was submitted until then is found
+            wanted = ExecutionFilter(workspace_id=workspace.id, cancellable=True)
+            if queries.find_ids(connection, wanted, before=None, limit=1):
+                raise ConflictError(
+                    f"The workspace {workspace.name!r} has executions that have not ended. Wait "
+                    "for them, or cancel them with it: cancel=true."
+                )
+            _record(connection, actor, "delete", workspace, name=workspace.name)
+            _record_revoked(connection, actor, workspace, revoked)
+        logger.info("workspace.deleted", workspace_id=workspace.id, name=workspace.name)
+
     def members(
         self, actor: Actor, reference: str, *, cursor: str | None = None, limit: int = 50
     ) -> Page[Member]:
@@ -75,7 +112,7 @@ class Workspaces:
         """
         actor.require_administrator()
         with self._database.transaction() as connection:
-            workspace = _shared(_visible(connection, actor, reference))
+            workspace = shared(_visible(connection, actor, reference))
             found = _user(connection, user)
             if not workspaces.add_member(connection, workspace.id, found.id, role):
                 raise ConflictError(
@@ -103,7 +140,7 @@ class Workspaces:
         admin; administrators may say that it may be left `without_admin`.
         """
         with self._database.transaction() as connection:
-            workspace = _shared(_managed(connection, actor, reference))
+            workspace = shared(managed(connection, actor, reference))
             before = _member(connection, workspace, user_id, lock=True)
             if not role.includes(Role.ADMIN):
                 _keep_an_admin(connection, actor, workspace, before, without_admin=without_admin)
@@ -132,8 +169,8 @@ class Workspaces:
         """
         leaves = user_id == actor.user_id
         with self._database.transaction() as connection:
-            find = _visible if leaves else _managed
-            workspace = _shared(find(connection, actor, reference))
+            find = _visible if leaves else managed
+            workspace = shared(find(connection, actor, reference))
             member = _member(connection, workspace, user_id, lock=True)
             if leaves and not actor.limit.includes(member.role):
                 raise ForbiddenError(
@@ -151,14 +188,7 @@ class Workspaces:
                 user_id=str(user_id),
                 role=member.role.value,
             )
-            audit.record(
-                connection,
-                actor,
-                "api_key.revoke",
-                revoked,
-                details={"revoked_with": f"the membership in {workspace.name}"},
-                workspace_id=workspace.id,
-            )
+            _record_revoked(connection, actor, workspace, revoked)
         logger.info("workspace.member_removed", workspace_id=workspace.id, member_id=user_id)
 
 
@@ -172,7 +202,7 @@ def _visible(connection: Connection, actor: Actor, reference: str) -> Workspace:
     raise NotFoundError("workspace", reference)
 
 
-def _managed(connection: Connection, actor: Actor, reference: str) -> Workspace:
+def managed(connection: Connection, actor: Actor, reference: str) -> Workspace:
     """Return a workspace whose members the actor manages: as its admin, or as administrator.
 
     Raises NotFoundError and ForbiddenError.
@@ -186,7 +216,7 @@ def _managed(connection: Connection, actor: Actor, reference: str) -> Workspace:
     )
 
 
-def _shared(found: Workspace) -> Workspace:
+def shared(found: Workspace) -> Workspace:
     """Return the workspace; raises ConflictError for a personal one."""
     if found.personal_of is not None:
         raise ConflictError(
@@ -210,7 +240,9 @@ def _keep_an_admin(
     """
     if without_admin:
         actor.require_administrator()
-    elif member.role is Role.ADMIN and not workspaces.has_other_admin(
+        return
+    workspaces.lock(connection, workspace.id)
+    if member.role is Role.ADMIN and not workspaces.has_other_admin(
         connection, workspace.id, member.id
     ):
         raise ConflictError(
@@ -245,5 +277,18 @@ def _record(
         f"workspace.{verb}",
         [workspace.id],
         details=details,
+        workspace_id=workspace.id,
+    )
+
+
+def _record_revoked(
+    connection: Connection, actor: Actor, workspace: Workspace, key_ids: Sequence[UUID]
+) -> None:
+    audit.record(
+        connection,
+        actor,
+        "api_key.revoke",
+        key_ids,
+        details={"revoked_with": f"the membership in {workspace.name}"},
         workspace_id=workspace.id,
     )

@@ -1,12 +1,15 @@
 """What travels over HTTP in answers: written by the API, read by the client, said once."""
 
 from celeriac.wire.accounts import (
+    AcceptedInvitation,
     ApiKey,
     AuditEntry,
     AuditFault,
     AuditVerification,
+    Invitation,
     Member,
     NewApiKey,
+    NewInvitation,
     User,
     Workspace,
 )
@@ -44,6 +47,7 @@ from celeriac.wire.sessions import File, Files, Report, Reports, Session
 __all__ = [
     "Accepted",
     "AcceptedBatch",
+    "AcceptedInvitation",
     "Agent",
     "AgentReference",
     "ApiKey",
@@ -70,11 +74,13 @@ __all__ = [
     "File",
     "Files",
     "Health",
+    "Invitation",
     "LinkedApproval",
     "Links",
     "MadeCall",
     "Member",
     "NewApiKey",
+    "NewInvitation",
     "Page",
     "Problem",
     "ProblemField",

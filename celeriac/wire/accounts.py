@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.accounts import Role
+from celeriac.domain.accounts import InvitationStatus, Role
 from celeriac.wire.base import ID, Wire
 
 
@@ -46,6 +46,36 @@ class Member(Wire):
     created_at: datetime = Field(description="Since when the user is a member.")
 
 
+class Invitation(Wire):
+    """An invitation to a workspace, without its token."""
+
+    id: UUID
+    workspace_id: UUID
+    workspace_name: str = Field(examples=["research"])
+    owner_id: UUID = Field(description="Who made it.")
+    name: str = Field(
+        description="The name of the user; one who does not exist is made.", examples=["ada"]
+    )
+    role: Role = Field(description="What the member may do in the workspace.")
+    status: InvitationStatus = Field(
+        description="Only an open one can be accepted. void: whoever made it may not invite any "
+        "more, or the key that made it is revoked."
+    )
+    created_at: datetime
+    expires_at: datetime
+    accepted_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewInvitation(Invitation):
+    """An invitation that was just created."""
+
+    token: str = Field(
+        description="What the person accepts it with. It is shown only once and is not stored.",
+        examples=["celinv_4f2a9c0d1b7e_…"],
+    )
+
+
 class ApiKey(Wire):
     """An API key without its secret."""
 
@@ -71,6 +101,17 @@ class NewApiKey(ApiKey):
     token: str = Field(
         description="The key itself. It is shown only once and is not stored.",
         examples=["cel_4f2a9c0d1b7e_…"],
+    )
+
+
+class AcceptedInvitation(Wire):
+    """A new member, and a key that is shown only once."""
+
+    user: User
+    created: bool = Field(description="Whether the user was made.", examples=[True])
+    member: Member
+    key: NewApiKey = Field(
+        description="For a new user of their personal workspace, else of the workspace."
     )
 
 

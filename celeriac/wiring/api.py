@@ -4,10 +4,11 @@ from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
 from celeriac.db.engine import Database
-from celeriac.services.accounts import Accounts, Authenticate
+from celeriac.services.accounts import Accounts
 from celeriac.services.approvals.answer import ApprovalLinks, Approvals
 from celeriac.services.artifacts import Artifacts
 from celeriac.services.audit import AccessRecords, AuditTrail
+from celeriac.services.authentication import Authenticate
 from celeriac.services.budgets.manage import Budgets, Usage
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
@@ -15,6 +16,7 @@ from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
+from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
@@ -45,6 +47,7 @@ class ApiServices:
         self.authenticate = Authenticate(database, key)
         self.accounts = Accounts(database, key)
         self.workspaces = Workspaces(database)
+        self.invitations = Invitations(database, key)
         self.agents = Agents(database, environment_rule(settings))
         self.advice = advice(settings)
         self.tasks = Tasks(database)

@@ -21,6 +21,7 @@ from celeriac.api.core.parameters import Services
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import (
     DatabaseUnavailableError,
+    InvitationInvalidError,
     TooManyRequestsError,
     UnauthenticatedError,
     WorkspaceDeniedError,
@@ -28,6 +29,10 @@ from celeriac.domain.errors import (
 from celeriac.kit.ids import parse_uuid
 from celeriac.kit.outbound import network_of
 from celeriac.wiring.api import ApiServices
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 
 _SCHEME = "bearer"
 _bearer = HTTPBearer(
@@ -141,6 +146,33 @@ async def _authenticate(request: Request, *, admitted: bool = False) -> Actor:
         admitted=admitted,
     )
     return replace(found, request_id=request_id)
+
+
+async def optional_caller(request: Request) -> Actor | None:
+    """Return the actor of a request to a route that needs no key; None if it has no key.
+
+    Raises UnauthenticatedError for a bad one.
+    """
+    return await _authenticate(request) if "authorization" in request.headers else None
+
+
+async def guess(request: Request, token: str, use: Callable[[], T]) -> T:
+    """Return the result of `use`, which looks up a secret token. Wrong ones count as bad keys.
+
+    Raises what `use` raises, and TooManyRequestsError.
+    """
+    bad_keys = cast(BadKeys, request.app.state.bad_keys)
+    address = "" if request.client is None else request.client.host
+    bad_keys.begin(address, token)
+    try:
+        result = await run_in_threadpool(use)
+    except InvitationInvalidError:
+        raise
+    except BaseException:
+        bad_keys.forgive(address)
+        raise
+    bad_keys.forgive(address)
+    return result
 
 
 class Lookups:
@@ -272,10 +304,6 @@ class BadKeys:
 
 _REMEMBERED = 10_000
 """The most recent addresses, and the most recent good keys, that are kept in memory."""
-
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 def _put(memory: OrderedDict[K, V], key: K, value: V) -> None:

@@ -99,6 +99,7 @@ STATUS_OF: Mapping[type[CeleriacError], int] = {
     errors.UnauthenticatedError: 401,
     errors.ForbiddenError: 403,
     errors.NotFoundError: 404,
+    errors.InvitationInvalidError: 404,
     errors.LinkInvalidError: 404,
     errors.ConflictError: 409,
     errors.UnavailableError: 503,
@@ -213,6 +214,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
 _REFUSALS = (
     errors.UnauthenticatedError,
     errors.ForbiddenError,
+    errors.InvitationInvalidError,
     errors.LinkInvalidError,
     errors.TooManyRequestsError,
 )

@@ -15,6 +15,7 @@ from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.accounts import Role
 from celeriac.domain.audit import AuditFilter
 from celeriac.domain.base import Label, Name, Strict
+from celeriac.services.keys import NewKey
 
 router = APIRouter(tags=["accounts"], route_class=JsonRoute)
 audit_router = APIRouter(prefix="/audit-logs", tags=["audit"], route_class=JsonRoute)
@@ -129,6 +130,11 @@ def create_api_key(body: NewApiKey, actor: Caller, services: Services) -> wire.N
         workspace=body.workspace,
         expires_at=body.expires_at,
     )
+    return new_key(made)
+
+
+def new_key(made: NewKey) -> wire.NewApiKey:
+    """Return a new key with its token, as it is shown once."""
     shown = wire.ApiKey.model_validate(made.key)
     return wire.NewApiKey(**shown.model_dump(), token=made.token)
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core.auth import Admin, Administrator, Caller
-from celeriac.api.core.parameters import Cursor, Limit, Reference, Services
+from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import page_response, problem_responses
 from celeriac.domain.accounts import Role
@@ -73,6 +73,33 @@ def list_workspaces(
 def get_workspace(workspace: WorkspacePath, actor: Caller, services: Services) -> wire.Workspace:
     """Return a workspace of which you are a member. An administrator sees all."""
     return wire.Workspace.model_validate(services.workspaces.get(actor, workspace))
+
+
+@router.delete(
+    "/{workspace}",
+    status_code=204,
+    summary="Delete a workspace",
+    responses=problem_responses(409),
+)
+def delete_workspace(
+    workspace: WorkspacePath,
+    actor: Administrator,
+    services: Services,
+    shared: Shared,
+    *,
+    cancel: Annotated[
+        bool, Query(description="Cancel its executions that have not ended.")
+    ] = False,
+) -> None:
+    """Delete a workspace with its agents, tasks, budgets, cassettes and keys. Its name is free.
+
+    Executions and sessions stay until retention removes them, but no key finds them. Refused while
+    executions have not ended, unless `cancel` is true. A personal workspace can't be deleted.
+    """
+    services.workspaces.delete(
+        actor, workspace, cancel=shared.cancel.all_of_workspace if cancel else None
+    )
+    services.authenticate.forget()
 
 
 @router.get("/{workspace}/members", response_model=wire.Page[wire.Member], summary="List members")

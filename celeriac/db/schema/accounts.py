@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    DateTime,
     ForeignKey,
     Index,
     Integer,
@@ -16,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from celeriac.db.schema.base import enum_check, metadata, table_of_ids, timestamp
+from celeriac.db.schema.base import enum_check, metadata, table_of_ids, timestamp, where
 from celeriac.domain.accounts import Role
 
 users = table_of_ids(
@@ -35,8 +36,10 @@ workspaces = table_of_ids(
     # the user whose own workspace it is; every user has one
     Column("personal_of", Uuid, ForeignKey("users.id")),
     timestamp("created_at", now=True),
-    UniqueConstraint("name"),
+    # its history stays until retention removes it; its name is free
+    timestamp("deleted_at"),
     UniqueConstraint("personal_of"),
+    Index("uq_workspaces_name", "name", unique=True, **where("deleted_at IS NULL")),
 )
 
 memberships = Table(
@@ -70,6 +73,25 @@ api_keys = table_of_ids(
     Index(None, "user_id"),
     Index(None, "workspace_id", "user_id"),
     Index(None, "parent_id"),
+)
+
+invitations = table_of_ids(
+    "invitations",
+    Column("workspace_id", Uuid, ForeignKey("workspaces.id"), nullable=False),
+    # who made it, and with which key
+    Column("owner_id", Uuid, ForeignKey("users.id"), nullable=False),
+    Column("key_id", Uuid, ForeignKey("api_keys.id")),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    timestamp("created_at", now=True),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    timestamp("accepted_at"),
+    timestamp("revoked_at"),
+    UniqueConstraint("prefix"),
+    enum_check("role", Role),
+    Index("ix_invitations_workspace_id_id", "workspace_id", "id"),
 )
 
 audit_logs = table_of_ids(

@@ -72,7 +72,15 @@ class Cancel:
 
     def all_of_task(self, actor: Actor, task_id: UUID) -> int:
         """Cancel all executions of a task that the actor may change; return how many."""
-        wanted = ExecutionFilter(task_id=task_id, cancellable=True)
+        return self._all(actor, ExecutionFilter(task_id=task_id, cancellable=True))
+
+    def all_of_workspace(self, actor: Actor, workspace_id: UUID) -> int:
+        """Cancel all executions of a workspace; return how many. Raises ForbiddenError."""
+        actor.require_administrator()
+        wanted = ExecutionFilter(workspace_id=workspace_id, cancellable=True)
+        return self._all(replace(actor, workspace_id=workspace_id), wanted)
+
+    def _all(self, actor: Actor, wanted: ExecutionFilter) -> int:
         total = 0
         while True:
             with self._database.autocommit() as connection:

@@ -15,7 +15,7 @@ def ada(commands: CommandLine, up: RunningUp) -> dict[str, str]:
     user = commands.ask("users", "create", "ada")["id"]
     key = commands.ask("keys", "create", "ada", "--user", user)["token"]
     assert commands.ask("workspaces", "create", "research")["personal_of"] is None
-    joined = commands.ask("workspaces", "invite", "research", "ada", "--role", "admin")
+    joined = commands.ask("workspaces", "add", "research", "ada", "--role", "admin")
     assert (joined["name"], joined["role"]) == ("ada", "admin")
     return {"CELERIAC_API_KEY": key}
 
@@ -50,7 +50,7 @@ def test_a_workspace_has_keys_and_budgets(commands: CommandLine, ada: dict[str, 
 def test_members_are_changed_and_removed(commands: CommandLine) -> None:
     commands.ask("users", "create", "bob")
     commands.ask("workspaces", "create", "sales")
-    commands.ask("workspaces", "invite", "sales", "bob")
+    commands.ask("workspaces", "add", "sales", "bob")
     assert commands.ask("workspaces", "change", "sales", "bob", "--role", "viewer")["role"] == (
         "viewer"
     )
@@ -58,3 +58,31 @@ def test_members_are_changed_and_removed(commands: CommandLine) -> None:
     removed = commands.run("workspaces", "remove", "sales", "bob")
     assert (removed.code, removed.out) == (0, "removed · bob\n")
     assert commands.run("workspaces", "remove", "sales", "bob").code == 3
+
+
+def test_a_person_is_invited_and_a_workspace_deleted(
+    commands: CommandLine, ada: dict[str, str]
+) -> None:
+    invited = commands.run("workspaces", "invite", "research", "eve", *TEAM[:2], **ada)
+    token = invited.out.strip()
+    assert token.startswith("celinv_"), invited.err
+    accepted = commands.run("invitations", "accept", token)
+    assert (accepted.code, accepted.out[:4]) == (0, "cel_"), accepted.err
+    eve = {"CELERIAC_API_KEY": accepted.out.strip()}
+    names = [each["name"] for each in commands.run("workspaces", "list", "--json", **eve).value]
+    assert sorted(names) == ["eve", "research"]
+    again = commands.run("invitations", "accept", token)
+    assert (again.code, "not valid" in again.err) == (3, True)
+    commands.run("workspaces", "invite", "research", "dan", *TEAM[:2], **ada)
+    (dan,) = [
+        each
+        for each in commands.run("invitations", "list", "research", *TEAM, **ada).value
+        if each["name"] == "dan"
+    ]
+    revoked = commands.run("invitations", "revoke", "research", dan["id"][-8:], *TEAM[:2], **ada)
+    assert (revoked.code, revoked.out) == (0, "revoked · dan\n"), revoked.err
+    commands.ask("workspaces", "create", "closing")
+    refused = commands.run("workspaces", "delete", "closing")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    deleted = commands.run("workspaces", "delete", "closing", "--yes")
+    assert (deleted.code, deleted.out) == (0, "deleted · workspace closing\n"), deleted.err

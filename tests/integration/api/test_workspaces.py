@@ -8,7 +8,7 @@ import pytest
 from celeriac.db import accounts
 from celeriac.domain.accounts import Role
 from celeriac.domain.errors import UnauthenticatedError
-from celeriac.services.accounts import Authenticate
+from celeriac.services.authentication import Authenticate
 from celeriac.wiring.core import CoreServices, secret_key
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 

@@ -25,11 +25,12 @@ CREATE TABLE workspaces (
     name text NOT NULL,
     personal_of uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
     CONSTRAINT pk_workspaces PRIMARY KEY (id),
-    CONSTRAINT uq_workspaces_name UNIQUE (name),
     CONSTRAINT uq_workspaces_personal_of UNIQUE (personal_of),
     CONSTRAINT fk_workspaces_personal_of FOREIGN KEY (personal_of) REFERENCES users(id)
 );
+CREATE UNIQUE INDEX uq_workspaces_name ON workspaces (name) WHERE deleted_at IS NULL;
 
 CREATE TABLE memberships (
     workspace_id uuid NOT NULL,
@@ -67,6 +68,28 @@ CREATE TABLE api_keys (
 CREATE INDEX ix_api_keys_parent_id ON api_keys (parent_id);
 CREATE INDEX ix_api_keys_user_id ON api_keys (user_id);
 CREATE INDEX ix_api_keys_workspace_id_user_id ON api_keys (workspace_id, user_id);
+
+CREATE TABLE invitations (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    key_id uuid,
+    name text NOT NULL,
+    role text NOT NULL,
+    prefix text NOT NULL,
+    digest text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    accepted_at timestamptz,
+    revoked_at timestamptz,
+    CONSTRAINT pk_invitations PRIMARY KEY (id),
+    CONSTRAINT uq_invitations_prefix UNIQUE (prefix),
+    CONSTRAINT fk_invitations_key_id FOREIGN KEY (key_id) REFERENCES api_keys(id),
+    CONSTRAINT fk_invitations_owner_id FOREIGN KEY (owner_id) REFERENCES users(id),
+    CONSTRAINT fk_invitations_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id),
+    CONSTRAINT ck_invitations_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
+);
+CREATE INDEX ix_invitations_workspace_id_id ON invitations (workspace_id, id);
 
 CREATE TABLE agents (
     id uuid NOT NULL,
