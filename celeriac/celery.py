@@ -2,12 +2,15 @@
 
 import sys
 
-from celeriac.adapters.celery_queue import create_app
-from celeriac.domain.errors import ConfigurationError
-from celeriac.logs import Service
-from celeriac.wiring.core import celery_options, load_settings, log_options
-from celeriac.worker.lifecycle import Lifecycle
-from celeriac.worker.signals import connect_logging
+from celeriac.kit.collector import paused
+
+with paused():
+    from celeriac.adapters.celery_queue import create_app
+    from celeriac.domain.errors import ConfigurationError
+    from celeriac.logs import Service
+    from celeriac.wiring.core import celery_options, load_settings, log_options
+    from celeriac.worker.lifecycle import Lifecycle
+    from celeriac.worker.signals import connect_logging
 
 try:
     settings = load_settings()

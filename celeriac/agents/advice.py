@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
 from celeriac.agents.gateway.served_models import model_names
 from celeriac.agents.models import LOCAL, Provider, Providers
 from celeriac.agents.python.functions import is_allowed
@@ -71,6 +69,8 @@ class Advice:
         if time.monotonic() < until:
             return served
         address = f"{provider.base_url.rstrip('/')}/models"
+        import httpx  # slow to import, and seldom asked
+
         try:
             served = model_names(httpx.get(address, timeout=_TIMEOUT, trust_env=False).json())
         except (httpx.HTTPError, ValueError):

@@ -4,6 +4,7 @@ import os
 import sys
 from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -48,12 +49,16 @@ def api(
     """
     import uvicorn
 
+    from celeriac.kit.collector import paused
     from celeriac.wiring.core import secret_key
 
     settings = _prepare(home, "The API", broker_needed=False)
     secret_key(settings)
     address = host or settings.api.host
     os.environ["CELERIAC_API_HOST"] = address  # the application accepts it as a host name
+    if workers == 1:
+        with paused():
+            import_module(API_FACTORY.partition(":")[0])
     uvicorn.run(
         API_FACTORY,
         factory=True,

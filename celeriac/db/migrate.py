@@ -22,17 +22,18 @@ from enum import StrEnum
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 
 from celeriac.db.engine import Database
 from celeriac.domain.errors import ConfigurationError, DatabaseBusyError
 from celeriac.version import __version__
+
+if TYPE_CHECKING:  # all programs import this module; few of them ask for the schema, and later
+    from alembic.config import Config
+    from alembic.script import Script, ScriptDirectory
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -154,6 +155,8 @@ def upgrade(
 
 def schema(connection: Connection, *, extra: Sequence[Path] = ()) -> Schema:
     """Return the revision of the database and the one that this release needs."""
+    from alembic.migration import MigrationContext
+
     current = MigrationContext.configure(connection).get_current_revision()
     migrations = [_described(script) for script in _ordered(extra)]
     revisions = [each.revision for each in migrations]
@@ -170,6 +173,7 @@ def schema(connection: Connection, *, extra: Sequence[Path] = ()) -> Schema:
 def differences(connection: Connection) -> list[object]:
     """Return the differences between the tables of this release and the database's."""
     from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
 
     from celeriac.db.schema import metadata
 
@@ -190,7 +194,9 @@ def _only_prepared(connection: Connection, wanted: str) -> bool:
     return later == {Phase.PRE.value}
 
 
-def _config(extra: Sequence[Path], connection: Connection | None = None) -> Config:
+def _config(extra: Sequence[Path], connection: Connection | None = None) -> "Config":
+    from alembic.config import Config
+
     here = Path(__file__).parent / "migrations"
     config = Config()
     config.set_main_option("script_location", str(here))
@@ -201,16 +207,18 @@ def _config(extra: Sequence[Path], connection: Connection | None = None) -> Conf
     return config
 
 
-def _scripts(extra: Sequence[Path]) -> ScriptDirectory:
+def _scripts(extra: Sequence[Path]) -> "ScriptDirectory":
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory.from_config(_config(extra))
 
 
-def _ordered(extra: Sequence[Path]) -> list[Script]:
+def _ordered(extra: Sequence[Path]) -> "list[Script]":
     """Return the migrations, the first one first."""
     return list(_scripts(extra).walk_revisions())[::-1]
 
 
-def _described(script: Script) -> Migration:
+def _described(script: "Script") -> Migration:
     return Migration(script.revision, Phase(script.module.phase))
 
 
@@ -248,6 +256,8 @@ _NOTE = text("INSERT INTO schema_migrations (revision, phase) VALUES (:revision,
 def _apply(
     database: Database, migration: Migration, extra: Sequence[Path], lock_seconds: float
 ) -> None:
+    from alembic import command
+
     module = _scripts(extra).get_revision(migration.revision).module
     concurrently = getattr(module, "concurrently", None)
     if concurrently is not None:

@@ -10,7 +10,6 @@ import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any, TypeVar
@@ -221,6 +220,8 @@ def find_function(path: str, allowed_modules: Sequence[str]) -> AgentFunction:
 
 def declared_modules() -> tuple[str, ...]:
     """Return the modules that packages declare in the entry point group `celeriac.agents`."""
+    from importlib.metadata import entry_points  # slow, and only programs ask, once
+
     return tuple(sorted({each.module for each in entry_points(group="celeriac.agents")}))
 
 

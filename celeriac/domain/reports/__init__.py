@@ -9,8 +9,6 @@ from decimal import Decimal
 from enum import StrEnum
 from html import escape
 
-from markdown_it import MarkdownIt
-
 from celeriac.domain.approvals import Approval, ApprovalStatus
 from celeriac.domain.budgets import BudgetState
 from celeriac.domain.executions.events import Event, EventType
@@ -327,6 +325,8 @@ def html(markdown: str, *, title: str) -> str:
 
     Reports have no links, images or HTML, so Markdown for them is not rendered.
     """
+    from markdown_it import MarkdownIt  # every process imports this page, few render HTML
+
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     reader.disable(["link", "image", "autolink", "html_inline", "html_block", "reference"])
     return _PAGE.format(

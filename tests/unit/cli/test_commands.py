@@ -1,5 +1,6 @@
 """The command line as a whole: help, wrong usage, and nothing that needs a server."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,23 @@ def test_help_comes_without_the_heavy_packages() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr == "", "these make every command slow to start"
+
+
+def test_a_worker_starts_without_what_it_seldom_needs() -> None:
+    seldom = ("alembic", "fastapi", "httpx", "markdown_it", "openai", "pydantic_ai")
+    program = (
+        "import sys, celeriac.celery\n"
+        f"sys.exit(', '.join(name for name in {seldom!r} if name in sys.modules) or 0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "REDIS_URL": "redis://127.0.0.1:1/0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == "", "these make every worker slow to start"
 
 
 def test_a_wrong_flag_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
