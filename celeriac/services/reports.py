@@ -10,8 +10,9 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import approvals, budgets, reports
-from celeriac.db.budgets import ChargeScope
+from celeriac.db import approvals, reports
+from celeriac.db.budgets import windows
+from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.engine import Database
 from celeriac.db.executions import events, queries
 from celeriac.db.reports import StoredReport
@@ -156,7 +157,7 @@ class ReportStore:
             execution.id, execution.task_id, execution.owner_id, execution.workspace_id, own
         )
         with self._database.autocommit() as connection:
-            return [each for each in budgets.states(connection, payer) if not each.private]
+            return [each for each in windows.states(connection, payer) if not each.private]
 
     def _log(self, execution_id: UUID) -> Iterator[Event]:
         """Yield the events, read page by page: together they may exceed memory."""

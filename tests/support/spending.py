@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from celeriac.db import budgets
+from celeriac.db.budgets import reservations
 from celeriac.db.engine import Database
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.budgets import Budget
@@ -112,7 +112,7 @@ class Spending:
     def release(self) -> int:
         """Do what the keeper does about reservations that were left behind."""
         with self.core.database.autocommit() as connection:
-            return budgets.release_leaked(connection, limit=100)
+            return reservations.release_leaked(connection, limit=100)
 
     def window(self, budget_id: UUID) -> tuple[Decimal | int, int, Decimal | int, int]:
         """Return what is spent and reserved: money and tokens of both."""

@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from celeriac.db import budgets
-from celeriac.db.budgets import ChargeScope, ReservationResult
+from celeriac.db.budgets import management, reservations
+from celeriac.db.budgets.reservations import ReservationResult
+from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.engine import Database
 from celeriac.db.executions import events
 from celeriac.domain.approvals import Answer, Question, QuestionKind
@@ -132,7 +133,9 @@ class BudgetLedger:
             if not gone:
                 first, tried = not tried, True
                 with self._database.autocommit() as connection:
-                    settled = budgets.settle(connection, reservation_id, cost=cost, tokens=tokens)
+                    settled = reservations.settle(
+                        connection, reservation_id, cost=cost, tokens=tokens
+                    )
                 # a repeated try finds nothing if an earlier one settled and its answer was lost
                 if settled or not first or not (cost or tokens):
                     return None
@@ -187,7 +190,7 @@ class BudgetLedger:
     ) -> ReservationResult:
         return await retry_statement(
             self._database,
-            lambda connection: budgets.reserve(
+            lambda connection: reservations.reserve(
                 connection,
                 lease,
                 _scope(job),
@@ -212,7 +215,7 @@ class BudgetLedger:
 
     def _spend(self, job: Job, used: Used, charge_id: UUID) -> ReservationResult:
         with self._database.autocommit() as connection:
-            return budgets.spend(
+            return reservations.spend(
                 connection,
                 _scope(job),
                 charge_id=charge_id,
@@ -266,7 +269,7 @@ class BudgetLedger:
 
         def raise_limits() -> None:
             with self._database.autocommit() as connection:
-                raised = budgets.raise_limits(connection, state, cost=cost, tokens=tokens)
+                raised = management.raise_limits(connection, state, cost=cost, tokens=tokens)
             if raised:
                 logger.info(
                     "budget.raised",
@@ -317,7 +320,7 @@ class _BudgetedSubjects:
             return
         began = time.monotonic()
         with self._database.autocommit() as connection:
-            self._ids = budgets.subjects(connection)
+            self._ids = management.subjects(connection)
         self._read_at = began
 
 

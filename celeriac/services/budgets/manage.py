@@ -9,8 +9,9 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 
-from celeriac.db import accounts, approvals, audit, budgets, usage, workspaces
-from celeriac.db.budgets import ChargeScope
+from celeriac.db import accounts, approvals, audit, usage, workspaces
+from celeriac.db.budgets import management, windows
+from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.catalog import TASKS
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle, queries
@@ -256,7 +257,7 @@ class Budgets:
         administrator also sees those of all users and workspaces.
         """
         find = partial(
-            budgets.find,
+            management.find,
             workspace=actor.workspace_id,
             limits=actor.administrator,
             subject_id=subject_id,
@@ -268,7 +269,7 @@ class Budgets:
         with self._database.transaction() as connection:
             found = _found(connection, actor, budget_id)
             _require(actor, found.scope)
-            budgets.remove(connection, budget_id)
+            management.remove(connection, budget_id)
             details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
             audit.record(
                 connection,
@@ -292,7 +293,7 @@ class Budgets:
         own = row.options.budget or spec.task.budget
         with self._database.autocommit() as connection:
             payer = ChargeScope(row.id, row.task_id, row.owner_id, row.workspace_id, own)
-            found = budgets.states(connection, payer)
+            found = windows.states(connection, payer)
         sees_all = actor.administrator or actor.user_id == row.owner_id
         return [each for each in found if sees_all or not each.private]
 
@@ -311,7 +312,7 @@ def put_budget(
     Raises NotFoundError.
     """
     workspace_id = _workspace(connection, actor, scope, subject_id)
-    budget_id = budgets.put(
+    budget_id = management.put(
         connection,
         scope=scope,
         subject_id=subject_id,
@@ -320,7 +321,7 @@ def put_budget(
         period=period,
         budget=budget,
     )
-    budgets.begin_windows(connection, ChargeScope.of_subject(subject_id))
+    windows.begin_windows(connection, ChargeScope.of_subject(subject_id))
     details = {"scope": scope.value, "subject_id": str(subject_id), "period": period.value,
                **budget.model_dump(mode="json")}  # fmt: skip
     audit.record(
@@ -336,7 +337,7 @@ def put_budget(
 
 def budget_of(connection: Connection, subject_id: UUID, period: Period) -> StoredBudget | None:
     """Return the budget of a task, a user or a workspace for a period, or None."""
-    found = budgets.find(
+    found = management.find(
         connection, workspace=None, subject_id=subject_id, before=None, limit=len(Period)
     )
     return next((each for each in found if each.period is period), None)
@@ -363,7 +364,7 @@ def _workspace(connection: Connection, actor: Actor, scope: BudgetScope, subject
 
 
 def _found(connection: Connection, actor: Actor, budget_id: UUID) -> StoredBudget:
-    found = budgets.get(
+    found = management.get(
         connection, budget_id, workspace=actor.workspace_id, limits=actor.administrator
     )
     return present(found, "budget", budget_id)

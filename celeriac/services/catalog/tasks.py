@@ -7,7 +7,8 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, budgets
+from celeriac.db import audit
+from celeriac.db.budgets import management
 from celeriac.db.catalog import AGENTS, TASKS
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import queries
@@ -198,11 +199,11 @@ class Tasks:
 
 
 def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None:
-    found = budgets.find(
+    found = management.find(
         connection, workspace=None, subject_id=task_id, before=None, limit=len(Period)
     )
     for each in found:
-        budgets.remove(connection, each.id)
+        management.remove(connection, each.id)
         details = {"scope": each.scope.value, "subject_id": str(task_id)}
         audit.record(connection, actor, "budget.remove", [each.id], details=details)
 

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import structlog
 
-from celeriac.db import budgets, engine
+from celeriac.db import engine
+from celeriac.db.budgets import reservations
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle, queries
 from celeriac.db.executions.queries import QueuedCount
@@ -148,7 +149,7 @@ class Recover:
     def release_leaked_reservations(self, limit: int) -> int:
         """Release reservations of attempts that no longer run; return in how many windows."""
         with self._database.autocommit() as connection:
-            return budgets.release_leaked(connection, limit=limit)
+            return reservations.release_leaked(connection, limit=limit)
 
     def requeue_lost_messages(self, *, older_than: float, limit: int) -> int:
         """Return `queued` rows to `pending` if the broker has lost their messages.

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import budgets, usage
-from celeriac.db.budgets import ChargeScope
+from celeriac.db import usage
+from celeriac.db.budgets import management, windows
+from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.executions import leases
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
@@ -122,7 +123,7 @@ def test_a_window_of_a_budget_begins_with_what_is_folded_and_what_is_not(used: C
             (BudgetScope.USER, _user(used)),
             (BudgetScope.WORKSPACE, workspace),
         ):
-            budgets.put(
+            management.put(
                 connection,
                 scope=scope,
                 subject_id=subject,
@@ -132,8 +133,8 @@ def test_a_window_of_a_budget_begins_with_what_is_folded_and_what_is_not(used: C
                 budget=Budget(max_tokens=1_000_000),
             )
         wanted = ChargeScope(None, used.task, _user(used), workspace, None)
-        budgets.begin_windows(connection, wanted)
-        states = budgets.states(connection, wanted)
+        windows.begin_windows(connection, wanted)
+        states = windows.states(connection, wanted)
     spent = [(state.spent_tokens, state.spent_cost) for state in states]
     assert spent == [(CALLS * 15, CALLS * Decimal("0.25"))] * 3
 

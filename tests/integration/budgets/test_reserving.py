@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import budgets
+from celeriac.db.budgets import management
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import AgentMisconfiguredError, BudgetSpentError, LeaseLostError
@@ -219,7 +219,7 @@ async def test_a_window_begins_without_what_was_replayed(core: Core, spending: S
                     "provider": provider,
                 },
             )
-        own = budgets.put(
+        own = management.put(
             connection,
             scope=BudgetScope.TASK,
             subject_id=claim.task_id,
@@ -238,7 +238,7 @@ async def test_a_budget_of_a_workspace_holds_all_its_members_and_nobody_else(
     core: Core, spending: Spending
 ) -> None:
     with core.database.transaction() as connection:
-        limit = budgets.put(
+        limit = management.put(
             connection,
             scope=BudgetScope.WORKSPACE,
             subject_id=core.actor.workspace_id,

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from celeriac.db import budgets, reports, sessions
-from celeriac.db.budgets import ChargeScope
+from celeriac.db import reports, sessions
+from celeriac.db.budgets import windows
+from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.retention import CHILDREN
@@ -69,7 +70,7 @@ def completed(core: Core, places: StoragePaths) -> UUID:
     execution_id = claim.lease.execution_id
     with core.database.autocommit() as connection:
         assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
-        budgets.begin_windows(connection, ChargeScope(execution_id, core.task, None, None, OWN))
+        windows.begin_windows(connection, ChargeScope(execution_id, core.task, None, None, OWN))
     leave_files(places, execution_id)
     return execution_id
 
