@@ -1,4 +1,8 @@
-"""Celery's own command line, and programs of library users, beside a fleet."""
+"""Celery's own command line, and programs of library users, beside a fleet.
+
+Each is a process that imports all of Celeriac, about two seconds. What need not be a process of its
+own uses `fleet.celery`, as `inspect` does.
+"""
 
 import json
 import subprocess
@@ -16,13 +20,12 @@ def celery(fleet: Fleet, *arguments: str, **env: str) -> str:
     return run_python(fleet, "-m", "celery", "-A", "celeriac", *arguments, **env)
 
 
-def inspect(fleet: Fleet, what: str, worker: str = "w1", *arguments: str) -> Any:
-    """Return what one worker answers to `celery inspect`."""
+def inspect(fleet: Fleet, what: str, worker: str = "w1") -> Any:
+    """Return what one worker answers to what `celery inspect` asks."""
     host = f"{worker}@fleet"
-    answers = json.loads(
-        celery(fleet, "inspect", what, "--destination", host, "--json", *arguments)
-    )
-    assert list(answers) == [host], f"asked {host}, answered: {list(answers)}"
+    asking = fleet.celery.control.inspect(destination=[host], timeout=30)
+    answers = getattr(asking, what)()
+    assert list(answers or ()) == [host], f"asked {host}, answered: {answers}"
     return answers[host]
 
 

@@ -13,7 +13,7 @@ from celeriac.domain.agents import CommandAgent, PythonAgent
 from celeriac.kit.json_types import dumps
 from tests.support import anthropic_scenes, fleet_agents, plain_tasks
 from tests.support.anthropic_server import AnthropicServer
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import UNHURRIED, Fleet, running_fleet
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
@@ -88,15 +88,15 @@ def worker(
     package_fleet: Fleet, beat: Program, scripted: ModelServer, anthropic: AnthropicServer
 ) -> Program:
     """The worker `w1`: threads, every queue of ours, and the plain tasks of a user."""
-    return package_fleet.worker(
-        "w1",
-        options=OWN_TASKS,
-        ANTHROPIC_BASE_URL=anthropic.base_url,
-        ANTHROPIC_API_KEY=anthropic_scenes.KEY,
-        CELERIAC_COMMANDS=dumps(COMMANDS),
-        CELERIAC_MCP_SERVERS=dumps(MCP_SERVERS),
-        CELERIAC_PROVIDERS=dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}}),
-    )
+    env = {
+        "ANTHROPIC_BASE_URL": anthropic.base_url,
+        "ANTHROPIC_API_KEY": anthropic_scenes.KEY,
+        "CELERIAC_COMMANDS": dumps(COMMANDS),
+        "CELERIAC_MCP_SERVERS": dumps(MCP_SERVERS),
+        "CELERIAC_PROVIDERS": dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}}),
+        **UNHURRIED,
+    }
+    return package_fleet.worker("w1", slots=8, options=OWN_TASKS, **env)
 
 
 @pytest.fixture(scope="package")

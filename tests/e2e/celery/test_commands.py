@@ -2,11 +2,13 @@
 
 import json
 import re
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.celery_commands import celery, inspect
+from celeriac.domain.executions.states import Status
+from tests.support.celery_commands import celery
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
@@ -16,18 +18,15 @@ _FLOWER_USER = ("ops", "a password of tests")
 
 @pytest.mark.requirement("B2")
 def test_a_worker_answers_ping(fleet: Fleet, worker: Program) -> None:
-    assert inspect(fleet, "ping") == {"ok": "pong"}
-
-
-def test_inspect_without_a_destination_finds_every_worker(fleet: Fleet, worker: Program) -> None:
+    """It is found without a destination."""
     assert json.loads(celery(fleet, "inspect", "ping", "--json"))["w1@fleet"] == {"ok": "pong"}
 
 
 def test_inspect_active_shows_the_running_execution(fleet: Fleet, worker: Program) -> None:
     gate = fleet.home / "active-gate"
     submitted = fleet.submitted(fleet.task("hold"), diary=str(fleet.diary), gate=str(gate))
-    wait_until(lambda: inspect(fleet, "active"), "it is active")
-    (active,) = inspect(fleet, "active")
+    fleet.wait_status(submitted.execution_id, Status.RUNNING)
+    (active,) = _inspect(fleet, "active")
     gate.touch()
     assert active["name"] == "celeriac.tasks.execution.run"
     assert active["id"] == submitted.celery_task_id
@@ -42,7 +41,7 @@ def test_inspect_registered_names_our_tasks_and_the_users(fleet: Fleet, worker: 
         "celeriac.tasks.monitoring.ping",
         "celeriac.tasks.monitoring.health_check",
         "plain.echo",
-    } <= set(inspect(fleet, "registered"))
+    } <= set(_inspect(fleet, "registered"))
 
 
 def test_beat_sends_what_is_due(fleet: Fleet, worker: Program, beat: Program) -> None:
@@ -86,6 +85,12 @@ def test_flower_shows_our_worker_and_its_tasks(fleet: Fleet, worker: Program) ->
         wait_until(shown, "Flower shows a task of an execution")
     flower.terminate()
     assert flower.wait_end() == 0
+
+
+def _inspect(fleet: Fleet, what: str) -> Any:
+    """Return what `celery inspect` prints of the worker."""
+    asked = celery(fleet, "inspect", what, "--destination", "w1@fleet", "--json")
+    return json.loads(asked)["w1@fleet"]
 
 
 def _address(flower: Program) -> str:

@@ -30,19 +30,6 @@ with ThreadPoolExecutor(1) as pool:
     result = pool.submit(ping.delay).result()
 print(json.dumps({"pong": result.get(timeout=60)}))
 """
-_BY_NAME = """
-import json
-from celeriac.celery import app
-result = app.send_task("plain.echo", args=[{"sum": 3}], expires=60)
-print(json.dumps({"value": result.get(timeout=60), "id": result.id}))
-"""
-_END_BADLY = """
-import json
-from celeriac.celery import app
-failed = app.send_task("plain.fail", args=["no luck"])
-failed.get(timeout=20, propagate=False)
-print(json.dumps({"id": failed.id, "state": failed.state, "traceback": failed.traceback}))
-"""
 
 
 @pytest.mark.requirement("A11", "B3")
@@ -65,9 +52,9 @@ def test_tasks_are_sent_from_any_thread(fleet: Fleet, worker: Program) -> None:
 def test_results_lie_in_redis_for_the_time_that_is_set(
     fleet: Fleet, worker: Program, valkey: ValkeyServer
 ) -> None:
-    answer = library_user(fleet, _BY_NAME)
-    assert answer["value"] == {"sum": 3}
-    key = f"celery-task-meta-{answer['id']}"
+    sent = fleet.celery.send_task("plain.echo", args=[{"sum": 3}], expires=60)
+    assert sent.get(timeout=60) == {"sum": 3}
+    key = f"celery-task-meta-{sent.id}"
     with redis.Redis.from_url(valkey.url(2)) as results:
         stored = results.get(key)
         assert stored is not None, "the result is not in database 2"
@@ -80,11 +67,10 @@ def test_results_lie_in_redis_for_the_time_that_is_set(
 @pytest.mark.requirement("B4")
 def test_the_time_of_results_is_settable(fleet: Fleet, valkey: ValkeyServer) -> None:
     fleet.worker("brief", options=("-Q", "brief"), CELERIAC_CELERY_RESULT_EXPIRES="60")
-    program = _BY_NAME.replace("plain.echo", "celeriac.tasks.monitoring.ping")
-    program = program.replace('args=[{"sum": 3}]', 'queue="brief"')
-    answer = library_user(fleet, program)
+    sent = fleet.celery.send_task("celeriac.tasks.monitoring.ping", queue="brief")
+    sent.get(timeout=60)
     with redis.Redis.from_url(valkey.url(2)) as results:
-        assert 0 < results.ttl(f"celery-task-meta-{answer['id']}") <= 60
+        assert 0 < results.ttl(f"celery-task-meta-{sent.id}") <= 60
 
 
 @pytest.mark.requirement("B4")
@@ -92,7 +78,7 @@ def test_a_task_is_pending_then_started_then_a_success(
     fleet: Fleet, worker: Program, valkey: ValkeyServer
 ) -> None:
     started, gate = fleet.home / "plain-started", fleet.home / "plain-gate"
-    task_id = _send(fleet, "plain.hold", str(started), str(gate))
+    task_id = str(fleet.celery.send_task("plain.hold", args=[str(started), str(gate)]).id)
     wait_until(started.exists, "it runs")
     wait_until(lambda: _meta(valkey, task_id), "the result backend has heard of it")
     assert _meta(valkey, task_id)["status"] == CeleryState.STARTED
@@ -104,18 +90,11 @@ def test_a_task_is_pending_then_started_then_a_success(
 
 @pytest.mark.requirement("B4", "B6")
 def test_a_failure_keeps_its_traceback(fleet: Fleet, worker: Program) -> None:
-    answer = library_user(fleet, _END_BADLY)
-    assert answer["state"] == CeleryState.FAILURE
-    assert "StumbleError: no luck" in answer["traceback"]
-    assert "plain_tasks.py" in answer["traceback"], "the place where it was raised is missing"
-
-
-def _send(fleet: Fleet, name: str, *arguments: str) -> str:
-    program = (
-        "import json, sys\nfrom celeriac.celery import app\n"
-        f"print(json.dumps({{'id': app.send_task({name!r}, args={list(arguments)!r}).id}}))"
-    )
-    return str(library_user(fleet, program)["id"])
+    failed = fleet.celery.send_task("plain.fail", args=["no luck"])
+    failed.get(timeout=60, propagate=False)
+    assert failed.state == CeleryState.FAILURE
+    assert "StumbleError: no luck" in failed.traceback
+    assert "plain_tasks.py" in failed.traceback, "the place where it was raised is missing"
 
 
 def _meta(valkey: ValkeyServer, task_id: str) -> JsonObject:

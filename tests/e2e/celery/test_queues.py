@@ -5,23 +5,9 @@ import pytest
 from celeriac.adapters.celery_queue import QUEUES
 from celeriac.domain.executions.states import Status
 from tests.support import plain_tasks
-from tests.support.celery_commands import inspect, library_user
+from tests.support.celery_commands import inspect
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
-
-_ROUTE = """
-import json
-from celeriac.celery import app
-names = {names}
-route = app.amqp.router.route
-print(json.dumps({{name: route({{}}, name)["queue"].name for name in names}}))
-"""
-_SEND = """
-import json
-from celeriac.celery import app
-sent = {{queue: app.send_task("plain.where", queue=queue) for queue in {queues}}}
-print(json.dumps({{queue: result.get(timeout=60) for queue, result in sent.items()}}))
-"""
 
 
 @pytest.mark.requirement("A7", "E1")
@@ -33,16 +19,13 @@ def test_names_are_routed_to_the_queues_of_their_kind(fleet: Fleet) -> None:
         "celeriac.tasks.monitoring.ping": "monitoring",
         "shop.tasks.restock": "default",
     }
-    assert library_user(fleet, _ROUTE.format(names=list(expected))) == expected
+    route = fleet.celery.amqp.router.route
+    assert {name: route({}, name)["queue"].name for name in expected} == expected
 
 
 @pytest.mark.requirement("A7", "E1")
 def test_a_worker_that_is_given_no_queues_takes_all_of_ours(fleet: Fleet) -> None:
-    program = (
-        "import json\nfrom celeriac.celery import app\n"
-        "print(json.dumps({'queues': list(app.amqp.queues.consume_from)}))"
-    )
-    assert set(library_user(fleet, program)["queues"]) == set(QUEUES)
+    assert set(fleet.celery.amqp.queues.consume_from) == set(QUEUES)
 
 
 @pytest.mark.requirement("A7", "E1")
@@ -51,7 +34,8 @@ def test_every_queue_of_ours_is_consumed(fleet: Fleet, worker: Program) -> None:
         "task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring",
     }  # fmt: skip
     assert {queue["name"] for queue in inspect(fleet, "active_queues")} == set(QUEUES)
-    answers = library_user(fleet, _SEND.format(queues=QUEUES))
+    sent = {queue: fleet.celery.send_task("plain.where", queue=queue) for queue in QUEUES}
+    answers = {queue: result.get(timeout=60) for queue, result in sent.items()}
     assert answers == {queue: queue for queue in QUEUES}
 
 

@@ -3,19 +3,10 @@
 import pytest
 import redis
 
-from tests.support.celery_commands import library_user
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
-
-_PING = """
-import json
-from celeriac.celery import app
-result = app.send_task("celeriac.tasks.monitoring.ping")
-result.get(timeout=60)
-print(json.dumps({"id": result.id}))
-"""
 
 
 @pytest.mark.requirement("A22")
@@ -24,9 +15,10 @@ def test_broker_results_and_application_do_not_share_a_database(
 ) -> None:
     submitted = fleet.submitted(fleet.task("noop"))
     fleet.wait_terminal([submitted.execution_id])
-    ping = library_user(fleet, _PING)["id"]
+    sent = fleet.celery.send_task("celeriac.tasks.monitoring.ping")
+    sent.get(timeout=60)
     application, broker, results = (_keys(valkey, number) for number in (0, 1, 2))
-    assert f"celery-task-meta-{ping}" in results
+    assert f"celery-task-meta-{sent.id}" in results
     assert all(key.startswith("celery-task-meta-") for key in results), results
     assert f"celery-task-meta-{submitted.celery_task_id}" not in results, (
         "an execution's result lies in PostgreSQL alone"

@@ -6,25 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.celery_commands import library_user
 from tests.support.fleet import Fleet
 from tests.support.logfiles import json_lines
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
 
-_RUN = """
-import json
-from celeriac.celery import app
-result = app.send_task({name!r}, args={args!r}, task_id={task_id!r})
-result.get(timeout=20, propagate=False)
-print(json.dumps({{"state": result.state}}))
-"""
-_REVOKE = """
-import json
-from celeriac.celery import app
-app.control.revoke({task_id!r}, destination=["w1@fleet"], reply=True, timeout=10)
-print("{{}}")
-"""
 _LONG = "ä" * 500
 
 
@@ -85,7 +71,7 @@ def test_a_retry_is_told(fleet: Fleet, worker: Program) -> None:
 @pytest.mark.requirement("A10", "B11")
 def test_a_revoked_task_is_told(fleet: Fleet, worker: Program) -> None:
     task_id = str(uuid4())
-    library_user(fleet, _REVOKE.format(task_id=task_id))
+    fleet.celery.control.revoke(task_id, destination=["w1@fleet"], reply=True, timeout=30)
     (revoked,) = _run(fleet, worker, "plain.echo", ["late"], task_id, ended="celery.task_revoked")
     assert revoked["event"] == "celery.task_revoked"
     assert revoked["terminated"] is False
@@ -135,7 +121,8 @@ def _run(
 ) -> list[dict[str, Any]]:
     """Run a task to its end and return its log lines, checked for what each of them must have."""
     task_id = task_id or str(uuid4())
-    library_user(fleet, _RUN.format(name=name, args=args, task_id=task_id))
+    result = fleet.celery.send_task(name, args=args, task_id=task_id)
+    result.get(timeout=60, propagate=False)
 
     def told() -> list[dict[str, Any]]:
         lines = worker.log.read_text().splitlines()

@@ -10,28 +10,12 @@ import pytest
 import redis
 from celery.backends.base import COMPRESSED_PAYLOAD_MAGIC
 
-from tests.support.celery_commands import library_user
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
 _PING = "celeriac.tasks.monitoring.ping"
-_SEND = """
-import json
-import zlib
-from celeriac.celery import app
-result = app.send_task({name!r}, args={args!r})
-print(json.dumps({{"id": result.id}}))
-"""
-_REVOKE_AND_SEND = """
-import json
-import zlib
-from celeriac.celery import app
-app.control.revoke({task_id!r}, destination=["w1@fleet"], reply=True, timeout=10)
-app.send_task("plain.echo", args=["late"], task_id={task_id!r})
-print("{{}}")
-"""
 
 
 @pytest.mark.requirement("B3", "B4", "A11")
@@ -69,7 +53,8 @@ def test_every_state_of_a_plain_task_is_told(
     assert _wait(http, stumbling, "SUCCESS")["result"] == "stands"
 
     revoked = str(uuid4())
-    library_user(fleet, _REVOKE_AND_SEND.format(task_id=revoked))
+    fleet.celery.control.revoke(revoked, destination=["w1@fleet"], reply=True, timeout=30)
+    fleet.celery.send_task("plain.echo", args=["late"], task_id=revoked)
     assert _wait(http, revoked, "REVOKED")["simple_status"] == "cancelled"
 
 
@@ -162,7 +147,7 @@ def _assert_told(http: httpx.Client, task_id: str) -> httpx.Response:
 
 
 def _send(fleet: Fleet, name: str, *arguments: str | float) -> str:
-    return str(library_user(fleet, _SEND.format(name=name, args=list(arguments)))["id"])
+    return str(fleet.celery.send_task(name, args=arguments).id)
 
 
 def _get(http: httpx.Client, task_id: str) -> dict[str, Any]:
