@@ -24,6 +24,9 @@ CHILDREN = (
     "approvals",
     "reports",
     "deliveries",
+    "steps",
+    "live_children",
+    "ended_parents",
 )
 """Tables whose rows are deleted with their execution."""
 
@@ -58,6 +61,8 @@ WITH gone AS (
         " WHERE execution_id = ANY (ARRAY(SELECT id FROM gone)))"
         for table in CHILDREN
     )
+    + ", children_gone AS"
+    " (DELETE FROM children WHERE parent_id = ANY (ARRAY(SELECT id FROM gone)))"
     # the window of its own budget has the execution's id
     + ", budget_gone AS (DELETE FROM budget_windows WHERE budget_id IN (SELECT id FROM gone))"
     + " SELECT count(*) FROM gone"

@@ -280,6 +280,33 @@ class ToolServerError(RetryableError, code="tool_server_failed"):
     """An MCP server can't be started or reached, disconnects, or violates MCP; it is named."""
 
 
+class StepsChangedError(PermanentError, code="steps_changed"):
+    """The agent's code calls other steps than those that the execution has stored."""
+
+
+class StepFailedError(ExecutionError, code="step_failed"):
+    """A step failed; `code` and `retryable` are those of its last error."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: str,
+        code: str = "step_failed",
+        retryable: bool = True,
+        error_type: str = "StepFailedError",
+    ) -> None:
+        super().__init__(message, step=step, type=error_type)
+        self.step = step
+        self.code = code  # type: ignore[misc]
+        self.retryable = retryable  # type: ignore[misc]
+        self.error_type = error_type
+
+
+class ChildFailedError(PermanentError, code="child_failed"):
+    """An execution that the agent started failed or was cancelled. It had retries of its own."""
+
+
 class ApprovalExpiredError(PermanentError, code="approval_expired"):
     """The agent's question expired, and its policy is to fail then."""
 

@@ -18,6 +18,7 @@ from celeriac.domain.executions.model import (
     QueuedMessage,
     RunOptions,
 )
+from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
@@ -119,6 +120,9 @@ class Job:
     task_id: UUID | None = None
     budget: Budget | None = None
     """The budget of this execution: the caller's, or else the task's."""
+    retry_count: int = 0
+    """How many attempts failed and were retried."""
+    request_id: str | None = None
     session: Session | None = None
     """The session to continue: an earlier execution's, or its own after it was parked."""
 
@@ -127,6 +131,44 @@ class Job:
         """Whether the session belongs to another execution and must be copied."""
         own = self.session is None or self.session.execution_id == self.execution_id
         return self.options.fork_session and not own
+
+
+class StoredSteps(Protocol):
+    """The stored steps of an execution, and the executions that they have started.
+
+    All methods raise LeaseLostError once this worker no longer owns the attempt.
+    """
+
+    async def load(self) -> Sequence[StoredStep]:
+        """Return all stored steps in the order of their numbers; large results are left out."""
+        ...
+
+    async def result(self, number: int) -> JsonValue:
+        """Return the result of a stored step."""
+        ...
+
+    async def store(self, step: NewStep) -> float | None:
+        """Store a step and its event. When this returns they are committed.
+
+        Returns the seconds until the end of a sleep, by the database's clock.
+        """
+        ...
+
+    async def start(self, number: int, new: NewChildren, step: NewStep | None) -> None:
+        """Start children of the step with this number; with `step`, store it in the same commit.
+
+        Raises AgentMisconfiguredError for an unknown task, VariablesInvalidError,
+        TemplateRenderError, and PermanentError for too many generations. Nothing is stored then.
+        """
+        ...
+
+    async def children(self, number: int) -> Mapping[int, Child]:
+        """Return the children of a step by their items in its list, without results."""
+        ...
+
+    async def results(self, number: int) -> Mapping[int, Child]:
+        """Return the children of a step by their items in its list, with results."""
+        ...
 
 
 class RunContext(Protocol):
@@ -145,6 +187,11 @@ class RunContext(Protocol):
     @property
     def correlation(self) -> Mapping[str, str]:
         """The ids in every log line of this attempt, for child processes."""
+        ...
+
+    @property
+    def stored_steps(self) -> StoredSteps:
+        """The execution's stored steps."""
         ...
 
     def idempotency_key(self, step: str) -> str:

@@ -1,17 +1,73 @@
 """A run context in memory, for tests of agents and runners."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import Cassette, Header, Interaction
-from celeriac.domain.errors import CassetteUnavailableError
+from celeriac.domain.errors import AgentMisconfiguredError, CassetteUnavailableError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
-from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonObject, JsonValue, loads
 from celeriac.services.time_limits import TimeLimits
+
+
+class MemorySteps:
+    """A `StoredSteps` in memory, for several attempts of one execution.
+
+    Children have ended at once: `run_child` makes them from the task's name and the variables.
+    """
+
+    def __init__(self) -> None:
+        self.stored: dict[int, StoredStep] = {}
+        self.attempt = 1
+        self.retry_count = 0
+        self.run_child: Callable[[str, JsonObject], Child] | None = None
+        self._children: dict[int, dict[int, Child]] = {}
+
+    async def load(self) -> list[StoredStep]:
+        """Return the stored steps."""
+        return [self.stored[number] for number in sorted(self.stored)]
+
+    async def result(self, number: int) -> JsonValue:
+        """Return a result."""
+        return self.stored[number].result
+
+    async def store(self, step: NewStep) -> float | None:
+        """Store a step."""
+        self.stored[step.number] = StoredStep(
+            number=step.number,
+            path=step.path,
+            name=step.name,
+            kind=step.kind,
+            status=step.status,
+            attempt=self.attempt,
+            retry_count=self.retry_count,
+            result=None if step.result is None else loads(step.result),
+            error=step.error,
+            wake_seconds=step.wake_seconds,
+            width=step.width,
+        )
+        return step.wake_seconds
+
+    async def start(self, number: int, new: NewChildren, step: NewStep | None) -> None:
+        """Run children with `run_child`."""
+        if self.run_child is None:
+            raise AgentMisconfiguredError(f"There is no task {new.task!r} here.", field="task")
+        if step is not None:
+            await self.store(step)
+        made = self._children.setdefault(number, {})
+        for place, variables in zip(new.places, new.variables, strict=True):
+            made[place] = self.run_child(new.task, variables)
+
+    async def children(self, number: int) -> Mapping[int, Child]:
+        """Return the children of a step."""
+        return self._children.get(number, {})
+
+    results = children
 
 
 class MemoryRunContext:
@@ -45,6 +101,7 @@ class MemoryRunContext:
         self.played: Cassette | None = None
         """The cassette to replay."""
         self.recorded = Cassette(Header(celeriac_cassette=1))
+        self.stored_steps = MemorySteps()
         self._workdir = workdir
         self._execution_id = execution_id
 

@@ -18,7 +18,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 11
+KEEPER_CONNECTIONS = 13
 """One per job: no job waits for the connection of another."""
 
 _CHECKS_PER_LEASE = 8
@@ -39,7 +39,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     limit, interval = options.batch_size, options.interval_seconds
     # often enough for an unbroken view of the database (DatabaseView)
     check_every = min(interval, settings.worker.lease_seconds / _CHECKS_PER_LEASE)
-    recover, expire = container.recover, container.expire
+    recover, expire, cancel = container.recover, container.expire, container.cancel
     jobs: list[tuple[str, float, Callable[[], int]]] = [
         ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
         (
@@ -47,6 +47,8 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _MESSAGES_SECONDS,
             lambda: recover.requeue_lost_messages(older_than=options.resend_seconds, limit=limit),
         ),
+        ("release_siblings", interval, lambda: recover.release_siblings(limit)),
+        ("cancel_children", interval, lambda: cancel.children(limit)),
         ("resume_waiting", interval, lambda: recover.resume_due(limit)),
         (
             "release_reservations",

@@ -25,6 +25,7 @@ from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.run import ClaimAttempt, Execute
+from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
@@ -128,6 +129,7 @@ class WorkerRuntime:
                 questions=questions,
                 cassettes=CassetteStore(database),
                 live=live,
+                steps=StepStore(database, live, container.specs, container.dispatch),
             ),
             reports=self._reports,
             loop=self._loop,

@@ -61,6 +61,8 @@ _FAULTS = {
     "what waits waits for nothing that could end it": """
         SELECT id FROM executions e
         WHERE status = 'waiting' AND waiting_until IS NULL
+          AND NOT EXISTS (SELECT FROM live_children c
+                          WHERE c.execution_id = e.id AND c.shard = 0 AND c.live > 0)
           AND NOT EXISTS (SELECT FROM approvals a
                           WHERE a.execution_id = e.id AND a.status = 'open')""",
     "the reason of waiting is on what doesn't wait, or lacks on what does": """
@@ -71,6 +73,16 @@ _FAULTS = {
         SELECT id FROM executions
         WHERE held IS NOT NULL AND status <> 'pending'
            OR held IS NULL AND status = 'pending' AND available_at > now()""",
+    "the counters of children are not the children": """
+        SELECT coalesce(c.execution_id, e.parent_id)
+        FROM (SELECT execution_id, sum(live) AS live, count(*) FILTER (WHERE live > 0) AS shards
+              FROM live_children WHERE shard > 0 GROUP BY 1) AS c
+        FULL JOIN (SELECT parent_id, count(*) AS live FROM executions
+                   WHERE parent_id IS NOT NULL AND completed_at IS NULL GROUP BY 1) AS e
+            ON e.parent_id = c.execution_id
+        LEFT JOIN live_children t ON t.execution_id = c.execution_id AND t.shard = 0
+        WHERE coalesce(c.live, 0) <> coalesce(e.live, 0)
+           OR coalesce(t.live, 0) <> coalesce(c.shards, 0)""",
     "what a budget has reserved is not the sum of its reservations": """
         SELECT w.budget_id FROM budget_windows w
         LEFT JOIN budget_reservations r USING (budget_id, window_key)

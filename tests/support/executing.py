@@ -61,7 +61,7 @@ class Worker:
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
             services=replace(
-                services_of(used, core.live),
+                services_of(used, core.live, core.queue),
                 questions=Questions(
                     used,
                     core.live,

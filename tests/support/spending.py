@@ -19,11 +19,14 @@ from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
+from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.context import AttemptServices
-from celeriac.services.ports import Job, LiveEvents, RateLimiter
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.steps import StepStore
+from celeriac.services.ports import Job, LiveEvents, RateLimiter, TaskQueue
 from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
-from tests.support.memory import MemoryLiveEvents
+from tests.support.memory import MemoryLiveEvents, MemoryTaskQueue
 from tests.support.memory_rates import MemoryRateLimiter
 
 
@@ -40,8 +43,10 @@ def admission_of(
     return Admission(limits, BudgetLedger(database, Questions(database, live), live))
 
 
-def services_of(database: Database, live: LiveEvents | None = None) -> AttemptServices:
-    """Return the services of a process's attempts."""
+def services_of(
+    database: Database, live: LiveEvents | None = None, queue: TaskQueue | None = None
+) -> AttemptServices:
+    """Return the services of a process's attempts; `queue` gets the messages of children."""
     live = live or MemoryLiveEvents()
     return AttemptServices(
         admission=admission_of(database),
@@ -49,6 +54,12 @@ def services_of(database: Database, live: LiveEvents | None = None) -> AttemptSe
         questions=Questions(database, live),
         cassettes=CassetteStore(database),
         live=live,
+        steps=StepStore(
+            database,
+            live,
+            SpecCache(database),
+            Dispatch(database, queue or MemoryTaskQueue(), live),
+        ),
     )
 
 

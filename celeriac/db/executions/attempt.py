@@ -13,7 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
 from celeriac.db.executions.ended import KEPT
 from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
-from celeriac.db.executions.park import park, resume_answered
+from celeriac.db.executions.park import park, resume_answered, resume_without_children
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
@@ -246,13 +246,15 @@ def finish(
 
 
 def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
-    """Park; if all questions have answers already, the execution resumes at once."""
+    """Park; resumes at once if all questions have answers, or all children have ended, already."""
     status = park(connection, lease, outcome)
     if status is None:
         known = _as_finished(connection, lease)
         return Finished(known, again=known is not None)
     if outcome.questions:
         resume_answered(connection, [lease.execution_id])
+    if outcome.children:
+        resume_without_children(connection, lease.execution_id)
     return Finished(status)
 
 

@@ -19,7 +19,7 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
     stored_options,
 )
-from celeriac.domain.executions.states import Transition
+from celeriac.domain.executions.states import Held, Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, dumps, storable
 
@@ -27,9 +27,9 @@ _CREATE = with_guards(
     """
 WITH plan AS (
     SELECT t.id, a.id AS agent_id, due.at AS available_at,
-           CASE WHEN due.at <= now() AND {room}
+           CASE WHEN CAST(:held AS text) IS NULL AND due.at <= now() AND {room}
                 THEN {queue_to} ELSE 'pending' END AS status,
-           CASE WHEN due.at > now() THEN 'time' END AS held
+           coalesce(CAST(:held AS text), CASE WHEN due.at > now() THEN 'time' END) AS held
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
                                           now() + make_interval(secs => :delay_seconds))) AS at) due
@@ -39,14 +39,16 @@ WITH plan AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
-        options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq)
+        options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq,
+        parent_id, parent_step, root_id)
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at, plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
-           CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END
+           CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
+           CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid)
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           unnest(CAST(:origin_ids AS uuid[]))) AS i (id, origin_id)
     RETURNING id, status, celery_task_id
@@ -84,6 +86,15 @@ class StaleSpecError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Family:
+    """The parent of new executions, the step that starts them, and the first of their tree."""
+
+    parent_id: UUID
+    step: int
+    root_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class NewExecutions:
     """One or more executions of one task, which differ only in their ids and variables."""
 
@@ -94,6 +105,9 @@ class NewExecutions:
     origin_ids: Sequence[UUID] = ()
     """The executions that they repeat; empty if they repeat none."""
     batch_id: UUID | None = None
+    family: Family | None = None
+    held: Held | None = None
+    """Why they may not run yet, besides their time."""
 
     @property
     def audited(self) -> Sequence[UUID]:
@@ -124,7 +138,7 @@ def create(
     StaleSpecError, and inserts nothing, if the task is gone or inactive, or if the named version of
     the task or its agent is no longer the current one.
     """
-    spec, request = new.spec, new.request
+    spec, request, family = new.spec, new.request, new.family
     parameters = {
         "ids": list(new.ids),
         # one text: psycopg takes seconds to quote a large text within a list
@@ -147,6 +161,10 @@ def create(
         "delay_seconds": request.delay_seconds,
         "available_at": request.available_at,
         "max_crashes": spec.task.max_crashes,
+        "held": new.held,
+        "parent_id": family and family.parent_id,
+        "parent_step": family and family.step,
+        "root_id": family and family.root_id,
         "event": dumps({"trigger_type": request.trigger_type, "by": actor.name}),
         "audit_ids": [uuid7() for _ in new.audited],
         "actor_id": actor.user_id,

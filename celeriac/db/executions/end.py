@@ -142,7 +142,7 @@ _TO_CANCEL = with_guards(
 SELECT id FROM executions
 WHERE id = ANY(CAST(:ids AS uuid[]))
   AND (status IN ({cancel_from}) OR status IN ({stop_from}) AND cancel_requested_at IS NULL)
-ORDER BY id
+ORDER BY id DESC  -- children before their parents, as the ends of children lock them
 FOR UPDATE
 """,
     cancel=Transition.CANCEL,
@@ -165,6 +165,12 @@ WITH done AS (
     SELECT id, event_seq, CASE status WHEN {cancel_to} THEN 'cancelled' ELSE 'cancel_requested' END,
            attempt, jsonb_build_object('by', CAST(:by AS text))
     FROM done
+), families AS (
+    INSERT INTO ended_parents (execution_id)
+    SELECT execution_id FROM live_children
+    WHERE execution_id = ANY (ARRAY(SELECT id FROM done WHERE status IN ({stop_from})))
+      AND shard = 0 AND live > 0
+    ON CONFLICT DO NOTHING
 ){ended}
 SELECT id, status FROM done
 """,
@@ -177,7 +183,8 @@ def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict
     """Cancel executions that don't run and mark running ones; return the new status of each.
 
     Terminal executions and marked ones are skipped. A marked one stays `running` until its worker,
-    or else the keeper, ends it. Needs a transaction: the first statement locks, the second ends.
+    or else the keeper, ends it. `children.orphans` returns the children of all of them. Needs a
+    transaction: the first statement locks, the second ends.
     """
     held = list(connection.execute(_TO_CANCEL, {"ids": list(ids)}).scalars())
     rows = connection.execute(_CANCEL, {"ids": held, "by": by})

@@ -20,11 +20,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db.executions.children import NEXT_SIBLINGS, WAKE, shard_of
 from celeriac.domain.executions.states import TERMINAL, Status
 
 ENDED_COLUMNS = (
     "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
-    " e.error_code, e.error_message"
+    " e.error_code, e.error_message, e.parent_id, e.parent_step"
 )
 
 KEPT = """, kept AS (
@@ -79,12 +80,73 @@ WHERE w.workspace_id = ANY (ARRAY(SELECT workspace_id FROM ended)) AND w.active
   AND 'execution.' || ended.status = ANY (w.events)
 """
 
+# Children that ended, by the parent's counters. Locked in one order: two statements may each end
+# several children of several parents.
+_GONE = f"""
+SELECT w.execution_id, w.shard, gone.number FROM live_children w
+JOIN (SELECT parent_id, {shard_of("id")} AS shard, count(*) AS number
+      FROM ended WHERE parent_id IS NOT NULL GROUP BY 1, 2) AS gone
+    ON w.execution_id = gone.parent_id AND w.shard = gone.shard
+WHERE w.execution_id = ANY (ARRAY(SELECT parent_id FROM ended WHERE parent_id IS NOT NULL))
+ORDER BY 1, 2
+FOR NO KEY UPDATE OF w
+"""
+
+_COUNTED = """
+UPDATE live_children w SET live = w.live - gone.number
+FROM gone
+WHERE w.execution_id = gone.execution_id AND w.shard = gone.shard
+  AND w.execution_id = ANY (ARRAY(SELECT execution_id FROM gone))
+RETURNING w.execution_id, w.live
+"""
+
+_COUNTED_OF_ALL = """
+UPDATE live_children w SET live = w.live - emptied.number
+FROM (SELECT execution_id, count(*) AS number FROM counted WHERE live = 0 GROUP BY 1) AS emptied
+WHERE w.execution_id = emptied.execution_id AND w.shard = 0
+  AND w.execution_id = ANY (ARRAY(SELECT execution_id FROM counted WHERE live = 0))
+RETURNING w.execution_id, w.live
+"""
+
+_AWAKE_EVENTS = """
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT id, event_seq, 'resumed', attempt, '{}'::jsonb FROM awake WHERE resumed
+"""
+
+_FOLLOWED = f"""
+UPDATE executions c SET held = NULL, available_at = now()
+WHERE c.id = ANY (ARRAY(
+    SELECT picked.id
+    FROM (SELECT DISTINCT parent_id, parent_step FROM ended WHERE parent_id IS NOT NULL) AS family
+    JOIN steps s ON s.execution_id = family.parent_id AND s.number = family.parent_step
+        AND s.execution_id = ANY (ARRAY(SELECT parent_id FROM ended WHERE parent_id IS NOT NULL))
+        AND s.parallel IS NOT NULL,
+    LATERAL ({NEXT_SIBLINGS.format(ended="(SELECT id FROM ended)")}) AS picked))
+"""
+
+_ORPHANS = """
+INSERT INTO ended_parents (execution_id)
+SELECT w.execution_id FROM live_children w
+WHERE w.execution_id = ANY (ARRAY(SELECT id FROM ended)) AND w.shard = 0 AND w.live > 0
+ON CONFLICT DO NOTHING
+"""
+
 _PARTS = MappingProxyType(
     {
         "ended": _ROWS,
         "settled": _SETTLE,
         "withdrawn": _WITHDRAW,
         # Here: limits by key are released, then the step of a workflow run is counted down.
+        "gone": _GONE,
+        "counted": _COUNTED,
+        "counted_of_all": _COUNTED_OF_ALL,
+        "awake": WAKE.format(
+            parents="SELECT execution_id FROM counted_of_all WHERE live = 0",
+            others="SELECT id FROM done",
+        ),
+        "awake_events": _AWAKE_EVENTS,
+        "followed": _FOLLOWED,
+        "orphans": _ORPHANS,
         "delivered": _DELIVER,
         "audited": _AUDIT,
     }

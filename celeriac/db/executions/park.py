@@ -212,7 +212,8 @@ _RESUME_ANSWERED = with_guards(
     """
 WITH ready AS (
     SELECT id FROM executions e
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({resume_from}) AND waiting_until IS NULL
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({resume_from})
+      AND (waiting_until IS NULL OR waiting_for IN ('approval', 'children'))
       AND NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = e.id AND a.status = 'open')
     ORDER BY id
     FOR UPDATE
@@ -225,6 +226,28 @@ WITH ready AS (
 def resume_answered(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
     """Resume those of the executions that have no open question; return which."""
     return [row[0] for row in connection.execute(_RESUME_ANSWERED, {"ids": list(execution_ids)})]
+
+
+_RESUME_ALONE = with_guards(
+    """
+WITH ready AS (
+    SELECT id FROM executions e
+    WHERE id = :id AND status IN ({resume_from})
+      AND NOT EXISTS (SELECT FROM live_children c
+                      WHERE c.execution_id = e.id AND c.shard = 0 AND c.live > 0)
+    FOR UPDATE
+)"""
+    + _RESUMING,
+    resume=Transition.RESUME,
+)
+
+
+def resume_without_children(connection: Connection, execution_id: UUID) -> bool:
+    """Resume an execution that an earlier statement of the transaction has parked.
+
+    Only if none of its children is left: the last one may have ended before it was parked.
+    """
+    return connection.execute(_RESUME_ALONE, {"id": execution_id}).one_or_none() is not None
 
 
 _EXPIRE = with_guards(

@@ -283,8 +283,15 @@ def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select
 
 
 _WRITTEN_OUT = ("task_id", "agent_id", "trigger_type")
-_BOUND = ("batch_id", "origin_id", "session_id", "error_code")
-_OF_ONE_WORKSPACE = ("task_id", "agent_id", "batch_id", "origin_id", "session_id")
+_BOUND = ("batch_id", "origin_id", "parent_id", "session_id", "error_code")
+_OF_ONE_WORKSPACE = (
+    "task_id",
+    "agent_id",
+    "batch_id",
+    "origin_id",
+    "parent_id",
+    "session_id",
+)
 """What nearly always has executions of one workspace only."""
 
 

@@ -41,6 +41,9 @@ executions = table_of_ids(
     Column("origin_id", Uuid),
     Column("batch_id", Uuid),
     Column("session_id", Uuid),
+    # of a child: the execution that started it, and the first of the tree
+    Column("parent_id", Uuid),
+    Column("root_id", Uuid),
     # of the last message; leads to the execution by its primary key (`of_celery_task`)
     Column("celery_task_id", Uuid(as_uuid=False)),
     # the worker process that has the current attempt, or had the last one
@@ -66,6 +69,8 @@ executions = table_of_ids(
     Column("event_seq", Integer, nullable=False, server_default="0"),
     # the last event batch that the current attempt has stored
     Column("batch_no", Integer, nullable=False, server_default="0"),
+    # of a child: the step of its parent
+    Column("parent_step", Integer),
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
     Column("model_call_count", Integer, nullable=False, server_default="0"),
@@ -122,6 +127,10 @@ executions = table_of_ids(
     Index("ix_executions_error", "workspace_id", "error_code", "id",
           **where(f"{_FAILED} AND {_OF_WORKSPACE}")),
     Index("ix_executions_origin", "origin_id", "id", **where("origin_id IS NOT NULL")),
+    Index("ix_executions_parent", "parent_id", "id", **where("parent_id IS NOT NULL")),
+    # which siblings run, and which is the next to run
+    Index("ix_executions_siblings", "parent_id", "parent_step", "held", "id",
+          **where("parent_id IS NOT NULL AND completed_at IS NULL")),
     Index("ix_executions_parked", "waiting_until",
           **where("status = 'waiting' AND waiting_until IS NOT NULL")),
     Index("ix_executions_session", "session_id", "id", **where("session_id IS NOT NULL")),

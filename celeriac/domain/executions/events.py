@@ -24,6 +24,8 @@ class EventType(StrEnum):
     RESUMED = "resumed"
     APPROVAL_ASKED = "approval_asked"
     APPROVAL_ANSWERED = "approval_answered"
+    STEP_COMPLETED = "step_completed"
+    STEP_FAILED = "step_failed"
     CANCEL_REQUESTED = "cancel_requested"
     CANCELLED = "cancelled"
     PROGRESS = "progress"

@@ -182,6 +182,8 @@ class Execution:
     celery_task_id: str | None
     worker_hostname: str | None
     origin_id: UUID | None
+    parent_id: UUID | None
+    root_id: UUID | None
     batch_id: UUID | None
     session_id: UUID | None
     options: RunOptions
@@ -229,6 +231,7 @@ class ExecutionFilter:
     """Any version of this agent."""
     batch_id: UUID | None = None
     origin_id: UUID | None = None
+    parent_id: UUID | None = None
     session_id: UUID | None = None
     trigger_type: TriggerType | None = None
     waiting_for: WaitingFor | None = None
@@ -352,9 +355,10 @@ class HandedBack:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The attempt ends and its worker is free; another attempt resumes from the session.
+    """The attempt ends and its worker is free; another attempt goes on.
 
-    The execution resumes when all `questions` are answered; without questions, after `seconds`.
+    The execution resumes when all `questions` are answered, after `seconds`, or when all its
+    `children` have ended: whatever comes first.
     """
 
     reason: WaitingFor
@@ -362,11 +366,12 @@ class Parked:
     """The reason, in a sentence for people."""
     questions: tuple[Question, ...] = ()
     seconds: float | None = None
+    children: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would wait forever."""
-        if not self.questions and self.seconds is None:
-            raise ValueError("a parked execution needs a question or a time")
+        if not self.questions and self.seconds is None and not self.children:
+            raise ValueError("a parked execution needs a question, a time or children")
 
 
 class MustWaitError(Exception):

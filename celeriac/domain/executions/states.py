@@ -78,6 +78,8 @@ class Held(StrEnum):
     """It isn't due: it was submitted for later, or follows a failed attempt after a delay."""
     LIMIT = "limit"
     PAUSED = "paused"
+    PARALLEL = "parallel"
+    """As many of its siblings run as their parent allows at once."""
 
 
 class WaitingFor(StrEnum):
@@ -86,6 +88,9 @@ class WaitingFor(StrEnum):
     APPROVAL = "approval"
     BUDGET = "budget"
     PROVIDER_LIMIT = "provider_limit"
+    CHILDREN = "children"
+    """The executions that it has started."""
+    SLEEP = "sleep"
 
 
 class CeleryState(StrEnum):

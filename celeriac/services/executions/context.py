@@ -21,6 +21,7 @@ from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.manage import unheld
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import Attempt
+from celeriac.services.executions.steps import AttemptSteps, StepStore
 from celeriac.services.ports import Job, LiveEvents, Runner
 from celeriac.services.sessions import AttemptSession, SessionStore
 from celeriac.services.time_limits import TimeLimits
@@ -42,6 +43,7 @@ class AttemptServices:
     questions: Questions
     cassettes: CassetteStore
     live: LiveEvents
+    steps: StepStore
 
 
 class AttemptContext:
@@ -62,6 +64,7 @@ class AttemptContext:
     ) -> None:
         """Serve `attempt`, which does `job` with `runner`. `workdir` is created on first use."""
         self.correlation = correlation
+        self.stored_steps = AttemptSteps(services.steps, attempt, job)
         self._attempt = attempt
         self._lease = attempt.lease
         self._job = job

@@ -9,7 +9,7 @@ import structlog
 from celeriac.db import engine
 from celeriac.db.budgets import reservations
 from celeriac.db.engine import Database
-from celeriac.db.executions import lifecycle, queries
+from celeriac.db.executions import children, lifecycle, queries
 from celeriac.db.executions.queries import QueuedCount
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.logs import Step
@@ -145,6 +145,11 @@ class Recover:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
         self._live.changed(ids)
         return len(ids)
+
+    def release_siblings(self, limit: int) -> int:
+        """Release children of which fewer run than may run at once; return how many."""
+        with self._database.autocommit() as connection:
+            return len(children.release(connection, limit=limit))
 
     def release_leaked_reservations(self, limit: int) -> int:
         """Release reservations of attempts that no longer run; return in how many windows."""

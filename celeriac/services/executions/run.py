@@ -271,6 +271,8 @@ class Execute:
             owner_id=claim.owner_id,
             task_id=claim.task_id,
             budget=claim.options.budget or spec.task.budget,
+            retry_count=claim.retry_count,
+            request_id=claim.request_id,
             session=self.services.sessions.load(claim),
         )
 

@@ -8,7 +8,7 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import lifecycle, queries
+from celeriac.db.executions import children, lifecycle, queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.model import ExecutionFilter
@@ -20,6 +20,12 @@ from celeriac.services.reading import present
 logger = structlog.get_logger(__name__)
 
 _BATCH = 500
+
+_TURNS = 4
+"""How many batches of children one request cancels itself."""
+
+_PARENT = "parent"
+"""Who cancels children."""
 
 
 class Cancel:
@@ -33,14 +39,16 @@ class Cancel:
         """Request the cancellation of each execution; return the status that each has now.
 
         A running one is `running` until its worker has stopped it. Cancelling an ended one changes
-        nothing. Raises NotFoundError, with nothing changed, if one isn't visible.
+        nothing. All descendants are cancelled too, at once or by the keeper. Raises NotFoundError,
+        with nothing changed, if one isn't visible.
         """
         with self._database.transaction() as connection:
             seen = queries.statuses(connection, execution_ids, workspace=actor.workspace_id)
             for execution_id in execution_ids:
                 present(seen.get(execution_id), "execution", execution_id)
             moved = _request(connection, actor, execution_ids)
-        self._publish(actor, moved)
+        self._publish(actor.name, moved)
+        self.children(_BATCH, turns=_TURNS)
         return {**seen, **moved}
 
     def those(self, actor: Actor, execution_ids: Sequence[UUID]) -> list[UUID]:
@@ -51,7 +59,8 @@ class Cancel:
         """
         with self._database.transaction() as connection:
             moved = _request(connection, actor, execution_ids)
-        self._publish(actor, moved)
+        self._publish(actor.name, moved)
+        self.children(_BATCH, turns=_TURNS)
         return [each for each in execution_ids if each in moved]
 
     def all_of(self, actor: Actor, owner_id: UUID) -> int:
@@ -89,12 +98,31 @@ class Cancel:
                 return total
             total += len(self.those(actor, ids))
 
-    def _publish(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
+    def children(self, limit: int, *, turns: int = 1) -> int:
+        """Cancel executions whose parents have ended or are being cancelled; return how many.
+
+        Up to `limit` in each of `turns`: first the children, then theirs. What is left is for the
+        keeper.
+        """
+        total = 0
+        for _ in range(turns):
+            with self._database.transaction() as connection:
+                found = children.orphans(connection, limit=limit)
+                moved = lifecycle.request_cancel(connection, found, _PARENT) if found else {}
+                if not found:
+                    children.forget_parents(connection, limit=limit)
+            self._publish(_PARENT, moved)
+            total += len(moved)
+            if not moved:
+                break
+        return total
+
+    def _publish(self, by: str, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of committed cancellations."""
         self._live.cancel([key for key, status in moved.items() if not status.terminal])
         self._live.changed(list(moved))
         for execution_id in moved:
-            logger.info("execution.cancel_requested", execution_id=execution_id, by=actor.name)
+            logger.info("execution.cancel_requested", execution_id=execution_id, by=by)
 
 
 def _request(

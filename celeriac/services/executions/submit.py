@@ -158,7 +158,7 @@ class Submit:
             spec = self._specs.current(
                 request.task_id, workspace=actor.workspace_id, fresh=attempt > 0
             )
-            _check(spec, variables, batch=batch_id is not None)
+            check_all(spec, variables, batch=batch_id is not None)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -261,7 +261,8 @@ def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
     return earlier.resource_id
 
 
-def _check(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool) -> None:
+def check_all(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool) -> None:
+    """Check each of `variables`; errors of a batch name the item. See `check_one`."""
     with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:

@@ -84,6 +84,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
         questions=questions,
         cassettes=CassetteStore(database),
         live=live,
+        steps=cast("Any", None),
     )
     lease = Lease(JOB.execution_id, 1, uuid4())
     runner = cast("Runner", SimpleNamespace(name="llm", resumable=True))

@@ -31,7 +31,8 @@ def database(shared_database: Database) -> Database:
                 "TRUNCATE executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
-                " usage_deltas, workers, deliveries, webhook_endpoints"
+                " usage_deltas, workers, deliveries, webhook_endpoints, steps, children,"
+                " live_children, ended_parents"
             )
         )
     return shared_database

@@ -173,6 +173,8 @@ CREATE TABLE executions (
     origin_id uuid,
     batch_id uuid,
     session_id uuid,
+    parent_id uuid,
+    root_id uuid,
     celery_task_id uuid,
     worker_id uuid,
     lease_token uuid,
@@ -194,6 +196,7 @@ CREATE TABLE executions (
     crash_count integer NOT NULL DEFAULT 0,
     event_seq integer NOT NULL DEFAULT 0,
     batch_no integer NOT NULL DEFAULT 0,
+    parent_step integer,
     message_count integer NOT NULL DEFAULT 0,
     tool_call_count integer NOT NULL DEFAULT 0,
     model_call_count integer NOT NULL DEFAULT 0,
@@ -223,7 +226,7 @@ CREATE TABLE executions (
         CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow')),
     CONSTRAINT ck_executions_running_has_worker
         CHECK (status <> 'running' OR worker_id IS NOT NULL),
-    CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused'))
+    CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused', 'parallel'))
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 10000,
@@ -240,10 +243,13 @@ CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at
 CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
     WHERE error_code IS NOT NULL AND max_crashes <> -1;
 CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
+CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
 CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
     WHERE status = 'queued' AND queued_at IS NOT NULL;
+CREATE INDEX ix_executions_siblings ON executions (parent_id, parent_step, held, id)
+    WHERE parent_id IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX ix_executions_session ON executions (session_id, id) WHERE session_id IS NOT NULL;
 CREATE INDEX ix_executions_status ON executions (workspace_id, status, id)
     WHERE status <> 'completed' AND max_crashes <> -1;
@@ -293,6 +299,64 @@ CREATE TABLE events (
     autovacuum_vacuum_insert_scale_factor = 0,
     autovacuum_vacuum_insert_threshold = 250000
 );
+
+CREATE TABLE steps (
+    execution_id uuid NOT NULL,
+    number integer NOT NULL,
+    path text,
+    name text NOT NULL,
+    kind text NOT NULL,
+    status text NOT NULL,
+    attempt integer NOT NULL,
+    retry_count integer NOT NULL,
+    tries integer NOT NULL DEFAULT 1,
+    at timestamptz NOT NULL DEFAULT now(),
+    wake_at timestamptz,
+    width integer,
+    parallel integer,
+    result json,
+    error json,
+    CONSTRAINT pk_steps PRIMARY KEY (execution_id, number),
+    CONSTRAINT ck_steps_kind_known CHECK (kind IN ('step', 'sleep', 'run', 'map', 'ask')),
+    CONSTRAINT ck_steps_status_known CHECK (status IN ('waiting', 'completed', 'failed'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 250000
+);
+CREATE INDEX ix_steps_parallel ON steps (execution_id)
+    WHERE status = 'waiting' AND parallel IS NOT NULL;
+
+CREATE TABLE children (
+    parent_id uuid NOT NULL,
+    step integer NOT NULL,
+    item integer NOT NULL,
+    execution_id uuid NOT NULL,
+    CONSTRAINT pk_children PRIMARY KEY (parent_id, step, item)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 10000,
+    autovacuum_vacuum_insert_scale_factor = 0,
+    autovacuum_vacuum_insert_threshold = 250000
+);
+
+CREATE TABLE live_children (
+    execution_id uuid NOT NULL,
+    shard smallint NOT NULL,
+    live integer NOT NULL,
+    CONSTRAINT pk_live_children PRIMARY KEY (execution_id, shard)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 5000,
+    fillfactor = 50
+);
+
+CREATE TABLE ended_parents (
+    execution_id uuid NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_ended_parents PRIMARY KEY (execution_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE model_calls (
     id uuid NOT NULL,
