@@ -16,12 +16,12 @@ from celeriac.domain.executions.states import TRANSITIONS, Status, Transition
 from celeriac.domain.executions.steps import Child
 
 SHARDS = 16
-"""So many statements may count down for one parent at the same time."""
+"""So many statements may count down for one parent at the same time; a power of 2."""
 
 
 def shard_of(execution_id: str) -> str:
     """Return the shard in which a child is counted, as SQL: 1 to `SHARDS`."""
-    return f"CAST(get_byte(uuid_send({execution_id}), 15) % {SHARDS} + 1 AS smallint)"
+    return f"CAST(get_byte(uuid_send({execution_id}), 15) & {SHARDS - 1} AS smallint) + 1"
 
 
 _SOURCES, _TARGET = TRANSITIONS[Transition.RESUME]
@@ -158,8 +158,10 @@ def depth(connection: Connection, execution_id: UUID, *, most: int) -> int:
 
 _OF_STEP = text("""
 SELECT c.item, c.execution_id, e.status, e.error_code, e.error_message,
-       CASE WHEN e.status = 'completed' AND CAST(:results AS boolean) THEN e.result END
+       r.result
 FROM children c LEFT JOIN executions e ON e.id = c.execution_id
+LEFT JOIN execution_results r
+    ON r.execution_id = e.id AND e.status = 'completed' AND CAST(:results AS boolean)
 WHERE c.parent_id = :id AND c.step = :step AND c.item > :after
 ORDER BY c.item
 LIMIT :limit

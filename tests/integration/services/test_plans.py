@@ -14,7 +14,7 @@ from sqlalchemy import Connection, event, text
 
 from celeriac.db import retention, sessions, workers
 from celeriac.db.engine import Database
-from celeriac.db.executions import leases, lifecycle, queries
+from celeriac.db.executions import children, leases, lifecycle, park, queries, steps
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.lifecycle import NextClaim
@@ -29,6 +29,7 @@ from celeriac.domain.executions.model import (
     WorkerIdentity,
 )
 from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.executions.steps import NewStep, StepKind, StepStatus
 from celeriac.domain.sessions import SessionFilter, SessionStatus
 from celeriac.domain.tasks import DEFAULT_QUEUE
 from tests.support.core import Core, describe
@@ -37,6 +38,9 @@ from tests.support.waiting import wait_until
 Work = Callable[[Connection], object]
 
 LEASE = Lease(uuid4(), 1, uuid4())
+STEP = NewStep(
+    number=1, path="1", name="a", kind=StepKind.STEP, status=StepStatus.COMPLETED, result="1"
+)
 MESSAGE = Message(uuid4(), 0)
 WORKER = WorkerIdentity(uuid4(), "w")
 TURN = NextClaim("task_execution", WORKER, uuid4())
@@ -53,6 +57,8 @@ def live_worker(connection: Connection) -> WorkerIdentity:
 
 
 BY_ID = {"pk_executions"}
+ENDS = BY_ID | {"ix_executions_siblings"}
+"""An end releases the next child of the same step."""
 
 
 def save_session(connection: Connection, messages: MessageChange) -> None:
@@ -66,13 +72,13 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: lifecycle.claim(c, MESSAGE, token=uuid4(), worker=live_worker(c)),
         BY_ID,
     ),
-    "complete": (lambda c: lifecycle.finish(c, LEASE, Completed(None)), BY_ID),
-    "hand back": (lambda c: lifecycle.finish(c, LEASE, HandedBack()), BY_ID),
+    "complete": (lambda c: lifecycle.finish(c, LEASE, Completed(None)), ENDS),
+    "hand back": (lambda c: lifecycle.finish(c, LEASE, HandedBack()), ENDS),
     "complete and take the next": (
         lambda c: lifecycle.finish(c, LEASE, Completed(None), TURN),
-        BY_ID | {"ix_executions_due"},
+        ENDS | {"ix_executions_due"},
     ),
-    "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), BY_ID),
+    "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), ENDS),
     "renew a lease": (
         lambda c: leases.renew(c, uuid4(), lease_seconds=30.0),
         {"ix_executions_worker"},
@@ -113,7 +119,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "rescue": (
         lambda c: lifecycle.rescue_lost(c, limit=100, base_delay=2.0),
-        BY_ID | {"ix_executions_worker"},
+        ENDS | {"ix_executions_worker"},
     ),
     "lock what belongs to an end": (lambda c: hold_rows(c, [uuid4()]), BY_ID),
     "who works in a session": (
@@ -130,11 +136,38 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "fail what nobody answered": (
         lambda c: lifecycle.expire(c, uuid4(), code="c", message="m", approval_id=uuid4()),
-        BY_ID,
+        ENDS,
     ),
     "park": (
         lambda c: lifecycle.finish(c, LEASE, Parked(WaitingFor.BUDGET, "", seconds=1)),
+        ENDS,
+    ),
+    "go on without children": (
+        lambda c: park.resume_without_children(c, uuid4()),
         BY_ID,
+    ),
+    "store a step": (lambda c: steps.store(c, LEASE, STEP), BY_ID),
+    "expect children": (
+        lambda c: children.expect(c, LEASE, step=1, execution_ids=[uuid4()]),
+        BY_ID,
+    ),
+    "read the children of a step": (
+        lambda c: children.of_step(c, uuid4(), step=1, limit=100),
+        BY_ID,
+    ),
+    "release siblings": (lambda c: children.release(c, limit=100), ENDS),
+    "find children to cancel": (
+        lambda c: children.orphans(c, limit=100),
+        {"ix_executions_siblings"},
+    ),
+    "forget ended parents": (
+        lambda c: children.forget_parents(c, limit=100),
+        {"ix_executions_siblings"},
+    ),
+    "count the children": (lambda c: children.counts(c, uuid4()), {"ix_executions_parent"}),
+    "list the children": (
+        lambda c: queries.find(c, ExecutionFilter(parent_id=uuid4()), before=None, limit=50),
+        {"ix_executions_parent"},
     ),
     "save a session": (lambda c: save_session(c, MessageChange(1, ["2"])), BY_ID),
     "what ended long ago": (
@@ -188,6 +221,16 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
 
 
 _OF_EXECUTIONS = {
+    "steps": """
+        INSERT INTO steps (execution_id, number, name, kind, status, attempt, retry_count)
+        SELECT gen_random_uuid(), 1, 'a', 'step', 'completed', 1, 0
+        FROM generate_series(1, 20)""",
+    "children": """
+        INSERT INTO children (parent_id, step, item, execution_id)
+        SELECT gen_random_uuid(), 1, 0, gen_random_uuid() FROM generate_series(1, 20)""",
+    "live_children": """
+        INSERT INTO live_children (execution_id, shard, live)
+        SELECT gen_random_uuid(), 0, 1 FROM generate_series(1, 20)""",
     "sessions": """
         INSERT INTO sessions (id, workspace_id, owner_id, execution_id, runner, status)
         SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
@@ -298,7 +341,8 @@ _READS = (
 
 _WHOLE_TABLE = (
     r"Scan (?:Backward )?using pk_execution\w* on execution.*\n(?!.*Index Cond)"
-    r"|Seq Scan on (?:execution\w*|sessions|session_messages|approvals|webhook_endpoints).*"
+    r"|Seq Scan on (?:execution\w*|sessions|session_messages|approvals|webhook_endpoints"
+    r"|steps|children|live_children).*"
     r"|Index (?:Only )?Scan (?:using|on) \w+_(?:sessions|approvals|webhook_endpoints)\w* .*\n"
     r"(?!.*Index Cond)"
 )
