@@ -42,6 +42,7 @@ class ExecutionFilter(TypedDict, total=False):
     """Any of its versions."""
     batch_id: str | UUID | None
     origin_id: str | UUID | None
+    parent_id: str | UUID | None
     """Retries of this execution."""
     session_id: str | UUID | None
     trigger_type: str | None
@@ -183,8 +184,8 @@ class Executions(Resource):
     ) -> Iterator[wire.ExecutionSummary]:
         """Yield executions, the newest first.
 
-        `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `session_id`,
-        `trigger_type`, `waiting_for`, `error_code`, `created_after`, `created_before`. `include`
+        `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `parent_id`,
+        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `created_after`, `created_before`. `include`
         names fields that may be large and are None otherwise: `variables`, `result`,
         `error_details`. `get` returns an execution with all fields.
         """

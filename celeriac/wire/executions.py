@@ -53,6 +53,10 @@ class ExecutionSummary(Wire):
     celery_task_id: str | None = Field(examples=[CELERY_ID])
     worker_hostname: str | None = Field(examples=["celery@shop-1/4711"])
     origin_id: UUID | None = Field(description="The execution that this one repeats.")
+    parent_id: UUID | None = Field(default=None, description="The execution that started this one.")
+    root_id: UUID | None = Field(
+        default=None, description="The first execution of its tree, if it has a parent."
+    )
     batch_id: UUID | None
     session_id: UUID | None
     request_id: str | None = Field(examples=["shop-42"])
@@ -67,14 +71,15 @@ class ExecutionSummary(Wire):
     cancel_requested_at: datetime | None
     cancel_requested_by: str | None
     waiting_for: WaitingFor | None = Field(
-        description="What a waiting execution waits for: approval, budget or provider_limit. For a "
+        description="What a waiting execution waits for: approval, budget, provider_limit, "
+        "children or sleep. For a "
         "running one, the open question that its attempt waits for."
     )
     waiting_until: datetime | None = Field(description="When it resumes without an answer.")
     held: Held | None = Field(
         default=None,
-        description="Why a pending execution may not run yet: time (until available_at), limit or "
-        "paused.",
+        description="Why a pending execution may not run yet: time (until available_at), limit, "
+        "paused, or parallel (until one of its siblings ends).",
     )
     waiting_since: datetime | None = Field(
         default=None,
@@ -106,6 +111,7 @@ class ExecutionSummary(Wire):
         budgets="/api/v1/task-executions/{id}/budgets",
         report="/api/v1/task-executions/{id}/report",
         approvals="/api/v1/approvals?execution_id={id}",
+        children="/api/v1/task-executions?parent_id={id}",
     )
 
 

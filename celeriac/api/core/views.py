@@ -86,6 +86,8 @@ def _execution(row: Execution) -> dict[str, Any]:
         links["cassette"] = f"{PREFIX}/cassettes/{row.id}"
     if row.origin_id is not None:
         links["origin"] = f"{_EXECUTIONS}/{row.origin_id}"
+    if row.parent_id is not None:
+        links["parent"] = f"{_EXECUTIONS}/{row.parent_id}"
     if row.batch_id is not None:
         links["batch"] = f"{_EXECUTIONS}?batch_id={row.batch_id}"
     return values | {"links": links}

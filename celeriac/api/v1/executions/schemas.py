@@ -140,6 +140,7 @@ class Selection(Strict):
     )
     batch_id: _Id | None = Field(default=None, description="Of this batch.")
     origin_id: _Id | None = Field(default=None, description="Retries of this execution.")
+    parent_id: _Id | None = Field(default=None, description="Started by this execution.")
     session_id: _Id | None = Field(default=None, description="That used this session.")
     trigger_type: Annotated[TriggerType, Field(strict=False)] | None = Field(
         default=None, description="Started in this way."
