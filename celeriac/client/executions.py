@@ -185,9 +185,9 @@ class Executions(Resource):
         """Yield executions, the newest first.
 
         `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `parent_id`,
-        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `created_after`, `created_before`. `include`
-        names fields that may be large and are None otherwise: `variables`, `result`,
-        `error_details`. `get` returns an execution with all fields.
+        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `created_after`,
+        `created_before`. `include` names fields that may be large and are None otherwise:
+        `variables`, `result`, `error_details`. `get` returns an execution with all fields.
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
         return self._transport.pages(wire.ExecutionSummary, path(_EXECUTIONS), params)

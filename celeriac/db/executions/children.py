@@ -2,7 +2,7 @@
 
 `live_children` counts the children of an execution that have not ended. The statement that ends the
 last one resumes the parent (`ended`). Statements lock the counters before the parent's row, and
-children before their parents, so that no two wait for each other. See docs/adr/0040.
+children before their parents, so that no two wait for each other. See docs/adr/0041.
 """
 
 from collections.abc import Sequence
