@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from celeriac.agents.python.context import AgentContext, ChildContext
     from celeriac.client import Client, ClientError
     from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
-
+    from celeriac.domain.workflows.builder import Workflow
+    from celeriac.domain.workflows.builder.canvas import chain, chord, group
 
 __all__ = [
     "AgentContext",
@@ -20,8 +21,12 @@ __all__ = [
     "PermanentError",
     "RetryableError",
     "SoftTimeLimit",
+    "Workflow",
     "__version__",
     "agent",
+    "chain",
+    "chord",
+    "group",
 ]
 
 _LAZY = {
@@ -32,6 +37,10 @@ _LAZY = {
     "PermanentError": "celeriac.domain.errors",
     "RetryableError": "celeriac.domain.errors",
     "SoftTimeLimit": "celeriac.domain.errors",
+    "Workflow": "celeriac.domain.workflows.builder",
+    "chain": "celeriac.domain.workflows.builder.canvas",
+    "chord": "celeriac.domain.workflows.builder.canvas",
+    "group": "celeriac.domain.workflows.builder.canvas",
 }
 """Public names that are imported when they are first used: every process imports this package,
 child processes that must start fast too."""

@@ -1,5 +1,6 @@
-"""Write docs/cli.md from the commands themselves: `make docs`."""
+"""Write docs/cli.md and docs/workflow.schema.json from what they describe: `make docs`."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ import typer
 
 from celeriac.cli.core.output import ExitCode
 from celeriac.cli.main import build_app
+from celeriac.domain.workflows.json_schema import document_schema
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+SCHEMA = PAGE.with_name("workflow.schema.json")
 
 _ONE_NEWLINE = re.compile(r"(?<!\n)\n(?!\n)")
 
@@ -127,10 +130,16 @@ def _option_names(parameter: Any) -> str:
     return ", ".join(names) + value
 
 
+def json_schema() -> str:
+    """Return the JSON schema of workflow documents."""
+    return json.dumps(document_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(reference(), encoding="utf-8")
-    print(f"wrote {PAGE}", file=sys.stderr)
+    """Write the page and the schema."""
+    for path, text in ((PAGE, reference()), (SCHEMA, json_schema())):
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.logs import logs
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.up import up
+from celeriac.cli.workflows.commands import app as workflows_app
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
 
@@ -135,6 +136,7 @@ tasks.app.command(name="run")(run_task)
 _GROUPS = (
     tasks.app,
     agents.app,
+    workflows_app,
     crews.app,
     models.app,
     executions_app,

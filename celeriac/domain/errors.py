@@ -82,6 +82,17 @@ class DocumentInvalidError(InvalidInputError, code="document_invalid"):
         self.places = tuple(places)
 
 
+class WorkflowInvalidError(InvalidInputError, code="workflow_invalid"):
+    """A document is not a workflow that can be run (docs/workflows.md)."""
+
+    def __init__(self, places: Sequence[tuple[str, str]]) -> None:
+        """`places` are the wrong fields, such as `steps.draft.when`, each with its fault."""
+        shown = "; ".join(f"{field}: {message}" for field, message in places[:_SHOWN])
+        more = f"; and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+        super().__init__(f"The workflow can't be run. {shown}{more}", field=places[0][0])
+        self.places = tuple(places)
+
+
 class CassetteInvalidError(InvalidInputError, code="cassette_invalid"):
     """A text is not a cassette (docs/cassettes.md); `field` names the line."""
 
@@ -305,6 +316,10 @@ class StepFailedError(ExecutionError, code="step_failed"):
 
 class ChildFailedError(PermanentError, code="child_failed"):
     """An execution that the agent started failed or was cancelled. It had retries of its own."""
+
+
+class ExpressionError(PermanentError, code="expression_error"):
+    """An expression of a workflow has no value for the given data; the message names it."""
 
 
 class ApprovalExpiredError(PermanentError, code="approval_expired"):

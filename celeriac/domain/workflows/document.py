@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from celeriac.domain.base import Name
-from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.errors import WorkflowInvalidError
 from celeriac.domain.workflows.model import MAX_STEPS, Step, StepId, WorkflowSpec
 from celeriac.domain.workflows.validation import Catalog, Fault, Path, spec_faults
 from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, storable
@@ -44,21 +44,6 @@ class Workflow:
     spec: WorkflowSpec
 
 
-class WorkflowInvalidError(InvalidInputError, code="workflow_invalid"):
-    """A document is not a workflow that can be run; `faults` are all that is wrong with it."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        shown = "; ".join(map(str, faults[:5]))
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""  # noqa: PLR2004 - shown
-        super().__init__(f"The workflow isn't valid. {shown}{more}", field=faults[0].field)
-        self.faults = tuple(faults)
-
-    @property
-    def places(self) -> tuple[tuple[str, str], ...]:
-        """The wrong fields, such as `steps.draft.when`, each with its fault."""
-        return tuple((fault.field, fault.message) for fault in self.faults)
-
-
 def parse(document: JsonValue, catalog: Catalog | None = None) -> Workflow:
     """Return a valid document's workflow. Raises WorkflowInvalidError with all faults.
 
@@ -66,8 +51,13 @@ def parse(document: JsonValue, catalog: Catalog | None = None) -> Workflow:
     """
     workflow, faults = check(document, catalog)
     if workflow is None:
-        raise WorkflowInvalidError(faults)
+        raise invalid(faults)
     return workflow
+
+
+def invalid(faults: Sequence[Fault]) -> WorkflowInvalidError:
+    """Return the error of a document with these faults."""
+    return WorkflowInvalidError([(fault.field, fault.message) for fault in faults])
 
 
 def check(

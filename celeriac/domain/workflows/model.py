@@ -6,6 +6,7 @@ has the shapes. `validation` checks what holds between fields and steps, `graph`
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -13,9 +14,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from celeriac.domain.base import Name, Shape, Strict
 from celeriac.domain.tasks import PriorityLabel, QueueName, RetryPolicy
@@ -155,7 +159,8 @@ _SOFT_SHARE: Final = DEFAULT_SOFT_SECONDS / DEFAULT_HARD_SECONDS
 class Timeout(Strict):
     """The limits of one attempt of a step; at the hard one it is stopped by force.
 
-    A duration alone is the hard limit; the soft one is then four fifths of it.
+    A duration alone is the hard limit. The soft limit is four fifths of the hard one, where only
+    one of them is given.
     """
 
     soft: Seconds = DEFAULT_SOFT_SECONDS
@@ -163,11 +168,27 @@ class Timeout(Strict):
 
 
 def _timeout(written: object) -> object:
+    if isinstance(written, dict):
+        given = {**written}
+        if "hard" in given and "soft" not in given:
+            given["soft"] = _times(given["hard"], _SOFT_SHARE)
+        elif "soft" in given and "hard" not in given:
+            given["hard"] = _times(given["soft"], 1 / _SOFT_SHARE)
+        return given
     if isinstance(written, bool) or not isinstance(written, str | int | float):
         return written
     hard = seconds_of(written)
-    assert isinstance(hard, int | float)
-    return {"soft": hard * _SOFT_SHARE, "hard": hard}
+    return {"soft": _times(hard, _SOFT_SHARE), "hard": hard}
+
+
+def _times(duration: object, factor: float) -> object:
+    """Return a duration times a factor; what is none is returned unchanged, for its own fault."""
+    try:
+        seconds = seconds_of(duration)
+    except ValueError:
+        return DEFAULT_SOFT_SECONDS
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    return min(seconds * factor, MAX_YEAR) if is_number else DEFAULT_SOFT_SECONDS  # type: ignore[operator]
 
 
 def _retry(written: object) -> object:
@@ -182,11 +203,28 @@ def _undo(written: object) -> object:
     return {"task": written} if isinstance(written, str) else written
 
 
-StepTimeout = Annotated[
-    Timeout,
-    BeforeValidator(_timeout),
+@dataclass(frozen=True, slots=True, eq=False)
+class AlsoWritten:
+    """Adds a shorter way of writing a value to its JSON schema."""
+
+    schema: Mapping[str, Any]
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the JSON schema with both ways."""
+        found = handler(schema)
+        if handler.mode != "validation":
+            return found
+        return {"anyOf": [dict(self.schema), found]}
+
+
+StepTimeout = Annotated[Timeout, BeforeValidator(_timeout), AlsoWritten(_WRITTEN_DURATION)]
+StepRetry = Annotated[
+    RetryPolicy,
+    BeforeValidator(_retry),
+    AlsoWritten({"type": "integer", "minimum": 0, "maximum": 100}),
 ]
-StepRetry = Annotated[RetryPolicy, BeforeValidator(_retry)]
 
 
 class Undo(Strict):
@@ -199,7 +237,7 @@ class Undo(Strict):
     on: UndoOn = Field(default=UndoOn.COMPLETED, strict=False)
 
 
-StepUndo = Annotated[Undo, BeforeValidator(_undo)]
+StepUndo = Annotated[Undo, BeforeValidator(_undo), AlsoWritten({"type": "string"})]
 
 
 class Repeat(Strict):
@@ -239,13 +277,24 @@ def _max_failures(written: object) -> object:
     return written
 
 
-StepMaxFailures = Annotated[MaxFailures, BeforeValidator(_max_failures)]
+StepMaxFailures = Annotated[
+    MaxFailures,
+    BeforeValidator(_max_failures),
+    AlsoWritten(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?%$"},
+            ]
+        }
+    ),
+]
 
 
 class Step(Strict):
     """A step: exactly one of `task`, `workflow` and `approve`, and how it runs."""
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, use_attribute_docstrings=True)
 
     task: Name | None = None
     """The name of the task that it runs."""
@@ -368,11 +417,23 @@ def is_schema(written: Mapping[Any, Any]) -> bool:
     return written.get("type") == "object" or "$schema" in written
 
 
-InputSchema = Annotated[dict[str, Any], BeforeValidator(_input)]
+_WRITTEN_INPUT = {
+    "type": "object",
+    "description": "For each field a type (string, integer, number, boolean, object, array; with "
+    "'?' it is optional) or a JSON schema; or one JSON schema of type object.",
+}
+
+InputSchema = Annotated[
+    dict[str, Any],
+    BeforeValidator(_input),
+    WithJsonSchema(_WRITTEN_INPUT, mode="validation"),
+]
 
 
 class WorkflowSpec(Strict):
     """The content of a workflow: everything of its document but name and description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     input: InputSchema = Field(
         default_factory=lambda: {

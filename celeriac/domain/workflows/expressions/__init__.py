@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions.nodes import Node, Path, Reference, Scope, truth
 from celeriac.domain.workflows.expressions.syntax import parse
 from celeriac.domain.workflows.expressions.tokens import ExpressionSyntaxError
-from celeriac.domain.workflows.expressions.values import ExpressionError, Work
+from celeriac.domain.workflows.expressions.values import Work
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 

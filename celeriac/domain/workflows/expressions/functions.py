@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions.values import (
-    ExpressionError,
     Work,
     in_range,
     is_number,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions.functions import Function
 from celeriac.domain.workflows.expressions.values import (
-    ExpressionError,
     Work,
     add,
     calculate,

@@ -7,9 +7,9 @@ from typing import Final
 
 import orjson
 
+from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions import (
     Expression,
-    ExpressionError,
     ExpressionSyntaxError,
     Work,
     compiled,

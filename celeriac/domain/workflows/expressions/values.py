@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from celeriac.domain.errors import PermanentError
+from celeriac.domain.errors import ExpressionError
 from celeriac.kit.json_types import INT64, JsonValue
 
 MAX_WORK: Final = 500_000
@@ -14,10 +14,6 @@ MAX_CHARACTERS: Final = 1_000_000
 """Limit of every text that an expression makes."""
 
 _CHARACTERS_OF_A_UNIT = 256
-
-
-class ExpressionError(PermanentError, code="expression_error"):
-    """An expression has no value for the given data; the message names the part and the cure."""
 
 
 class Work:

@@ -8,12 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from celeriac.domain.workflows.document import (
-    MAX_FAULTS,
-    WorkflowInvalidError,
-    check,
-    parse,
-)
+from celeriac.domain.errors import WorkflowInvalidError
+from celeriac.domain.workflows.document import MAX_FAULTS, check, parse
 from celeriac.domain.workflows.model import MAX_STEPS, WorkflowSpec
 from celeriac.domain.workflows.validation import Catalog, TaskFacts, targets
 from celeriac.kit.yaml_text import read_text
@@ -300,7 +296,7 @@ _garbage = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         _garbage,
@@ -323,7 +319,7 @@ def test_garbage_gives_faults_and_no_other_error(document: Any) -> None:
         assert WorkflowSpec.model_validate(workflow.spec.model_dump(mode="json")) == workflow.spec
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         st.text(max_size=200),

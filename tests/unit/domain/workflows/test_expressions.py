@@ -10,8 +10,8 @@ from cel_expr_python import cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions import (
-    ExpressionError,
     ExpressionSyntaxError,
     Work,
     compiled,
@@ -286,7 +286,7 @@ def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.recursive(_atoms, _combined, max_leaves=8))
 def test_values_are_those_of_the_reference_implementation(text: str) -> None:
     names: dict[str, Any] = {"input": INPUT, "x": [1, "a"]}
@@ -320,7 +320,7 @@ def _same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         st.text(max_size=60),

@@ -160,7 +160,7 @@ def graphs(draw: st.DrawFn) -> Graph:
 ENDS = sorted(TERMINAL_STEPS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(graphs(), st.data())
 def test_every_run_ends_and_no_step_begins_before_its_needs(
     found: Graph, data: st.DataObject

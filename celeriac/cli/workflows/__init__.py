@@ -1,0 +1,1 @@
+"""`celeriac workflows`: check documents of workflows, and show their graphs."""
