@@ -184,7 +184,7 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
     port = choose_port(host, settings.api.port if options.port is None else options.port)
     stack = Stack(_stack_options(settings, options), terminal)
     with stack, stack.supervisor.handling_signals():
-        endpoints = stack.start()
+        endpoints = stack.start(partial(_upgrade, settings, stack.home))
         secret = settings.secret_key
         secret_key = secret.get_secret_value() if secret else stack.home.secret(SECRET_KEY_NAME)
         variables = {
@@ -201,7 +201,6 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
         address = settings.direct_database() if settings.database_url else endpoints.database_url
         database = Database(address, connections=1, application="celeriac-up")
         try:
-            _upgrade(address, None if settings.database_url else stack.home)
             api_key = ensure_admin_key(database, stack.home, secret_key)
             url = reachable_url(host, port)
             ready = partial(_check_worker, database, stack.supervisor)
@@ -223,12 +222,12 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
             database.close()
 
 
-def _upgrade(url: str, home: Home | None) -> None:
-    """Upgrade the database; one that can't be is named with its `home`, if it is in one."""
+def _upgrade(settings: Settings, home: Home, url: str) -> None:
+    """Upgrade the database at `url`; one that can't be is named with its home, if it is in one."""
     try:
-        migrate.upgrade(url)
+        migrate.upgrade(settings.direct_database() if settings.database_url else url)
     except migrate.UnknownSchemaError as error:
-        if home is None:
+        if settings.database_url:
             raise
         raise CommandError(
             error.message,

@@ -1,6 +1,7 @@
 """The embedded servers of one home under one supervisor."""
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,17 +85,22 @@ class Stack:
     def __exit__(self, *error: object) -> None:
         self._undo.close()
 
-    def start(self) -> Endpoints:
+    def start(self, prepare: Callable[[str], None] = lambda _: None) -> Endpoints:
         """Start the servers without an address, and wait until each serves.
 
-        Raises ServerFailedError, ServerNotInstalledError, HomeUnusableError or StopRequestedError.
+        `prepare` is called with the address of the database as soon as that serves, before the
+        others start; what it raises ends the start. Raises ServerFailedError,
+        ServerNotInstalledError, HomeUnusableError or StopRequestedError.
         """
         given = self._options
         specs: list[ProcessSpec] = []
         database_url = given.database_url or self._prepare_postgres(specs)
-        redis_url = given.redis_url or self._prepare_valkey(specs)
-        model_base_url = given.model_base_url or self._prepare_model(specs)
+        others: list[ProcessSpec] = []
+        redis_url = given.redis_url or self._prepare_valkey(others)
+        model_base_url = given.model_base_url or self._prepare_model(others)
         self.supervisor.start(specs)
+        prepare(database_url)
+        self.supervisor.start(others)
         return Endpoints(
             database_url=database_url,
             redis_url=redis_url,

@@ -8,11 +8,10 @@ from sqlalchemy import Connection
 
 from celeriac.db.executions.ended import KEPT, hold_rows
 from celeriac.db.executions.guards import with_guards
-from celeriac.domain.executions.model import Cause
+from celeriac.domain.executions.model import Cause, Lease
 from celeriac.domain.executions.states import Status, Transition
 
-_LOST = with_guards(
-    """
+_HOLDER = """
 WITH RECURSIVE holder AS (
     -- the workers of all running executions, with one look at the index for each
     (SELECT worker_id FROM executions
@@ -23,7 +22,11 @@ WITH RECURSIVE holder AS (
             WHERE e.status IN ({lose_from}) AND e.worker_id > holder.worker_id
             ORDER BY e.worker_id LIMIT 1)
     FROM holder WHERE holder.worker_id IS NOT NULL
-), expired AS (
+)"""
+
+_LOST = with_guards(
+    _HOLDER
+    + """, expired AS (
     -- A renewal that is being written has its row: the worker is not lost.
     SELECT id FROM workers
     WHERE id = ANY (ARRAY(SELECT worker_id FROM holder))
@@ -40,7 +43,7 @@ WITH RECURSIVE holder AS (
     SELECT worker_id FROM holder
     WHERE worker_id IS NOT NULL AND NOT EXISTS (
         SELECT FROM workers w
-        WHERE w.id = holder.worker_id AND w.lost_at IS NULL AND w.stopped_at IS NULL)
+        WHERE w.id = holder.worker_id AND w.lost_at IS NULL)
 )
 SELECT id FROM executions
 WHERE status IN ({lose_from}) AND worker_id = ANY (ARRAY(SELECT id FROM lost_worker))
@@ -120,12 +123,13 @@ def rescue_lost(
 
     A worker is lost if its lease has expired, or if it was seen more than `ahead` seconds in the
     future (the clock was set back): this marks it, and it can never renew the lease. So is one that
-    was marked before, has stopped, or has no row. Each execution becomes `pending`
-    (after about `base_delay` seconds, doubled with every crash, with jitter), `cancelled` if that
-    is requested, or `failed` with `worker_lost` after `max_crashes` lost workers. Later writes of
-    the lost worker are refused. With a `limit` of 0 nothing is taken, but the statement still fails
-    on a read-only server. An execution whose session or question somebody has locked is left for
-    later. Needs a transaction: the first statements mark and lock, the last one ends.
+    was marked before or has no row. For one that has stopped see `left_behind`. Each execution
+    becomes `pending` (after about `base_delay` seconds, doubled with every crash, with jitter),
+    `cancelled` if that is requested, or `failed` with `worker_lost` after `max_crashes` lost
+    workers. Later writes of the lost worker are refused. With a `limit` of 0 nothing is taken, but
+    the statement still fails on a read-only server. An execution whose session or question
+    somebody has locked is left for later. Needs a transaction: the first statements mark and lock,
+    the last one ends.
     """
     lost = list(connection.execute(_LOST, {"limit": limit, "ahead": ahead}).scalars())
     if lost:
@@ -135,6 +139,29 @@ def rescue_lost(
         Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
         for row in rows
     ]
+
+
+_LEFT = with_guards(
+    _HOLDER
+    + """, stopped AS (
+    SELECT id FROM workers
+    WHERE id = ANY (ARRAY(SELECT worker_id FROM holder))
+      AND stopped_at IS NOT NULL AND lost_at IS NULL
+)
+SELECT id, attempt, lease_token FROM executions
+WHERE status IN ({lose_from}) AND worker_id = ANY (ARRAY(SELECT id FROM stopped))
+LIMIT :limit
+""",
+    lose=Transition.LOSE,
+)
+
+
+def left_behind(connection: Connection, *, limit: int) -> list[Lease]:
+    """Return up to `limit` running attempts of workers that have stopped in order.
+
+    They could not hand them back: the row was locked, or a claim was committed during their end.
+    """
+    return [Lease(*row) for row in connection.execute(_LEFT, {"limit": limit})]
 
 
 _TO_CANCEL = with_guards(

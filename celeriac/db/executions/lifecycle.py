@@ -21,7 +21,7 @@ from celeriac.db.executions.create import (
     unqueue,
 )
 from celeriac.db.executions.eligible import NextClaim, release_due
-from celeriac.db.executions.end import Rescued, request_cancel, rescue_lost
+from celeriac.db.executions.end import Rescued, left_behind, request_cancel, rescue_lost
 from celeriac.db.executions.ended import hold
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due
 
@@ -37,6 +37,7 @@ __all__ = [
     "find_claim",
     "finish",
     "hold",
+    "left_behind",
     "park",
     "queue_due",
     "release_due",

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from celeriac.db.audit import Program
 from celeriac.db.budgets import management, reservations
 from celeriac.db.budgets.reservations import ReservationResult
 from celeriac.db.budgets.windows import ChargeScope
@@ -281,7 +282,8 @@ class BudgetLedger:
                 )
             # in any case: an earlier try may have raised them and lost its answer
             note = "Answered with another execution's question about the same budget."
-            resumed = answer_all_for_budget(self._database, question.key, by=answer.by, note=note)
+            by = Program(answer.by)
+            resumed = answer_all_for_budget(self._database, question.key, by=by, note=note)
             self._live.changed(resumed)
 
         await retry_until_stored_in(self._database.threads, raise_limits, seconds=_DATABASE_SECONDS)

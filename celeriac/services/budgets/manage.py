@@ -10,6 +10,7 @@ import structlog
 from pydantic import ValidationError
 
 from celeriac.db import accounts, approvals, audit, usage, workspaces
+from celeriac.db.audit import Program
 from celeriac.db.budgets import management, windows
 from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.catalog import TASKS
@@ -176,20 +177,36 @@ _BATCH = 50
 _NOTHING_MORE = {"cost": "0", "tokens": 0}
 
 
-def answer_all_for_budget(database: Database, key_prefix: str, *, by: str, note: str) -> list[UUID]:
+def answer_all_for_budget(
+    database: Database, key_prefix: str, *, by: Actor | Program, note: str
+) -> list[UUID]:
     """Approve all open questions whose keys begin with `key_prefix`; return what resumes.
 
-    The answers allow nothing in addition: the limits were raised already.
+    The answers allow nothing in addition: the limits were raised already. Each has an entry in the
+    audit trail.
     """
-    given = Answer(approved=True, value=_NOTHING_MORE, note=note, by=by)
+    given = Answer(approved=True, value=_NOTHING_MORE, note=note, by=by.name)
     resumed: list[UUID] = []
     while True:
         with database.transaction() as connection:
             asked = approvals.lock_open_about_budget(connection, key_prefix, limit=_BATCH)
-            answered = [
-                each.execution_id for each in asked if approvals.answer(connection, each, given)
-            ]
-            resumed += lifecycle.resume_answered(connection, answered)
+            answered = [each for each in asked if approvals.answer(connection, each, given)]
+            for each in answered:
+                audit.record(
+                    connection,
+                    by,
+                    "approval.answer",
+                    [each.id],
+                    details={
+                        "execution_id": str(each.execution_id),
+                        "approved": True,
+                        "note": note,
+                    },
+                    workspace_id=each.workspace_id,
+                )
+            resumed += lifecycle.resume_answered(
+                connection, [each.execution_id for each in answered]
+            )
         if not answered:  # none is left, or others answered them
             return resumed
 
@@ -233,9 +250,7 @@ class Budgets:
         """Resume executions that wait for more of a budget, after its new limits are committed."""
         note = "The budget was changed."
         key_prefix = f"budget:{budget_id}:"
-        self._live.changed(
-            answer_all_for_budget(self._database, key_prefix, by=actor.name, note=note)
-        )
+        self._live.changed(answer_all_for_budget(self._database, key_prefix, by=actor, note=note))
         logger.info("budget.set", budget_id=budget_id)
 
     def get(self, actor: Actor, budget_id: UUID) -> StoredBudget:

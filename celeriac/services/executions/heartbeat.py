@@ -124,7 +124,7 @@ class Heartbeat:
         forgotten = [each.lease for each in held if each.lease.token not in known]
         for lease in forgotten[:_MOST_HANDED_BACK]:
             seconds = grown(1.0, lease.attempt, _LONGEST_DELAY) * random.uniform(0.5, 1)
-            _hand_back(self._database, lease, seconds, skip_locked=True)
+            hand_back(self._database, lease, seconds, skip_locked=True)
 
     def report(self) -> bool:
         """Store the report of the process; return whether that was possible."""
@@ -140,7 +140,8 @@ class Heartbeat:
     def sign_off(self) -> None:
         """Hand back all that the process has and record its normal end, if that is possible.
 
-        Of what somebody has locked, one lock is waited for in vain; the keeper takes the rest.
+        Of what somebody has locked, one lock is waited for in vain. The keeper hands back the rest,
+        and a claim that commits meanwhile.
         """
         worker_id = self._registration.worker.id
         try:
@@ -149,19 +150,24 @@ class Heartbeat:
             locked = [
                 each.lease
                 for each in held
-                if not _hand_back(self._database, each.lease, 0, skip_locked=True)
+                if not hand_back(self._database, each.lease, 0, skip_locked=True)
             ]
             with suppress(DatabaseBusyError):
                 for lease in locked:
-                    _hand_back(self._database, lease, 0)
+                    hand_back(self._database, lease, 0)
             with self._database.autocommit() as connection:
                 workers.stopped(connection, worker_id)
         except DatabaseUnavailableError as error:
             logger.warning("worker.not_signed_off", code=error.code, error=error.message)
 
 
-def _hand_back(
-    database: Database, lease: Lease, seconds: float, *, skip_locked: bool = False
+def hand_back(
+    database: Database,
+    lease: Lease,
+    seconds: float,
+    *,
+    skip_locked: bool = False,
+    reason: str = "the worker does not run it",
 ) -> bool:
     """Hand back an attempt if it still runs; return False if somebody else has locked its row."""
     ids = [lease.execution_id]
@@ -176,6 +182,6 @@ def _hand_back(
             execution_id=lease.execution_id,
             attempt=lease.attempt,
             status=finished.status,
-            reason="the worker does not run it",
+            reason=reason,
         )
     return True

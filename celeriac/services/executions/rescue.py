@@ -13,6 +13,7 @@ from celeriac.db.executions import children, lifecycle, queries
 from celeriac.db.executions.queries import QueuedCount
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.logs import Step
+from celeriac.services.executions.heartbeat import hand_back
 from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -108,10 +109,12 @@ class Recover:
         self._short_since: dict[str, float] = {}
 
     def rescue_lost_workers(self, limit: int) -> int:
-        """Take executions from workers whose lease has expired; return how many.
+        """Take executions from workers that are lost or have stopped; return how many.
 
-        Takes none until the database has been seen without a gap for one lease time.
+        None from lost ones until the database has been seen without a gap for one lease time.
+        What a worker has left that has stopped in order is handed back, which is no crash.
         """
+        taken = self._take_back(limit)
         settled = self._view.begin_check()
         with self._database.transaction() as connection:
             now = engine.clock(connection)
@@ -123,7 +126,7 @@ class Recover:
             )
             if not self._view.complete_check(now):
                 connection.rollback()
-                return 0
+                return taken
         for item in rescued:
             logger.error(
                 Step.EXECUTION_WORKER_LOST,
@@ -135,7 +138,20 @@ class Recover:
                 status=item.status,
             )
         self._live.changed([item.execution_id for item in rescued])
-        return len(rescued)
+        return taken + len(rescued)
+
+    def _take_back(self, limit: int) -> int:
+        with self._database.autocommit() as connection:
+            left = lifecycle.left_behind(connection, limit=limit)
+        taken = [
+            lease.execution_id
+            for lease in left
+            if hand_back(
+                self._database, lease, 0, skip_locked=True, reason="its worker has stopped"
+            )
+        ]
+        self._live.changed(taken)
+        return len(taken)
 
     def resume_due(self, limit: int) -> int:
         """Resume parked executions that are due; return how many."""

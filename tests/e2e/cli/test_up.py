@@ -156,6 +156,8 @@ def test_a_home_with_a_database_of_an_older_checkout_is_named(own: CommandLine) 
     assert result.code == 1
     assert "unknown schema revision 0001_initial." in result.err
     assert f"remove {own.home / 'postgres'}" in result.err
+    assert "postgres is ready" in result.out
+    assert "valkey is ready" not in result.out, "nothing else was started"
 
 
 def test_bad_settings_are_named_before_anything_starts(own: CommandLine) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.db import audit
 from celeriac.domain.accounts import Role
 from celeriac.domain.approvals import Answer
+from celeriac.domain.audit import AuditFilter
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import ForbiddenError, NotFoundError
@@ -79,6 +81,12 @@ def test_those_that_ask_are_parked_and_one_answer_lets_all_go_on(worker: ModelWo
     until(lambda: len(worker.asking(ids)) == 1, worker.go_on, rounds=20)
     (last,) = worker.asking(ids)
     assert last.key != first.key, "a second breach is a question of its own"
+    with worker.container.database.autocommit() as connection:
+        wanted = AuditFilter(action="approval.answer")
+        trail = audit.find(connection, wanted, before=None, limit=10)
+    assert len(trail) == 3, "one that was answered, and two that were answered with it"
+    assert {each.details["approved"] for each in trail} == {True}
+    assert {each.workspace_id for each in trail} == {worker.actor.workspace_id}
     worker.answer(last, Answer(approved=False))
     worker.work()
 

@@ -121,6 +121,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: lifecycle.rescue_lost(c, limit=100, base_delay=2.0),
         ENDS | {"ix_executions_worker"},
     ),
+    "what stopped workers have left": (
+        lambda c: lifecycle.left_behind(c, limit=100),
+        {"ix_executions_worker"},
+    ),
     "lock what belongs to an end": (lambda c: hold_rows(c, [uuid4()]), BY_ID),
     "who works in a session": (
         lambda c: sessions.used_by(c, uuid4(), forks=True),
