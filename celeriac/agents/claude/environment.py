@@ -27,11 +27,11 @@ from uuid import UUID, uuid4
 import claude_agent_sdk
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
 
-from celeriac.agents.base import ObjectSchema
 from celeriac.agents.child.process import MARKER
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.permissions import Permissions, server_key
+from celeriac.agents.output import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableError
 from celeriac.kit.json_types import dumps

@@ -2,9 +2,9 @@
 
 from claude_agent_sdk import ClaudeSDKError, ResultMessage
 
-from celeriac.agents.base import ObjectSchema
 from celeriac.agents.gateway.errors import CallFailure, FailureSource, error_of
 from celeriac.agents.models import ANTHROPIC, ModelRef, Provider
+from celeriac.agents.output import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import (
     BudgetSpentError,

@@ -21,7 +21,7 @@ from claude_agent_sdk import (
     UserMessage,
 )
 
-from celeriac.agents.base import ObjectSchema, emit_message, final_result, spec_of
+from celeriac.agents.base import emit_message, spec_of
 from celeriac.agents.child.process import Confinement
 from celeriac.agents.claude.conversation import (
     Conversation,
@@ -48,6 +48,7 @@ from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.recording import Traffic, recording
 from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
 from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
+from celeriac.agents.output import ObjectSchema, final_result
 from celeriac.domain.agents import ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import final_result, spec_of
+from celeriac.agents.base import spec_of
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.reported_calls import Price, unpriced
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
+from celeriac.agents.output import final_result
 from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import final_result, spec_of
+from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.run import run_in_child
@@ -25,6 +25,7 @@ from celeriac.agents.gateway.recording import recording
 from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.mcp.servers import Endpoint, StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
+from celeriac.agents.output import final_result
 from celeriac.domain.agents import CrewaiAgent, McpServer, RunnerName
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError

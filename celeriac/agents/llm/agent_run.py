@@ -31,7 +31,6 @@ from pydantic_ai.settings import ModelSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import RunUsage
 
-from celeriac.agents.base import final_result
 from celeriac.agents.gateway.calls import ModelCalls, calling
 from celeriac.agents.gateway.completions import AnswerError
 from celeriac.agents.gateway.errors import (
@@ -48,6 +47,7 @@ from celeriac.agents.llm.silence import SilenceLimits, Watchdog
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.mcp.results import repaired
 from celeriac.agents.models import ModelRef, Prices
+from celeriac.agents.output import final_result
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.errors import ModelCallLimitError, OutputInvalidError, ProviderError
 from celeriac.domain.executions.model import Completed, Parked

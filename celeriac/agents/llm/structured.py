@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic_ai import ModelRetry, NativeOutput, StructuredDict, exceptions
 
-from celeriac.agents.base import ObjectSchema
+from celeriac.agents.output import ObjectSchema
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.domain.schemas import unfolded
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads

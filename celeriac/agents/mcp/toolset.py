@@ -18,12 +18,12 @@ from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
-from celeriac.agents.base import violations_of
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.results import error_text, repaired, sanitize_json, sanitize_text, text_of
 from celeriac.agents.mcp.servers import ResolvedServer
+from celeriac.agents.output import violations_of
 from celeriac.domain.errors import AgentMisconfiguredError, SchemaInvalidError, ToolServerError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.schemas import check_schema

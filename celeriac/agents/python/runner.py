@@ -16,13 +16,14 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from celeriac.agents.base import final_result, spec_of
+from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.child.run import MessageRelay, describe_job, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
+from celeriac.agents.output import final_result
 from celeriac.agents.python import child_work
 from celeriac.agents.python.context import AgentContext
 from celeriac.agents.python.functions import AgentFunction, find_function

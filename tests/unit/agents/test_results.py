@@ -11,8 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.agents import base
-from celeriac.agents.base import violations_of
+from celeriac.agents import output
+from celeriac.agents.output import violations_of
 from celeriac.agents.results import MAX_RESULT_BYTES, encode_result
 from celeriac.domain import schemas as validation
 from celeriac.domain.errors import PermanentError
@@ -85,7 +85,7 @@ async def test_a_large_output_waits_for_others_that_are_checked(
     """Its model calls are paid: it must not be thrown away because the process is busy."""
     monkeypatch.setattr(schemas, "_WAIT_SECONDS", 0.01)
     monkeypatch.setattr(validation, "_INLINE_STEPS", 0)
-    monkeypatch.setattr(base, "is_quick", lambda *_: False)
+    monkeypatch.setattr(output, "is_quick", lambda *_: False)
     for _ in range(2):
         assert schemas._CHILDREN.acquire(blocking=False)
     checked = asyncio.ensure_future(violations_of({"type": "string"}, "a"))
