@@ -8,19 +8,30 @@ from celeriac.version import __version__
 
 if TYPE_CHECKING:
     from celeriac.agents.python.context import AgentContext, ChildContext
+    from celeriac.agents.python.steps import Parking
     from celeriac.client import Client, ClientError
-    from celeriac.domain.errors import PermanentError, RetryableError, SoftTimeLimit
+    from celeriac.domain.errors import (
+        ChildFailedError,
+        PermanentError,
+        RetryableError,
+        SoftTimeLimit,
+        StepFailedError,
+    )
     from celeriac.domain.workflows.builder import Workflow
     from celeriac.domain.workflows.builder.canvas import chain, chord, group
+
 
 __all__ = [
     "AgentContext",
     "ChildContext",
+    "ChildFailedError",
     "Client",
     "ClientError",
+    "Parking",
     "PermanentError",
     "RetryableError",
     "SoftTimeLimit",
+    "StepFailedError",
     "Workflow",
     "__version__",
     "agent",
@@ -32,11 +43,14 @@ __all__ = [
 _LAZY = {
     "AgentContext": "celeriac.agents.python.context",
     "ChildContext": "celeriac.agents.python.context",
+    "ChildFailedError": "celeriac.domain.errors",
     "Client": "celeriac.client",
     "ClientError": "celeriac.client",
+    "Parking": "celeriac.agents.python.steps",
     "PermanentError": "celeriac.domain.errors",
     "RetryableError": "celeriac.domain.errors",
     "SoftTimeLimit": "celeriac.domain.errors",
+    "StepFailedError": "celeriac.domain.errors",
     "Workflow": "celeriac.domain.workflows.builder",
     "chain": "celeriac.domain.workflows.builder.canvas",
     "chord": "celeriac.domain.workflows.builder.canvas",

@@ -170,6 +170,8 @@ class PythonAgent(Strict):
     environment: VariableNames = ()
     """Names of the worker's environment variables that a child process may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
+    durable: bool = False
+    """Where it must wait, the attempt ends, and another one goes on with its steps answered."""
 
 
 class CommandAgent(Strict):
@@ -186,6 +188,8 @@ class CommandAgent(Strict):
     environment: VariableNames = ()
     """Names of the worker's environment variables that the program may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
+    durable: bool = False
+    """Where it must wait, it is told to end, and is started again when it can go on."""
 
 
 AgentSpec = Annotated[

@@ -66,6 +66,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("docs/claude.md", "celeriac agents create coder"): "Claude Code asks a provider that is paid",
     ("docs/command-agents.md", "IFS= read"): "parts of examples/command/word-count.sh, which "
     "tests/integration/agents/test_command_examples.py runs",
+    ("docs/python-agents.md", '"fulfil-order"'): "a part of examples/durable/orders.py, which "
+    "tests/integration/services/test_durable_examples.py runs",
     ("docs/crews.md", "celeriac crews install"): "fetches 850 MB; tests/e2e/cli/test_crews.py runs "
     "a crew",
     ("docs/mcp-server.md", "claude mcp add celeriac"): "a command of another program",

@@ -1,14 +1,31 @@
 """The protocol between worker and child process: JSON lines of bounded length."""
 
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from celeriac.domain.agents import ApprovalPolicy
-from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
+from celeriac.domain.approvals import (
+    MAX_EXPIRES_SECONDS,
+    Answer,
+    OnExpiry,
+    Question,
+    QuestionKind,
+)
+from celeriac.domain.base import Word
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.steps import MAX_CHILDREN, NewChildren, StepKind
+from celeriac.domain.tasks import Priority
 from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall
 from celeriac.kit.json_types import (
     MAX_DEPTH,
@@ -108,6 +125,89 @@ class UsageMessage(_Message):
         return ModelCall(**self.model_dump(exclude={"type", "admission"}))
 
 
+Path = Annotated[str, Field(max_length=200, pattern=r"^\d+(\.\d+)*$")] | None
+"""The place of a durable call in the code; None: its name identifies it."""
+Name = Annotated[str, Field(min_length=1, max_length=220)]
+
+
+class _DurableCall(_Message):
+    id: str = ""
+    """Identifies the call; the reply has the same."""
+    path: Path = None
+    name: Name
+
+
+class StepMessage(_DurableCall):
+    """A step begins. The reply `step` has its `state`: if that is `new`, it is to be done."""
+
+    type: Literal["step"] = "step"
+
+
+class StepError(_Message):
+    """The last error of a step."""
+
+    type: str = "Error"
+    message: str = ""
+    code: str = "agent_failed"
+    retryable: bool = True
+
+
+class StepDoneMessage(_DurableCall):
+    """A step was done, or failed for the last time. After the reply `stored` it is stored."""
+
+    type: Literal["step_done"] = "step_done"
+    value: Any = None
+    error: StepError | None = None
+    tries: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+
+class SleepMessage(_DurableCall):
+    """Wait for `seconds`, or until a time. The reply is `slept` or `park`."""
+
+    type: Literal["sleep"] = "sleep"
+    seconds: Annotated[float, Field(ge=0, le=MAX_EXPIRES_SECONDS)] | None = None
+    until: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _needs_one(self) -> Self:
+        if (self.seconds is None) == (self.until is None):
+            raise ValueError("sleep needs either seconds or until")
+        return self
+
+
+class RunMessage(_DurableCall):
+    """Run executions of a task, one for each of `items`. The reply is `ran` or `park`."""
+
+    type: Literal["run"] = "run"
+    kind: Literal[StepKind.RUN, StepKind.MAP] = StepKind.RUN
+    task: str = Field(min_length=1, max_length=200)
+    items: list[dict[str, Any]]
+    parallel: Annotated[int, Field(ge=1, le=MAX_CHILDREN)] | None = None
+    keep_errors: bool = False
+    queue: Word | None = None
+    priority: Literal["low", "normal", "high", "critical"] | None = None
+
+    def children(self) -> NewChildren:
+        """Return the executions to run."""
+        return NewChildren(
+            task=self.task,
+            places=range(len(self.items)),
+            variables=self.items,
+            queue=self.queue,
+            priority=None if self.priority is None else Priority.parse(self.priority),
+            parallel=self.parallel,
+        )
+
+
+DurableCall = StepMessage | StepDoneMessage | SleepMessage | RunMessage
+
+
+class ParkMessage(_Message):
+    """The last message of a child that was told to `park`."""
+
+    type: Literal["park"] = "park"
+
+
 class AskMessage(_Message):
     """A question to a person; the reply `answer` has the same `key`.
 
@@ -117,6 +217,8 @@ class AskMessage(_Message):
 
     type: Literal["ask"] = "ask"
     key: str = Field(min_length=1, max_length=200)
+    path: Path = None
+    name: Name = "ask"
     kind: Literal[QuestionKind.TOOL, QuestionKind.QUESTION, QuestionKind.FORM]
     title: str = Field(min_length=1)
     tool: str | None = None
@@ -207,13 +309,18 @@ ChildMessage = Annotated[
     | ReleaseMessage
     | UsageMessage
     | AskMessage
+    | StepMessage
+    | StepDoneMessage
+    | SleepMessage
+    | RunMessage
+    | ParkMessage
     | LogMessage
     | ResultMessage
     | ErrorMessage,
     Field(discriminator="type"),
 ]
 
-_LONG = (ResultMessage, ErrorMessage, LogMessage)
+_LONG = (ResultMessage, ErrorMessage, LogMessage, StepDoneMessage, RunMessage)
 """Messages that may be longer: sent once, or clipped later."""
 
 MESSAGE: TypeAdapter[ChildMessage] = TypeAdapter(ChildMessage)

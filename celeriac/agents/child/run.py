@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from typing import Any, Literal, overload
 
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.process import ChildCommand, ChildProcess
@@ -13,17 +14,24 @@ from celeriac.agents.child.protocol import (
     AskMessage,
     ChildMessage,
     DeltaMessage,
+    DurableCall,
     ErrorMessage,
     EventMessage,
     LogMessage,
+    ParkMessage,
     ProgressMessage,
     ReleaseMessage,
     ResultMessage,
+    RunMessage,
+    SleepMessage,
+    StepDoneMessage,
+    StepMessage,
     UsageMessage,
     answer_message,
     time_left,
 )
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
+from celeriac.agents.durable import DurableCalls
 from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import (
@@ -31,9 +39,11 @@ from celeriac.domain.errors import (
     ChildCrashedError,
     ChildProtocolError,
     HardTimeLimitError,
+    PermanentError,
 )
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.executions.steps import StepKind
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, storable_text
 from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.text import clip
@@ -101,20 +111,56 @@ class LogRelay:
 class MessageRelay:
     """Applies the messages of a child to the context of an attempt."""
 
-    def __init__(self, job: Job, context: RunContext, calls: ReportedCalls) -> None:
+    def __init__(
+        self, job: Job, context: RunContext, calls: ReportedCalls, *, durable: bool = False
+    ) -> None:
+        """With `durable` the attempt is parked where it would wait."""
+        self.durable = DurableCalls(job, context, parks=durable)
         self._job = job
         self._context = context
         self._calls = calls
         self._logs = LogRelay(context)
 
-    async def ask(self, message: AskMessage) -> Answer:
-        """Ask a person; raises InvalidInputError and the errors of `RunContext.ask`."""
+    async def ask(self, message: AskMessage) -> Answer | None:
+        """Ask a person; None if the attempt must be parked for that.
+
+        Raises InvalidInputError, StepsChangedError and the errors of `RunContext.ask`.
+        """
         policy = self._job.agent.approvals
         if message.answer_schema is None:
             question = message.question(policy)
         else:  # whose check may take long
             question = await CHECKS.run(message.question, policy)
-        return await self._context.ask(question)
+        return await self.durable.ask(message.path, message.name, question)
+
+    async def call(self, message: DurableCall) -> JsonObject:
+        """Make a durable call and return the reply."""
+        place = (message.path, message.name)
+        reply: JsonObject
+        match message:
+            case StepMessage():
+                reply = {"type": "step", **await self.durable.begin(*place)}
+            case StepDoneMessage():
+                error = None if message.error is None else message.error.model_dump()
+                await self.durable.done(
+                    *place, value=message.value, error=error, tries=message.tries
+                )
+                reply = {"type": "stored"}
+            case SleepMessage():
+                until = None if message.until is None else message.until.isoformat()
+                slept = await self.durable.sleep(*place, seconds=message.seconds, until=until)
+                reply = {"type": "slept" if slept else "park"}
+            case RunMessage():
+                children = await self.durable.run(
+                    *place,
+                    message.children(),
+                    kind=StepKind(message.kind),
+                    keep_errors=message.keep_errors,
+                )
+                reply = {"type": "park"}
+                if children is not None:
+                    reply = {"type": "ran", "children": children}
+        return {**reply, "id": message.id}
 
     async def apply(self, message: ChildMessage) -> None:
         """Apply one message that needs no reply; raises the errors of `RunContext`."""
@@ -136,9 +182,40 @@ class MessageRelay:
                 )
 
 
+SWALLOWED = (
+    "The function caught celeriac.Parking, which ends an attempt that waits, and returned. Catch "
+    "Exception instead of BaseException, and don't return in a finally block."
+)
+
 _MEGABYTE = 1024 * 1024
 _EXIT_SECONDS = 2.0
 """How long a child may take to exit after its result."""
+
+
+@overload
+async def run_in_child(
+    command: ChildCommand,
+    job: Job,
+    context: RunContext,
+    extra: JsonObject,
+    *,
+    price: Price = ...,
+    calls: ModelCalls | None = ...,
+    durable: Literal[False] = ...,
+) -> Completed: ...
+
+
+@overload
+async def run_in_child(
+    command: ChildCommand,
+    job: Job,
+    context: RunContext,
+    extra: JsonObject,
+    *,
+    price: Price = ...,
+    calls: ModelCalls | None = ...,
+    durable: bool,
+) -> Completed | Parked: ...
 
 
 async def run_in_child(
@@ -149,14 +226,16 @@ async def run_in_child(
     *,
     price: Price = unpriced,
     calls: ModelCalls | None = None,
-) -> Completed:
+    durable: bool = False,
+) -> Completed | Parked:
     """Run `job` as `command` and return its result; no process of the child remains.
 
     The child has the job's memory limit. The `start` message holds the job and `extra`. `price`
     computes the cost of model calls that the child reports without one. An error of the gateway's
     `calls` ends the child and is raised. At the soft limit (the first cancellation after it has
     passed) the child gets `soft_limit`, and has until the hard limit to send a result or an error.
-    The child continues while its questions are open. Raises the error that the child reports,
+    The child continues while its questions are open, or with `durable` it is told to park. Raises
+    the error that the child reports,
     AgentMisconfiguredError if the child's user has no access to a file that it needs,
     ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such
     as ApprovalExpiredError.
@@ -166,7 +245,7 @@ async def run_in_child(
     try:
         async with ChildProcess.spawn(replace(command, limits=limits)) as child:
             child.send({"type": "start", "job": describe_job(job, context), **extra})
-            supervision = _Supervision(child, job, context, reported)
+            supervision = _Supervision(child, job, context, reported, durable=durable)
             if calls is not None:
                 calls.on_stop = supervision.stop
             return await supervision.result()
@@ -198,13 +277,19 @@ class _Supervision(MessageRelay):
     """Supervises one child from its start to its result."""
 
     def __init__(
-        self, child: ChildProcess, job: Job, context: RunContext, calls: ReportedCalls
+        self,
+        child: ChildProcess,
+        job: Job,
+        context: RunContext,
+        calls: ReportedCalls,
+        *,
+        durable: bool,
     ) -> None:
-        super().__init__(job, context, calls)
+        super().__init__(job, context, calls, durable=durable)
         self._child = child
         self._questions: set[asyncio.Task[None]] = set()
         self._soft_limit_sent = False
-        self._following: asyncio.Future[Completed] | None = None
+        self._following: asyncio.Future[Completed | Parked] | None = None
         self._stopped: Exception | None = None
 
     def stop(self, error: Exception) -> None:
@@ -213,7 +298,7 @@ class _Supervision(MessageRelay):
             self._stopped = error
             self._following.cancel()
 
-    async def result(self) -> Completed:
+    async def result(self) -> Completed | Parked:
         """Return the child's result; raises the errors of `run_in_child`."""
         following = self._following = asyncio.ensure_future(self._follow())
         while True:
@@ -233,7 +318,7 @@ class _Supervision(MessageRelay):
                 self._soft_limit_sent = True
                 self._child.send({"type": "soft_limit"})
 
-    async def _follow(self) -> Completed:
+    async def _follow(self) -> Completed | Parked:
         scope = None
         try:
             async with self._context.time_limits.hard() as scope:
@@ -250,17 +335,23 @@ class _Supervision(MessageRelay):
             for task in self._questions:
                 task.cancel()
             await asyncio.gather(*self._questions, return_exceptions=True)
-        if last is None:
+        if last is None and not self.durable.must_wait:
             raise await self._crash()
         await self._let_exit()
         if isinstance(last, ErrorMessage):
             raise error_of(last.error)
+        if self.durable.must_wait and not isinstance(last, ResultMessage):
+            return self.durable.parked()
+        if not isinstance(last, ResultMessage):
+            raise ChildProtocolError("The child process parked without a reason to wait.")
+        if self.durable.must_wait:
+            raise PermanentError(SWALLOWED)
         return Completed(last.value, truncated=last.truncated)
 
-    async def _until_last(self) -> ResultMessage | ErrorMessage | None:
+    async def _until_last(self) -> ResultMessage | ErrorMessage | ParkMessage | None:
         """Handle messages up to the result or error; None if the child ends without either."""
         while (message := await self._child.next_message()) is not None:
-            if isinstance(message, (ResultMessage, ErrorMessage)):
+            if isinstance(message, (ResultMessage, ErrorMessage, ParkMessage)):
                 return message
             await self._handle(message)
         return None
@@ -289,23 +380,37 @@ class _Supervision(MessageRelay):
             case ReleaseMessage():
                 await self._calls.release(message)
             case AskMessage():
-                self._start_asking(message)
+                self._start(self._answer(message), f"ask {message.key}")
+            case StepMessage() | StepDoneMessage() | SleepMessage() | RunMessage():
+                self._start(self._reply(message), f"{message.type} {message.name}")
             case _:
                 await self.apply(message)
 
-    def _start_asking(self, message: AskMessage) -> None:
-        """Start a task that sends the answer to a question when it arrives."""
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start a task that sends the reply to a message when it is known."""
         if len(self._questions) >= MAX_OPEN:
+            work.close()
             raise ChildProtocolError(
                 f"The child process has {MAX_OPEN} open questions; it must wait for answers first."
             )
-        task = asyncio.create_task(self._answer(message), name=f"ask {message.key}")
+        task = asyncio.create_task(work, name=name)
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
 
     async def _answer(self, message: AskMessage) -> None:
         try:
             answer = await self.ask(message)
-            self._child.send(answer_message(message.key, answer, self._context.time_limits))
+            limits = self._context.time_limits
+            if answer is None:
+                self._child.send({**time_left(limits), "type": "park", "key": message.key})
+            else:
+                self._child.send(answer_message(message.key, answer, limits))
+        except Exception as error:  # noqa: BLE001 - `next_message` raises it
+            await self._child.fail(error)
+
+    async def _reply(self, message: DurableCall) -> None:
+        try:
+            reply = await self.call(message)
+            self._child.send({**time_left(self._context.time_limits), **reply})
         except Exception as error:  # noqa: BLE001 - `next_message` raises it
             await self._child.fail(error)

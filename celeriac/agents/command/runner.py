@@ -14,7 +14,7 @@ from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.output import final_result
 from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import WorkerMisconfiguredError
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.model import Completed, Parked
 from celeriac.services.ports import Job, RunContext
 
 _SETTING = "CELERIAC_COMMANDS"
@@ -38,8 +38,8 @@ class CommandRunner:
     price: Price = unpriced
     models: ModelAccess = field(default_factory=ModelAccess)
 
-    async def run(self, job: Job, context: RunContext) -> Completed:
-        """Run the program and return the value of its `result` message.
+    async def run(self, job: Job, context: RunContext) -> Completed | Parked:
+        """Run the program; return the value of its `result` message, or `Parked` if it is durable.
 
         Raises WorkerMisconfiguredError if the command doesn't exist or its program can't be run,
         OutputInvalidError for a result that doesn't fit the output schema, PermanentError for a
@@ -58,8 +58,16 @@ class CommandRunner:
                 reads=tuple(Path(each) for each in line if each.startswith("/")),
             )
             done = await run_in_child(
-                command, job, context, {}, price=self.price, calls=gateway.calls
+                command,
+                job,
+                context,
+                {},
+                price=self.price,
+                calls=gateway.calls,
+                durable=agent.durable,
             )
+        if isinstance(done, Parked):
+            return done
         source = f"the command {agent.command}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 

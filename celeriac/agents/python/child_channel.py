@@ -3,6 +3,7 @@
 Imports little, so that a child starts in a tenth of a second.
 """
 
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from celeriac.agents.python.context import LOG_LEVELS
+from celeriac.agents.python.steps import Parking
 from celeriac.kit.json_types import JsonObject, storable
 
 if TYPE_CHECKING:
@@ -125,7 +127,9 @@ class PipeTransport:
         self._deadline: float = job["deadline"]
         self._left_when_asked = 0.0
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._waiting: dict[str, list[queue.SimpleQueue[JsonObject]]] = defaultdict(list)
+        self._replies: dict[str, queue.SimpleQueue[JsonObject]] = {}
 
     def time_left(self) -> float:
         """Return the seconds until the hard limit; they do not pass while a question is open."""
@@ -152,6 +156,8 @@ class PipeTransport:
             self._waiting[message["key"]].append(answers)
         self._channel.send_line(text)
         answer = answers.get()
+        if answer["type"] == "park":
+            raise Parking
         return Answer(answer["approved"], answer["value"], answer["note"], answer["by"])
 
     def answered(self, message: JsonObject) -> None:
@@ -161,3 +167,21 @@ class PipeTransport:
             self._deadline = message["deadline"]
         for answers in waiting:
             answers.put(message)
+
+    def request(self, message: JsonObject) -> JsonObject:
+        """Send a message of a durable call and wait for its reply; signals interrupt the wait."""
+        replies: queue.SimpleQueue[JsonObject] = queue.SimpleQueue()
+        with self._lock:
+            number = str(next(self._numbers))
+            self._replies[number] = replies
+        self._channel.send_line(storable({**message, "id": number}))
+        return replies.get()
+
+    def replied(self, message: JsonObject) -> None:
+        """Hand the worker's reply to a durable call to its caller."""
+        with self._lock:
+            replies = self._replies.pop(message["id"], None)
+            if not self._waiting:
+                self._deadline = message["deadline"]
+        if replies is not None:
+            replies.put(message)

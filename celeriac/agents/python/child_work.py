@@ -20,6 +20,7 @@ from celeriac.agents.python.child_channel import (
     SignalGate,
 )
 from celeriac.agents.python.context import ChildContext
+from celeriac.agents.python.steps import Parking
 from celeriac.agents.results import encode_result
 from celeriac.domain.errors import (
     CeleriacError,
@@ -64,6 +65,10 @@ def work(start: Mapping[str, Any], commands: BinaryIO, answers: int) -> int:
     try:
         with limit:
             text = _call(start, ChildContext(start["job"], transport))
+    except Parking:
+        if os.getpid() == owner:
+            channel.send({"type": "park"})
+        return 0
     except BaseException as error:
         if os.getpid() != owner or stop.requested:
             raise  # a fork ends, or the worker cancelled: not an error to report
@@ -136,8 +141,10 @@ def _listen(commands: BinaryIO, limit: _SoftLimit, transport: PipeTransport) -> 
         message = json.loads(line)
         if message["type"] == "soft_limit":
             limit.raise_now()
-        elif message["type"] == "answer":
+        elif message["type"] == "answer" or "key" in message:
             transport.answered(message)
+        elif "id" in message:
+            transport.replied(message)
 
 
 def _report(error: BaseException, start: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,19 @@ Imports little, because each child process loads it.
 """
 
 import hashlib
+import inspect
 import json
-from collections.abc import Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
+from celeriac.agents.python import steps
+from celeriac.agents.python.steps import SCOPE, Call, Effect, Flow, Parking, Pause, Place, Scope
 from celeriac.kit.json_types import JsonObject, JsonValue, checked, storable_text
 
 if TYPE_CHECKING:
@@ -41,13 +49,24 @@ class Transport(Protocol[Sent_co, Asked_co]):
         """Send a `delta` message."""
 
     def ask(self, message: JsonObject) -> Asked_co:
-        """Send an `ask` message and wait for the answer."""
+        """Send an `ask` message and wait for the answer; raises Parking."""
+
+    def request(self, message: JsonObject) -> Any:
+        """Send a message of a durable call and return its reply, or a coroutine that does."""
 
 
 class _Context(Generic[Sent_co, Asked_co]):
     def __init__(self, job: JsonObject, transport: Transport[Sent_co, Asked_co]) -> None:
         self._job = job
         self._transport = transport
+        self._scope = Scope()
+
+    def _place(self, name: str) -> Place:
+        return (SCOPE.get() or self._scope).next(name)
+
+    def _perform(self, place: Place, flow: Flow[Any]) -> Any:
+        """Return what a durable call returns, or a coroutine that returns it."""
+        raise NotImplementedError
 
     @property
     def execution_id(self) -> str:
@@ -188,7 +207,123 @@ class _Context(Generic[Sent_co, Asked_co]):
             text = json.dumps(checked(question), sort_keys=True)
             digest = hashlib.sha256(text.encode()).hexdigest()[:32]
             key = f"{question['kind']}-{digest}"
-        return self._transport.ask({"type": "ask", "key": key, **question, **others})
+        place = self._place(f"ask {question['kind']}").message()
+        return self._transport.ask({"type": "ask", "key": key, **place, **question, **others})
+
+    def step(
+        self,
+        name: str | Callable[..., Any],
+        /,
+        *arguments: Any,
+        retry: int = 0,
+        backoff: float = 1.0,
+        **named: Any,
+    ) -> Any:
+        """Call a function once: later attempts get its stored result.
+
+        `ctx.step("charge", charge, order, retry=3)` or `ctx.step(charge, order)`, which is named
+        after the function. The result must be a JSON value, as an agent's result. A failed call is
+        repeated `retry` times after `backoff` seconds, doubled each time. Raises StepFailedError
+        with the code of the last error, and StepsChangedError if an earlier attempt has stored
+        another step at this place.
+        """
+        known, function, others = steps.named(name, arguments)
+        place = self._place(known)
+        call = partial(function, *others, **named)
+        return self._perform(place, steps.step(place, call, retry=retry, backoff=backoff))
+
+    def sleep(
+        self,
+        seconds: float | timedelta | None = None,
+        *,
+        until: datetime | None = None,
+        name: str = "sleep",
+    ) -> Any:
+        """Wait for so many seconds, or until a time with a zone, over any number of attempts.
+
+        The seconds count from the first attempt that calls this.
+        """
+        place = self._place(name)
+        return self._perform(place, steps.sleep(place, seconds, until))
+
+    def run(
+        self,
+        task: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: str | None = None,
+    ) -> Any:
+        """Run a task of the workspace as a child of this execution, and return its result.
+
+        It has the task's queue and this execution's priority unless given. Raises
+        ChildFailedError if it fails or is cancelled.
+        """
+        place = self._place(name or task)
+        flow = steps.run(place, task, [variables or {}], kind="run", queue=queue, priority=priority)
+        return self._perform(place, _first(flow))
+
+    def map(
+        self,
+        task: str,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        parallel: int | None = None,
+        return_errors: bool = False,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: str | None = None,
+    ) -> Any:
+        """Run a task once for each of `items`, its variables, and return the results in order.
+
+        At most `parallel` of them run at once. Raises ChildFailedError for the first that failed,
+        when all have ended; with `return_errors` the errors are among the results.
+        """
+        place = self._place(name or task)
+        flow = steps.run(
+            place,
+            task,
+            items,
+            kind="map",
+            keep_errors=return_errors,
+            parallel=parallel,
+            queue=queue,
+            priority=priority,
+        )
+        return self._perform(place, flow)
+
+
+def _first(flow: Flow[list[Any]]) -> Flow[Any]:
+    return (yield from flow)[0]
+
+
+@contextmanager
+def _within(scope: Scope) -> Iterator[None]:
+    token = SCOPE.set(scope)
+    try:
+        yield
+    finally:
+        SCOPE.reset(token)
+
+
+_PARKED = object()
+"""Stands for the result of a branch that must wait."""
+
+
+def _gathered(results: Sequence[Any], *, return_errors: bool) -> list[Any]:
+    """Return the results of all branches; raise what they have raised."""
+    if any(each is _PARKED for each in results):
+        raise Parking
+    errors = [each for each in results if isinstance(each, _Raised)]
+    if errors and not return_errors:
+        raise errors[0].error
+    return [each.error if isinstance(each, _Raised) else each for each in results]
+
+
+class _Raised:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
@@ -197,6 +332,139 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
     They raise LeaseLostError once this worker no longer owns the attempt.
     """
 
+    def __init__(self, job: JsonObject, transport: Transport[Any, Any]) -> None:
+        super().__init__(job, transport)
+        self._places: WeakKeyDictionary[Any, Place] = WeakKeyDictionary()
+
+    def _perform(self, place: Place, flow: Flow[Any]) -> Any:
+        call = self._performed(flow)
+        self._places[call] = place
+        return call
+
+    async def _performed(self, flow: Flow[Any]) -> Any:
+        given: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = flow.send(given) if error is None else flow.throw(error)
+            except StopIteration as end:
+                return end.value
+            given, error = None, None
+            try:
+                given = await self._effect(effect)
+            except Exception as raised:  # noqa: BLE001 - the flow decides
+                error = raised
+
+    async def _effect(self, effect: Effect) -> Any:
+        import asyncio  # not at the top: child processes load this module, and must start fast
+
+        if isinstance(effect, Pause):
+            return await asyncio.sleep(effect.seconds)
+        if isinstance(effect, Call):
+            value = effect.function()
+            return await value if inspect.isawaitable(value) else value
+        reply = await self._transport.request(effect.message)
+        if reply["type"] == "park":
+            raise Parking
+        return reply
+
+    async def gather(
+        self, *work: Awaitable[Any], parallel: int | None = None, return_errors: bool = False
+    ) -> list[Any]:
+        """Await all of `work` at once, such as durable calls and coroutines that make some.
+
+        At most `parallel` of them at the same time. Returns the results in order. Raises the first
+        error when all have ended; with `return_errors` the errors are among the results.
+        """
+        import asyncio  # not at the top: child processes load this module, and must start fast
+
+        place = (SCOPE.get() or self._scope).branches()
+        results: list[Any] = [None] * len(work)
+        left = iter(enumerate(work))
+
+        async def turn() -> None:
+            for number, each in left:
+                results[number] = await self._branch(Scope(f"{place}.{number}."), each)
+                if results[number] is _PARKED and parallel is not None:
+                    return  # it keeps its turn: what it waits for goes on
+
+        async with asyncio.TaskGroup() as turns:
+            for _ in range(min(parallel or len(work), len(work))):
+                turns.create_task(turn())
+        for number, each in left:
+            results[number] = _PARKED
+            if inspect.iscoroutine(each):
+                each.close()
+        return _gathered(results, return_errors=return_errors)
+
+    async def _branch(self, scope: Scope, work: Awaitable[Any]) -> Any:
+        """Await one branch; a durable call that was made for it gets its place there."""
+        call = self._places.get(work) if inspect.iscoroutine(work) else None
+        if call is not None:
+            call.path = scope.next(call.name).path
+        try:
+            with _within(scope):
+                return await work
+        except Parking:
+            return _PARKED
+        except Exception as error:  # noqa: BLE001 - raised when all have ended
+            return _Raised(error)
+
 
 class ChildContext(_Context[None, "Answer"]):
     """The parameter `ctx` of a plain function: the methods of `AgentContext`, without `await`."""
+
+    def _perform(self, _place: Place, flow: Flow[Any]) -> Any:
+        given: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = flow.send(given) if error is None else flow.throw(error)
+            except StopIteration as end:
+                return end.value
+            given, error = None, None
+            try:
+                given = self._effect(effect)
+            except Exception as raised:  # noqa: BLE001 - the flow decides
+                error = raised
+
+    def _effect(self, effect: Effect) -> Any:
+        if isinstance(effect, Pause):
+            return time.sleep(effect.seconds)
+        if isinstance(effect, Call):
+            value = effect.function()
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TypeError("a plain function can't await: give ctx.step a plain function")
+            return value
+        reply = self._transport.request(effect.message)
+        if reply["type"] == "park":
+            raise Parking
+        return reply
+
+    def gather(
+        self,
+        *work: Callable[[], Any],
+        parallel: int | None = None,
+        return_errors: bool = False,
+    ) -> list[Any]:
+        """Call each of `work`, such as `lambda: ctx.run("task")`, one after the other.
+
+        The function waits when all were called, so the executions that they run do so at the same
+        time; at most `parallel`. Returns the results in order. Raises the first error when all
+        have ended; with `return_errors` the errors are among the results.
+        """
+        place = (SCOPE.get() or self._scope).branches()
+        results: list[Any] = []
+        for number, each in enumerate(work):
+            if parallel is not None and sum(one is _PARKED for one in results) >= parallel:
+                results.append(_PARKED)
+                continue
+            try:
+                with _within(Scope(f"{place}.{number}.")):
+                    results.append(each())
+            except Parking:
+                results.append(_PARKED)
+            except Exception as error:  # noqa: BLE001 - raised when all have ended
+                results.append(_Raised(error))
+        return _gathered(results, return_errors=return_errors)

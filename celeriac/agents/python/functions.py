@@ -24,16 +24,18 @@ from celeriac.kit.json_types import JsonObject
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 _registered: dict[str, str] = {}
+_durable: set[str] = set()
 
 
-def agent(name: str) -> Callable[[_Function], _Function]:
+def agent(name: str, *, durable: bool = False) -> Callable[[_Function], _Function]:
     """Register a function of a module as the agent `name`; the function is not changed.
 
     The function gets the execution's variables as keyword arguments, validated by its type hints.
     A parameter `ctx` gets an `AgentContext` (coroutine functions) or a `ChildContext` (plain
     functions). The result must be a JSON value, a pydantic model or a dataclass. A coroutine
     function runs in the worker, on its own event loop; a plain function runs in a child process,
-    with memory and time limits.
+    with memory and time limits. A `durable` function ends where it must wait, and is called again,
+    with its steps answered, when it can go on (docs/python-agents.md).
 
     Raises TypeError if it is not a function at the top of a module, ValueError if another function
     has the name.
@@ -43,6 +45,8 @@ def agent(name: str) -> Callable[[_Function], _Function]:
         path = function_path(function)
         if _registered.setdefault(name, path) != path:
             raise ValueError(f"@agent({name!r}) is taken by {_registered[name]}; choose another")
+        if durable:
+            _durable.add(path)
         return function
 
     return register
@@ -51,6 +55,11 @@ def agent(name: str) -> Callable[[_Function], _Function]:
 def registered_agents() -> Mapping[str, str]:
     """Return the functions registered by the modules imported so far: name → `module:function`."""
     return MappingProxyType(dict(sorted(_registered.items())))
+
+
+def is_durable(path: str) -> bool:
+    """Whether the function at `path` is registered as durable."""
+    return path in _durable
 
 
 def is_registered(function: object) -> bool:

@@ -19,18 +19,19 @@ from pydantic import ValidationError
 from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
-from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage
+from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage, DurableCall
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
-from celeriac.agents.child.run import MessageRelay, describe_job, run_in_child
+from celeriac.agents.child.run import SWALLOWED, MessageRelay, describe_job, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.output import final_result
 from celeriac.agents.python import child_work
 from celeriac.agents.python.context import AgentContext
-from celeriac.agents.python.functions import AgentFunction, find_function
+from celeriac.agents.python.functions import AgentFunction, find_function, is_durable
+from celeriac.agents.python.steps import Parking
 from celeriac.domain.agents import PythonAgent, RunnerName
 from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import InvalidInputError, PermanentError
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.model import Completed, Parked
 from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.validation import first_fault
 from celeriac.services.ports import Job, RunContext
@@ -57,8 +58,8 @@ class PythonRunner:
     models: ModelAccess = field(default_factory=ModelAccess)
     _functions: dict[str, AgentFunction] = field(default_factory=dict, init=False)
 
-    async def run(self, job: Job, context: RunContext) -> Completed:
-        """Call the function and return its result.
+    async def run(self, job: Job, context: RunContext) -> Completed | Parked:
+        """Call the function and return its result, or `Parked` for one that is durable.
 
         Raises AgentMisconfiguredError and VariablesInvalidError before the function is called,
         OutputInvalidError for a result that doesn't fit the output schema, the errors of the
@@ -66,10 +67,14 @@ class PythonRunner:
         """
         agent = spec_of(job, PythonAgent)
         function = self._find(agent.function)
+        durable = agent.durable or is_durable(agent.function)
+        done: Completed | Parked
         if function.is_coroutine:
-            done = Completed(await _call(function, job, context, self.price))
+            done = await _call(function, job, context, self.price, durable=durable)
         else:
-            done = await self._run_in_child(agent, job, context)
+            done = await self._run_in_child(agent, job, context, durable=durable)
+        if isinstance(done, Parked):
+            return done
         result = await final_result(done.result, job.output_schema, function.path)
         return replace(done, result=result)
 
@@ -82,7 +87,9 @@ class PythonRunner:
             self._functions[path] = function
         return self._functions[path]
 
-    async def _run_in_child(self, agent: PythonAgent, job: Job, context: RunContext) -> Completed:
+    async def _run_in_child(
+        self, agent: PythonAgent, job: Job, context: RunContext, *, durable: bool
+    ) -> Completed | Parked:
         environment = self.confinement.environment(agent.environment, home=context.workdir)
         extra: JsonObject = {
             "python": {
@@ -100,7 +107,13 @@ class PythonRunner:
                 reads=_read_by(agent.function),
             )
             return await run_in_child(
-                command, job, context, extra, price=self.price, calls=gateway.calls
+                command,
+                job,
+                context,
+                extra,
+                price=self.price,
+                calls=gateway.calls,
+                durable=durable,
             )
 
 
@@ -127,21 +140,33 @@ def _module_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-async def _call(function: AgentFunction, job: Job, context: RunContext, price: Price) -> object:
-    ctx = AgentContext(describe_job(job, context), _InProcess(job, context, price))
+async def _call(
+    function: AgentFunction, job: Job, context: RunContext, price: Price, *, durable: bool
+) -> Completed | Parked:
+    transport = _InProcess(job, context, price, durable=durable)
+    ctx = AgentContext(describe_job(job, context), transport)
     arguments = function.arguments(job.variables, ctx)
     try:
-        return await function.call(**arguments)
+        result = await function.call(**arguments)
+    except Parking:
+        if not transport.durable.must_wait:
+            raise PermanentError(f"{function.path} raised celeriac.Parking itself.") from None
+        return transport.durable.parked()
     except (SystemExit, KeyboardInterrupt) as error:
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
+    if transport.durable.must_wait:
+        raise PermanentError(SWALLOWED)
+    return Completed(result)
 
 
 class _InProcess:
     """The transport of `AgentContext`: applies the messages of a child process in the worker."""
 
-    def __init__(self, job: Job, context: RunContext, price: Price) -> None:
+    def __init__(self, job: Job, context: RunContext, price: Price, *, durable: bool) -> None:
         self._context = context
-        self._relay = MessageRelay(job, context, ReportedCalls(context, price))
+        calls = ReportedCalls(context, price)
+        self._relay = MessageRelay(job, context, calls, durable=durable)
+        self.durable = self._relay.durable
 
     @property
     def workdir(self) -> Path:
@@ -159,7 +184,15 @@ class _InProcess:
     async def ask(self, message: JsonObject) -> Answer:
         question = _parsed(message)
         assert isinstance(question, AskMessage)
-        return await self._relay.ask(question)
+        answer = await self._relay.ask(question)
+        if answer is None:
+            raise Parking
+        return answer
+
+    async def request(self, message: JsonObject) -> JsonObject:
+        call = _parsed(message)
+        assert isinstance(call, DurableCall)
+        return await self._relay.call(call)
 
 
 def _parsed(message: JsonObject) -> ChildMessage:

@@ -75,6 +75,7 @@ def document_of(client: "Client", functions: Sequence[AgentFunction]) -> "Docume
     Existing ones keep everything but the function, the description and the variables schema. Raises
     CommandError if another agent or task has the name.
     """
+    from celeriac.agents.python.functions import is_durable
     from celeriac.client.documents import Document
 
     agents, tasks = [], []
@@ -86,11 +87,12 @@ def document_of(client: "Client", functions: Sequence[AgentFunction]) -> "Docume
             raise _taken(each, f"The task {each.name!r} belongs to the agent {task.agent.name!r}")
         agent_spec = agent.spec.model_dump(mode="json") if agent else {"runner": "python"}
         task_spec = task.spec.model_dump(mode="json") if task else {}
+        durable = {"durable": True} if is_durable(each.path) else {}
         agents.append(
             {
                 "name": each.name,
                 "description": each.description,
-                "spec": {**agent_spec, "function": each.path},
+                "spec": {**agent_spec, "function": each.path, **durable},
             }
         )
         tasks.append(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.python.runner import PythonRunner
 from tests.support.confined import confined
 from tests.support.run_context import FUNCTIONS, RecordingContext
+from tests.support.runners import PythonRunner
 
 
 @pytest.fixture

@@ -5,15 +5,14 @@ import os
 
 import pytest
 
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.models import Prices, Providers, price_by_name
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.approvals import Answer, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.tasks import Limits
 from tests.support.confined import confined
 from tests.support.run_context import LateContext, RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner, PythonRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import CeleriacError, ChildCrashedError, MemoryLimitError
 from celeriac.domain.tasks import Limits
 from celeriac.kit.processes import identify, still_running
 from celeriac.services.executions.finish import describe
 from tests.support.agent_functions import UNTOLD
 from tests.support.run_context import RecordingContext, python_job
+from tests.support.runners import PythonRunner
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio

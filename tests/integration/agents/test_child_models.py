@@ -7,10 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.models import AnthropicEndpoint, Price, Prices, Provider
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import BudgetSpentError
 from celeriac.domain.usage import Clip
 from tests.support import anthropic_scenes
@@ -19,6 +17,7 @@ from tests.support.confined import confined
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import Exchange, ModelServer, tokens
 from tests.support.run_context import FUNCTIONS, RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner, PythonRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -12,10 +12,8 @@ import pytest
 
 from celeriac.agents.child.process import Confinement
 from celeriac.agents.child.run import LogRelay
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.servers import ToolServers, program
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.agents import McpServer, PythonAgent
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.files import Folder, remove_tree
@@ -25,6 +23,7 @@ from tests.support.confined import AGENT_USER, agent_user, confined
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner, PythonRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import VariablesInvalidError
 from celeriac.domain.executions.events import EventType
 from tests.support.confined import confined
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job
+from tests.support.runners import CommandRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.models import Price, Prices, Providers, price_by_name
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -18,6 +17,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner
 
 pytestmark = pytest.mark.anyio
 

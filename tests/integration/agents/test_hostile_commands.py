@@ -10,12 +10,12 @@ import psutil
 import pytest
 
 from celeriac.agents.child.run import MAX_LOG_CHARACTERS
-from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.errors import ChildCrashedError, ChildProtocolError, HardTimeLimitError
 from celeriac.domain.tasks import Limits
 from celeriac.services.ports import Job
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job
+from tests.support.runners import CommandRunner
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import (
     OutputInvalidError,
     PermanentError,
@@ -16,6 +15,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.usage import ModelCall
 from tests.support.run_context import RecordingContext, python_job
+from tests.support.runners import PythonRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,6 @@ from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ErrorMessage
 from celeriac.agents.child.run import describe_job
 from celeriac.agents.python import child_work
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import HardTimeLimitError, SoftTimeLimit
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
@@ -19,6 +18,7 @@ from celeriac.domain.tasks import Limits
 from celeriac.kit.processes import ProcessIdentity, ResourceLimits, identify, still_running
 from celeriac.services.ports import Job
 from tests.support.run_context import FUNCTIONS, RecordingContext, python_job
+from tests.support.runners import PythonRunner
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio

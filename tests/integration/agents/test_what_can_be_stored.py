@@ -6,12 +6,11 @@ import sys
 
 import pytest
 
-from celeriac.agents.command.runner import CommandRunner
-from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.errors import ChildProtocolError, PermanentError
 from tests.support.agent_functions import ODD, nested
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner, PythonRunner
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,352 @@
+"""Durable functions on the real database: stored steps are not done again, waits hold no slot."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from celeriac.agents.python.runner import PythonRunner
+from celeriac.domain.agents import PythonAgent, RunnerName
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.kit.loop import LoopThread
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
+from tests.support import durable_functions
+from tests.support.confined import confined
+from tests.support.core import LEASE_SECONDS, Core
+from tests.support.executing import Worker
+from tests.support.memory import MemoryRunners
+
+FUNCTIONS = durable_functions.__name__
+BOTH = pytest.mark.parametrize("kind", ["", "_in_child"])
+SOON = TaskSpec(retry=RetryPolicy(max_retries=3, base_seconds=0.001))
+
+
+class Bench:
+    """A worker that runs durable functions."""
+
+    def __init__(self, core: Core, workdir: Path, loop: LoopThread) -> None:
+        self.core = core
+        self.log = workdir / "log"
+        self._workdir = workdir
+        self._loop = loop
+        self.worker = self.another_worker()
+
+    def another_worker(self) -> Worker:
+        """Return a worker process that knows nothing yet."""
+
+        async def nothing(_job: Any, _context: Any) -> None: ...
+
+        worker = Worker(self.core, self._workdir / "work", self._loop, nothing)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
+        runner = PythonRunner(modules=(FUNCTIONS,), confinement=confined(environment))
+        worker.execute = replace(worker.execute, runners=MemoryRunners({RunnerName.PYTHON: runner}))
+        return worker
+
+    def task(self, function: str, spec: TaskSpec | None = None) -> UUID:
+        """Store a task of a function, named after it."""
+        database, actor = self.core.database, self.core.actor
+        agent = PythonAgent(function=f"{FUNCTIONS}:{function}")
+        Agents(database).create(actor, name=function, spec=agent)
+        made = Tasks(database).create(actor, name=function, agent=function, spec=spec or SOON)
+        return made.id
+
+    def submit(self, function: str, *, spec: TaskSpec | None = None, **variables: Any) -> UUID:
+        """Submit an execution of a function."""
+        task = self.task(function, spec)
+        return self.core.submit(
+            self.core.actor, SubmitRequest(task_id=task, variables=variables)
+        ).execution_id
+
+    def work(self, turns: int = 20) -> int:
+        """Run all that is due, also what becomes due by that; return how many attempts."""
+        total = 0
+        for _ in range(turns):
+            done = self.worker.drain()
+            while (message := self.core.queue.take("task_execution")) is not None:
+                done += self.worker.run(message.message.execution_id)
+            total += done
+            if not done:
+                break
+        return total
+
+    def lines(self) -> list[str]:
+        """Return the effects, in order."""
+        return self.log.read_text().split("\n")[:-1] if self.log.exists() else []
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def bench(core: Core, tmp_path: Path, loop: LoopThread) -> Bench:
+    return Bench(core, tmp_path, loop)
+
+
+@pytest.mark.requirement("F11")
+@BOTH
+@pytest.mark.parametrize("stop_at", [1, 5, 10])
+def test_stored_steps_are_not_done_again(bench: Bench, kind: str, stop_at: int) -> None:
+    execution_id = bench.submit(f"ten_steps{kind}", log=str(bench.log), stop_at=stop_at)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    steps = [f"step {number}" for number in range(1, 11)]
+    assert (execution.status, execution.attempt) == (Status.COMPLETED, 2), execution.error_message
+    assert execution.result == steps
+    assert bench.lines() == steps
+    assert bench.core.event_types(execution_id).count("step_completed") == 10
+    bench.core.assert_consistent()
+
+
+@pytest.mark.requirement("F11")
+@BOTH
+def test_a_sleep_holds_no_slot_and_goes_on_in_another_worker(bench: Bench, kind: str) -> None:
+    execution_id = bench.submit(f"sleeper{kind}", log=str(bench.log))
+    bench.work()
+    asleep = bench.core.get(execution_id)
+    bench.core.pass_time(3590)
+    bench.core.execute("UPDATE steps SET wake_at = wake_at - interval '3590 s'")
+    assert bench.core.resume() == 0
+
+    bench.core.pass_time(11)
+    bench.core.execute("UPDATE steps SET wake_at = wake_at - interval '11 s'")
+    assert bench.core.resume() == 1
+    bench.worker = bench.another_worker()
+    bench.work()
+
+    assert (asleep.status, asleep.waiting_for) == (Status.WAITING, WaitingFor.SLEEP)
+    execution = bench.core.get(execution_id)
+    assert execution.result == ["before", "after"], execution.error_message
+    assert bench.lines() == ["before", "after"]
+    bench.core.assert_consistent()
+
+
+@BOTH
+def test_a_short_sleep_is_waited_for_in_place(bench: Bench, kind: str) -> None:
+    execution_id = bench.submit(f"sleeper{kind}", log=str(bench.log), seconds=0.05)
+
+    assert bench.work() == 1
+
+    assert bench.core.status(execution_id) is Status.COMPLETED
+
+
+@pytest.mark.requirement("F11")
+@BOTH
+def test_a_function_goes_on_with_the_result_of_a_child(bench: Bench, kind: str) -> None:
+    bench.task("double")
+    execution_id = bench.submit(f"parent{kind}", log=str(bench.log), task="double")
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == ["before", 2, "after"], execution.error_message
+    assert execution.attempt == 2
+    assert bench.lines() == ["before", "after"]
+    types = bench.core.event_types(execution_id)
+    assert types.count("waiting") == types.count("resumed") == 1
+    bench.core.assert_consistent()
+
+
+@BOTH
+def test_branches_wait_together(bench: Bench, kind: str) -> None:
+    bench.task("double")
+    execution_id = bench.submit(f"family{kind}", log=str(bench.log), task="double")
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.status is Status.COMPLETED, execution.error_message
+    assert execution.result == [2, 4, "beside", ["in a branch", 6], None]
+    assert execution.attempt == 2, "it waits once for all"
+    assert sorted(bench.lines()) == ["beside", "in a branch"]
+    assert bench.core.count("executions") == 4
+    bench.core.assert_consistent()
+
+
+@pytest.mark.parametrize(("width", "parallel"), [(0, None), (1, None), (7, 3), (30, None)])
+def test_a_map_returns_results_in_order(bench: Bench, width: int, parallel: int | None) -> None:
+    bench.task("double")
+    execution_id = bench.submit("mapper", task="double", width=min(width, 13), parallel=parallel)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == [2 * n for n in range(min(width, 13))], execution.error_message
+    bench.core.assert_consistent()
+
+
+def test_a_failed_child_fails_its_parent_when_all_have_ended(bench: Bench) -> None:
+    bench.task("double")
+    execution_id = bench.submit("mapper", task="double", width=15)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert (execution.status, execution.error_code) == (Status.FAILED, "child_failed")
+    assert "unlucky" in (execution.error_message or "")
+    bench.core.assert_consistent()
+
+
+def test_errors_of_children_may_be_results(bench: Bench) -> None:
+    bench.task("double")
+    execution_id = bench.submit("mapper", task="double", width=15, errors=True)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.status is Status.COMPLETED, execution.error_message
+    assert [*execution.result[:13], execution.result[14]] == [*range(0, 26, 2), 28]
+    assert "unlucky" in execution.result[13]
+
+
+def test_branches_in_turn_wait_for_their_children(bench: Bench) -> None:
+    bench.task("double")
+    execution_id = bench.submit("bounded", task="double", width=5)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.status is Status.COMPLETED, execution.error_message
+    assert execution.result == [[0, 2, 4, 6, 8], 2]
+    bench.core.assert_consistent()
+
+
+@BOTH
+def test_a_question_holds_no_slot(bench: Bench, kind: str) -> None:
+    execution_id = bench.submit(f"asker{kind}", log=str(bench.log))
+    bench.work()
+    asked = bench.core.get(execution_id)
+
+    bench.core.answer(execution_id)
+    bench.work()
+
+    assert (asked.status, asked.waiting_for) == (Status.WAITING, WaitingFor.APPROVAL)
+    execution = bench.core.get(execution_id)
+    assert execution.result == [True, "after"], execution.error_message
+    assert bench.lines() == ["before", "after"]
+    bench.core.assert_consistent()
+
+
+@pytest.mark.parametrize(("fails", "retry", "tries"), [(2, 3, 3), (0, 0, 1)])
+def test_a_step_has_retries_of_its_own(bench: Bench, fails: int, retry: int, tries: int) -> None:
+    execution_id = bench.submit("charger", log=str(bench.log), fails=fails, retry=retry)
+
+    assert bench.work() == 1
+
+    assert bench.core.get(execution_id).result == "charged"
+    assert bench.lines() == ["charge"] * tries
+
+
+def test_a_retry_of_the_execution_does_a_failed_step_again(bench: Bench) -> None:
+    execution_id = bench.submit("charger", log=str(bench.log), fails=2, retry=1)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert (execution.result, execution.attempt) == ("charged", 2)
+    assert bench.lines() == ["charge"] * 3
+    types = bench.core.event_types(execution_id)
+    assert (types.count("step_failed"), types.count("step_completed")) == (1, 1)
+
+
+def test_a_failure_that_was_handled_is_the_same_in_each_attempt(bench: Bench) -> None:
+    execution_id = bench.submit("charger", log=str(bench.log), fails=1, retry=0, handles=True)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == "charge: agent_failed", execution.error_message
+    assert bench.lines() == ["charge", "apologise"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [("a b c", "b a c", "'b'"), ("a b", "a x b", "'x'"), ("a b c", "b c", "'b'")],
+)
+def test_steps_whose_order_has_changed_are_named(
+    bench: Bench, before: str, after: str, found: str
+) -> None:
+    bench.log.write_text(before)
+    execution_id = bench.submit("changed", log=str(bench.log))
+    bench.worker.run(execution_id)
+
+    bench.log.write_text(after)
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert (execution.status, execution.error_code) == (Status.FAILED, "steps_changed")
+    assert found in (execution.error_message or "")
+
+
+def test_a_function_that_catches_parking_is_told(bench: Bench) -> None:
+    execution_id = bench.submit("swallower")
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert (execution.status, execution.error_code) == (Status.FAILED, "agent_failed_permanently")
+    assert "caught celeriac.Parking" in (execution.error_message or "")
+
+
+def test_a_function_that_is_not_durable_waits_in_place(bench: Bench) -> None:
+    execution_id = bench.submit("not_durable", log=str(bench.log))
+
+    assert bench.work() == 1
+
+    assert bench.core.get(execution_id).result == "step"
+
+
+def test_a_function_that_is_not_durable_can_run_no_task(bench: Bench) -> None:
+    bench.task("double")
+    execution_id = bench.submit("not_durable", log=str(bench.log), task="double")
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.status is Status.FAILED
+    assert "durable=True" in (execution.error_message or "")
+
+
+def test_large_results_are_read_again(bench: Bench) -> None:
+    execution_id = bench.submit("large", size=300_000)
+
+    bench.work()
+
+    assert bench.core.get(execution_id).result == 300_000
+
+
+def test_a_result_that_is_too_large_names_its_step(bench: Bench) -> None:
+    execution_id = bench.submit("large", size=9_000_000)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.error_code == "agent_failed_permanently"
+    assert "The step 'large'" in (execution.error_message or "")
+
+
+@pytest.mark.requirement("F11")
+def test_a_lost_worker_leaves_its_steps_to_the_next(bench: Bench) -> None:
+    execution_id = bench.submit("sleeper", log=str(bench.log), seconds=1.0)
+    claim = bench.core.claim(bench.core.message(execution_id))
+    assert claim is not None
+    bench.core.pass_time(LEASE_SECONDS + 1)
+    assert bench.core.rescue() == 1
+    bench.core.pass_time(60)
+
+    bench.work()
+
+    assert bench.core.get(execution_id).result == ["before", "after"]
+    bench.core.assert_consistent()

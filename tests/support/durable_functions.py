@@ -1,0 +1,222 @@
+"""A user's durable agents. Effects are lines of the file that the variable `log` names."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import celeriac
+from celeriac import AgentContext, ChildContext, PermanentError
+
+
+def note(log: str, line: str) -> str:
+    """Have an effect, and return it."""
+    with Path(log).open("a") as file:
+        file.write(line + "\n")
+    return line
+
+
+@celeriac.agent("ten-steps", durable=True)
+async def ten_steps(ctx: AgentContext, log: str, stop_at: int = 0) -> list[str]:
+    """Make ten steps; a marker file makes the worker be stopped after one of them."""
+    done = []
+    for number in range(1, 11):
+        done.append(await ctx.step(note, log, f"step {number}"))
+        if number == stop_at and ctx.attempt == 1:
+            raise celeriac.RetryableError("stopped")
+    return done
+
+
+@celeriac.agent("ten-steps-in-child", durable=True)
+def ten_steps_in_child(ctx: ChildContext, log: str, stop_at: int = 0) -> list[str]:
+    """Do the same in a child process."""
+    done = []
+    for number in range(1, 11):
+        done.append(ctx.step(note, log, f"step {number}"))
+        if number == stop_at and ctx.attempt == 1:
+            raise celeriac.RetryableError("stopped")
+    return done
+
+
+@celeriac.agent("sleeper", durable=True)
+async def sleeper(ctx: AgentContext, log: str, seconds: float = 3600.0) -> list[str]:
+    """Sleep between two steps."""
+    before = await ctx.step("before", note, log, "before")
+    await ctx.sleep(seconds)
+    return [before, await ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("sleeper-in-child", durable=True)
+def sleeper_in_child(ctx: ChildContext, log: str, seconds: float = 3600.0) -> list[str]:
+    """Do the same in a child process."""
+    before = ctx.step("before", note, log, "before")
+    ctx.sleep(seconds)
+    return [before, ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("parent", durable=True)
+async def parent(ctx: AgentContext, log: str, task: str) -> Any:
+    """Run a child between two steps."""
+    before = await ctx.step("before", note, log, "before")
+    child = await ctx.run(task, {"n": 1})
+    return [before, child, await ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("parent-in-child", durable=True)
+def parent_in_child(ctx: ChildContext, log: str, task: str) -> Any:
+    """Do the same in a child process."""
+    before = ctx.step("before", note, log, "before")
+    child = ctx.run(task, {"n": 1})
+    return [before, child, ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("family", durable=True)
+async def family(ctx: AgentContext, log: str, task: str) -> Any:
+    """Run children, a step, a branch with a child, and a sleep at the same time."""
+
+    async def branch() -> Any:
+        made = await ctx.step("in a branch", note, log, "in a branch")
+        return [made, await ctx.run(task, {"n": 3})]
+
+    return await ctx.gather(
+        ctx.run(task, {"n": 1}),
+        ctx.run(task, {"n": 2}),
+        ctx.step(note, log, "beside"),
+        branch(),
+        ctx.sleep(0.01),
+    )
+
+
+@celeriac.agent("family-in-child", durable=True)
+def family_in_child(ctx: ChildContext, log: str, task: str) -> Any:
+    """Do the same in a child process."""
+
+    def branch() -> Any:
+        made = ctx.step("in a branch", note, log, "in a branch")
+        return [made, ctx.run(task, {"n": 3})]
+
+    return ctx.gather(
+        lambda: ctx.run(task, {"n": 1}),
+        lambda: ctx.run(task, {"n": 2}),
+        lambda: ctx.step(note, log, "beside"),
+        branch,
+        lambda: ctx.sleep(0.01),
+    )
+
+
+@celeriac.agent("mapper", durable=True)
+async def mapper(
+    ctx: AgentContext, task: str, width: int, parallel: int | None = None, errors: bool = False
+) -> Any:
+    """Run a task for each number."""
+    found = await ctx.map(
+        task, [{"n": n} for n in range(width)], parallel=parallel, return_errors=errors
+    )
+    return [str(each) if isinstance(each, Exception) else each for each in found]
+
+
+@celeriac.agent("double")
+async def double(n: int) -> int:
+    """Return twice a number; fail for 13."""
+    if n == 13:
+        raise PermanentError("unlucky")
+    return 2 * n
+
+
+@celeriac.agent("asker", durable=True)
+async def asker(ctx: AgentContext, log: str) -> Any:
+    """Ask a person between two steps."""
+    await ctx.step("before", note, log, "before")
+    answer = await ctx.approve("send_mail", {"to": "ada@example.com"})
+    return [answer.approved, await ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("asker-in-child", durable=True)
+def asker_in_child(ctx: ChildContext, log: str) -> Any:
+    """Do the same in a child process."""
+    ctx.step("before", note, log, "before")
+    answer = ctx.approve("send_mail", {"to": "ada@example.com"})
+    return [answer.approved, ctx.step("after", note, log, "after")]
+
+
+def _charge(log: str, fails: int) -> str:
+    lines = Path(log).read_text().splitlines() if Path(log).exists() else []
+    note(log, "charge")
+    if lines.count("charge") < fails:
+        raise celeriac.RetryableError("no answer")
+    return "charged"
+
+
+@celeriac.agent("charger", durable=True)
+async def charger(
+    ctx: AgentContext, log: str, fails: int, retry: int, handles: bool = False
+) -> Any:
+    """Charge, with retries; with `handles` go on after a failure, and fail once then."""
+    try:
+        charged = await ctx.step("charge", _charge, log, fails, retry=retry, backoff=0.001)
+    except celeriac.StepFailedError as error:
+        if not handles:
+            raise
+        charged = f"{error.step}: {error.code}"
+        await ctx.step("apologise", note, log, "apologise")
+    if handles and ctx.attempt == 1:
+        raise celeriac.RetryableError("later")
+    return charged
+
+
+def _words(file: str) -> list[str]:
+    return Path(file).read_text().split()
+
+
+@celeriac.agent("changed", durable=True)
+async def changed(ctx: AgentContext, log: str) -> None:
+    """Make the steps that a file names, then fail."""
+    for name in _words(log):
+        await ctx.step(name, str, name)
+    raise celeriac.RetryableError("again")
+
+
+@celeriac.agent("swallower", durable=True)
+async def swallower(ctx: AgentContext) -> str:
+    """Catch what it must not catch."""
+    try:
+        await ctx.sleep(3600)
+    except BaseException:  # noqa: BLE001 - that is what it does
+        return "awake"
+    return "slept"
+
+
+@celeriac.agent("not-durable")
+async def not_durable(ctx: AgentContext, log: str, task: str = "") -> Any:
+    """Sleep and make a step in place; with a task, run that."""
+    made = await ctx.step(note, log, "step")
+    await ctx.sleep(2.5)
+    return await ctx.run(task) if task else made
+
+
+@celeriac.agent("large", durable=True)
+async def large(ctx: AgentContext, size: int) -> int:
+    """Store a large result, then fail once."""
+    text = await ctx.step("large", "x".__mul__, size)
+    if ctx.attempt == 1:
+        raise celeriac.RetryableError("again")
+    return len(text)
+
+
+@celeriac.agent("bounded", durable=True)
+async def bounded(ctx: AgentContext, task: str, width: int) -> Any:
+    """Run branches that each run a child, two at a time."""
+    running = 0
+    most = 0
+
+    async def branch(n: int) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        try:
+            return await ctx.run(task, {"n": n})
+        finally:
+            running -= 1
+
+    found = await ctx.gather(*(branch(n) for n in range(width)), parallel=2)
+    return [found, most]
