@@ -11,6 +11,7 @@ FILLED = {"0199f3a2-…": USER, "0199f3b0-…": USER, "ID": USER}
 TOUR = "the tour of the README"
 LIVE = "on a running system"
 SETTINGS = "its variables are read as settings"
+BUILT = "tests/unit/test_workflows_documentation.py builds it"
 
 RUN: dict[tuple[str, str], str] = {
     ("README.md", "celeriac up "): TOUR,
@@ -48,10 +49,17 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/testing-agents.md", "--record-to"): LIVE,
     ("docs/tools.md", "celeriac agents create clerk"): LIVE,
     ("docs/tools.md", "CELERIAC_MCP_SERVERS="): SETTINGS,
+    ("docs/workflows.md", 'Workflow("brief"'): BUILT,
+    ("docs/workflows.md", 'Workflow("review"'): BUILT,
+    ("docs/workflows.md", 'Workflow("sweep-leads"'): BUILT,
+    ("docs/workflows.md", 'Workflow("book-trip"'): BUILT,
+    ("docs/workflows.md", 'Workflow("nightly"'): BUILT,
 }
 """How a block is run."""
 
 EXEMPT: dict[tuple[str, str], str] = {
+    ("docs/workflows.md", "celeriac workflows validate"): "tests/unit/cli/test_workflows.py runs "
+    "these commands on files and modules of its own",
     ("docs/workspaces.md", "celeriac workspaces create"): "several people type it; "
     "tests/e2e/cli/test_workspaces.py does",
     ("README.md", "make demo "): "builds an environment; tests/e2e/cli/test_demo.py runs the demo",

@@ -24,6 +24,8 @@ from celeriac.domain.agents import AgentSpec, ApprovalPolicy
 from celeriac.domain.cassettes import parse
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.prompts import Prompt
+from celeriac.domain.workflows.document import parse as parse_workflow
+from celeriac.kit.yaml_text import read_text
 from celeriac.wire.base import Problem
 from tests.support.docs import Block, check_command, command_lines, examples
 from tests.support.docs_plan import EXEMPT, FILLED, RUN
@@ -78,6 +80,12 @@ def read_entry_points(text: str) -> None:
     assert list(tomllib.loads(text)["project"]["entry-points"]) == ["celeriac.agents"]
 
 
+def read_workflow(text: str) -> None:
+    read = read_text(text, "workflow.yaml")
+    assert read.faults == ()
+    parse_workflow(read.value)
+
+
 READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/api.md", "urn:celeriac:problem"): Problem.model_validate_json,
     ("docs/api.md", '"created_after"'): RetryMany.model_validate_json,
@@ -95,6 +103,10 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/prompts.md", "{% for"): Prompt,
     ("docs/python-agents.md", "entry-points"): read_entry_points,
     ("docs/tools.md", '"clerk"'): read_agent,
+    ("docs/workflows.md", "workflow: brief"): read_workflow,
+    ("docs/workflows.md", "workflow: review"): read_workflow,
+    ("docs/workflows.md", "workflow: sweep-leads"): read_workflow,
+    ("docs/workflows.md", "workflow: book-trip"): read_workflow,
 }
 """What reads a block of data, by its page and words of it."""
 
