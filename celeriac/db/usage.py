@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import BIGINT
 from celeriac.db.paging import columns, given
 from celeriac.db.schema.accounts import users, workspaces
 from celeriac.db.schema.catalog import tasks
-from celeriac.db.schema.usage import model_calls, usage_entries
+from celeriac.db.schema.usage import COUNTS, model_calls, usage_entries
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
@@ -35,14 +35,10 @@ def totals(
     key, name, tables = _grouping(by)
     query: Select[Any] = (
         select(
-            cast(key, Text),
-            name,
-            _sum(days.calls),
-            _sum(days.unpriced_calls),
-            _sum(days.input_tokens),
-            _sum(days.output_tokens),
-            _sum(days.cached_tokens),
-            cost,
+            cast(key, Text).label("key"),
+            name.label("name"),
+            *(_sum(days[each]).label(each) for each in COUNTS),
+            cost.label("cost"),
         )
         .select_from(tables)
         .where(days.day.between(wanted.since, wanted.until))
@@ -60,7 +56,7 @@ def totals(
         query = query.order_by(key.desc())
     else:
         query = query.order_by(cost.desc(), _sum(days.input_tokens + days.output_tokens).desc())
-    return [UsageTotal(*row) for row in connection.execute(query)]
+    return [UsageTotal(**row) for row in connection.execute(query).mappings()]
 
 
 _FOLD = text("""

@@ -19,17 +19,23 @@ def valkey() -> Iterator[ValkeyServer]:
 
 
 @pytest.fixture
+def servers(valkey: ValkeyServer) -> dict[str, str]:
+    """The servers of the fleet besides PostgreSQL; modules may have others."""
+    return {"redis_url": valkey.url()}
+
+
+@pytest.fixture
 def fleet(
     request: pytest.FixtureRequest,
     postgres_server: PostgresServer,
     migrated: str,
-    valkey: ValkeyServer,
+    servers: dict[str, str],
 ) -> Iterator[Fleet]:
     """A fleet without processes yet."""
     database = postgres_server.fresh_database(migrated)
     with temporary_directory() as home:
         url = postgres_server.url(database)
-        with running_fleet(home, database_url=url, redis_url=valkey.url()) as made:
+        with running_fleet(home, database_url=url, **servers) as made:
             request.node.stash[_FLEET] = made
             yield made
     postgres_server.drop_database(database)

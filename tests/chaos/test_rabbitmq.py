@@ -7,11 +7,9 @@ import pytest
 
 from celeriac.domain.executions.states import Status
 from tests.support.command_line import CommandLine
-from tests.support.fleet import UNHURRIED, Fleet, running_fleet
-from tests.support.places import temporary_directory
+from tests.support.fleet import UNHURRIED, Fleet, nap, naps_under_way
 from tests.support.rabbitmq import RabbitMQ, running_rabbitmq
-from tests.support.servers import PostgresServer, ValkeyServer
-from tests.support.waiting import wait_until
+from tests.support.servers import ValkeyServer
 
 pytestmark = pytest.mark.requirement("F10")
 
@@ -26,16 +24,9 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture
-def fleet(
-    postgres_server: PostgresServer, migrated: str, valkey: ValkeyServer, rabbitmq: RabbitMQ
-) -> Iterator[Fleet]:
-    """A fleet whose broker is RabbitMQ; live events stay in Valkey."""
-    database = postgres_server.fresh_database(migrated)
-    with temporary_directory() as home:
-        urls = {"database_url": postgres_server.url(database), "redis_url": valkey.url()}
-        with running_fleet(home, **urls, broker_url=rabbitmq.url) as made:
-            yield made
-    postgres_server.drop_database(database)
+def servers(valkey: ValkeyServer, rabbitmq: RabbitMQ) -> dict[str, str]:
+    """The broker is RabbitMQ; live events stay in Valkey."""
+    return {"redis_url": valkey.url(), "broker_url": rabbitmq.url}
 
 
 def test_messages_wait_in_quorum_queues_and_are_sent_again_if_purged(
@@ -69,14 +60,9 @@ def test_messages_wait_in_quorum_queues_and_are_sent_again_if_purged(
 
 
 def test_killed_amid_the_work(fleet: Fleet, rabbitmq: RabbitMQ) -> None:
-    fleet.beat(**UNHURRIED)
-    fleet.worker(slots=8, **UNHURRIED)
-    task = fleet.task("nap")
-    variables = {"seconds": 0.05, "diary": str(fleet.diary)}
-    ids = list(fleet.batch(task, [variables] * COUNT))
-    wait_until(lambda: fleet.ended(ids) > COUNT / 5, "the work is under way")
+    ids = naps_under_way(fleet, COUNT)
     rabbitmq.kill()
-    accepted = fleet.submit(task, **variables)
+    accepted = nap(fleet)
     fleet.wait_status(accepted, Status.PENDING)
     rabbitmq.start()
     done = fleet.wait_terminal([*ids, accepted], within=90)

@@ -11,11 +11,8 @@ from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import JsonObject
 from tests.support.celery_commands import library_user
 from tests.support.command_line import CommandLine
-from tests.support.fleet import UNHURRIED, Fleet, running_fleet
-from tests.support.places import temporary_directory
+from tests.support.fleet import Fleet, nap, naps_under_way
 from tests.support.sentinel import SentinelGroup, running_sentinel
-from tests.support.servers import PostgresServer
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("F10")
 
@@ -35,29 +32,19 @@ def group() -> Iterator[SentinelGroup]:
 
 
 @pytest.fixture
-def fleet(postgres_server: PostgresServer, migrated: str, group: SentinelGroup) -> Iterator[Fleet]:
-    """A fleet that knows Sentinel alone."""
-    database = postgres_server.fresh_database(migrated)
-    with temporary_directory() as home:
-        url = postgres_server.url(database)
-        with running_fleet(home, database_url=url, redis_url=group.url, key_prefix=PREFIX) as made:
-            yield made
-    postgres_server.drop_database(database)
+def servers(group: SentinelGroup) -> dict[str, str]:
+    """The fleet knows Sentinel alone."""
+    return {"redis_url": group.url, "key_prefix": PREFIX}
 
 
 def test_the_primary_is_lost_amid_the_work(fleet: Fleet, group: SentinelGroup) -> None:
-    fleet.beat(**UNHURRIED)
-    fleet.worker(slots=8, **UNHURRIED)
-    task = fleet.task("nap")
-    variables = {"seconds": 0.05, "diary": str(fleet.diary)}
-    ids = list(fleet.batch(task, [variables] * COUNT))
-    wait_until(lambda: fleet.ended(ids) > COUNT / 5, "the work is under way")
+    ids = naps_under_way(fleet, COUNT)
     keys = set(group.primary.client().scan_iter())
     assert keys
     assert all(key.startswith(PREFIX) for key in keys), keys
 
     group.fail_over()
-    ids.append(fleet.submit(task, **variables))
+    ids.append(nap(fleet))
     done = fleet.wait_terminal(ids, within=90)
     assert {(each.status, each.attempt) for each in done} == {(Status.COMPLETED, 1)}
     assert len(fleet.diary_lines()) == len(ids), "work was done twice"

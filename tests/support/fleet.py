@@ -16,7 +16,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
-from celeriac.kit.json_types import JsonObject, dumps
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 from celeriac.services.accounts import Accounts
 from celeriac.services.executions.submit import Submitted
 from celeriac.services.retrying import retry_while_unavailable
@@ -293,3 +293,21 @@ def running_fleet(home: Path, **servers: str) -> Iterator[Fleet]:
         yield fleet
     finally:
         fleet.close()
+
+
+def nap(fleet: Fleet) -> UUID:
+    """Submit an execution that takes a moment and writes a line into the diary."""
+    return fleet.submit(fleet.task("nap"), **_naps(fleet))
+
+
+def naps_under_way(fleet: Fleet, count: int) -> list[UUID]:
+    """Start a keeper, a worker and `count` executions, of which a fifth has ended."""
+    fleet.beat(**UNHURRIED)
+    fleet.worker(slots=8, **UNHURRIED)
+    ids = list(fleet.batch(fleet.task("nap"), [_naps(fleet)] * count))
+    wait_until(lambda: fleet.ended(ids) > count / 5, "the work is under way")
+    return ids
+
+
+def _naps(fleet: Fleet) -> dict[str, JsonValue]:
+    return {"seconds": 0.05, "diary": str(fleet.diary)}

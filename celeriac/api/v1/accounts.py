@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core.auth import Administrator, Caller
-from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared, Timestamp
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Reference, Services, Shared, Timestamp
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.domain.accounts import Role
 from celeriac.domain.audit import AuditFilter
 from celeriac.domain.base import Label, Name, Strict
@@ -80,12 +81,9 @@ def create_user(body: NewUser, actor: Administrator, services: Services) -> wire
 
 
 @router.get("/users", response_model=wire.Page[wire.User], summary="List users")
-def list_users(
-    actor: Administrator, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> Response:
+def list_users(actor: Administrator, services: Services, paging: Paging) -> Response:
     """Return all users, the newest first."""
-    page = services.accounts.users(actor, cursor=cursor, limit=limit)
-    return page_response(page, wire.User.model_validate)
+    return paging.answer(wire.User.model_validate, services.accounts.users, actor)
 
 
 @router.get("/users/{user_id}", summary="Get a user")
@@ -140,15 +138,12 @@ def new_key(made: NewKey) -> wire.NewApiKey:
 
 
 @router.get("/api-keys", response_model=wire.Page[wire.ApiKey], summary="List API keys")
-def list_api_keys(
-    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> Response:
+def list_api_keys(actor: Caller, services: Services, paging: Paging) -> Response:
     """Return your keys without their secrets, the newest first. An administrator sees everybody's.
 
     With a key of another than your personal workspace these are the keys of that workspace.
     """
-    page = services.accounts.keys(actor, cursor=cursor, limit=limit)
-    return page_response(page, wire.ApiKey.model_validate)
+    return paging.answer(wire.ApiKey.model_validate, services.accounts.keys, actor)
 
 
 @router.get("/api-keys/{key_id}", summary="Get an API key")
@@ -168,19 +163,17 @@ def revoke_api_key(key_id: KeyPath, actor: Caller, services: Services) -> None:
 def list_audit_logs(
     actor: Caller,
     services: Services,
+    paging: Paging,
     action: Annotated[_Word, Query(description="As in `execution.cancel`.")] = None,
     resource_type: Annotated[_Word, Query(description="As in `execution`.")] = None,
     resource_id: Annotated[_Word, Query(description="The resource's id.")] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
 ) -> Response:
     """Return what you did in the workspace, the newest first.
 
     An admin sees what everybody did in it, an administrator what everybody did anywhere.
     """
     wanted = AuditFilter(action=action, resource_type=resource_type, resource_id=resource_id)
-    page = services.queries.audit(actor, wanted, cursor=cursor, limit=limit)
-    return page_response(page, wire.AuditEntry.model_validate)
+    return paging.answer(wire.AuditEntry.model_validate, services.queries.audit, actor, wanted)
 
 
 @audit_router.get("/verification", summary="Check the audit trail")

@@ -10,9 +10,10 @@ from starlette.responses import Response
 from celeriac import wire
 from celeriac.api.core import links, views
 from celeriac.api.core.auth import Caller, Operator
-from celeriac.api.core.parameters import Cursor, Limit, Services, Shared
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Services, Shared
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.domain.approvals import MAX_NOTE, Answer, ApprovalFilter, ApprovalStatus
 from celeriac.domain.base import Strict
 from celeriac.services.approvals.answer import Link
@@ -51,15 +52,13 @@ ApprovalPath = Annotated[UUID, Path(description="The question's id.")]
 def list_approvals(
     actor: Caller,
     services: Services,
+    paging: Paging,
     status: Annotated[list[ApprovalStatus], Query(description="One or several.")] = [],  # noqa: B006
     execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
 ) -> Response:
     """Return the questions of the workspace's executions, the newest first."""
     wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
-    page = services.approvals.find(actor, wanted, cursor=cursor, limit=limit)
-    return page_response(page, views.approval)
+    return paging.answer(views.approval, services.approvals.find, actor, wanted)
 
 
 @router.get("/{approval_id}", summary="Get a question")

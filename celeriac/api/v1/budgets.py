@@ -10,9 +10,10 @@ from starlette.responses import Response
 from celeriac import wire
 from celeriac.api.core import views
 from celeriac.api.core.auth import Caller, Operator
-from celeriac.api.core.parameters import Cursor, Day, ExecutionPath, Limit, Reference, Services
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Day, ExecutionPath, Limit, Reference, Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget, StoredBudget
 from celeriac.domain.usage import UsageBy
@@ -87,13 +88,12 @@ def set_budget(body: NewBudget, actor: Operator, services: Services) -> wire.Bud
 def list_budgets(
     actor: Caller,
     services: Services,
+    paging: Paging,
     task: Annotated[Reference | None, Query(description="Of this task: its id or name.")] = None,
     user_id: Annotated[UUID | None, Query(description="Of this user.")] = None,
     workspace: Annotated[
         Reference | None, Query(description="Of this workspace: its id or name.")
     ] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
 ) -> Response:
     """Return the budgets of the workspace and its tasks, and in your personal one also yours.
 
@@ -102,8 +102,7 @@ def list_budgets(
     subject_id = user_id if task is None else services.tasks.resolve(actor, task)
     if workspace is not None:
         subject_id = services.workspaces.get(actor, workspace).id
-    page = services.budgets.find(actor, subject_id=subject_id, cursor=cursor, limit=limit)
-    return page_response(page, views.budget)
+    return paging.answer(views.budget, services.budgets.find, actor, subject_id=subject_id)
 
 
 @router.get("/{budget_id}", summary="Get a budget")
@@ -156,12 +155,10 @@ def list_model_calls(
     execution_id: ExecutionPath,
     actor: Caller,
     services: Services,
-    cursor: Cursor = None,
-    limit: Limit = 50,
+    paging: Paging,
 ) -> Response:
     """Return the model calls of all attempts, the oldest first."""
-    page = services.usage.calls(actor, execution_id, cursor=cursor, limit=limit)
-    return page_response(page, wire.MadeCall.model_validate)
+    return paging.answer(wire.MadeCall.model_validate, services.usage.calls, actor, execution_id)
 
 
 @usage_router.get(

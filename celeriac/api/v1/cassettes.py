@@ -10,9 +10,10 @@ from starlette.responses import Response
 from celeriac import wire
 from celeriac.api.core import views
 from celeriac.api.core.auth import Caller, Operator
-from celeriac.api.core.parameters import Cursor, Limit, Services
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import json_response, page_response, problem_responses
+from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.base import Label
 from celeriac.domain.errors import InvalidInputError
 
@@ -27,11 +28,9 @@ _TEXT = {"content": {MEDIA: {"schema": {"type": "string"}}}}
 
 
 @router.get("", response_model=wire.Page[wire.Cassette], summary="List cassettes")
-def list_cassettes(
-    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> Response:
+def list_cassettes(actor: Caller, services: Services, paging: Paging) -> Response:
     """Return the cassettes of the workspace, the newest first."""
-    return page_response(services.cassettes.page(actor, cursor=cursor, limit=limit), views.cassette)
+    return paging.answer(views.cassette, services.cassettes.page, actor)
 
 
 @router.post(

@@ -9,9 +9,10 @@ from starlette.responses import Response
 from celeriac import wire
 from celeriac.api.core import views
 from celeriac.api.core.auth import Caller, Operator
-from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Reference, Services, Shared
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.api.v1.budgets import NewBudget
 from celeriac.domain import document
 from celeriac.domain.agents import AgentSpec
@@ -197,11 +198,9 @@ def create_agent(body: NewAgent, actor: Operator, services: Services) -> wire.Ag
 
 
 @agents_router.get("", response_model=wire.Page[wire.Agent], summary="List agents")
-def list_agents(
-    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> Response:
+def list_agents(actor: Caller, services: Services, paging: Paging) -> Response:
     """Return the agents of the workspace, the newest first."""
-    return page_response(services.agents.find(actor, cursor=cursor, limit=limit), views.agent)
+    return paging.answer(views.agent, services.agents.find, actor)
 
 
 @agents_router.get("/{agent}", summary="Get an agent")
@@ -239,13 +238,11 @@ def create_task(body: NewTask, actor: Operator, services: Services) -> wire.Task
 def list_tasks(
     actor: Caller,
     services: Services,
+    paging: Paging,
     active: Annotated[bool | None, Query(description="Only active, or only inactive ones.")] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
 ) -> Response:
     """Return the tasks of the workspace, the newest first."""
-    page = services.tasks.find(actor, active=active, cursor=cursor, limit=limit)
-    return page_response(page, views.task)
+    return paging.answer(views.task, services.tasks.find, actor, active=active)
 
 
 @tasks_router.get("/{task}", summary="Get a task")

@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core.auth import Admin, guess, optional_caller
-from celeriac.api.core.parameters import Cursor, Limit, Services
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.api.v1.accounts import new_key
 from celeriac.api.v1.workspaces import WorkspacePath
 from celeriac.domain.accounts import Role
@@ -80,12 +81,12 @@ def list_invitations(
     workspace: WorkspacePath,
     actor: Admin,
     services: Services,
-    cursor: Cursor = None,
-    limit: Limit = 50,
+    paging: Paging,
 ) -> Response:
     """Return the invitations to a workspace, the newest first."""
-    page = services.invitations.find(actor, workspace, cursor=cursor, limit=limit)
-    return page_response(page, wire.Invitation.model_validate)
+    return paging.answer(
+        wire.Invitation.model_validate, services.invitations.find, actor, workspace
+    )
 
 
 @router.delete(

@@ -15,9 +15,10 @@ from starlette.responses import Response, StreamingResponse
 from celeriac import wire
 from celeriac.api.core import links, views
 from celeriac.api.core.auth import Caller, Operator
-from celeriac.api.core.parameters import MAX_PAGE, Cursor, ExecutionPath, Limit, Services
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import MAX_PAGE, ExecutionPath, Services
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.sessions import SessionFilter, SessionStatus
 from celeriac.kit.files import Listing, OpenFile
@@ -57,18 +58,16 @@ _CHUNK = 256 * 1024
 def list_sessions(
     actor: Caller,
     services: Services,
+    paging: Paging,
     execution_id: Annotated[
         UUID | None, Query(description="Those that this execution began or used.")
     ] = None,
     runner: Annotated[RunnerName | None, Query(description="Of this kind of agent.")] = None,
     status: Annotated[SessionStatus | None, Query(description="With this status.")] = None,
-    cursor: Cursor = None,
-    limit: Limit = 50,
 ) -> Response:
     """Return the sessions of the workspace, the newest first."""
     wanted = SessionFilter(execution_id=execution_id, runner=runner, status=status)
-    page = services.sessions.find(actor, wanted, cursor=cursor, limit=limit)
-    return page_response(page, views.session)
+    return paging.answer(views.session, services.sessions.find, actor, wanted)
 
 
 @router.get("/{session_id}", summary="Get a session")

@@ -9,9 +9,10 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core.auth import Admin, Administrator, Caller
-from celeriac.api.core.parameters import Cursor, Limit, Reference, Services, Shared
+from celeriac.api.core.pages import Paging
+from celeriac.api.core.parameters import Reference, Services, Shared
 from celeriac.api.core.requests import JsonRoute
-from celeriac.api.core.responses import page_response, problem_responses
+from celeriac.api.core.responses import problem_responses
 from celeriac.domain.accounts import Role
 from celeriac.domain.base import Name, Strict
 
@@ -61,12 +62,9 @@ def create_workspace(
 
 
 @router.get("", response_model=wire.Page[wire.Workspace], summary="List workspaces")
-def list_workspaces(
-    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
-) -> Response:
+def list_workspaces(actor: Caller, services: Services, paging: Paging) -> Response:
     """Return your workspaces, the newest first. An administrator sees all."""
-    page = services.workspaces.find(actor, cursor=cursor, limit=limit)
-    return page_response(page, wire.Workspace.model_validate)
+    return paging.answer(wire.Workspace.model_validate, services.workspaces.find, actor)
 
 
 @router.get("/{workspace}", summary="Get a workspace")
@@ -107,12 +105,10 @@ def list_members(
     workspace: WorkspacePath,
     actor: Caller,
     services: Services,
-    cursor: Cursor = None,
-    limit: Limit = 50,
+    paging: Paging,
 ) -> Response:
     """Return the members of a workspace."""
-    page = services.workspaces.members(actor, workspace, cursor=cursor, limit=limit)
-    return page_response(page, wire.Member.model_validate)
+    return paging.answer(wire.Member.model_validate, services.workspaces.members, actor, workspace)
 
 
 @router.post(

@@ -1,5 +1,7 @@
 """Tables of model calls and of their totals."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -34,13 +36,18 @@ model_calls = table_of_ids(
 )
 
 
-def _usage_counts() -> tuple[Column[object], ...]:
+COUNTS = ("calls", "unpriced_calls", "input_tokens", "output_tokens", "cached_tokens")
+"""What is counted of model calls, besides their cost."""
+
+
+def _usage(*, keyed: bool) -> tuple[Column[Any], ...]:
+    """Return the columns of usage; `keyed` makes what it is counted by the table's key."""
+    key = {"owner_id": Uuid, "day": Date, "task_id": Uuid, "provider": Text, "model": Text}
     return (
-        count("calls"),
-        count("unpriced_calls"),
-        count("input_tokens"),
-        count("output_tokens"),
-        count("cached_tokens"),
+        # the task's
+        Column("workspace_id", Uuid, nullable=False),
+        *(Column(name, kind, primary_key=keyed, nullable=False) for name, kind in key.items()),
+        *map(count, COUNTS),
         dollars("cost"),
     )
 
@@ -48,14 +55,7 @@ def _usage_counts() -> tuple[Column[object], ...]:
 usage_days = Table(
     "usage_days",
     metadata,
-    # the task's
-    Column("workspace_id", Uuid, nullable=False),
-    Column("owner_id", Uuid, primary_key=True),
-    Column("day", Date, primary_key=True),
-    Column("task_id", Uuid, primary_key=True),
-    Column("provider", Text, primary_key=True),
-    Column("model", Text, primary_key=True),
-    *_usage_counts(),
+    *_usage(keyed=True),
     Index(None, "task_id", "day"),
     Index(None, "workspace_id", "day"),
 )
@@ -68,13 +68,7 @@ usage_deltas = Table(
     "usage_deltas",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("workspace_id", Uuid, nullable=False),
-    Column("owner_id", Uuid, nullable=False),
-    Column("day", Date, nullable=False),
-    Column("task_id", Uuid, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    *_usage_counts(),
+    *_usage(keyed=False),
     # A queue: folded and deleted within seconds.
     postgresql_with=stored(dead=1_000),
 )
