@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from celeriac.client import Client
+from celeriac.domain.agents import PythonAgent
 from tests.support.programs import Program, scrubbed_environment
 from tests.support.waiting import wait_until
 
@@ -140,6 +142,17 @@ class RunningUp:
     def text(self) -> str:
         """All that it has written."""
         return self.program.log.read_text(errors="replace")
+
+    def client(self) -> Client:
+        """Return a client of the API with the administrator's key; close it."""
+        key = Path(self.facts["key_file"]).read_text().strip()
+        return Client(self.facts["api_url"], key)
+
+    def add_function(self, name: str, module: str) -> None:
+        """Make a `python` agent and a task, both `name`, for a function of `module`."""
+        with self.client() as client:
+            client.agents.create(name, PythonAgent(function=f"{module}:{name}"))
+            client.tasks.create(name, name)
 
     def pid(self, name: str) -> int:
         """The pid of one of its processes, as it was at the start."""

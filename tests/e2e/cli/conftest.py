@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from celeriac.client import Client
 from tests.support.command_line import CommandLine, RunningUp, running_up
 from tests.support.crew_scenes import CREW_SCENES
 from tests.support.crews import VENV as CREWAI
@@ -53,6 +54,15 @@ def up(commands: CommandLine) -> Iterator[RunningUp]:
     """The system, with tasks of functions: `noop`, `nap`, `refuse`, `hold`, `form`."""
     with running_up(commands) as running:
         for name in ("noop", "nap", "refuse", "hold", "form"):
-            commands.ask("agents", "create", name, "--function", f"{AGENTS}:{name}")
-            commands.ask("tasks", "create", name, "--agent", name)
+            running.add_function(name, AGENTS)
         yield running
+
+
+@pytest.fixture(scope="package")
+def client(up: RunningUp) -> Iterator[Client]:
+    """The administrator's client, to prepare and to look at what a command is about.
+
+    A command costs a second of imports: run those that the test is about.
+    """
+    with up.client() as made:
+        yield made

@@ -1,31 +1,31 @@
 """`celeriac approvals`: in scripts, and step by step on a terminal."""
 
-from typing import Any
-
 import pytest
 
+from celeriac import wire
+from celeriac.client import Client
 from tests.support.command_line import CommandLine
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("up")
 
 
-def ask(commands: CommandLine) -> dict[str, Any]:
+def ask(client: Client) -> wire.Approval:
     """Run the task `form` until it asks; return its question."""
-    execution = commands.ask("run", "form", "--detach")["execution_id"]
-    found: list[dict[str, Any]] = []
+    execution = client.executions.execute("form").execution_id
+    found: list[wire.Approval] = []
 
     def asked() -> bool:
-        found[:] = commands.ask("approvals", "list", "--execution", execution)
+        found[:] = client.approvals.list(execution_id=execution)
         return bool(found)
 
     wait_until(asked, "the form is asked")
     return found[0]
 
 
-def test_a_form_is_answered_by_a_script(commands: CommandLine) -> None:
-    question = ask(commands)
-    number = question["id"]
+def test_a_form_is_answered_by_a_script(commands: CommandLine, client: Client) -> None:
+    question = ask(client)
+    number = str(question.id)
 
     shown = commands.run("approvals", "show", number).out
     assert "Which one?" in shown
@@ -38,18 +38,17 @@ def test_a_form_is_answered_by_a_script(commands: CommandLine) -> None:
     assert (answered["status"], answered["value"]) == ("answered", {"colour": "red", "size": 3})
     late = commands.run("approvals", "answer", number, "--refuse")
     assert (late.code, "[approval_closed]" in late.err) == (1, True)
-    done = commands.ask("monitor", question["execution_id"])
-    assert done["result"] == answered["value"]
+    assert client.executions.wait(question.execution_id).result == answered["value"]
     assert number in commands.run("approvals", "list", "--all").out
 
 
 def test_a_form_is_filled_in_on_a_terminal_and_again_where_it_does_not_fit(
-    commands: CommandLine,
+    commands: CommandLine, client: Client
 ) -> None:
-    question = ask(commands)
+    question = ask(client)
 
     drawn = commands.talk(
-        "approvals", "answer", question["id"],
+        "approvals", "answer", str(question.id),
         lines=[
             ("Answer it?", "y"),
             ("colour (red, green)", "green"),
@@ -63,5 +62,5 @@ def test_a_form_is_filled_in_on_a_terminal_and_again_where_it_does_not_fit(
 
     for part in ("Which one?", "In metres.", "value.size: ", "approved · "):
         assert part in drawn
-    answered = commands.ask("approvals", "show", question["id"])
-    assert (answered["value"], answered["note"]) == ({"colour": "green", "size": 2}, "as you like")
+    answered = client.approvals.get(question.id)
+    assert (answered.value, answered.note) == ({"colour": "green", "size": 2}, "as you like")

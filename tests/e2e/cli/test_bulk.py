@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.client import Client
 from tests.support.command_line import CommandLine
 from tests.support.programs import Program
 from tests.support.waiting import wait_until
@@ -16,20 +17,22 @@ pytestmark = pytest.mark.usefixtures("up")
 
 
 @pytest.fixture
-def idle(commands: CommandLine, request: pytest.FixtureRequest) -> Iterator[str]:
+def idle(client: Client, request: pytest.FixtureRequest) -> Iterator[str]:
     """A task whose executions wait in a queue that no worker serves."""
     name = f"idle-{abs(hash(request.node.name)) % 10**9}"
-    commands.ask("tasks", "create", name, "--agent", "noop", "--set", "queue=nowhere")
+    client.tasks.create(name, "noop", {"queue": "nowhere"})
     yield name
-    commands.run("executions", "cancel", "--task", name, "--yes")
+    client.executions.cancel_many(task=name)
 
 
-def _run(commands: CommandLine, task: str) -> str:
-    return str(commands.ask("run", task, "--detach")["execution_id"])
+def _run(client: Client, task: str) -> str:
+    return str(client.executions.execute(task).execution_id)
 
 
-def test_what_matches_is_counted_then_cancelled(commands: CommandLine, idle: str) -> None:
-    ids = [_run(commands, idle) for _ in range(3)]
+def test_what_matches_is_counted_then_cancelled(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    ids = [_run(client, idle) for _ in range(3)]
     counted = commands.run("executions", "cancel", "--task", idle, "--since", "1h", "--dry-run")
     assert (counted.code, counted.out) == (0, "Cancel: 3 executions.\n")
     refused = commands.run("executions", "cancel", "--task", idle)
@@ -46,8 +49,10 @@ def test_what_matches_is_counted_then_cancelled(commands: CommandLine, idle: str
     assert "No execution matches." in nothing.err
 
 
-def test_on_a_terminal_one_is_asked_before(commands: CommandLine, idle: str) -> None:
-    cancelled = _run(commands, idle)
+def test_on_a_terminal_one_is_asked_before(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    cancelled = _run(client, idle)
     drawn = commands.talk(
         "executions", "cancel", "--task", idle, lines=[("Cancel 1 execution? [y/N]", "n")]
     )
@@ -56,20 +61,21 @@ def test_on_a_terminal_one_is_asked_before(commands: CommandLine, idle: str) -> 
         "executions", "cancel", "--task", idle, lines=[("Cancel 1 execution? [y/N]", "y")]
     )
     assert cancelled in drawn
-    assert commands.ask("executions", "show", cancelled)["status"] == "cancelled"
+    assert client.executions.get(cancelled).status == "cancelled"
 
 
-def test_all_that_failed_are_run_again(commands: CommandLine, tmp_path: Path) -> None:
-    commands.ask("tasks", "create", "weak", "--agent", "refuse", "--set", "retry.max_retries:=0")
-    diary = f"diary={tmp_path / 'diary'}"
-    for _ in range(2):
-        assert commands.run("run", "weak", "--var", diary).code == 1
+def test_all_that_failed_are_run_again(
+    commands: CommandLine, client: Client, tmp_path: Path
+) -> None:
+    client.tasks.create("weak", "refuse", {"retry": {"max_retries": 0}})
+    diary = {"diary": str(tmp_path / "diary")}
+    failed = [client.executions.run("weak", diary) for _ in range(2)]
+    assert {each.error_code for each in failed} == {"agent_failed_permanently"}
     wanted = ("--task", "weak", "--error", "agent_failed_permanently", "--since", "1h")
     counted = commands.ask("executions", "retry", *wanted, "--dry-run")
     assert (counted["dry_run"], counted["remaining"]) == (True, 2)
     key = ("--idempotency-key", "night", "--yes")
-    since = commands.ask("executions", "list", "--task", "weak")[-1]["created_at"]
-    fixed = ("--task", "weak", "--since", since)
+    fixed = ("--task", "weak", "--since", failed[0].created_at.isoformat())
     done = commands.run("executions", "retry", *fixed, *key)
     assert done.code == 0, done.err
     assert "Retried: 2 executions." in done.err
@@ -77,15 +83,17 @@ def test_all_that_failed_are_run_again(commands: CommandLine, tmp_path: Path) ->
     assert len(ids) == 2
     again = commands.run("executions", "retry", *fixed, *key)
     assert again.out.split() == ids, "the same key makes nothing anew"
-    for each in ids:
-        assert commands.run("monitor", each).code == 1
-        assert commands.ask("executions", "show", each)["origin_id"]
+    ended = [client.executions.wait(each) for each in ids]
+    assert {each.status for each in ended} == {"failed"}
+    assert {each.origin_id for each in ended} == {each.id for each in failed}
 
 
-def test_what_could_not_be_run_again_is_named(commands: CommandLine, idle: str) -> None:
-    execution = _run(commands, idle)
-    commands.ask("executions", "cancel", execution)
-    commands.ask("tasks", "deactivate", idle)
+def test_what_could_not_be_run_again_is_named(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    execution = _run(client, idle)
+    client.executions.cancel(execution)
+    client.tasks.change(idle, active=False)
     done = commands.run("executions", "retry", "--task", idle, "--status", "cancelled", "--yes")
     assert (done.code, done.out) == (1, "")
     assert f"skipped {execution}: The task '{idle}' is inactive" in done.err
@@ -102,17 +110,19 @@ def _following(commands: CommandLine, name: str, *arguments: str) -> Iterator[Pr
             program.kill()
 
 
-def test_a_list_is_followed_line_by_line_until_ctrl_c(commands: CommandLine, idle: str) -> None:
-    first = _run(commands, idle)
+def test_a_list_is_followed_line_by_line_until_ctrl_c(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    first = _run(client, idle)
     with _following(commands, "lines", "--task", idle) as following:
 
         def lines() -> list[str]:
             return following.log.read_text().splitlines()
 
         wait_until(lambda: len(lines()) == 1, "what is there is shown")
-        second = _run(commands, idle)
+        second = _run(client, idle)
         wait_until(lambda: len(lines()) == 2, "a new one is shown")
-        commands.ask("executions", "cancel", first)
+        client.executions.cancel(first)
         wait_until(lambda: len(lines()) == 3, "a change is shown")
         following.signal(signal.SIGINT)
         assert following.wait_end() == 130
@@ -125,9 +135,11 @@ def test_a_list_is_followed_line_by_line_until_ctrl_c(commands: CommandLine, idl
     assert "waits for a worker, for " in lines()[0]
 
 
-def test_a_followed_list_is_json_lines_with_json(commands: CommandLine, idle: str) -> None:
-    first, second = _run(commands, idle), _run(commands, idle)
-    commands.ask("executions", "cancel", first)
+def test_a_followed_list_is_json_lines_with_json(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    first, second = _run(client, idle), _run(client, idle)
+    client.executions.cancel(first)
     wanted = ("--task", idle, "--status", "cancelled", "--json")
     with _following(commands, "json", *wanted) as following:
 
@@ -135,7 +147,7 @@ def test_a_followed_list_is_json_lines_with_json(commands: CommandLine, idle: st
             return following.log.read_text().splitlines()
 
         wait_until(lambda: len(lines()) == 1, "what is there is written")
-        commands.ask("executions", "cancel", second)
+        client.executions.cancel(second)
         wait_until(lambda: len(lines()) == 2, "the change is written")
         following.signal(signal.SIGINT)
         assert following.wait_end() == 130
@@ -147,11 +159,13 @@ def test_a_followed_list_is_json_lines_with_json(commands: CommandLine, idle: st
     assert "variables" not in written[0]
 
 
-def test_lists_say_what_is_waited_for_and_how_long(commands: CommandLine, idle: str) -> None:
-    _run(commands, idle)
-    later = commands.ask("run", idle, "--delay", "600", "--detach")["execution_id"]
+def test_lists_say_what_is_waited_for_and_how_long(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    _run(client, idle)
+    later = client.executions.execute(idle, delay_seconds=600).execution_id
     shown = commands.run("executions", "list", "--task", idle, "--agent", "noop").out
     assert "waits for a worker, for " in shown
     assert "waits for its time, " in shown
-    found = commands.ask("executions", "show", later)
-    assert (found["status"], found["waiting_since"]) == ("pending", None)
+    found = client.executions.get(later)
+    assert (found.status, found.waiting_since) == ("pending", None)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agents import LlmAgent
 from tests.support.command_line import CommandLine
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
@@ -13,12 +15,10 @@ pytestmark = pytest.mark.usefixtures("up", "talk")
 
 
 @pytest.fixture(scope="module")
-def talk(commands: CommandLine, up: object) -> None:
+def talk(client: Client) -> None:
     """A task whose agent asks the scripted model."""
-    commands.ask("agents", "create", "talker", "--model", "scripted/model")
-    commands.ask(
-        "tasks", "create", "talk", "--agent", "talker", "--prompt", "{{ scene }} {{ topic }}"
-    )
+    client.agents.create("talker", LlmAgent(model="scripted/model"))
+    client.tasks.create("talk", "talker", {"prompt": "{{ scene }} {{ topic }}"})
 
 
 @pytest.fixture
@@ -50,14 +50,18 @@ def test_a_cassette_is_a_file_without_keys(recording: tuple[Path, str]) -> None:
 
 @pytest.mark.parametrize("place", [0, 1], ids=["file", "execution"])
 def test_it_replays_from_its_file_and_from_its_execution(
-    commands: CommandLine, silent: ModelServer, recording: tuple[Path, str], place: int
+    commands: CommandLine,
+    client: Client,
+    silent: ModelServer,
+    recording: tuple[Path, str],
+    place: int,
 ) -> None:
     run = commands.ask("run", "talk", "--var", "scene=hurried", "--var", "topic=x",
                        "--replay", str(recording[place]))  # fmt: skip
     assert run["result"] == "Now."
     assert run["cost"] == "0.00"
-    events = commands.ask("executions", "events", run["id"])
-    (call,) = [event["data"] for event in events if event["type"] == "model_call"]
+    events = client.executions.events(run["id"])
+    (call,) = [event.data for event in events if event.type == "model_call"]
     assert call["provider"] == "cassette/scripted"
 
 

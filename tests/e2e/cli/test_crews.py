@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from celeriac import wire
+from celeriac.client import Client
 from tests.support.command_line import CommandLine
 from tests.support.crews import crew, require_crewai, task
 from tests.support.local_model import IS_INSTALLED
@@ -25,23 +26,15 @@ def crewai() -> None:
     require_crewai()
 
 
-def make(commands: CommandLine, name: str, graph: Path) -> None:
+def make(commands: CommandLine, client: Client, name: str, graph: Path) -> None:
     commands.ask("agents", "create", name, "--crew", str(graph))
-    commands.ask(
-        "tasks", "create", name, "--agent", name,
-        "--set", "limits.soft_seconds:=90", "--set", "limits.hard_seconds:=100",
-    )  # fmt: skip
-
-
-def events_of(commands: CommandLine, execution: str) -> list[dict[str, Any]]:
-    found = commands.ask("executions", "events", execution)
-    return list(found["items"] if isinstance(found, dict) else found)
+    client.tasks.create(name, name, {"limits": {"soft_seconds": 90, "hard_seconds": 100}})
 
 
 @pytest.mark.skipif(not IS_INSTALLED, reason="the extra local-model is not installed")
 @pytest.mark.requirement("C2", "C3", "C6")
-def test_the_example_runs_on_the_local_model(commands: CommandLine) -> None:
-    make(commands, "newsroom", EXAMPLE)
+def test_the_example_runs_on_the_local_model(commands: CommandLine, client: Client) -> None:
+    make(commands, client, "newsroom", EXAMPLE)
     refused = commands.run("run", "newsroom")
     assert (refused.code, "'topic' is undefined" in refused.err) == (2, True), refused.err
 
@@ -53,9 +46,9 @@ def test_the_example_runs_on_the_local_model(commands: CommandLine) -> None:
     assert done["model_call_count"] >= 2
     assert done["cost"] == "0.00"
     outputs = [
-        each["data"]["data"]["output"]
-        for each in events_of(commands, done["id"])
-        if each["data"].get("name") == "crew_task_completed"
+        each.data["data"]["output"]
+        for each in client.executions.events(done["id"])
+        if each.data.get("name") == "crew_task_completed"
     ]
     assert len(outputs) == 2
     assert outputs[-1] == done["result"]
@@ -63,19 +56,18 @@ def test_the_example_runs_on_the_local_model(commands: CommandLine) -> None:
 
 @pytest.mark.requirement("C5", "C6")
 def test_a_running_crew_is_cancelled(
-    commands: CommandLine, scripted: ModelServer, tmp_path: Path
+    commands: CommandLine, client: Client, scripted: ModelServer, tmp_path: Path
 ) -> None:
     graph = tmp_path / "waiting.json"
     graph.write_text(json.dumps(crew(task("first", "silent"))).replace("test/", "scripted/"))
-    make(commands, "waiting", graph)
-    accepted = commands.ask("run", "waiting", "--detach")
-    execution = accepted.get("execution_id") or accepted["id"]
+    make(commands, client, "waiting", graph)
+    execution = str(client.executions.execute("waiting").execution_id)
     wait_until(lambda: scripted.asked("Current"), "the crew asks its model")
     assert crews_of(execution), "the crew runs in a process of its own"
     wait_until(
         lambda: (
-            commands.ask("executions", "show", execution)["progress"]
-            == {"done": 0, "total": 1, "note": "first: planner"}
+            client.executions.get(execution).progress
+            == wire.Progress(done=0, total=1, note="first: planner")
         ),
         "the progress names task and agent",
     )
@@ -83,21 +75,21 @@ def test_a_running_crew_is_cancelled(
     commands.run("executions", "cancel", execution)
 
     wait_until(
-        lambda: commands.ask("executions", "show", execution)["status"] == "cancelled",
-        "the crew is cancelled",
+        lambda: client.executions.get(execution).status == "cancelled", "the crew is cancelled"
     )
-    done = commands.ask("executions", "show", execution)
-    assert done["cancel_requested_by"] == "admin"
+    assert client.executions.get(execution).cancel_requested_by == "admin"
     assert not crews_of(execution), "nothing of it is left"
     wait_until(lambda: "Current" in scripted.left, "the model is hung up on")
 
 
 @pytest.mark.requirement("C6")
-def test_the_error_of_a_crew_is_kept_with_its_node(commands: CommandLine, tmp_path: Path) -> None:
+def test_the_error_of_a_crew_is_kept_with_its_node(
+    commands: CommandLine, client: Client, tmp_path: Path
+) -> None:
     graph = tmp_path / "refused.json"
     refused = crew(task("first", "plan"), task("second", "unauthorized", "first", agent="writer"))
     graph.write_text(json.dumps(refused).replace("test/", "scripted/"))
-    make(commands, "refused", graph)
+    make(commands, client, "refused", graph)
 
     result = commands.run("run", "refused", "--json")
 

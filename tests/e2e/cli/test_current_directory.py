@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from celeriac import wire
+from celeriac.client import Client
 from celeriac.kit.json_types import dumps
 from tests.support.command_line import CommandLine, RunningUp, running_up
 from tests.support.places import temporary_directory
@@ -63,24 +65,31 @@ def up(commands: CommandLine) -> Iterator[RunningUp]:
         yield running
 
 
-def run(commands: CommandLine, name: str, *made: str, **variables: Any) -> Any:
-    commands.ask("agents", "create", name, *made)
-    commands.ask("tasks", "create", name, "--agent", name)
-    given = [f"--var={key}:={dumps(value)}" for key, value in variables.items()]
-    done = commands.ask("run", name, *given)
-    assert done["status"] == "completed", done
-    return done["result"]
+@pytest.fixture(scope="module")
+def client(up: RunningUp) -> Iterator[Client]:
+    with up.client() as made:
+        yield made
+
+
+def run(client: Client, name: str, spec: dict[str, Any], **variables: Any) -> wire.Execution:
+    client.agents.create(name, spec)
+    client.tasks.create(name, name)
+    done = client.executions.run(name, variables)
+    assert done.status == "completed", done
+    return done
 
 
 def test_a_module_of_the_current_directory_is_found_and_shadows_nothing(
-    up: RunningUp, commands: CommandLine
+    client: Client,
 ) -> None:
-    assert run(commands, "name", "--function", "corner_shop:name") == "corner_shop"
+    spec = {"runner": "python", "function": "corner_shop:name"}
+    assert run(client, "name", spec).result == "corner_shop"
 
 
-def test_a_plain_function_reaches_no_secret(up: RunningUp, commands: CommandLine) -> None:
+def test_a_plain_function_reaches_no_secret(client: Client, commands: CommandLine) -> None:
     paths = [commands.home / "secrets" / "admin_api_key", commands.home / "logs" / "worker.out"]
-    found = run(commands, "look", "--function", "corner_shop:look", paths=list(map(str, paths)))
+    spec = {"runner": "python", "function": "corner_shop:look"}
+    found = run(client, "look", spec, paths=list(map(str, paths))).result
 
     assert found["seen"] == [], "no environment of a program of ours can be read"
     if os.geteuid() != 0:
@@ -91,24 +100,21 @@ def test_a_plain_function_reaches_no_secret(up: RunningUp, commands: CommandLine
 
 
 def test_a_program_leaves_files_that_can_be_downloaded_and_removed(
-    up: RunningUp, commands: CommandLine
+    client: Client, commands: CommandLine
 ) -> None:
     script = (
         "read start; echo $SHOP_URL > kept; umask 077; mkdir closed; echo 1 > closed/inner;"
         'echo \'{"type":"result","value":1}\''
     )
     spec = {"runner": "command", "command": "sh", "arguments": [script, "sh"]}
-    file = commands.directory / "agent.json"
-    file.write_text(dumps({**spec, "environment": ["SHOP_URL"]}))
-    assert run(commands, "files", "--spec", str(file)) == 1
-    (execution,) = [
-        each for each in _items(commands.ask("executions", "list")) if each["task_name"] == "files"
-    ]
+    done = run(client, "files", {**spec, "environment": ["SHOP_URL"]})
+    assert done.result == 1
+    execution = str(done.id)
 
-    listed = commands.ask("executions", "files", execution["id"])
+    listed = commands.ask("executions", "files", execution)
     assert [each["path"] for each in _items(listed)] == ["closed/inner", "kept"]
     got = Path(commands.directory / "got")
-    commands.ask("executions", "download", execution["id"], "kept", "--to", str(got))
+    commands.ask("executions", "download", execution, "kept", "--to", str(got))
 
 
 def _items(answer: Any) -> list[Any]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agents import PythonAgent
 from tests.support.command_line import CommandLine
 from tests.support.waiting import wait_until
 
@@ -25,10 +27,10 @@ def test_agents_are_made_shown_and_changed(commands: CommandLine) -> None:
     assert "local/smollm2" in commands.run("agents", "list").out
 
 
-def test_agents_and_tasks_are_deleted(commands: CommandLine) -> None:
-    commands.ask("agents", "create", "typo", "--function", "tests.support.fleet_agents:noop")
-    commands.ask("tasks", "create", "typo", "--agent", "typo")
-    commands.ask("run", "typo", "--detach", "--delay", "600")
+def test_agents_and_tasks_are_deleted(commands: CommandLine, client: Client) -> None:
+    client.agents.create("typo", PythonAgent(function="tests.support.fleet_agents:noop"))
+    client.tasks.create("typo", "typo")
+    client.executions.execute("typo", delay_seconds=600)
     kept = commands.run("tasks", "delete", "typo")
     assert (kept.code, "[conflict]" in kept.err) == (1, True)
     assert "typo" in commands.run("agents", "delete", "typo").err, "it names the task"
@@ -82,24 +84,26 @@ def test_a_wrong_field_is_named(commands: CommandLine) -> None:
     assert "spec.limits.hard" in result.err
 
 
-def test_executions_are_listed_shown_and_repeated(commands: CommandLine) -> None:
-    done = commands.ask("run", "noop", "--var", "n:=7")
-    assert commands.ask("executions", "result", done["id"]) == {"n": 7}
-    assert commands.ask("executions", "show", done["id"])["status"] == "completed"
-    events = commands.ask("executions", "events", done["id"])
+def test_executions_are_listed_shown_and_repeated(commands: CommandLine, client: Client) -> None:
+    done = str(client.executions.run("noop", {"n": 7}).id)
+    assert commands.ask("executions", "result", done) == {"n": 7}
+    assert commands.ask("executions", "show", done)["status"] == "completed"
+    events = commands.ask("executions", "events", done)
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-    assert commands.run("executions", "events", done["id"]).out.count("\n") == len(events)
-    assert "# noop" in commands.run("executions", "report", done["id"]).out
-    assert "<!doctype html>" in commands.run("executions", "report", done["id"], "--html").out
-    again = commands.ask("executions", "retry", done["id"], "--wait")
-    assert (again["origin_id"], again["result"]) == (done["id"], {"n": 7})
+    assert commands.run("executions", "events", done).out.count("\n") == len(events)
+    assert "# noop" in commands.run("executions", "report", done).out
+    assert "<!doctype html>" in commands.run("executions", "report", done, "--html").out
+    again = commands.ask("executions", "retry", done, "--wait")
+    assert (again["origin_id"], again["result"]) == (done, {"n": 7})
     listed = commands.ask("executions", "list", "--task", "noop", "--limit", "2")
-    assert [each["id"] for each in listed] == [again["id"], done["id"]]
+    assert [each["id"] for each in listed] == [again["id"], done]
 
 
-def test_a_running_execution_is_cancelled(commands: CommandLine, tmp_path: Path) -> None:
-    arguments = ("--var", f"gate={tmp_path / 'gate'}", "--var", f"diary={tmp_path / 'diary'}")
-    execution_id = commands.run("run", "hold", *arguments, "--detach").out.strip()
+def test_a_running_execution_is_cancelled(
+    commands: CommandLine, client: Client, tmp_path: Path
+) -> None:
+    variables = {"gate": str(tmp_path / "gate"), "diary": str(tmp_path / "diary")}
+    execution_id = str(client.executions.execute("hold", variables).execution_id)
     no_result = commands.run("executions", "result", execution_id)
     assert no_result.code == 1
     assert "it has no result" in no_result.err

@@ -3,9 +3,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agents import LlmAgent
 from tests.support.command_line import CommandLine
 from tests.support.waiting import wait_until
 
@@ -30,24 +33,24 @@ def test_variables_come_from_everywhere(commands: CommandLine, tmp_path: Path) -
     assert json.loads(done.out) == {"a": 1, "text": "piped", "flag": True}
 
 
-def test_a_file_of_json_lines_is_a_batch(commands: CommandLine, tmp_path: Path) -> None:
+def test_a_file_of_json_lines_is_a_batch(
+    commands: CommandLine, client: Client, tmp_path: Path
+) -> None:
     lines = tmp_path / "items.jsonl"
     lines.write_text('{"n": 1}\n{"n": 2}\n')
     done = commands.run("run", "noop", "--vars-file", str(lines), "--var", "all=x")
     assert done.code == 0, done.err
     ids = done.out.split()
-    for number, execution_id in enumerate(ids, 1):
-        assert commands.run("monitor", execution_id).code == 0
-        assert commands.ask("executions", "result", execution_id) == {"n": number, "all": "x"}
-    assert len(ids) == 2
+    results = [client.executions.wait(execution_id).result for execution_id in ids]
+    assert results == [{"n": 1, "all": "x"}, {"n": 2, "all": "x"}]
     assert commands.run("run", "noop", "--vars-file", str(lines), "--sync").code == 2
 
 
-def test_a_queue_that_no_worker_serves_is_warned_of(commands: CommandLine) -> None:
+def test_a_queue_that_no_worker_serves_is_warned_of(commands: CommandLine, client: Client) -> None:
     waits = commands.run("run", "noop", "--queue", "nowhere", "--detach")
     assert waits.code == 0
     assert "warning: No live worker listens to the queue nowhere." in waits.err
-    assert commands.run("executions", "cancel", waits.out.strip()).code == 0
+    client.executions.cancel(waits.out.strip())
 
 
 def test_run_sync_is_one_request(commands: CommandLine) -> None:
@@ -70,9 +73,9 @@ def test_a_failed_execution_exits_with_1_and_its_own_code(
 
 
 def test_an_exception_is_shown_with_its_type_and_the_users_own_frames(
-    commands: CommandLine,
+    commands: CommandLine, client: Client
 ) -> None:
-    commands.ask("tasks", "create", "clumsy", "--agent", "hold", "--set", "retry.max_retries:=0")
+    client.tasks.create("clumsy", "hold", {"retry": {"max_retries": 0}})
     failed = commands.run("run", "clumsy", "--var", "gate=x", "--var", "diary=/nowhere/x")
     assert "error: FileNotFoundError: [Errno 2]" in failed.err
     execution = failed.err.rpartition("celeriac executions show ")[2].split("`")[0]
@@ -113,18 +116,18 @@ def test_debug_shows_the_traceback(commands: CommandLine) -> None:
     assert "Traceback" in result.err
 
 
-def test_an_inactive_task_says_how_to_switch_it_on(commands: CommandLine) -> None:
+def test_an_inactive_task_says_how_to_switch_it_on(commands: CommandLine, client: Client) -> None:
     commands.ask("tasks", "create", "asleep", "--agent", "noop", "--inactive")
     result = commands.run("run", "asleep")
     assert result.code == 1
     assert "celeriac tasks activate" in result.err
     commands.ask("tasks", "activate", "asleep")
-    assert commands.ask("run", "asleep")["status"] == "completed"
+    assert client.tasks.get("asleep").active
 
 
 @pytest.mark.requirement("A18")
-def test_monitor_follows_an_execution_to_its_end(commands: CommandLine) -> None:
-    execution_id = commands.run("run", "nap", "--var", "seconds:=1", "--detach").out.strip()
+def test_monitor_follows_an_execution_to_its_end(commands: CommandLine, client: Client) -> None:
+    execution_id = str(client.executions.execute("nap", {"seconds": 1}).execution_id)
     result = commands.run("monitor", execution_id)
     assert result.code == 0
     assert json.loads(result.out)["attempt"] == 1
@@ -135,10 +138,12 @@ def test_monitor_follows_an_execution_to_its_end(commands: CommandLine) -> None:
 
 
 @pytest.mark.requirement("A18")
-def test_monitor_draws_a_live_view_on_a_terminal(commands: CommandLine, tmp_path: Path) -> None:
-    gate, diary = tmp_path / "gate", tmp_path / "diary"
-    arguments = ("--var", f"gate={gate}", "--var", f"diary={diary}")
-    execution_id = commands.run("run", "hold", *arguments, "--detach").out.strip()
+def test_monitor_draws_a_live_view_on_a_terminal(
+    commands: CommandLine, client: Client, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    variables = {"gate": str(gate), "diary": str(tmp_path / "diary")}
+    execution_id = str(client.executions.execute("hold", variables).execution_id)
     drawn = commands.on_terminal("monitor", execution_id, sight="running", then=gate.touch)
     assert f"hold · {execution_id}" in drawn
     for part in ("running", "completed", "attempt 1", "worker celeriac-", "━━━", "execution."):
@@ -146,40 +151,43 @@ def test_monitor_draws_a_live_view_on_a_terminal(commands: CommandLine, tmp_path
 
 
 def test_a_wait_can_be_bounded_and_leaves_the_execution_alone(
-    commands: CommandLine, tmp_path: Path
+    commands: CommandLine, client: Client, tmp_path: Path
 ) -> None:
     gate, diary = tmp_path / "gate", tmp_path / "diary"
     arguments = ("--var", f"gate={gate}", "--var", f"diary={diary}")
     result = commands.run("run", "hold", *arguments, "--timeout", "1")
     assert result.code == 1
     assert "[wait_timeout]" in result.err
-    (running,) = commands.ask("executions", "list", "--status", "running", "--task", "hold")
+    (running,) = client.executions.list(status="running", task="hold")
     gate.touch()
-    assert commands.run("monitor", running["id"]).code == 0
+    assert client.executions.wait(running.id).status == "completed"
 
 
 @pytest.mark.requirement("A18")
-def test_timeline_merges_the_logs_of_all_and_the_events(commands: CommandLine) -> None:
-    done = commands.ask("run", "noop")
+def test_timeline_merges_the_logs_of_all_and_the_events(
+    commands: CommandLine, client: Client
+) -> None:
+    done = client.executions.run("noop").id
+    entries: list[dict[str, Any]] = []
 
     def sources() -> set[str]:
-        return {entry["source"] for entry in commands.ask("timeline", done["id"])}
+        entries[:] = commands.ask("timeline", str(done))
+        return {entry["source"] for entry in entries}
 
     wait_until(lambda: sources() == {"api", "worker", "events"}, "API and worker have logged")
-    entries = commands.ask("timeline", done["id"])
     assert [entry["at"] for entry in entries] == sorted(entry["at"] for entry in entries)
     assert {"execution.created", "execution.picked_up", "completed"} <= {
         entry["event"] for entry in entries
     }
-    shown = commands.run("timeline", done["id"])
+    shown = commands.run("timeline", str(done))
     assert shown.code == 0
     assert len(shown.out.splitlines()) >= len(entries)
 
 
 @pytest.mark.requirement("A18")
-def test_logs_shows_the_lines_of_all_services(commands: CommandLine) -> None:
-    done = commands.ask("run", "noop")
-    mine = ("logs", "-n", "1000", "--execution", done["id"], "--json")
+def test_logs_shows_the_lines_of_all_services(commands: CommandLine, client: Client) -> None:
+    done = client.executions.run("noop").id
+    mine = ("logs", "-n", "1000", "--execution", str(done), "--json")
 
     def services() -> set[str]:
         lines = commands.run(*mine).out.splitlines()
@@ -190,13 +198,13 @@ def test_logs_shows_the_lines_of_all_services(commands: CommandLine) -> None:
 
 
 @pytest.mark.requirement("A18")
-def test_logs_follows_what_is_written_from_now_on(commands: CommandLine) -> None:
+def test_logs_follows_what_is_written_from_now_on(commands: CommandLine, client: Client) -> None:
     following = commands.start("following", "logs", "--follow", "-n", "0", "--json")
     ids: list[str] = []
 
     def logged() -> bool:
         # it may not yet follow when the first of them runs, and shows each a moment after its end
-        ids.append(str(commands.ask("run", "noop")["id"]))
+        ids.append(str(client.executions.run("noop").id))
         shown = following.output()
         return any(known in shown for known in ids)
 
@@ -207,16 +215,16 @@ def test_logs_follows_what_is_written_from_now_on(commands: CommandLine) -> None
 
 
 def test_a_result_that_the_token_limit_has_cut_off_comes_with_a_warning(
-    commands: CommandLine,
+    commands: CommandLine, client: Client
 ) -> None:
-    commands.ask("agents", "create", "short", "--model", "scripted/model")
-    commands.ask("tasks", "create", "cut", "--agent", "short", "--prompt", "cut {{ text }}")
+    client.agents.create("short", LlmAgent(model="scripted/model"))
+    client.tasks.create("cut", "short", {"prompt": "cut {{ text }}"})
 
     result = commands.run("run", "cut", "--var", "text=it")
 
     assert (result.code, result.out.strip()) == (0, "Once upon a")
     assert "Warning: the result is cut off" in result.err
     assert re.search(r"\d completed +cut off by the model's token limit", result.err)
-    (last,) = commands.ask("executions", "list", "--task", "cut")
-    assert last["truncated"] is True
-    assert "cut off" in commands.run("executions", "show", last["id"]).out
+    (last,) = client.executions.list(task="cut")
+    assert last.truncated is True
+    assert "cut off" in commands.run("executions", "show", str(last.id)).out

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agents import LlmAgent
 from tests.support.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("up")
@@ -11,12 +13,10 @@ pytestmark = pytest.mark.usefixtures("up")
 
 @pytest.mark.requirement("A12")
 def test_a_session_is_gone_on_with_looked_at_and_deleted(
-    commands: CommandLine, tmp_path: Path
+    commands: CommandLine, client: Client, tmp_path: Path
 ) -> None:
-    commands.ask(
-        "agents", "create", "rememberer", "--model", "scripted/model", "--set", "keep_session:=true"
-    )
-    commands.ask("tasks", "create", "remember", "--agent", "rememberer", "--prompt", "{{ prompt }}")
+    client.agents.create("rememberer", LlmAgent(model="scripted/model", keep_session=True))
+    client.tasks.create("remember", "rememberer", {"prompt": "{{ prompt }}"})
     talk = ("run", "remember", "--var", "prompt=plain talk")
     first = commands.ask(*talk)
     session_id = first["session_id"]

@@ -2,14 +2,14 @@
 
 import pytest
 
+from celeriac.client import Client
 from tests.support.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("up")
 
 
-def test_executions_are_found_by_a_part_of_their_id(commands: CommandLine) -> None:
-    done = commands.ask("run", "noop", "--var", "n:=1")
-    whole = done["id"]
+def test_executions_are_found_by_a_part_of_their_id(commands: CommandLine, client: Client) -> None:
+    whole = str(client.executions.run("noop", {"n": 1}).id)
     for short in (whole[-6:], whole[-12:].upper(), whole[:-2], whole.replace("-", "")[:-1], "last"):
         assert commands.ask("executions", "show", short)["id"] == whole, short
     assert commands.run("monitor", "last").code == 0
@@ -20,8 +20,8 @@ def test_executions_are_found_by_a_part_of_their_id(commands: CommandLine) -> No
     assert commands.ask(*hint[1:])["id"] == detached.out.strip()
 
 
-def test_a_part_that_several_share_lists_them(commands: CommandLine) -> None:
-    ids = [commands.ask("run", "noop", "--detach")["execution_id"] for _ in range(2)]
+def test_a_part_that_several_share_lists_them(commands: CommandLine, client: Client) -> None:
+    ids = [str(client.executions.execute("noop").execution_id) for _ in range(2)]
     refused = commands.run("executions", "show", ids[0][:6])
     assert refused.code == 2
     assert "[ambiguous_id]" in refused.err
@@ -50,12 +50,12 @@ def test_approvals_and_keys_have_short_ids_too(commands: CommandLine) -> None:
     assert commands.run("approvals", "show", "ffffffff").code == 3
 
 
-def test_names_and_ids_are_completed(commands: CommandLine) -> None:
-    done = commands.ask("run", "noop", "--var", "n:=1")
+def test_names_and_ids_are_completed(commands: CommandLine, client: Client) -> None:
+    done = str(client.executions.execute("noop").execution_id)
     for typed, expected in (
         ("celeriac run no", "noop"),
         ("celeriac tasks show no", "noop"),
-        (f"celeriac executions show {done['id'][:9]}", done["id"]),
+        (f"celeriac executions show {done[:9]}", done),
         ("celeriac executions show la", "last"),
     ):
         completed = commands.run(

@@ -1,15 +1,25 @@
 """`budgets`, `usage` and `prices` against a running system."""
 
+from typing import Any
+
 import pytest
 
+from celeriac.client import Client
+from celeriac.domain.agents import LlmAgent
 from tests.support.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("up")
 
 
-def test_budgets_are_set_shown_and_removed(commands: CommandLine) -> None:
-    commands.ask("tasks", "create", "bounded", "--agent", "noop")
-    done = commands.ask("run", "bounded")
+def make(client: Client, name: str, prompt: str, **agent: Any) -> None:
+    """Make an agent and a task of a name."""
+    client.agents.create(name, LlmAgent(model="scripted/small", **agent))
+    client.tasks.create(name, name, {"prompt": prompt})
+
+
+def test_budgets_are_set_shown_and_removed(commands: CommandLine, client: Client) -> None:
+    client.tasks.create("bounded", "noop")
+    done = client.executions.run("bounded").id
     made = commands.ask("budgets", "set", "day", "--task", "bounded", "--cost", "2.50")
     assert (made["max_cost"], made["on_budget"]) == ("2.50", "stop")
     changed = commands.ask(
@@ -20,7 +30,7 @@ def test_budgets_are_set_shown_and_removed(commands: CommandLine) -> None:
     assert commands.ask("budgets", "list", "--task", "bounded") == [changed]
     assert "0 of 5,000" in commands.run("budgets", "list").out
     assert "bounded" in commands.run("budgets", "show", made["id"]).out
-    (held,) = commands.ask("budgets", "of", done["id"])
+    (held,) = commands.ask("budgets", "of", str(done))
     assert held["budget_id"] == made["id"]
     assert commands.run("budgets", "remove", made["id"]).code == 0
     assert commands.run("budgets", "show", made["id"]).code == 3
@@ -32,10 +42,9 @@ def test_a_budget_needs_a_limit_and_an_owner(commands: CommandLine) -> None:
 
 
 @pytest.mark.requirement("E5")
-def test_usage_is_added_up_and_prices_are_told(commands: CommandLine) -> None:
-    commands.ask("agents", "create", "counted", "--model", "scripted/small")
-    commands.ask("tasks", "create", "counted", "--agent", "counted", "--prompt", "plain words")
-    commands.ask("run", "counted")
+def test_usage_is_added_up_and_prices_are_told(commands: CommandLine, client: Client) -> None:
+    make(client, "counted", "plain words")
+    client.executions.run("counted")
     (task,) = commands.ask("usage", "--by", "task", "--task", "counted")
     assert (task["name"], task["calls"], task["input_tokens"]) == ("counted", 1, 10)
     assert "scripted/small" in commands.run("usage", "--by", "model").out
@@ -48,11 +57,8 @@ def test_usage_is_added_up_and_prices_are_told(commands: CommandLine) -> None:
     assert "CELERIAC_PRICES_FILE" in unknown.err
 
 
-def test_what_is_spent_beyond_a_budget_is_told(commands: CommandLine) -> None:
-    commands.ask(
-        "agents", "create", "over", "--model", "scripted/small", "--set", "max_output_tokens:=5"
-    )
-    commands.ask("tasks", "create", "over", "--agent", "over", "--prompt", "plain words")
+def test_what_is_spent_beyond_a_budget_is_told(commands: CommandLine, client: Client) -> None:
+    make(client, "over", "plain words", max_output_tokens=5)
 
     ran = commands.run("run", "over", "--budget-tokens", "12")
 
@@ -66,11 +72,8 @@ def test_what_is_spent_beyond_a_budget_is_told(commands: CommandLine) -> None:
     assert "needs at least 7 tokens, 6 are left" in " ".join(refused.err.split())
 
 
-def test_an_answer_that_a_budget_cut_off_names_it(commands: CommandLine) -> None:
-    commands.ask(
-        "agents", "create", "clip", "--model", "scripted/small", "--set", "max_output_tokens:=500"
-    )
-    commands.ask("tasks", "create", "clip", "--agent", "clip", "--prompt", "cut short")
+def test_an_answer_that_a_budget_cut_off_names_it(commands: CommandLine, client: Client) -> None:
+    make(client, "clip", "cut short", max_output_tokens=500)
 
     ran = commands.run("run", "clip", "--budget-tokens", "60")
 
