@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
+    TimeLimitError,
     VariablesInvalidError,
     WorkerMisconfiguredError,
 )
@@ -260,6 +261,8 @@ def _import(path: str, module_name: str) -> ModuleType:
             )
             raise _lacks(path, reason) from None
         raise _lacks(path, f"importing {module_name} failed: {error}") from error
+    except TimeLimitError:  # of the attempt, which ends here by chance
+        raise
     except (Exception, SystemExit) as error:  # a user's module may raise anything
         reason = f"importing {module_name} failed: {type(error).__name__}: {error}"
         raise _lacks(path, reason) from error
@@ -293,6 +296,8 @@ def _prepare(path: str, function: Callable[..., Any]) -> AgentFunction:
     named = {name: each for name, each in parameters.items() if each.kind in _NAMED}
     try:
         hints = type_hints(function, named.values())
+    except TimeLimitError:
+        raise
     except Exception as error:
         reason = f"its type hints can't be evaluated: {type(error).__name__}: {error}"
         raise _wrong(path, reason) from error

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from celeriac.agents.python.functions import declared_modules, find_function
-from celeriac.domain.errors import AgentMisconfiguredError, VariablesInvalidError
+from celeriac.domain.errors import AgentMisconfiguredError, SoftTimeLimit, VariablesInvalidError
 from tests.support.run_context import FUNCTIONS
 
 
@@ -76,6 +76,27 @@ def test_only_allowed_modules_are_imported(
     assert "CELERIAC_AGENT_MODULES" in raised.value.message
     assert not effect.exists()
     assert "sideeffect" not in sys.modules
+
+
+_IN_THE_IMPORT = "raise SoftTimeLimit('late')"
+_IN_A_HINT = """
+class Late:
+    def __class_getitem__(cls, _):
+        raise SoftTimeLimit('late')
+
+def run(a: 'Late[int]'): ...
+"""
+
+
+@pytest.mark.parametrize("text", [_IN_THE_IMPORT, _IN_A_HINT])
+def test_a_time_limit_that_passes_in_the_import_is_no_fault_of_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    name = f"late_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(f"from celeriac import SoftTimeLimit\n{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SoftTimeLimit, match="late"):
+        find_function(f"{name}:run", [name])
 
 
 def test_what_a_module_has_only_imported_is_not_its_own(
