@@ -155,7 +155,7 @@ def create_app(options: CeleryOptions) -> Celery:
         broker_url=_for_celery(options.broker_url),
         result_backend=_for_celery(options.result_backend),
         result_backend_transport_options=_redis_options(options.result_backend, options, "results"),
-        imports=["celeriac.worker.tasks"],
+        imports=["celeriac.worker.tasks", "celeriac.worker.calls"],
         task_serializer="json",
         result_serializer="json",
         accept_content=["json"],

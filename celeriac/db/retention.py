@@ -75,6 +75,20 @@ def delete_executions(connection: Connection, execution_ids: Sequence[UUID]) -> 
     return int(connection.execute(_DELETE_EXECUTIONS, parameters).scalar_one())
 
 
+_DELETE_CALLS = text("""
+DELETE FROM celery_calls WHERE id IN (
+    SELECT id FROM celery_calls WHERE ended_at < now() - make_interval(secs => :seconds)
+    ORDER BY ended_at
+    LIMIT :limit)
+""")
+
+
+def delete_calls(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete Celery tasks that ended more than `days` ago; return how many."""
+    parameters = {"seconds": _seconds(days), "limit": limit}
+    return connection.execute(_DELETE_CALLS, parameters).rowcount
+
+
 _IDLE_SESSIONS = text("""
 SELECT id FROM sessions
 WHERE status IN ('ended', 'failed') AND updated_at < now() - make_interval(secs => :seconds)

@@ -423,3 +423,10 @@ class EventLoopEndedError(RetryableError, code="event_loop_ended"):
 
 class WorkerLostError(ExecutionError, code="worker_lost"):
     """The worker died or lost its connection while it ran the execution."""
+
+
+class CeleryCallError(CeleriacError, code="celery_call_failed"):
+    """The execution behind a Celery task has failed, or could not be started.
+
+    Celery stores the message: a code, a reason, and the execution's id if there is one.
+    """

@@ -10,6 +10,7 @@ from celeriac.domain.agents import AgentSpec
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.budgets import Budget
 from celeriac.domain.cassettes import Cassette, Interaction
+from celeriac.domain.executions.calls import Call, CallOutcome
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
     NO_OPTIONS,
@@ -49,6 +50,22 @@ class TaskQueue(Protocol):
 
         Raises BrokerUnavailableError.
         """
+        ...
+
+
+class CallEnding(Protocol):
+    """Ends Celery tasks outside of Celery's worker; implemented in the adapters."""
+
+    def end(self, call: Call, outcome: CallOutcome) -> None:
+        """Store the result of a Celery task, and go on with what follows it.
+
+        May be repeated. Raises any error of the broker or the result backend; then the end must be
+        tried again.
+        """
+        ...
+
+    def keep(self, calls: Sequence[Call]) -> None:
+        """Prolong what the result backend has of Celery tasks that have not ended."""
         ...
 
 

@@ -30,6 +30,7 @@ from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
     ApprovalSettings,
+    CallSettings,
     CelerySettings,
     Commands,
     DatabaseSettings,
@@ -145,6 +146,7 @@ class Settings(BaseSettings):
     keeper: KeeperSettings = Field(default_factory=KeeperSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    calls: CallSettings = Field(default_factory=CallSettings)
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
 
@@ -259,6 +261,7 @@ GROUPS = (
     KeeperSettings,
     ApiSettings,
     OutboundSettings,
+    CallSettings,
     ApprovalSettings,
     RetentionSettings,
 )

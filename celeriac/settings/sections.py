@@ -22,6 +22,8 @@ from celeriac.kit.json_types import loads
 from celeriac.kit.outbound import OutboundGuard, addresses
 from celeriac.kit.redis_urls import SentinelUrl
 
+_EXECUTION_TASKS = "celeriac.tasks.execution."
+
 
 def read_names(value: Any) -> Any:
     """Read the names in a variable: `a,b` or `["a", "b"]`."""
@@ -165,6 +167,15 @@ class CelerySettings(Group, env_prefix="CELERIAC_CELERY_"):
         return self
 
 
+class CallSettings(Group, env_prefix="CELERIAC_CALLS_"):
+    """Celery tasks that start executions; `CELERIAC_CALLS_…`."""
+
+    user: str | None = None
+    """The user whose executions they are; without one such tasks fail."""
+    workspace: str | None = None
+    """The workspace of the executions; the user's personal one if not set."""
+
+
 def _is_found_anywhere(line: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a program that would be searched in the working directory of an execution."""
     is_path = "/" in line[0]  # `./x` too, which has one part
@@ -306,6 +317,17 @@ class ApiSettings(Group, env_prefix="CELERIAC_API_"):
         "celeriac.tasks.monitoring.health_check",
     )
     """Plain Celery tasks that may be enqueued over HTTP, separated by commas."""
+
+    @field_validator("celery_task_allow_list")
+    @classmethod
+    def _starts_no_executions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name.startswith(_EXECUTION_TASKS):
+                raise ValueError(
+                    f"{name!r} can't be sent over HTTP, because it would start executions of "
+                    "another user; POST /tasks/{id}/execute starts one"
+                )
+        return value
 
 
 _Days = Annotated[float, Field(ge=0, le=36_500)]

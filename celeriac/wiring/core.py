@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from celeriac.adapters.celery_calls import CeleryCallEnding
 from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
 from celeriac.adapters.redis_client import KEY_PREFIX
 from celeriac.adapters.redis_events import RedisLiveEvents
@@ -30,6 +31,7 @@ from celeriac.kit.users import OURSELVES, ChildUser, named_user, obstacle, syste
 from celeriac.logs import LogOptions, Service
 from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.calls import EndCalls
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.rescue import DatabaseView, Recover
@@ -237,6 +239,7 @@ class CoreServices:
     cancel: Cancel
     recover: Recover
     expire: Expire
+    end_calls: EndCalls
 
     def close(self) -> None:
         """Send pending notifications and close all connections."""
@@ -265,7 +268,8 @@ def build(
         pooler=pooler(settings),
     )
     live = RedisLiveEvents(settings.require_redis(), prefix=key_prefix(settings))
-    queue = CeleryTaskQueue(app or create_app(celery_options(settings, publisher=True)))
+    app = app or create_app(celery_options(settings, publisher=True))
+    queue = CeleryTaskQueue(app)
     specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
     submit = Submit(database, specs, dispatch)
@@ -283,6 +287,7 @@ def build(
         cancel=Cancel(database, live),
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds)),
         expire=Expire(database, live),
+        end_calls=EndCalls(database, CeleryCallEnding(app)),
     )
 
 

@@ -18,7 +18,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 13
+KEEPER_CONNECTIONS = 15
 """One per job: no job waits for the connection of another."""
 
 _CHECKS_PER_LEASE = 8
@@ -27,6 +27,7 @@ _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
+_LOOKS_BEFORE_EXPIRY = 4
 
 
 def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
@@ -40,6 +41,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     # often enough for an unbroken view of the database (DatabaseView)
     check_every = min(interval, settings.worker.lease_seconds / _CHECKS_PER_LEASE)
     recover, expire, cancel = container.recover, container.expire, container.cancel
+    kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
     jobs: list[tuple[str, float, Callable[[], int]]] = [
         ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
         (
@@ -59,6 +61,8 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
+        ("end_calls", interval, lambda: _repeated(container.end_calls, interval)),
+        ("keep_calls", kept, lambda: container.end_calls.keep(older_than=kept)),
         ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
     if notifications := build_notifications(container):

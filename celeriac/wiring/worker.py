@@ -18,7 +18,9 @@ from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
+from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.attempt import AttemptRegistry, Registration
+from celeriac.services.executions.calls import CallIdentity, StartCalls
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
@@ -79,6 +81,7 @@ class WorkerRuntime:
         worker: str,
         describe: Callable[[UUID], WorkerReport],
         shutting_down: Callable[[], bool],
+        call_ended: Callable[[], None],
     ) -> None:
         settings, database, live = container.settings, container.database, container.live
         lease_seconds = settings.worker.lease_seconds
@@ -137,6 +140,14 @@ class WorkerRuntime:
             workdirs=places(settings).workdirs,
             lacks=self.lacks,
             shutting_down=shutting_down,
+            call_ended=call_ended,
+        )
+        self.start_calls = StartCalls(
+            database,
+            Tasks(database),
+            container.submit,
+            container.dispatch,
+            CallIdentity(database, user=settings.calls.user, workspace=settings.calls.workspace),
         )
         self._listener = CancelListener(
             settings.require_redis(),

@@ -20,6 +20,7 @@ from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
 from celeriac.wiring.core import build_runners
 from celeriac.worker.process import Worker, WorkerProcess
+from celeriac.worker.revoke import follow_revocations
 from celeriac.worker.watch import ConsumerWatch
 
 logger = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ class Lifecycle(Worker):
         self.hostname = sender
         self.main_pid = os.getpid()
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
+        follow_revocations(self.app, self.settings)
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
         refusal = pool_refusal(self.pool)
         if refusal is not None:

@@ -24,6 +24,7 @@ from celeriac.domain.executions.model import Message
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.processes import raise_descriptor_limit
 from celeriac.services.executions.attempt import StopReason
+from celeriac.services.executions.calls import StartCalls
 from celeriac.services.operations.health import live_workers
 from celeriac.settings import Settings
 from celeriac.version import __version__
@@ -92,6 +93,7 @@ class WorkerProcess:
         self._reported: bool | None = None
         self._report_again = 0.0
         self._ended = threading.Event()
+        self._call_ended = threading.Event()
         self._me = psutil.Process()
         self._container = build(
             settings,
@@ -105,11 +107,13 @@ class WorkerProcess:
             worker=f"{worker.hostname}/{os.getpid()}",
             describe=self._describe,
             shutting_down=lambda: worker.shutdown.started,
+            call_ended=self._call_ended.set,
         )
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
             threading.Thread(target=self._write, name="event_writer", daemon=True),
             threading.Thread(target=self._watch_code, name="code-watch", daemon=True),
+            threading.Thread(target=self._end_calls, name="celery-calls", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -117,6 +121,11 @@ class WorkerProcess:
     def execute(self, message: Message) -> int:
         """Run the attempt that `message` names; see `services.executions.run.Execute`."""
         return self._runtime.execute(message)
+
+    @property
+    def start_calls(self) -> StartCalls:
+        """What starts the executions of Celery tasks."""
+        return self._runtime.start_calls
 
     @property
     def running(self) -> int:
@@ -138,6 +147,7 @@ class WorkerProcess:
         """Hand back what still runs, mark the worker as stopped and end the threads."""
         self._stop_attempts()
         self._ended.set()
+        self._call_ended.set()
         for thread in self._threads:
             thread.join(5)
         self._runtime.heartbeat.sign_off()
@@ -173,6 +183,14 @@ class WorkerProcess:
         while not self._ended.wait(self._worker.settings.worker.event_flush_seconds):
             with _run_forever("event_writer"):
                 self._runtime.event_writer.flush()
+
+    def _end_calls(self) -> None:
+        """End Celery tasks whose executions have ended here; the keeper ends the others."""
+        while self._call_ended.wait() and not self._ended.is_set():
+            self._call_ended.clear()
+            with _run_forever("celery-calls"):
+                while self._container.end_calls() and not self._ended.is_set():
+                    pass
 
     @property
     def _consuming(self) -> bool:

@@ -96,6 +96,13 @@ _FAULTS = {
         HAVING sum(c.input_tokens + c.output_tokens) > coalesce(
             (SELECT sum(d.input_tokens + d.output_tokens) FROM usage_entries d
              WHERE d.task_id = e.task_id), 0)""",
+    "a Celery task counts other executions than those that have not ended": """
+        SELECT c.subject_id FROM celery_calls c
+        LEFT JOIN executions e ON coalesce(e.batch_id, e.id) = c.subject_id
+        GROUP BY c.id
+        HAVING c.pending <> count(*) FILTER (
+                   WHERE e.status NOT IN ('completed', 'failed', 'cancelled'))
+            OR (c.pending = 0) <> (c.due_at IS NOT NULL OR c.ended_at IS NOT NULL)""",
     "a session has not all messages that it counts": """
         SELECT s.id FROM sessions s
         WHERE s.status <> 'deleted' AND s.message_count <> (

@@ -10,6 +10,7 @@ FILLED = {"0199f3a2-…": USER, "0199f3b0-…": USER, "ID": USER}
 
 TOUR = "the tour of the README"
 LIVE = "on a running system"
+CANVAS = "with a client's Celery app, in tests/e2e/celery/test_canvas.py"
 SETTINGS = "its variables are read as settings"
 BUILT = "tests/unit/test_workflows_documentation.py builds it"
 
@@ -37,6 +38,9 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/budgets.md", "celeriac budgets set day"): LIVE,
     ("docs/budgets.md", "CELERIAC_PROVIDER_LIMITS"): SETTINGS,
     ("docs/cassettes.md", "celeriac run qualify"): LIVE,
+    ("docs/celery.md", "CELERIAC_CALLS_USER="): SETTINGS,
+    ("docs/celery.md", "chain("): CANVAS,
+    ("docs/celery.md", "app.signature("): CANVAS,
     ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
     ("docs/command-agents.md", "celeriac run count"): LIVE,
     ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,

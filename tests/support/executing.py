@@ -75,6 +75,7 @@ class Worker:
             workdirs=workdir,
             lacks=self.lacks,
             shutting_down=lambda: False,
+            call_ended=lambda: None,
         )
         self.heartbeat.beat()
 

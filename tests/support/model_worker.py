@@ -138,6 +138,7 @@ def model_workers(
                 worker="test@worker",
                 describe=lambda worker_id: describe(WorkerIdentity(worker_id, "test@worker")),
                 shutting_down=lambda: False,
+                call_ended=lambda: None,
             )
             stack.callback(runtime.close)
             return ModelWorker(container, runtime, server)

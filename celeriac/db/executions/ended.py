@@ -25,7 +25,7 @@ from celeriac.domain.executions.states import TERMINAL, Status
 
 ENDED_COLUMNS = (
     "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
-    " e.error_code, e.error_message, e.parent_id, e.parent_step"
+    " e.error_code, e.error_message, e.parent_id, e.parent_step, e.trigger_type, e.batch_id"
 )
 
 KEPT = """, kept AS (
@@ -131,6 +131,25 @@ WHERE w.execution_id = ANY (ARRAY(SELECT id FROM ended)) AND w.shard = 0 AND w.l
 ON CONFLICT DO NOTHING
 """
 
+# Celery tasks of executions that ended; locked in one order, too.
+_OF_CALLS = """
+SELECT c.id, part.number FROM celery_calls c
+JOIN (SELECT coalesce(batch_id, id) AS subject_id, count(*) AS number
+      FROM ended WHERE trigger_type = 'celery' GROUP BY 1) AS part
+    ON c.subject_id = part.subject_id
+WHERE c.subject_id = ANY (ARRAY(
+    SELECT coalesce(batch_id, id) FROM ended WHERE trigger_type = 'celery'))
+ORDER BY 1
+FOR NO KEY UPDATE OF c
+"""
+
+_COUNT_CALLS = """
+UPDATE celery_calls c
+SET pending = c.pending - part.number, due_at = CASE WHEN c.pending <= part.number THEN now() END
+FROM of_calls part
+WHERE c.id = part.id AND c.id = ANY (ARRAY(SELECT id FROM of_calls))
+"""
+
 _PARTS = MappingProxyType(
     {
         "ended": _ROWS,
@@ -147,6 +166,8 @@ _PARTS = MappingProxyType(
         "awake_events": _AWAKE_EVENTS,
         "followed": _FOLLOWED,
         "orphans": _ORPHANS,
+        "of_calls": _OF_CALLS,
+        "called": _COUNT_CALLS,
         "delivered": _DELIVER,
         "audited": _AUDIT,
     }

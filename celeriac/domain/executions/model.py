@@ -14,6 +14,7 @@ from celeriac.domain.approvals import Question
 from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
+from celeriac.domain.executions.calls import NewCall
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -76,6 +77,8 @@ class TriggerType(StrEnum):
     SCHEDULED = "scheduled"
     WEBHOOK = "webhook"
     WORKFLOW = "workflow"
+    CELERY = "celery"
+    """A Celery task, which ends with it (docs/celery.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ class Claim:
     request_id: str | None
     queue: str
     session_id: UUID | None
+    trigger_type: str
     stored_options: JsonObject | None
     """Not parsed: a newer API may have stored options that this worker can't read."""
 
@@ -296,6 +300,8 @@ class SubmitRequest:
     """The session to continue, or with `options.fork_session` to continue in a copy."""
     options: RunOptions = NO_OPTIONS
     idempotency: Idempotency | None = None
+    call: NewCall | None = None
+    """The Celery task that ends with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from celeriac.domain.executions.model import (
     Parked,
     Retry,
     Stopped,
+    TriggerType,
     WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status
@@ -168,6 +169,8 @@ class Execute:
     lacks: Lacks
     shutting_down: Callable[[], bool]
     """Whether this process must take nothing new."""
+    call_ended: Callable[[], None]
+    """Called when an execution that a Celery task has started ends."""
 
     def __call__(self, message: Message) -> int:
         """Run the attempt that `message` names; return how many attempts were run.
@@ -218,6 +221,8 @@ class Execute:
         try:
             _report(claim, finished.instead or outcome, finished.status, time.monotonic() - began)
             if finished.status is not None and finished.status.terminal:
+                if claim.trigger_type == TriggerType.CELERY:
+                    self.call_ended()
                 if attempt.has_workdir or claim.lease.attempt > 1:
                     remove_if_empty(self._workdir(claim))
                 if attempt.has_output:

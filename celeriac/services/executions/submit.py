@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import create, lifecycle, queries
+from celeriac.db.executions import calls, create, lifecycle, queries
 from celeriac.db.executions.create import StoredKey
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import CrewaiAgent
@@ -18,6 +18,7 @@ from celeriac.domain.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from celeriac.domain.executions.calls import CallKind
 from celeriac.domain.executions.model import (
     Cause,
     Execution,
@@ -45,7 +46,10 @@ STALE_SPEC_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """An accepted execution; `created` is False if an idempotency key found an earlier one."""
+    """An accepted execution.
+
+    `created` is False if an idempotency key, or the Celery task, found an earlier one.
+    """
 
     execution_id: UUID
     status: Status
@@ -58,7 +62,8 @@ class Submitted:
 class SubmittedBatch:
     """An accepted batch; `execution_ids` are in the order of the given variables.
 
-    If an idempotency key found an earlier batch, `created` is False and the ids are left out.
+    If an idempotency key, or the Celery task, found an earlier batch, `created` is False and the
+    ids are left out.
     """
 
     batch_id: UUID
@@ -169,7 +174,7 @@ class Submit:
             )
             window = self._dispatch.capacity(new.queue) if send else 0
             with suppress(lifecycle.StaleSpecError):
-                if not (request.idempotency or request.session_id or request.options.uses_cassette):
+                if not _needs_check(request):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window)
                 with self._database.transaction() as connection:
@@ -200,14 +205,32 @@ def task_deleted(origin: Execution) -> ConflictError:
     )
 
 
+def _needs_check(request: SubmitRequest) -> bool:
+    """Whether more than the executions is read or written."""
+    return bool(
+        request.idempotency or request.call or request.session_id or request.options.uses_cassette
+    )
+
+
 def _check_stored(
     connection: Connection, actor: Actor, new: lifecycle.NewExecutions
 ) -> UUID | None:
-    """Check the idempotency key, the session and the cassette of a request.
+    """Check the idempotency key, the Celery task, the session and the cassette of a request.
 
-    Returns what an earlier request with the same key created.
+    Returns what an earlier request with the same key, or for the same task, created.
     """
     request, runner = new.request, new.spec.agent.runner
+    if request.call is not None:
+        known = calls.add(
+            connection,
+            actor,
+            request.call,
+            kind=CallKind.BATCH if new.batch_id else CallKind.EXECUTION,
+            subject_id=new.batch_id or new.ids[0],
+            pending=len(new.ids),
+        )
+        if known is not None:
+            return known.subject_id
     earlier = claim_key(
         connection,
         actor,

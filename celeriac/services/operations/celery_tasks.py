@@ -1,7 +1,7 @@
 """Celery tasks over HTTP: sending allowed ones, and the state of any."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -10,14 +10,16 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.engine import Database
-from celeriac.db.executions import queries
+from celeriac.db.executions import calls, queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import AuditFilter
 from celeriac.domain.errors import InvalidInputError, NotFoundError
+from celeriac.domain.executions.calls import Call, CallKind
 from celeriac.domain.executions.model import Execution, Idempotency
 from celeriac.domain.executions.states import CeleryState, celery_state
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.submit import claim_key
+from celeriac.services.reading import present
 
 logger = structlog.get_logger(__name__)
 
@@ -110,18 +112,37 @@ class CeleryTasks:
         return state, True
 
     def get(self, actor: Actor, task_id: UUID) -> CeleryTaskState:
-        """Return the state of an execution's Celery task, or of a plain one of the workspace.
+        """Return the state of an execution's Celery task, or of another one of the workspace.
 
-        Administrators also see those that no workspace has sent; an unknown id is PENDING, as in
-        Celery. Raises NotFoundError, UnavailableError, ResultUnreadableError.
+        Those are the ones that started executions, and plain ones that members sent. Administrators
+        also see those that no workspace has sent; an unknown id is PENDING, as in Celery. Raises
+        NotFoundError, UnavailableError, ResultUnreadableError.
         """
         with self._database.autocommit() as connection:
             execution = queries.of_celery_task(connection, task_id)
-        if execution is None:
+            call = None if execution else calls.find(connection, str(task_id))
+        owned = execution or call
+        if owned is None:
             return self._plain_state(actor, str(task_id))
-        if execution.workspace_id != actor.workspace_id:
+        if owned.workspace_id != actor.workspace_id:
             raise NotFoundError("Celery task", task_id)
-        return self._of_execution(execution, str(task_id))
+        if call is not None:
+            return self._of_call(call, actor)
+        return self._of_execution(present(execution, "Celery task", task_id), str(task_id))
+
+    def _of_call(self, call: Call, actor: Actor) -> CeleryTaskState:
+        """Return the state of a Celery task that has started an execution or a batch."""
+        if call.kind is CallKind.EXECUTION:
+            with self._database.autocommit() as connection:
+                found = queries.get(connection, call.subject_id, workspace=actor.workspace_id)
+            if found is not None:
+                state = self._of_execution(found, call.celery_task_id)
+                return replace(state, name=call.task_name)
+        elif call.message is not None:  # it has not ended
+            return CeleryTaskState(
+                task_id=call.celery_task_id, state=CeleryState.STARTED, name=call.task_name
+            )
+        return self._plain.state(call.celery_task_id)
 
     def _plain_state(self, actor: Actor, task_id: str) -> CeleryTaskState:
         wanted = AuditFilter(resource_type=_RESOURCE, resource_id=task_id)

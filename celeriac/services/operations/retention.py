@@ -116,6 +116,11 @@ class Retention:
                 self._rows(retention.delete_idempotency_keys, policy.idempotency_keys),
                 policy.idempotency_keys,
             ),
+            (
+                "celery_calls",
+                self._rows(retention.delete_calls, policy.idempotency_keys),
+                policy.idempotency_keys,
+            ),
             ("workers", self._workers, True),
         ]
         return sum(_done(kind, step) for kind, step, wanted in steps if wanted)

@@ -1,11 +1,15 @@
 """Celery tasks over HTTP."""
 
+from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 
 from celeriac.adapters.celery_queue import create_app
-from celeriac.domain.executions.model import Completed, Failure, Retry
+from celeriac.domain.executions.calls import BATCH_PROCESS, EXECUTE_AGENT, Arguments, NewCall
+from celeriac.domain.executions.model import Completed, Failure, Retry, SubmitRequest
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.calls import CallIdentity, StartCalls
 from celeriac.wiring.core import CoreServices, celery_options
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.working import claim, finish
@@ -94,3 +98,40 @@ def test_what_nobody_knows_is_pending_for_an_administrator_alone(ada: Asker, adm
     path = f"{PATH}/{uuid4()}"
     assert_problem(ada.get(path), 404, "not_found")
     assert admin.get(path).json()["status"] == "PENDING", "as Celery has it"
+
+
+def test_a_task_that_has_started_an_execution_stands_as_it(
+    ada: Asker, person: Callable[..., Asker], container: CoreServices
+) -> None:
+    celery_task_id = str(uuid4())
+    known = ada.get("/api/v1/tasks/summarise").json()
+    start = StartCalls(
+        container.database,
+        Tasks(container.database),
+        container.submit,
+        container.dispatch,
+        CallIdentity(container.database, user="ada", workspace=None),
+    )
+    call = NewCall(celery_task_id, EXECUTE_AGENT, "{}")
+    start.execution(call, Arguments(known["id"], [{"text": "a"}]))
+
+    found = ada.get(f"{PATH}/{celery_task_id}").json()
+    assert (found["status"], found["name"]) == ("PENDING", EXECUTE_AGENT)
+    execution = ada.get(f"/api/v1/task-executions/{found['execution_id']}").json()
+    assert (execution["trigger_type"], execution["status"]) == ("celery", "queued")
+    finish(container, claim(container, found["execution_id"]), Completed(7))
+    found = ada.get(f"{PATH}/{celery_task_id}").json()
+    assert (found["status"], found["result"]) == ("SUCCESS", 7)
+    assert_problem(person("bob").get(f"{PATH}/{celery_task_id}"), 404, "not_found")
+
+
+def test_a_batch_of_a_task_has_started_until_its_end(ada: Asker, container: CoreServices) -> None:
+    actor = CallIdentity(container.database, user="ada", workspace=None).actor("c")
+    call = NewCall(str(uuid4()), BATCH_PROCESS, "{}")
+    task_id = Tasks(container.database).resolve(actor, "summarise")
+    request = SubmitRequest(task_id=task_id, call=call)
+    container.submit.batch(actor, request, [{"text": "a"}, {"text": "b"}])
+
+    found = ada.get(f"{PATH}/{call.celery_task_id}").json()
+
+    assert (found["status"], found["name"]) == ("STARTED", BATCH_PROCESS)

@@ -185,3 +185,13 @@ def test_variables_that_hold_headers_of_tool_servers_are_ours(
         Settings.load()
     monkeypatch.setenv("CELERIAC_AGENT_ENVIRONMENT", '["SHOP_*", "LOCALE"]')
     assert Settings.load().agent_environment == ("SHOP_*", "LOCALE")
+
+
+def test_tasks_that_start_executions_can_not_be_sent_over_http(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "CELERIAC_API_CELERY_TASK_ALLOW_LIST", "own.task,celeriac.tasks.execution.execute_agent"
+    )
+    with pytest.raises(ConfigurationError, match="CELERIAC_API_CELERY_TASK_ALLOW_LIST"):
+        Settings.load()

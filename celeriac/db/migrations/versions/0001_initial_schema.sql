@@ -223,7 +223,7 @@ CREATE TABLE executions (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
     ),
     CONSTRAINT ck_executions_trigger_type_known
-        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow')),
+        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow', 'celery')),
     CONSTRAINT ck_executions_running_has_worker
         CHECK (status <> 'running' OR worker_id IS NOT NULL),
     CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused', 'parallel'))
@@ -284,6 +284,27 @@ CREATE TABLE execution_results (
     autovacuum_vacuum_insert_scale_factor = 0,
     autovacuum_vacuum_insert_threshold = 100000
 );
+
+CREATE TABLE celery_calls (
+    id text NOT NULL,
+    task_name text NOT NULL,
+    kind text NOT NULL,
+    subject_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    pending integer NOT NULL,
+    message jsonb,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    due_at timestamptz,
+    tries integer NOT NULL DEFAULT 0,
+    ended_at timestamptz,
+    CONSTRAINT pk_celery_calls PRIMARY KEY (id),
+    CONSTRAINT uq_celery_calls_subject_id UNIQUE (subject_id),
+    CONSTRAINT ck_celery_calls_kind_known CHECK (kind IN ('execution', 'batch'))
+);
+CREATE INDEX ix_celery_calls_due ON celery_calls (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX ix_celery_calls_ended ON celery_calls (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX ix_celery_calls_open ON celery_calls (id) WHERE ended_at IS NULL;
 
 CREATE TABLE events (
     execution_id uuid NOT NULL,

@@ -1,0 +1,168 @@
+"""Celery tasks that end with executions: one row for each, until its retention is over.
+
+The row is written with its executions. `pending` counts those that have not ended; `ended` counts
+it down, and sets `due_at` with the last one. Whoever takes a due row ends its Celery task. A row
+that was taken becomes due again after a while, so that a lost process doesn't matter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.accounts import Actor
+from celeriac.domain.executions.calls import Call, CalledExecution, CallKind, NewCall
+from celeriac.domain.executions.states import Status
+
+_COLUMNS = "id, task_name, kind, subject_id, workspace_id, owner_id, tries, message"
+
+_ADD = text("""
+INSERT INTO celery_calls (id, task_name, kind, subject_id, workspace_id, owner_id, pending, message)
+VALUES (:id, :task_name, :kind, :subject_id, :workspace_id, :owner_id, :pending,
+        CAST(:message AS jsonb))
+ON CONFLICT (id) DO NOTHING
+RETURNING id
+""")
+
+
+def add(
+    connection: Connection,
+    actor: Actor,
+    call: NewCall,
+    *,
+    kind: CallKind,
+    subject_id: UUID,
+    pending: int,
+) -> Call | None:
+    """Store a Celery task with the number of its executions; return it if it is stored already.
+
+    Waits for a transaction that stores the same one.
+    """
+    parameters = {
+        "id": call.celery_task_id,
+        "task_name": call.task_name,
+        "kind": kind,
+        "subject_id": subject_id,
+        "workspace_id": actor.workspace_id,
+        "owner_id": actor.user_id,
+        "pending": pending,
+        "message": call.message,
+    }
+    while connection.execute(_ADD, parameters).first() is None:
+        earlier = find(connection, call.celery_task_id)
+        if earlier is not None:  # otherwise retention has deleted it in between
+            return earlier
+    return None
+
+
+_FIND = text(f"SELECT {_COLUMNS} FROM celery_calls WHERE id = :id")
+
+
+def find(connection: Connection, celery_task_id: str) -> Call | None:
+    """Return a stored Celery task, or None."""
+    row = connection.execute(_FIND, {"id": celery_task_id}).one_or_none()
+    return None if row is None else _call(row)
+
+
+_TAKE_DUE = text(f"""
+UPDATE celery_calls SET tries = tries + 1, due_at = now() + make_interval(secs => :seconds)
+WHERE id = ANY (ARRAY(
+    SELECT id FROM celery_calls WHERE due_at <= now() ORDER BY due_at LIMIT :limit
+    FOR UPDATE SKIP LOCKED))
+RETURNING {_COLUMNS}
+""")
+
+
+def take_due(connection: Connection, *, limit: int, seconds: float) -> list[Call]:
+    """Return up to `limit` Celery tasks that must end; nobody else takes them for `seconds`."""
+    rows = connection.execute(_TAKE_DUE, {"limit": limit, "seconds": seconds})
+    return [_call(row) for row in rows]
+
+
+_ENDED = text("""
+UPDATE celery_calls SET due_at = NULL, ended_at = now(), message = NULL
+WHERE id = :id AND tries = :tries
+""")
+
+
+def mark_ended(connection: Connection, call: Call) -> None:
+    """Record that a taken Celery task has ended; nothing if it was taken again since."""
+    connection.execute(_ENDED, {"id": call.celery_task_id, "tries": call.tries})
+
+
+_POSTPONE = text("""
+UPDATE celery_calls SET due_at = now() + make_interval(secs => :seconds)
+WHERE id = :id AND tries = :tries
+""")
+
+
+def postpone(connection: Connection, call: Call, *, seconds: float) -> None:
+    """Let a taken Celery task become due again in `seconds`."""
+    parameters = {"id": call.celery_task_id, "tries": call.tries, "seconds": seconds}
+    connection.execute(_POSTPONE, parameters)
+
+
+_SELECT = """
+SELECT e.id, e.status, r.result, e.error_code, e.error_message
+FROM executions e LEFT JOIN execution_results r ON r.execution_id = e.id
+"""
+_EXECUTION = text(f"{_SELECT} WHERE e.id = :subject_id")
+_BATCH = text(f"{_SELECT} WHERE e.batch_id = :subject_id ORDER BY e.id")
+
+
+def executions(connection: Connection, call: Call) -> list[CalledExecution]:
+    """Return the executions of a Celery task in their order, with their results."""
+    query = _BATCH if call.kind is CallKind.BATCH else _EXECUTION
+    rows = connection.execute(query, {"subject_id": call.subject_id})
+    return [CalledExecution(row[0], Status(row[1]), *row[2:]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenExecutions:
+    """Executions of one user in one workspace that have not ended."""
+
+    workspace_id: UUID
+    owner_id: UUID
+    ids: Sequence[UUID]
+
+
+_OPEN_EXECUTIONS = text("""
+WITH call AS (
+    SELECT kind, subject_id FROM celery_calls
+    WHERE id = ANY(CAST(:ids AS text[])) AND ended_at IS NULL
+), found AS (
+    SELECT workspace_id, owner_id, id FROM executions
+    WHERE id = ANY (ARRAY(SELECT subject_id FROM call WHERE kind = 'execution'))
+      AND status IN ('pending', 'queued', 'running', 'waiting')
+    UNION ALL
+    SELECT workspace_id, owner_id, id FROM executions
+    WHERE batch_id = ANY (ARRAY(SELECT subject_id FROM call WHERE kind = 'batch'))
+      AND status IN ('pending', 'queued', 'running', 'waiting')
+)
+SELECT workspace_id, owner_id, array_agg(id ORDER BY id) FROM found GROUP BY 1, 2
+""")
+
+
+def open_executions(connection: Connection, celery_task_ids: Sequence[str]) -> list[OpenExecutions]:
+    """Return the executions of these Celery tasks that have not ended."""
+    rows = connection.execute(_OPEN_EXECUTIONS, {"ids": list(celery_task_ids)})
+    return [OpenExecutions(*row) for row in rows]
+
+
+_OPEN = text(f"""
+SELECT {_COLUMNS} FROM celery_calls
+WHERE ended_at IS NULL AND created_at < now() - make_interval(secs => :older_than) AND id > :after
+ORDER BY id
+LIMIT :limit
+""")
+
+
+def find_open(connection: Connection, *, older_than: float, after: str, limit: int) -> list[Call]:
+    """Return Celery tasks that have not ended for `older_than` seconds, with greater ids."""
+    parameters = {"older_than": older_than, "after": after, "limit": limit}
+    return [_call(row) for row in connection.execute(_OPEN, parameters)]
+
+
+def _call(row: Sequence[object]) -> Call:
+    return Call(row[0], row[1], CallKind(row[2]), *row[3:])  # type: ignore[arg-type]
