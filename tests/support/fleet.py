@@ -125,6 +125,18 @@ class Fleet:
         self.wait_ready(program, slots if pool == "prefork" else 1)
         return program
 
+    def lasting_worker(
+        self,
+        name: str,
+        *,
+        pool: str = "threads",
+        slots: int = 8,
+        options: Sequence[str] = (),
+        **env: str,
+    ) -> Program:
+        """Start a worker that is not to be lost, as by a busy machine: see `UNHURRIED`."""
+        return self.worker(name, pool=pool, slots=slots, options=options, **{**UNHURRIED, **env})
+
     def wait_ready(self, worker: Program, processes: int = 1) -> None:
         """Wait until as many processes of a worker, just started, have reported."""
         query = text(
@@ -241,7 +253,7 @@ class Fleet:
         """Return the kinds of an execution's events, in order."""
         return [event.type.value for event in self.events(execution_id)]
 
-    def wait_status(self, execution_id: UUID, *wanted: Status, within: float = 20.0) -> Execution:
+    def wait_status(self, execution_id: UUID, *wanted: Status, within: float = 45.0) -> Execution:
         """Wait until an execution has one of the statuses, and return it."""
         names = " or ".join(wanted)
         wait_until(
@@ -251,7 +263,7 @@ class Fleet:
         )
         return self.get(execution_id)
 
-    def wait_terminal(self, ids: Sequence[UUID], *, within: float = 40.0) -> list[Execution]:
+    def wait_terminal(self, ids: Sequence[UUID], *, within: float = 45.0) -> list[Execution]:
         """Wait until all have ended, check that the database holds together, return them."""
         wait_until(
             lambda: self.ended(ids) == len(ids),

@@ -18,6 +18,12 @@ pytest_plugins = ["pytester"]
 ROWS = {"A1": "first", "A2": "second"}
 
 
+@pytest.fixture(autouse=True)
+def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of pytest in a test load no plugins of this environment, which takes seconds."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def test_the_page_is_read_row_by_row() -> None:
     rows = read_rows(ROWS_FILE.read_text())
     assert len(rows) == 87

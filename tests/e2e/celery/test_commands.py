@@ -60,7 +60,7 @@ def test_flower_shows_our_worker_and_its_tasks(fleet: Fleet, worker: Program) ->
         ["-m", "celery", "-A", "celeriac", "flower", "--port=0", "--address=127.0.0.1",
          f"--basic-auth={user}:{password}"],
     )  # fmt: skip
-    with httpx.Client(base_url=_address(flower), auth=_FLOWER_USER, timeout=10) as client:
+    with httpx.Client(base_url=_address(flower), auth=_FLOWER_USER, timeout=30) as client:
         page = client.get("/workers")
         assert page.status_code == 200, page.text
         wait_until(lambda: "w1@fleet" in client.get("/workers").text, "the page shows the worker")

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from celeriac.client import Client
 from tests.support.command_line import CommandLine, RunningUp, running_up
 from tests.support.docs import Block, blocks
 from tests.support.docs_plan import LIVE, RUN, SETTINGS
@@ -46,8 +46,8 @@ class AnyScene(dict[str, Callable[[Exchange], None]]):
 class Stage:
     """The system, and a directory in which examples are typed."""
 
-    def __init__(self, commands: CommandLine, up: RunningUp) -> None:
-        self.commands = commands
+    def __init__(self, commands: CommandLine, up: RunningUp, client: Client) -> None:
+        self.client = client
         self.directory = commands.directory
         key = Path(up.facts["key_file"]).read_text().strip()
         self.environment = {**commands.env, "CELERIAC_HOME": up.facts["home"]}
@@ -75,16 +75,12 @@ class Stage:
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def listed(self, group: str) -> list[dict[str, Any]]:
-        """Return what `celeriac GROUP list` shows, the newest first."""
-        found = self.commands.ask(group, "list")
-        return list(found["items"] if isinstance(found, dict) else found)
-
     def clear(self) -> None:
         """Delete all tasks and agents, so that each page finds their names free."""
-        for group in ("tasks", "agents"):
-            for each in self.listed(group):
-                self.shell(f"celeriac {group} delete '{each['name']}'")
+        for task in list(self.client.tasks.list()):
+            self.client.tasks.delete(task.id)
+        for agent in list(self.client.agents.list()):
+            self.client.agents.delete(agent.id)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +101,8 @@ def system() -> Iterator[Stage]:
         (directory / "examples").symlink_to(REPOSITORY / "examples")
         (directory / "asking.py").write_text(_ASKER)
         (directory / "cassettes").mkdir()
-        with running_up(commands, "--no-reload") as up:
-            yield Stage(commands, up)
+        with running_up(commands, "--no-reload") as up, up.client() as client:
+            yield Stage(commands, up, client)
 
 
 @pytest.fixture
@@ -187,9 +183,11 @@ def filled(stage: Stage, block: Block) -> str:
     for words, ours in stage.texts.items():
         text = text.replace(words, ours)
     if f"--user {_ID}" in text:
-        text = text.replace(f"--user {_ID}", f"--user {stage.listed('users')[0]['id']}")
+        text = text.replace(f"--user {_ID}", f"--user {next(stage.client.users.list()).id}")
     text = text.replace(f"--session {_ID}", f"--session {_SESSION}")
-    return text.replace(_ID, stage.listed("executions")[0]["id"]) if _ID in text else text
+    if _ID in text:
+        text = text.replace(_ID, str(next(stage.client.executions.list()).id))
+    return text
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -236,9 +234,9 @@ def save_agents(stage: Stage, block: Block) -> str:
 
 def answer_by_curl(stage: Stage, block: Block) -> str:
     stage.shell("celeriac apply --module asking && celeriac run asker --var to=ada --detach")
-    wait_until(lambda: stage.listed("approvals"), "the agent asks")
-    chosen = stage.listed("approvals")[0]["id"]
-    return stage.shell(filled(stage, block), ID=chosen, CELERIAC_API_KEY=stage.key)
+    wait_until(lambda: list(stage.client.approvals.list()), "the agent asks")
+    chosen = next(iter(stage.client.approvals.list())).id
+    return stage.shell(filled(stage, block), ID=str(chosen), CELERIAC_API_KEY=stage.key)
 
 
 _SETTINGS = [key for key, how in RUN.items() if how == SETTINGS]
