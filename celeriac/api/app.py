@@ -40,6 +40,7 @@ from celeriac.api.v1 import (
     invitations,
     operations,
     sessions,
+    workflows,
     workspaces,
 )
 from celeriac.api.v1.executions import routes as executions
@@ -123,6 +124,8 @@ _ROUTERS = (
     catalog.agents_router,
     catalog.tasks_router,
     catalog.apply_router,
+    workflows.router,
+    workflows.runs_router,
     submit.router,
     executions.router,
     sessions.router,

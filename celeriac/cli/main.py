@@ -35,6 +35,7 @@ from celeriac.cli.logs import logs
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.up import up
 from celeriac.cli.workflows.commands import app as workflows_app
+from celeriac.cli.workflows.runs import app as workflow_runs_app
 from celeriac.domain.errors import CeleriacError
 from celeriac.version import __version__
 
@@ -140,6 +141,8 @@ _GROUPS = (
     crews.app,
     models.app,
     executions_app,
+    workflows_app,
+    workflow_runs_app,
     approvals.app,
     budgets.app,
     sessions.app,

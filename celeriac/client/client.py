@@ -19,6 +19,7 @@ from celeriac.client.executions import CeleryTasks, Executions
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.transport import API, Transport
+from celeriac.client.workflows import WorkflowRuns, Workflows
 from celeriac.version import __version__
 
 _CONNECT_SECONDS = 5.0
@@ -65,6 +66,8 @@ class Client:
         self._transport = Transport(self._http)
         self.agents = Agents(self._transport)
         self.tasks = Tasks(self._transport)
+        self.workflows = Workflows(self._transport)
+        self.workflow_runs = WorkflowRuns(self._transport)
         self.executions = Executions(self._transport)
         self.sessions = Sessions(self._transport)
         self.cassettes = Cassettes(self._transport)

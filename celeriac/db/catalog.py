@@ -1,28 +1,43 @@
-"""Agents and tasks, their versions, and the specifications that executions run with."""
+"""Agents, tasks and workflows, their versions, and the specifications that executions run with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, Table, func, select, update
+from sqlalchemy import Connection, Row, Select, Table, func, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
 from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, reader
-from celeriac.db.schema.catalog import agent_versions, agents, specs, task_versions, tasks
+from celeriac.db.schema.catalog import (
+    agent_versions,
+    agents,
+    specs,
+    task_versions,
+    tasks,
+    workflow_versions,
+    workflows,
+)
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
 from celeriac.domain.tasks import Agent, Task, TaskSpec
+from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.domain.workflows.records import Workflow, WorkflowVersion
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, canonical
 
-T = TypeVar("T", Agent, Task)
+T = TypeVar("T", Agent, Task, Workflow)
+
+Spec = AgentSpec | TaskSpec | WorkflowSpec
+"""The contents of a version."""
 
 
 class Versioned(Generic[T]):
-    """The rows of agents, or of tasks: named within a workspace, versioned by specification.
+    """The rows of agents, of tasks or of workflows.
+
+    They are named within a workspace, and versioned by specification.
 
     A deleted row is only marked: its versions belong to the executions that ran them. Versions with
     the same contents share a row of `specs`.
@@ -33,10 +48,10 @@ class Versioned(Generic[T]):
         kind: type[T],
         table: Table,
         versions: Table,
-        read_spec: Callable[[JsonObject], AgentSpec | TaskSpec],
+        read_spec: Callable[[JsonObject], Spec],
     ) -> None:
         self.name = kind.__name__.lower()
-        """`agent` or `task`, as in messages and the audit trail."""
+        """`agent`, `task` or `workflow`, as in messages and the audit trail."""
         self._table = table
         self._versions = versions
         self._read: Callable[[Row[Any]], T] = reader(kind, spec=read_spec)
@@ -95,7 +110,7 @@ class Versioned(Generic[T]):
         *,
         workspace: UUID,
         owner: UUID,
-        spec: AgentSpec | TaskSpec,
+        spec: Spec,
         **values: object,
     ) -> UUID | None:
         """Insert a row with `values` at version 1; return its id, or None if the name is taken."""
@@ -124,7 +139,7 @@ class Versioned(Generic[T]):
         connection: Connection,
         found: T,
         *,
-        spec: AgentSpec | TaskSpec | None,
+        spec: Spec | None,
         **values: object,
     ) -> None:
         """Change a locked row; a `spec` becomes its next version. None keeps a value."""
@@ -146,13 +161,26 @@ class Versioned(Generic[T]):
         query = query.with_for_update(read=True, key_share=True)
         return connection.execute(query).first() is not None
 
+    def versions(
+        self, connection: Connection, key: UUID, *, before: UUID | None, limit: int
+    ) -> list[Row[Any]]:
+        """Return up to `limit` versions of a row, the newest first: id, version, spec, time."""
+        versions = self._versions
+        query: Select[Any] = (
+            select(versions.c.id, versions.c.version, self._spec, versions.c.created_at)
+            .join(specs, specs.c.hash == versions.c.spec_hash)
+            .where(versions.c[f"{self.name}_id"] == key)
+        )
+        query = newest(query, versions.c.id, before=before, limit=limit)
+        return [*connection.execute(query)]
+
     def _add_version(
         self,
         connection: Connection,
         version_id: UUID,
         key: UUID,
         number: int,
-        spec: AgentSpec | TaskSpec,
+        spec: Spec,
     ) -> None:
         values = {
             "id": version_id,
@@ -164,7 +192,7 @@ class Versioned(Generic[T]):
         connection.execute(statement.add_cte(_stored([spec]).cte("stored")))
 
 
-def store_specs(connection: Connection, wanted: Sequence[AgentSpec | TaskSpec]) -> None:
+def store_specs(connection: Connection, wanted: Sequence[Spec]) -> None:
     """Store the contents of several versions before the versions.
 
     A transaction that adds more than one version calls this first. Two that add the same contents
@@ -174,7 +202,7 @@ def store_specs(connection: Connection, wanted: Sequence[AgentSpec | TaskSpec]) 
         connection.execute(_stored(wanted))
 
 
-def _stored(wanted: Sequence[AgentSpec | TaskSpec]) -> Insert:
+def _stored(wanted: Sequence[Spec]) -> Insert:
     bodies = {_hash(spec): spec.model_dump(mode="json") for spec in wanted}
     rows = [
         {"hash": digest, "body": body} for digest, body in sorted(bodies.items(), key=itemgetter(0))
@@ -182,12 +210,79 @@ def _stored(wanted: Sequence[AgentSpec | TaskSpec]) -> Insert:
     return insert(specs).values(rows).on_conflict_do_nothing()
 
 
-def _hash(spec: AgentSpec | TaskSpec) -> bytes:
+def _hash(spec: Spec) -> bytes:
     return sha256(canonical(spec.model_dump(mode="json"))).digest()
 
 
 AGENTS = Versioned(Agent, agents, agent_versions, agent_spec)
 TASKS = Versioned(Task, tasks, task_versions, TaskSpec.model_validate)
+WORKFLOWS = Versioned(Workflow, workflows, workflow_versions, WorkflowSpec.model_validate)
+
+
+def workflow_version(connection: Connection, version_id: UUID) -> WorkflowVersion | None:
+    """Return a version of a workflow, also of a deleted one, or None.
+
+    Raises SpecificationUnreadableError for one of a newer release.
+    """
+    versions = workflow_versions
+    query = (
+        select(
+            versions.c.id, versions.c.workflow_id, versions.c.version, specs.c.body,
+            versions.c.created_at,
+        )
+        .join(specs, specs.c.hash == versions.c.spec_hash)
+        .where(versions.c.id == version_id)
+    )  # fmt: skip
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    try:
+        spec = WorkflowSpec.model_validate(row.body)
+    except ValidationError as error:
+        raise unreadable("workflow", error) from error
+    return WorkflowVersion(row.id, row.workflow_id, row.version, spec, row.created_at)
+
+
+def _named_specs(
+    connection: Connection, table: Table, versions: Table, names: Collection[str], workspace: UUID
+) -> dict[str, JsonObject]:
+    query = (
+        select(table.c.name, specs.c.body)
+        .join_from(table, versions, versions.c.id == table.c.current_version_id)
+        .join(specs, specs.c.hash == versions.c.spec_hash)
+        .where(
+            table.c.workspace_id == workspace,
+            table.c.name.in_(sorted(names)),
+            table.c.deleted_at.is_(None),
+        )
+    )
+    return {row.name: row.body for row in connection.execute(query)}
+
+
+def task_specs(
+    connection: Connection, names: Collection[str], *, workspace: UUID
+) -> dict[str, JsonObject]:
+    """Return the current specifications of those tasks that exist, as they are stored."""
+    return _named_specs(connection, tasks, task_versions, names, workspace)
+
+
+def workflow_specs(
+    connection: Connection, names: Collection[str], *, workspace: UUID
+) -> dict[str, JsonObject]:
+    """Return the current specifications of those workflows that exist, as they are stored."""
+    return _named_specs(connection, workflows, workflow_versions, names, workspace)
+
+
+def current_workflow_version(
+    connection: Connection, workflow_id: UUID, *, workspace: UUID
+) -> UUID | None:
+    """Return the id of the current version of a workflow of the workspace, or None."""
+    query = select(workflows.c.current_version_id).where(
+        workflows.c.id == workflow_id,
+        workflows.c.workspace_id == workspace,
+        workflows.c.deleted_at.is_(None),
+    )
+    return connection.execute(query).scalar_one_or_none()
 
 
 def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:

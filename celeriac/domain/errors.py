@@ -55,6 +55,10 @@ class VariablesInvalidError(InvalidInputError, code="variables_invalid"):
     """The variables of an execution don't fit the task's schema."""
 
 
+class InputInvalidError(InvalidInputError, code="input_invalid"):
+    """The input doesn't fit the schema of the workflow."""
+
+
 class TemplateInvalidError(InvalidInputError, code="template_invalid"):
     """A prompt template doesn't parse, uses what is forbidden, or names unknown variables."""
 

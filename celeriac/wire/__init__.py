@@ -43,11 +43,22 @@ from celeriac.wire.executions import (
     Worker,
 )
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
+from celeriac.wire.workflows import (
+    AcceptedRun,
+    Run,
+    RunItem,
+    RunItems,
+    RunStep,
+    RunSummary,
+    Workflow,
+    WorkflowVersion,
+)
 
 __all__ = [
     "Accepted",
     "AcceptedBatch",
     "AcceptedInvitation",
+    "AcceptedRun",
     "Agent",
     "AgentReference",
     "ApiKey",
@@ -88,6 +99,11 @@ __all__ = [
     "ReadyHealth",
     "Report",
     "Reports",
+    "Run",
+    "RunItem",
+    "RunItems",
+    "RunStep",
+    "RunSummary",
     "Session",
     "SkippedExecution",
     "Task",
@@ -96,5 +112,7 @@ __all__ = [
     "User",
     "Wire",
     "Worker",
+    "Workflow",
+    "WorkflowVersion",
     "Workspace",
 ]

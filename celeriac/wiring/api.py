@@ -21,6 +21,8 @@ from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
 from celeriac.services.sessions import Sessions
+from celeriac.services.workflows.catalog import Workflows
+from celeriac.services.workflows.runs import Runs
 from celeriac.services.workspaces import Workspaces
 from celeriac.wiring.core import (
     CoreServices,
@@ -51,6 +53,8 @@ class ApiServices:
         self.agents = Agents(database, environment_rule(settings))
         self.advice = advice(settings)
         self.tasks = Tasks(database)
+        self.workflows = Workflows(database)
+        self.runs = Runs(database, container.plans, container.advance)
         self.queries = Queries(database)
         self.bulk = Bulk(database, container.cancel, container.specs)
         self.approvals = Approvals(database, container.live, container.dispatch.send_eligible)

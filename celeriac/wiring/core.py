@@ -38,6 +38,9 @@ from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
 from celeriac.services.storage_paths import StoragePaths
+from celeriac.services.workflows.advance import Advance
+from celeriac.services.workflows.plans import Plans
+from celeriac.services.workflows.spawn import Spawn
 from celeriac.settings import Settings
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
@@ -240,6 +243,8 @@ class CoreServices:
     recover: Recover
     expire: Expire
     end_calls: EndCalls
+    plans: Plans
+    advance: Advance
 
     def close(self) -> None:
         """Send pending notifications and close all connections."""
@@ -273,6 +278,15 @@ def build(
     specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
     submit = Submit(database, specs, dispatch)
+    plans = Plans(database)
+    advance = Advance(
+        database,
+        plans,
+        Spawn(database, plans, specs, dispatch),
+        dispatch,
+        Cancel(database, live),
+    )
+    ended = advance.after_executions
     return CoreServices(
         settings=settings,
         database=database,
@@ -284,9 +298,11 @@ def build(
         specs=specs,
         dispatch=dispatch,
         submit=submit,
-        cancel=Cancel(database, live),
-        recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds)),
-        expire=Expire(database, live),
+        cancel=Cancel(database, live, ended),
+        recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds), ended),
+        expire=Expire(database, live, ended),
+        plans=plans,
+        advance=advance,
         end_calls=EndCalls(database, CeleryCallEnding(app)),
     )
 

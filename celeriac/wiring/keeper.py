@@ -18,8 +18,8 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 15
-"""One per job: no job waits for the connection of another."""
+KEEPER_CONNECTIONS = 19
+"""One per job, two for those of workflows: no job waits for the connection of another."""
 
 _CHECKS_PER_LEASE = 8
 _MESSAGES_SECONDS = 2.0
@@ -57,6 +57,8 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _RESERVATIONS_SECONDS,
             lambda: recover.release_leaked_reservations(limit),
         ),
+        ("advance_workflows", interval, lambda: container.advance.due(limit)),
+        ("end_overdue_workflows", interval, lambda: container.advance.overdue(limit)),
         ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),

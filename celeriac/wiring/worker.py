@@ -141,6 +141,7 @@ class WorkerRuntime:
             lacks=self.lacks,
             shutting_down=shutting_down,
             call_ended=call_ended,
+            of_run_ended=container.advance.after,
         )
         self.start_calls = StartCalls(
             database,

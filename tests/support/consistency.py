@@ -17,7 +17,8 @@ _FAULTS = {
         HAVING count(v.seq) <> e.event_seq OR min(v.seq) <> 1 OR max(v.seq) <> e.event_seq""",
     "an event belongs to no execution": """
         SELECT v.execution_id FROM events v
-        WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = v.execution_id)""",
+        WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = v.execution_id)
+          AND NOT EXISTS (SELECT FROM workflow_runs r WHERE r.id = v.execution_id)""",
     "an input or a result belongs to no execution": """
         SELECT execution_id FROM (
             SELECT execution_id FROM execution_inputs

@@ -171,7 +171,7 @@ def of_error(request: Request, error: CeleriacError) -> Response:
     details = {name: value for name, value in error.details.items() if name != "field"}
     field = error.details.get("field")
     fields = [ProblemField(field=field, message=error.message)] if field else []
-    if isinstance(error, errors.DocumentInvalidError):
+    if isinstance(error, errors.DocumentInvalidError | errors.WorkflowInvalidError):
         fields = [ProblemField(field=place, message=message) for place, message in error.places]
     headers: dict[str, str] = {}
     if isinstance(error, errors.UnauthenticatedError):

@@ -20,6 +20,13 @@ from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
+from celeriac.domain.workflows.records import (
+    StepItem,
+    StepRun,
+    Workflow,
+    WorkflowRun,
+    WorkflowVersion,
+)
 from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 
@@ -109,6 +116,41 @@ def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:
             "batch_id": page.batch_id,
         }
     )
+
+
+def workflow(found: Workflow) -> wire.Workflow:
+    """Return a workflow as answers show it."""
+    return wire.Workflow.linked(_values(found))
+
+
+def workflow_version(found: WorkflowVersion) -> wire.WorkflowVersion:
+    """Return a version of a workflow as answers show it."""
+    return wire.WorkflowVersion.model_validate(_values(found))
+
+
+def run_summary(found: WorkflowRun) -> wire.RunSummary:
+    """Return a run of a workflow as lists show it."""
+    return wire.RunSummary.model_validate(_run(found))
+
+
+def run(found: WorkflowRun, steps: Sequence[StepRun]) -> wire.Run:
+    """Return a run of a workflow with its steps as answers show it."""
+    shown = [wire.RunStep.model_validate(_values(step) | {"items": step.width}) for step in steps]
+    return wire.Run.model_validate(_run(found) | {"steps": shown})
+
+
+def run_item(found: StepItem) -> wire.RunItem:
+    """Return an item of a step as answers show it."""
+    return wire.RunItem.linked(_values(found) | {"index": found.item_no})
+
+
+def _run(found: WorkflowRun) -> dict[str, Any]:
+    priority = None if found.priority is None else Priority(found.priority).label
+    values = _values(found) | {"priority": priority, "event_count": found.event_seq}
+    links = wire.RunSummary.links_of(values)
+    if not found.status.terminal:
+        links |= {"cancel": f"{links['self']}/cancel"}
+    return values | {"links": links}
 
 
 def session(found: Session) -> wire.Session:

@@ -36,6 +36,15 @@ class IdOf:
     kind: str
     noun: str
 
+    @property
+    def command(self) -> str:
+        """The group of commands for it."""
+        return self.kind.replace("_", "-")
+
+    @property
+    def _kind(self) -> str:
+        return self.kind.replace("_", " ")
+
     def resolve(self, client: "Client", text: str) -> str:
         """Return the whole id for `text`.
 
@@ -48,7 +57,7 @@ class IdOf:
         newest = (each.id for each in islice(getattr(client, self.kind).list(), SEARCHED))
         if text.lower() == LAST:
             found = list(islice(newest, 1))
-            missing = f"There is no {self.kind.removesuffix('s')} yet."
+            missing = f"There is no {self._kind.removesuffix('s')} yet."
         elif _SHORT_ID.fullmatch(wanted):
             found = [
                 each
@@ -56,19 +65,19 @@ class IdOf:
                 if wanted in (each.hex[: len(wanted)], each.hex[-len(wanted) :])
             ]
             missing = (
-                f"None of the newest {SEARCHED} {self.kind} has an id that begins or ends with "
+                f"None of the newest {SEARCHED} {self._kind} has an id that begins or ends with "
                 f"{text}."
             )
         else:
             raise UsageProblemError(
                 f"{text!r} is not the id of {self.noun}.",
                 cure="Give a whole id, at least 6 characters of its beginning or end, "
-                f"or `{LAST}`. `celeriac {self.kind} list` shows them.",
+                f"or `{LAST}`. `celeriac {self.command} list` shows them.",
             )
         if not found:
             raise CommandError(
                 missing,
-                cure=f"`celeriac {self.kind} list` shows them.",
+                cure=f"`celeriac {self.command} list` shows them.",
                 exit_code=ExitCode.NOT_FOUND,
                 problem="not_found",
             )
@@ -78,7 +87,7 @@ class IdOf:
 
     def _ambiguous(self, text: str, found: list[UUID]) -> CommandError:
         more = [f"       and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
-        lines = [f"{text} may be {len(found)} {self.kind}:"]
+        lines = [f"{text} may be {len(found)} {self._kind}:"]
         lines += [f"       {each}" for each in found[:_LISTED]]
         return CommandError(
             "\n".join([*lines, *more]),
@@ -179,4 +188,17 @@ AgentName = Annotated[
 TaskName = Annotated[
     str,
     typer.Argument(metavar="TASK", help="The task's name or id.", autocompletion=names_of("tasks")),
+]
+WorkflowName = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKFLOW",
+        help="The workflow's name or id.",
+        autocompletion=names_of("workflows"),
+    ),
+]
+RunId = Annotated[
+    str,
+    _argument("RUN", "run", complete=ids_of("workflow_runs")),
+    IdOf("workflow_runs", "a run of a workflow"),
 ]

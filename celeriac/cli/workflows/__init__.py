@@ -1,1 +1,1 @@
-"""`celeriac workflows`: check documents of workflows, and show their graphs."""
+"""`celeriac workflows` and `celeriac workflow-runs`: documents, workflows, and their runs."""

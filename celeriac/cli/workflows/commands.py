@@ -1,11 +1,17 @@
-"""The commands of `celeriac workflows`."""
+"""`celeriac workflows`: documents, workflows and their versions, and starting a run."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import Json
-from celeriac.cli.core.output import CommandError, ExitCode, Output
+from celeriac.cli.core.arguments import Description, Json, Limit, gather, parse_object, read_text
+from celeriac.cli.core.context import CommandContext, api_command
+from celeriac.cli.core.ids import WorkflowName
+from celeriac.cli.core.output import CommandError, ExitCode, Output, plain, short
+from celeriac.cli.workflows.following import follow_run, show_run_outcome
+
+if TYPE_CHECKING:
+    from celeriac.wire import Workflow
 
 app = typer.Typer(name="workflows", help="Workflows: graphs of steps.")
 
@@ -16,6 +22,149 @@ Files = Annotated[
         help="YAML or JSON; - for stdin; or MODULE:NAME of a workflow that is built in Python.",
     ),
 ]
+
+Spec = Annotated[
+    str,
+    typer.Option("--spec", metavar="FILE", help="The specification as a JSON object; - for stdin."),
+]
+
+
+@api_command(app, "list")
+def list_workflows(context: CommandContext, limit: Limit = 50) -> None:
+    """List the workflows of the workspace, the newest first."""
+    context.output.write_list(
+        context.client.workflows.list(),
+        ("NAME", "STEPS", "VERSION", "CHANGED", "DESCRIPTION"),
+        lambda each: (
+            each.name,
+            len(each.spec.steps),
+            each.version,
+            each.updated_at,
+            short(each.description),
+        ),
+        limit=limit,
+        cut=("DESCRIPTION",),
+        drop=("DESCRIPTION", "CHANGED"),
+    )
+
+
+@api_command(app)
+def show(context: CommandContext, workflow: WorkflowName) -> None:
+    """Show a workflow with its whole specification."""
+    _show(context, context.client.workflows.get(workflow))
+
+
+@api_command(app)
+def versions(context: CommandContext, workflow: WorkflowName, limit: Limit = 20) -> None:
+    """List the versions of a workflow, the newest first."""
+    context.output.write_list(
+        context.client.workflows.versions(workflow),
+        ("VERSION", "STEPS", "CREATED"),
+        lambda each: (each.version, len(each.spec.steps), each.created_at),
+        limit=limit,
+    )
+
+
+@api_command(app)
+def create(
+    context: CommandContext,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique among your workflows.")],
+    spec: Spec,
+    description: Description = None,
+) -> None:
+    """Create a workflow.
+
+    Examples:
+      celeriac workflows create brief --spec brief.json
+    """
+    given = parse_object(read_text(spec), spec)
+    made = context.client.workflows.create(name, given, description=description or "")
+    _show(context, made)
+
+
+@api_command(app)
+def update(
+    context: CommandContext,
+    *,
+    workflow: WorkflowName,
+    spec: Annotated[
+        str | None,
+        typer.Option("--spec", metavar="FILE", help="The next version; - for stdin."),
+    ] = None,
+    description: Description = None,
+) -> None:
+    """Change a workflow. What is not given stays as it is.
+
+    Runs that are started from now on follow the new version. Others keep theirs.
+
+    Examples:
+      celeriac workflows update brief --spec brief.json
+    """
+    given = None if spec is None else parse_object(read_text(spec), spec)
+    _show(context, context.client.workflows.change(workflow, spec=given, description=description))
+
+
+@api_command(app)
+def delete(context: CommandContext, workflow: WorkflowName) -> None:
+    """Delete a workflow. Its runs stay, and its name is free.
+
+    Refused while runs of it have not ended.
+
+    Examples:
+      celeriac workflows delete brief
+    """
+    context.client.workflows.delete(workflow)
+    context.output.write({"workflow": workflow, "deleted": True}, f"deleted · workflow {workflow}")
+
+
+@api_command(app)
+def run(
+    context: CommandContext,
+    *,
+    workflow: WorkflowName,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEXT", help="A field of the input; NAME:=JSON for other values."
+        ),
+    ] = None,
+    input_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="[NAME=]FILE", help="The input as JSON, or one field from a file."
+        ),
+    ] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="low, normal, high or critical; the workflow's.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            help="Your own name for this run; the same name again starts nothing new.",
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Don't wait for its end.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Stop waiting after this many seconds.")
+    ] = None,
+) -> None:
+    """Start a run of a workflow, and follow it to its end.
+
+    Examples:
+      celeriac workflows run brief --var url=https://example.org
+      celeriac workflows run sweep --input leads.json --detach
+    """
+    given = gather(var or [], [], input_file or [])
+    accepted = context.client.workflows.start(
+        workflow, given, priority=priority, idempotency_key=key
+    )
+    if detach:
+        context.output.write(accepted, str(accepted.run_id))
+        return
+    ended = follow_run(context, accepted.run_id, timeout=timeout)
+    show_run_outcome(context, ended)
 
 
 @app.command()
@@ -69,3 +218,18 @@ def schema() -> None:
     from celeriac.domain.workflows.json_schema import document_schema
 
     Output(as_json=False).raw(json.dumps(document_schema(), indent=2, ensure_ascii=False))
+
+
+def _show(context: CommandContext, found: "Workflow") -> None:
+    context.output.write_details(
+        found,
+        {
+            "name": found.name,
+            "id": found.id,
+            "version": found.version,
+            "description": found.description,
+            "created": found.created_at,
+            "changed": found.updated_at,
+            "spec": plain(found.spec.model_dump(mode="json", exclude_defaults=True)),
+        },
+    )

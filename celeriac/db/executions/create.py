@@ -40,7 +40,7 @@ WITH plan AS (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
         options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq,
-        parent_id, parent_step, root_id)
+        parent_id, parent_step, root_id, run_id, step_no, item_no)
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
@@ -48,9 +48,11 @@ WITH plan AS (
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
-           CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid)
+           CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid),
+           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
-                          unnest(CAST(:origin_ids AS uuid[]))) AS i (id, origin_id)
+                          unnest(CAST(:origin_ids AS uuid[])),
+                          unnest(CAST(:item_nos AS int[]))) AS i (id, origin_id, item_no)
     RETURNING id, status, celery_task_id
 ), given AS (
     INSERT INTO execution_inputs (execution_id, variables)
@@ -95,6 +97,15 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
+class StepItems:
+    """The items of a workflow's step that new executions are, one each."""
+
+    run_id: UUID
+    step_no: int
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
 class NewExecutions:
     """One or more executions of one task, which differ only in their ids and variables."""
 
@@ -108,10 +119,13 @@ class NewExecutions:
     family: Family | None = None
     held: Held | None = None
     """Why they may not run yet, besides their time."""
+    items: StepItems | None = None
 
     @property
     def audited(self) -> Sequence[UUID]:
-        """What the audit trail names: the batch, or else each execution."""
+        """What the audit trail names: the batch, or each execution, but no step of a run."""
+        if self.items is not None:
+            return []
         return [self.batch_id] if self.batch_id and not self.origin_ids else self.ids
 
     @property
@@ -138,7 +152,7 @@ def create(
     StaleSpecError, and inserts nothing, if the task is gone or inactive, or if the named version of
     the task or its agent is no longer the current one.
     """
-    spec, request, family = new.spec, new.request, new.family
+    spec, request, family, items = new.spec, new.request, new.family, new.items
     parameters = {
         "ids": list(new.ids),
         # one text: psycopg takes seconds to quote a large text within a list
@@ -171,7 +185,10 @@ def create(
         "actor": actor.name,
         "audit_type": "execution" if new.audited is new.ids else "batch",
         "audited_ids": list(map(str, new.audited)),
-        "audit_count": len(new.ids) // len(new.audited),
+        "audit_count": len(new.ids) // max(len(new.audited), 1),
+        "run_id": None if items is None else items.run_id,
+        "step_no": None if items is None else items.step_no,
+        "item_nos": [] if items is None else list(items.numbers),
     }
     rows = connection.execute(_CREATE, parameters).all()
     if not rows:

@@ -154,3 +154,38 @@ def release_due(connection: Connection, *, limit: int) -> int:
     released again.
     """
     return int(connection.execute(_RELEASE_DUE, {"limit": limit}).scalar_one())
+
+
+_RELEASE_LIMITED = with_guards(
+    """
+WITH used AS (
+    SELECT count(*) AS count FROM executions
+    WHERE run_id = :run_id AND step_no = :step_no AND completed_at IS NULL
+      AND (held IS NULL OR held <> 'limit')
+), free AS (
+    SELECT id FROM executions
+    WHERE run_id = :run_id AND step_no = :step_no AND completed_at IS NULL
+      AND held = 'limit' AND status IN ({queue_from})
+    ORDER BY item_no
+    LIMIT (SELECT greatest(0, :parallel - count) FROM used)
+    FOR NO KEY UPDATE
+), released AS (
+    UPDATE executions e
+    SET held = CASE WHEN e.available_at > now() THEN 'time' END
+    WHERE e.id = ANY (ARRAY(SELECT id FROM free)) AND e.status IN ({queue_from})
+    RETURNING e.id
+)
+SELECT count(*) FROM released
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def release_limited(connection: Connection, run_id: UUID, step_no: int, *, parallel: int) -> int:
+    """Release items of a workflow's step, the first ones first, until `parallel` of them are free.
+
+    Returns how many were released. The rows are counted, so an earlier statement of the transaction
+    must have locked the step: who counts later sees what was released.
+    """
+    parameters = {"run_id": run_id, "step_no": step_no, "parallel": parallel}
+    return int(connection.execute(_RELEASE_LIMITED, parameters).scalar_one())

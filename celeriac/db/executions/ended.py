@@ -21,11 +21,13 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions.children import NEXT_SIBLINGS, WAKE, shard_of
+from celeriac.db.executions.run_items import COUNT_DOWN
 from celeriac.domain.executions.states import TERMINAL, Status
 
 ENDED_COLUMNS = (
     "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
-    " e.error_code, e.error_message, e.parent_id, e.parent_step, e.trigger_type, e.batch_id"
+    " e.error_code, e.error_message, e.parent_id, e.parent_step, e.trigger_type, e.batch_id,"
+    " e.run_id, e.step_no, e.item_no"
 )
 
 KEPT = """, kept AS (
@@ -155,7 +157,8 @@ _PARTS = MappingProxyType(
         "ended": _ROWS,
         "settled": _SETTLE,
         "withdrawn": _WITHDRAW,
-        # Here: limits by key are released, then the step of a workflow run is counted down.
+        # Here: limits by key are released.
+        **COUNT_DOWN,
         "gone": _GONE,
         "counted": _COUNTED,
         "counted_of_all": _COUNTED_OF_ALL,

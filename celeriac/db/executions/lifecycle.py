@@ -15,12 +15,13 @@ from celeriac.db.executions.attempt import Finished, claim, find_claim, finish
 from celeriac.db.executions.create import (
     NewExecutions,
     StaleSpecError,
+    StepItems,
     create,
     queue_due,
     resend,
     unqueue,
 )
-from celeriac.db.executions.eligible import NextClaim, release_due
+from celeriac.db.executions.eligible import NextClaim, release_due, release_limited
 from celeriac.db.executions.end import Rescued, left_behind, request_cancel, rescue_lost
 from celeriac.db.executions.ended import hold
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due
@@ -31,6 +32,7 @@ __all__ = [
     "NextClaim",
     "Rescued",
     "StaleSpecError",
+    "StepItems",
     "claim",
     "create",
     "expire",
@@ -41,6 +43,7 @@ __all__ = [
     "park",
     "queue_due",
     "release_due",
+    "release_limited",
     "request_cancel",
     "rescue_lost",
     "resend",

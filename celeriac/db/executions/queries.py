@@ -189,11 +189,15 @@ def statuses(
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
-_POSITIONS = text("SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))")
+_POSITIONS = text("""
+SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
+UNION ALL
+SELECT id, event_seq FROM workflow_runs WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
 
 
 def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return the number of the latest event of each execution that exists."""
+    """Return the number of the latest event of each execution, or run, that exists."""
     rows = connection.execute(_POSITIONS, {"ids": list(execution_ids)})
     return {row.id: row.event_seq for row in rows}
 

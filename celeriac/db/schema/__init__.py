@@ -17,6 +17,7 @@ from celeriac.db.schema import (
     usage,
     webhooks,
     workers,
+    workflows,
 )
 from celeriac.db.schema.base import metadata
 
@@ -35,4 +36,5 @@ __all__ = [
     "usage",
     "webhooks",
     "workers",
+    "workflows",
 ]

@@ -1,8 +1,9 @@
-"""Tables of agents and tasks, and of their versions."""
+"""Tables of agents, tasks and workflows, and of their versions."""
 
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     ForeignKey,
@@ -14,7 +15,6 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import metadata, table_of_ids, timestamp, where
 
@@ -22,10 +22,11 @@ specs = Table(
     "specs",
     metadata,
     Column("hash", LargeBinary, primary_key=True),
-    Column("body", JSONB, nullable=False),
+    # not jsonb: the steps of a workflow keep their order
+    Column("body", JSON, nullable=False),
     timestamp("created_at", now=True),
 )
-"""The contents of versions of agents and tasks. Equal contents are one row, which never changes."""
+"""The contents of versions. Equal contents are one row, which never changes."""
 
 
 def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:
@@ -70,3 +71,5 @@ tasks, task_versions = _versioned(
     Column("agent_id", Uuid, ForeignKey("agents.id"), nullable=False, index=True),
     Column("active", Boolean, nullable=False, server_default="true"),
 )
+
+workflows, workflow_versions = _versioned("workflow")

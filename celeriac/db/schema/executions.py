@@ -49,6 +49,8 @@ executions = table_of_ids(
     # the worker process that has the current attempt, or had the last one
     Column("worker_id", Uuid),
     Column("lease_token", Uuid),
+    # the run of a workflow, and the step and its item, that it is
+    Column("run_id", Uuid),
     timestamp("created_at", now=True),
     timestamp("available_at", now=True),
     timestamp("queued_at"),
@@ -74,8 +76,10 @@ executions = table_of_ids(
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
     Column("model_call_count", Integer, nullable=False, server_default="0"),
+    Column("item_no", Integer),
     Column("priority", SmallInteger, nullable=False),
     Column("max_crashes", SmallInteger, nullable=False),
+    Column("step_no", SmallInteger),
     # whether the model's token limit cut the result off
     Column("truncated", Boolean, nullable=False, server_default="false"),
     Column("status", Text, nullable=False),
@@ -111,6 +115,9 @@ executions = table_of_ids(
           **where("status = 'pending' AND held IS NULL")),
     Index("ix_executions_delayed", "available_at",
           **where("status = 'pending' AND held = 'time'")),
+    # what has not ended of a run, and of a step those that are held
+    Index("ix_executions_run", "run_id", "step_no", "held", "item_no",
+          **where("run_id IS NOT NULL AND completed_at IS NULL")),
     Index("ix_executions_sent", "queue", "queued_at",
           **where("status = 'queued' AND queued_at IS NOT NULL")),
     Index("ix_executions_worker", "worker_id",

@@ -35,6 +35,8 @@ class EventType(StrEnum):
     MODEL_CALL = "model_call"
     LOG = "log"
     CUSTOM = "custom"
+    STEP = "step"
+    """Of the run of a workflow: a step has another status."""
 
 
 TERMINAL_EVENTS = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})

@@ -16,7 +16,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.calls import NewCall
 from celeriac.domain.executions.states import Held, Status, WaitingFor
-from celeriac.domain.tasks import TaskSpec
+from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
 
@@ -32,11 +32,27 @@ class RunOptions(Strict):
     """Record the model traffic as a cassette."""
     cassette_id: UUID | None = Field(default=None, strict=False)
     """Answer model requests from this cassette instead of from providers."""
+    soft_seconds: float | None = Field(default=None, gt=0)
+    """The soft limit of each attempt, instead of its task's; a step of a workflow has its own."""
+    hard_seconds: float | None = Field(default=None, gt=0)
+    retry: RetryPolicy | None = None
+    """The retry policy, instead of its task's."""
 
     @property
     def uses_cassette(self) -> bool:
         """Whether the model traffic is recorded, or answered from a cassette."""
         return self.record or self.cassette_id is not None
+
+    def applied(self, task: TaskSpec) -> TaskSpec:
+        """Return the task with the limits and the retry policy of this execution."""
+        changes: dict[str, object] = {}
+        if self.hard_seconds is not None:
+            soft = self.hard_seconds if self.soft_seconds is None else self.soft_seconds
+            limits = {"soft_seconds": soft, "hard_seconds": self.hard_seconds}
+            changes["limits"] = task.limits.model_copy(update=limits)
+        if self.retry is not None:
+            changes["retry"] = self.retry
+        return task.model_copy(update=changes) if changes else task
 
 
 NO_OPTIONS = RunOptions()
@@ -152,6 +168,8 @@ class Claim:
     trigger_type: str
     stored_options: JsonObject | None
     """Not parsed: a newer API may have stored options that this worker can't read."""
+    run_id: UUID | None = None
+    """The run of a workflow that it is a part of."""
 
     @property
     def options(self) -> RunOptions:

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from uuid import UUID
 
@@ -179,9 +179,16 @@ class _AnswerPoller:
 class Expire:
     """Expires questions; any number of keepers may do it at once."""
 
-    def __init__(self, database: Database, live: LiveEvents) -> None:
+    def __init__(
+        self,
+        database: Database,
+        live: LiveEvents,
+        ended: Callable[[Sequence[UUID]], None] | None = None,
+    ) -> None:
+        """Expire questions of `database`; `ended` is called for executions that this has ended."""
         self._database = database
         self._live = live
+        self._ended = ended
 
     def expire_overdue(self, limit: int) -> int:
         """Give overdue questions their default answers; return how many.
@@ -215,6 +222,8 @@ class Expire:
         for execution_id in resumed:
             logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
         self._live.changed(list(dict.fromkeys(each.execution_id for each in expired)))
+        if self._ended is not None:
+            self._ended([each.execution_id for each in failed])
         return len(expired)
 
 

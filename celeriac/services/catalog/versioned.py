@@ -1,13 +1,14 @@
-"""What agents and tasks share: references, creation, changes and deletion, with audit entries."""
+"""What agents, tasks and workflows share.
+
+References, creation, changes and deletion, with audit entries.
+"""
 
 from celeriac.db import audit
-from celeriac.db.catalog import T, Versioned
+from celeriac.db.catalog import Spec, T, Versioned
 from celeriac.db.engine import Connection
 from celeriac.domain.accounts import Actor
-from celeriac.domain.agents import AgentSpec
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import NameTakenError
-from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.ids import parse_uuid
 from celeriac.services.reading import present
 
@@ -38,7 +39,7 @@ def get(
 def get_named(
     connection: Connection, stored: Versioned[T], actor: Actor, name: str, *, lock: bool
 ) -> T | None:
-    """Return the agent or task with that name in the actor's workspace, or None."""
+    """Return what has that name in the actor's workspace, or None."""
     workspace = actor.workspace_id
     key = stored.id_of_name(connection, name, workspace=workspace)
     return None if key is None else stored.by_id(connection, key, workspace=workspace, lock=lock)
@@ -50,10 +51,10 @@ def add(
     actor: Actor,
     *,
     name: str,
-    spec: AgentSpec | TaskSpec,
+    spec: Spec,
     **values: object,
 ) -> T:
-    """Store a checked agent or task in the caller's transaction. Raises NameTakenError."""
+    """Store what is checked in the caller's transaction. Raises NameTakenError."""
     key = stored.add(
         connection,
         workspace=actor.workspace_id,
@@ -79,10 +80,10 @@ def change(
     actor: Actor,
     before: T,
     *,
-    spec: AgentSpec | TaskSpec | None,
+    spec: Spec | None,
     **values: object,
 ) -> T:
-    """Change a locked, checked agent or task in the caller's transaction; None keeps a value."""
+    """Change what is locked and checked in the caller's transaction; None keeps a value."""
     spec = None if spec == before.spec else spec
     stored.change(connection, before, spec=spec, **values)
     after = get(connection, stored, actor, str(before.id))
@@ -94,7 +95,7 @@ def change(
 def delete(
     connection: Connection, stored: Versioned[T], actor: Actor, found: T, **values: object
 ) -> None:
-    """Delete a locked agent or task in the caller's transaction; its versions stay."""
+    """Delete what is locked in the caller's transaction; its versions stay."""
     stored.delete(connection, found.id, **values)
     details, action = {"name": found.name}, f"{stored.name}.delete"
     audit.record(connection, actor, action, [found.id], details=details)

@@ -45,7 +45,7 @@ class Dispatch:
     def __init__(self, database: Database, queue: TaskQueue, live: LiveEvents) -> None:
         self._database = database
         self._queue = queue
-        self._live = live
+        self.live = live
         self._paused_until = 0.0
         self._slots: Mapping[str | None, int] = {}
         self._slots_until = 0.0
@@ -104,7 +104,7 @@ class Dispatch:
             due = lifecycle.queue_due(connection, windows, other_window=_window(anywhere))
         if not self.send(due):
             return 0
-        self._live.changed([item.message.execution_id for item in due])
+        self.live.changed([item.message.execution_id for item in due])
         return len(due)
 
     @property

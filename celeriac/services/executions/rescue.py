@@ -14,6 +14,7 @@ from celeriac.db.executions.queries import QueuedCount
 from celeriac.domain.errors import BrokerUnavailableError
 from celeriac.logs import Step
 from celeriac.services.executions.heartbeat import hand_back
+from celeriac.services.executions.stop import AfterEnds
 from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -96,12 +97,19 @@ class Recover:
     """
 
     def __init__(
-        self, database: Database, queue: TaskQueue, live: LiveEvents, view: DatabaseView
+        self,
+        database: Database,
+        queue: TaskQueue,
+        live: LiveEvents,
+        view: DatabaseView,
+        ended: AfterEnds | None = None,
     ) -> None:
         """Recover the executions of `database` and the messages of `queue`.
 
-        Leases are taken only if `view` allows it.
+        Leases are taken only if `view` allows it. `ended` is called for executions that the rescue
+        has ended.
         """
+        self._ended = ended
         self._database = database
         self._queue = queue
         self._live = live
@@ -138,6 +146,8 @@ class Recover:
                 status=item.status,
             )
         self._live.changed([item.execution_id for item in rescued])
+        if self._ended is not None:
+            self._ended([item.execution_id for item in rescued if item.status.terminal])
         return taken + len(rescued)
 
     def _take_back(self, limit: int) -> int:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -171,6 +171,8 @@ class Execute:
     """Whether this process must take nothing new."""
     call_ended: Callable[[], None]
     """Called when an execution that a Celery task has started ends."""
+    of_run_ended: Callable[[Sequence[UUID]], None] = lambda run_ids: None  # noqa: ARG005 - no workflows
+    """Called with the run of a workflow of which an item has ended; raises nothing."""
 
     def __call__(self, message: Message) -> int:
         """Run the attempt that `message` names; return how many attempts were run.
@@ -225,6 +227,8 @@ class Execute:
                     self.call_ended()
                 if attempt.has_workdir or claim.lease.attempt > 1:
                     remove_if_empty(self._workdir(claim))
+                if claim.run_id is not None:
+                    self.of_run_ended([claim.run_id])
                 if attempt.has_output:
                     self.reports.enqueue(claim.lease.execution_id, _correlation(claim))
         except Exception:  # the outcome is stored, and the next claim must not be lost
@@ -250,11 +254,13 @@ class Execute:
 
     def _read_spec(self, claim: Claim) -> ExecutionSpec:
         """Read what the attempt is to do; see `SpecCache.of_versions` for what is raised."""
-        _ = claim.options  # options that this release can't read are found here
-        return retry_while_unavailable(
+        options = claim.options  # options that this release can't read are found here
+        spec = retry_while_unavailable(
             lambda: self.specs.of_versions(claim.task_version_id, claim.agent_version_id),
             seconds=DATABASE_SECONDS,
         )
+        task = options.applied(spec.task)
+        return spec if task is spec.task else replace(spec, task=task)
 
     def _prepare(self, claim: Claim, spec: ExecutionSpec) -> Job:
         if spec.task.output_schema is not None:

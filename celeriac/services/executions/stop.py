@@ -1,6 +1,6 @@
 """Cancels executions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -27,13 +27,20 @@ _TURNS = 4
 _PARENT = "parent"
 """Who cancels children."""
 
+AfterEnds = Callable[[Sequence[UUID]], None]
+"""Does what follows when executions have ended, after the commit; raises nothing."""
+
 
 class Cancel:
     """Cancels executions."""
 
-    def __init__(self, database: Database, live: LiveEvents) -> None:
+    def __init__(
+        self, database: Database, live: LiveEvents, ended: AfterEnds | None = None
+    ) -> None:
+        """Cancel executions of `database`; `ended` is called for those that this has ended."""
         self._database = database
         self._live = live
+        self._ended = ended
 
     def __call__(self, actor: Actor, execution_ids: Sequence[UUID]) -> dict[UUID, Status]:
         """Request the cancellation of each execution; return the status that each has now.
@@ -123,6 +130,8 @@ class Cancel:
         self._live.changed(list(moved))
         for execution_id in moved:
             logger.info("execution.cancel_requested", execution_id=execution_id, by=by)
+        if self._ended is not None:
+            self._ended([key for key, status in moved.items() if status.terminal])
 
 
 def _request(

@@ -56,6 +56,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /tasks/{task}": {"description": "new"},
     "POST /tasks/{task}/execute": {"variables": {"text": "a"}},
     "POST /tasks/{task}/execute-batch": {"items": [{"text": "a"}]},
+    "PATCH /workflows/{workflow}": {"description": "new"},
+    "POST /workflows/{workflow}/run": {"input": {}},
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
@@ -149,10 +151,19 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     waiting = asker.post(EXECUTE, json={"variables": {"text": "b"}}).json()["execution_id"]
     park(container, waiting, a_form())
     budget = {"task": "summarise", "period": "day", "max_tokens": 9}
+    body = {
+        "name": "brief",
+        "spec": {"steps": {"sum": {"task": "summarise", "with": {"text": "a"}}}},
+    }
+    workflow = asker.post(f"{V1}/workflows", json=body).json()["id"]
+    run = asker.post(f"{V1}/workflows/{workflow}/run", json={"input": {}}).json()["run_id"]
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
         "task": task,
+        "workflow": workflow,
+        "run_id": run,
+        "step": "sum",
         "execution_id": accepted["execution_id"],
         "session_id": str(session),
         "path": "a.txt",

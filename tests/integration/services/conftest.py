@@ -28,7 +28,8 @@ def database(shared_database: Database) -> Database:
         connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
         connection.execute(
             text(
-                "TRUNCATE executions, execution_inputs, execution_results,"
+                "TRUNCATE workflow_runs, step_runs, fan_ins, step_items,"
+                " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
                 " usage_deltas, workers, deliveries, webhook_endpoints, steps, children,"

@@ -1,7 +1,7 @@
 """The event stream of an execution: events from the database, live output from Redis."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 from fastapi import Request
@@ -60,12 +60,27 @@ async def stream(
     execution = await run_in_threadpool(services.queries.execution, actor, execution_id)
     if execution.status.terminal and execution.event_seq <= after:
         return Response(status_code=204)
-    content = _events(request, shared, services, execution_id, after)
+    return stream_log(request, shared, services.queries.log, execution_id, after=after)
+
+
+class ReadLog(Protocol):
+    """Reads up to `limit` events of a log that are numbered above `after`."""
+
+    def __call__(self, key: UUID, /, *, after: int, limit: int) -> Sequence[Event]:
+        """Return the events."""
+        ...
+
+
+def stream_log(
+    request: Request, shared: CoreServices, read_log: ReadLog, key: UUID, *, after: int
+) -> Response:
+    """Return the stream of an execution's or a run's events after number `after`."""
+    content = _events(request, shared, read_log, key, after)
     return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
 async def _events(
-    request: Request, shared: CoreServices, services: ApiServices, execution_id: UUID, after: int
+    request: Request, shared: CoreServices, read_log: ReadLog, execution_id: UUID, after: int
 ) -> AsyncIterator[ServerSentEvent]:
     # watching begins before the first query, so that no event is lost in between
     watching = shared.watcher.changes(
@@ -80,7 +95,7 @@ async def _events(
             if change.delta is not None:
                 yield ServerSentEvent(dumps(change.delta), event=DELTA)
                 continue
-            while found := await _read(services, execution_id, after):
+            while found := await _read(read_log, execution_id, after):
                 if not await still_allowed(request):  # checked after reading what is sent next
                     return
                 for event, sent in found:
@@ -91,10 +106,10 @@ async def _events(
 
 
 async def _read(
-    services: ApiServices, execution_id: UUID, after: int
+    read_log: ReadLog, execution_id: UUID, after: int
 ) -> list[tuple[Event, ServerSentEvent]]:
     def read() -> list[tuple[Event, ServerSentEvent]]:
-        found = services.queries.log(execution_id, after=after, limit=_AT_ONCE)
+        found = read_log(execution_id, after=after, limit=_AT_ONCE)
         return [(event, _sent(event)) for event in found]
 
     try:

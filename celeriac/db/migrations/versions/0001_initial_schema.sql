@@ -111,7 +111,7 @@ CREATE UNIQUE INDEX uq_agents_workspace_id_name ON agents (workspace_id, name)
 -- The contents of versions. The hash is that of the canonical JSON: equal contents are one row.
 CREATE TABLE specs (
     hash bytea NOT NULL,
-    body jsonb NOT NULL,
+    body json NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_specs PRIMARY KEY (hash)
 );
@@ -178,6 +178,7 @@ CREATE TABLE executions (
     celery_task_id uuid,
     worker_id uuid,
     lease_token uuid,
+    run_id uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
     available_at timestamptz NOT NULL DEFAULT now(),
     queued_at timestamptz,
@@ -200,8 +201,10 @@ CREATE TABLE executions (
     message_count integer NOT NULL DEFAULT 0,
     tool_call_count integer NOT NULL DEFAULT 0,
     model_call_count integer NOT NULL DEFAULT 0,
+    item_no integer,
     priority smallint NOT NULL,
     max_crashes smallint NOT NULL,
+    step_no smallint,
     truncated boolean NOT NULL DEFAULT false,
     status text NOT NULL,
     held text,
@@ -246,6 +249,8 @@ CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id 
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
+CREATE INDEX ix_executions_run ON executions (run_id, step_no, held, item_no)
+    WHERE run_id IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
     WHERE status = 'queued' AND queued_at IS NOT NULL;
 CREATE INDEX ix_executions_siblings ON executions (parent_id, parent_step, held, id)
@@ -741,3 +746,152 @@ CREATE TABLE deliveries (
 );
 CREATE INDEX ix_deliveries_due ON deliveries (available_at) WHERE delivered_at IS NULL;
 CREATE INDEX ix_deliveries_execution_id ON deliveries (execution_id);
+
+CREATE TABLE workflows (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    name text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    current_version_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    CONSTRAINT pk_workflows PRIMARY KEY (id),
+    CONSTRAINT fk_workflows_owner_id FOREIGN KEY (owner_id) REFERENCES users(id),
+    CONSTRAINT fk_workflows_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id)
+);
+CREATE UNIQUE INDEX uq_workflows_workspace_id_name ON workflows (workspace_id, name)
+    WHERE deleted_at IS NULL;
+
+CREATE TABLE workflow_versions (
+    id uuid NOT NULL,
+    workflow_id uuid NOT NULL,
+    version integer NOT NULL,
+    spec_hash bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_workflow_versions PRIMARY KEY (id),
+    CONSTRAINT uq_workflow_versions_workflow_id_version UNIQUE (workflow_id, version),
+    CONSTRAINT fk_workflow_versions_spec_hash FOREIGN KEY (spec_hash) REFERENCES specs(hash),
+    CONSTRAINT fk_workflow_versions_workflow_id FOREIGN KEY (workflow_id) REFERENCES workflows(id)
+);
+
+-- The tables of runs have no foreign keys, as those of executions.
+CREATE TABLE workflow_runs (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    workflow_id uuid NOT NULL,
+    workflow_version_id uuid NOT NULL,
+    status text NOT NULL,
+    trigger_type text NOT NULL,
+    priority smallint,
+    input jsonb NOT NULL,
+    result jsonb,
+    error_code text,
+    error_message text,
+    error_step text,
+    compensation text,
+    origin_id uuid,
+    parent_run_id uuid,
+    parent_step_no smallint,
+    parent_item_no integer,
+    depth smallint NOT NULL DEFAULT 1,
+    request_id text,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    deadline_at timestamptz,
+    overdue boolean NOT NULL DEFAULT false,
+    cancel_requested_at timestamptz,
+    cancel_requested_by text,
+    completed_at timestamptz,
+    event_seq integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_workflow_runs PRIMARY KEY (id),
+    CONSTRAINT ck_workflow_runs_compensation_known
+        CHECK (compensation IN ('compensated', 'compensation_failed')),
+    CONSTRAINT ck_workflow_runs_status_known CHECK (
+        status IN ('pending', 'running', 'finishing', 'compensating', 'completed', 'failed',
+                   'cancelled')
+    ),
+    CONSTRAINT ck_workflow_runs_trigger_type_known
+        CHECK (trigger_type IN ('manual', 'scheduled', 'webhook', 'workflow', 'celery'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 80
+);
+CREATE INDEX ix_workflow_runs_deadline ON workflow_runs (deadline_at)
+    WHERE completed_at IS NULL AND NOT overdue AND deadline_at IS NOT NULL;
+CREATE INDEX ix_workflow_runs_live ON workflow_runs (id) WHERE completed_at IS NULL;
+CREATE INDEX ix_workflow_runs_origin_id ON workflow_runs (origin_id) WHERE origin_id IS NOT NULL;
+CREATE INDEX ix_workflow_runs_parent_run_id ON workflow_runs (parent_run_id)
+    WHERE parent_run_id IS NOT NULL;
+CREATE INDEX ix_workflow_runs_status ON workflow_runs (workspace_id, status, id)
+    WHERE status <> 'completed';
+CREATE INDEX ix_workflow_runs_workflow_id_id ON workflow_runs (workflow_id, id);
+CREATE INDEX ix_workflow_runs_workspace_id_id ON workflow_runs (workspace_id, id);
+
+CREATE TABLE step_runs (
+    run_id uuid NOT NULL,
+    step_no smallint NOT NULL,
+    step text NOT NULL,
+    kind text NOT NULL,
+    status text NOT NULL,
+    width integer NOT NULL DEFAULT 0,
+    spawned integer NOT NULL DEFAULT 0,
+    shards_left smallint NOT NULL DEFAULT 0,
+    round integer NOT NULL DEFAULT 0,
+    parallel integer,
+    strict boolean NOT NULL DEFAULT false,
+    stopping boolean NOT NULL DEFAULT false,
+    due_at timestamptz,
+    started_at timestamptz,
+    completed_at timestamptz,
+    error_code text,
+    error_message text,
+    CONSTRAINT pk_step_runs PRIMARY KEY (run_id, step_no),
+    CONSTRAINT ck_step_runs_status_known CHECK (
+        status IN ('blocked', 'ready', 'running', 'completed', 'failed', 'skipped', 'denied',
+                   'cancelled')
+    )
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 50
+);
+CREATE INDEX ix_step_runs_due ON step_runs (due_at) WHERE due_at IS NOT NULL;
+
+-- How many items of a running step have not ended, and how those that have ended did. An item has
+-- the row with the number of its own modulo 32.
+CREATE TABLE fan_ins (
+    run_id uuid NOT NULL,
+    step_no smallint NOT NULL,
+    shard smallint NOT NULL,
+    remaining integer NOT NULL,
+    completed integer NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    cancelled integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_fan_ins PRIMARY KEY (run_id, step_no, shard)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 5000,
+    fillfactor = 50
+);
+
+-- What an item of a step is: an execution, a run of a workflow, or what is known without either.
+CREATE TABLE step_items (
+    run_id uuid NOT NULL,
+    step_no smallint NOT NULL,
+    item_no integer NOT NULL,
+    round integer NOT NULL,
+    execution_id uuid,
+    child_run_id uuid,
+    status text,
+    result jsonb,
+    error_code text,
+    error_message text,
+    CONSTRAINT pk_step_items PRIMARY KEY (run_id, step_no, item_no, round)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 5000
+);

@@ -1,0 +1,316 @@
+"""Workflows and their runs over HTTP."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from pydantic import ConfigDict, Field, StringConstraints
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api.core import views
+from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.parameters import (
+    MAX_PAGE,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Reference,
+    Services,
+    Shared,
+)
+from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
+from celeriac.api.core.responses import json_response, page_response, problem_responses
+from celeriac.api.v1.catalog import Description
+from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
+from celeriac.domain.base import Name, Strict
+from celeriac.domain.tasks import PriorityLabel
+from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.domain.workflows.records import RunFilter
+from celeriac.domain.workflows.states import RunStatus
+from celeriac.services.workflows.runs import StartRequest
+from celeriac.wire.workflows import EXAMPLE
+
+router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=JsonRoute)
+runs_router = APIRouter(prefix="/workflow-runs", tags=["workflows"], route_class=JsonRoute)
+
+WorkflowPath = Annotated[
+    Reference,
+    Path(description="The workflow's id, or the name of one of yours.", examples=["brief"]),
+]
+RunPath = Annotated[UUID, Path(description="The run's id.")]
+StepPath = Annotated[str, Path(max_length=60, description="The step's id.", examples=["fetch"])]
+_Id = Annotated[UUID, Field(strict=False)]
+After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
+
+_WORKFLOW: dict[str, Any] = {
+    "name": "brief",
+    "description": "Fetches a page and writes a brief of it.",
+    "spec": EXAMPLE,
+}
+
+
+class NewWorkflow(Strict):
+    """A workflow to create."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_WORKFLOW]})
+
+    name: Name = Field(description="Unique among your workflows; it can't be changed later.")
+    description: Description = ""
+    spec: WorkflowSpec
+
+
+class WorkflowPatch(Strict):
+    """Changes to a workflow; fields that are left out stay as they are."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"description": "Writes briefs."}]})
+
+    description: Description | None = None
+    spec: WorkflowSpec | None = Field(
+        default=None, description="The whole new specification; it becomes the next version."
+    )
+
+
+class StartRun(Strict):
+    """A run to start."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": {"url": "https://example.org"}}]}
+    )
+
+    input: dict[str, Any] = Field(default_factory=dict)
+    priority: PriorityLabel | None = Field(
+        default=None, description="Of its executions; default is that of the workflow."
+    )
+
+
+class ListRuns(Strict):
+    """Which runs to list: those that match all given fields."""
+
+    workflow: Reference | None = Field(
+        default=None, description="A workflow's id, or your workflow's name."
+    )
+    status: Annotated[RunStatus, Field(strict=False)] | None = Field(
+        default=None, description="In this status."
+    )
+    origin_id: _Id | None = Field(default=None, description="Retries and forks of this run.")
+    parent_run_id: _Id | None = Field(
+        default=None, description="That are items of the steps of this run."
+    )
+    cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="`next_cursor` of the page before, with this filter."
+    )
+    limit: Annotated[int, Field(strict=False)] = Field(
+        default=50, ge=1, le=MAX_PAGE, description="Items on a page."
+    )
+
+
+@router.post(
+    "", status_code=201, summary="Create a workflow", responses=problem_responses(404, 409)
+)
+def create_workflow(body: NewWorkflow, actor: Operator, services: Services) -> wire.Workflow:
+    """Store a workflow at version 1. Its graph and its expressions are checked here."""
+    return views.workflow(services.workflows.create(actor, **dict(body)))
+
+
+@router.get("", response_model=wire.Page[wire.Workflow], summary="List workflows")
+def list_workflows(
+    actor: Caller, services: Services, cursor: Cursor = None, limit: Limit = 50
+) -> Response:
+    """Return the workflows of the workspace, the newest first."""
+    page = services.workflows.find(actor, cursor=cursor, limit=limit)
+    return page_response(page, views.workflow)
+
+
+@router.get("/{workflow}", summary="Get a workflow")
+def get_workflow(workflow: WorkflowPath, actor: Caller, services: Services) -> wire.Workflow:
+    """Return a workflow at its current version."""
+    return views.workflow(services.workflows.get(actor, workflow))
+
+
+@router.get(
+    "/{workflow}/versions",
+    response_model=wire.Page[wire.WorkflowVersion],
+    summary="List a workflow's versions",
+)
+def list_workflow_versions(
+    workflow: WorkflowPath,
+    actor: Caller,
+    services: Services,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> Response:
+    """Return the versions of a workflow, the newest first."""
+    page = services.workflows.versions(actor, workflow, cursor=cursor, limit=limit)
+    return page_response(page, views.workflow_version)
+
+
+@router.patch("/{workflow}", summary="Change a workflow")
+def change_workflow(
+    workflow: WorkflowPath, body: WorkflowPatch, actor: Operator, services: Services
+) -> wire.Workflow:
+    """Change a workflow. Another `spec` becomes its next version, which new runs follow."""
+    return views.workflow(services.workflows.change(actor, workflow, **dict(body)))
+
+
+@router.delete(
+    "/{workflow}", status_code=204, summary="Delete a workflow", responses=problem_responses(409)
+)
+def delete_workflow(workflow: WorkflowPath, actor: Operator, services: Services) -> None:
+    """Delete a workflow. Its runs stay, and its name is free.
+
+    Refused while runs of it have not ended.
+    """
+    services.workflows.delete(actor, workflow)
+
+
+@router.post(
+    "/{workflow}/run",
+    status_code=202,
+    response_model=wire.AcceptedRun,
+    summary="Run a workflow",
+    responses=problem_responses(409),
+)
+def run_workflow(
+    request: Request,
+    workflow: WorkflowPath,
+    actor: Operator,
+    services: Services,
+    body: StartRun | None = None,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Start a run of a workflow's current version. It is stored before the answer is sent."""
+    body = body or StartRun()
+    workflow_id = services.workflows.resolve(actor, workflow)
+    started = services.runs.start(
+        actor,
+        StartRequest(
+            workflow_id,
+            body.input,
+            priority=None if body.priority is None else int(body.priority),
+            idempotency=idempotency(request, key, body),
+        ),
+    )
+    found = services.runs.get(actor, started.run_id)
+    answer = wire.AcceptedRun.linked(
+        {"run_id": found.id, "workflow_id": found.workflow_id, "status": found.status}
+    )
+    headers = {} if started.created else {REPLAYED: "true"}
+    return json_response(answer, status=202, headers=headers)
+
+
+@runs_router.get(
+    "",
+    response_model=wire.Page[wire.RunSummary],
+    summary="List runs of workflows",
+    responses=problem_responses(404),
+)
+def list_runs(actor: Caller, services: Services, query: Annotated[ListRuns, Query()]) -> Response:
+    """Return the runs of the workspace, the newest first, without input, result and steps."""
+    name = query.workflow
+    wanted = RunFilter(
+        workflow_id=None if name is None else services.workflows.resolve(actor, name),
+        status=query.status,
+        origin_id=query.origin_id,
+        parent_run_id=query.parent_run_id,
+    )
+    page = services.runs.find(actor, wanted, cursor=query.cursor, limit=query.limit)
+    return page_response(page, views.run_summary)
+
+
+@runs_router.get("/{run_id}", response_model=wire.Run, summary="Get a run of a workflow")
+def get_run(run_id: RunPath, actor: Caller, services: Services) -> Response:
+    """Return a run with its steps and the numbers of their items.
+
+    The cost does not depend on how many items there are.
+    """
+    found = services.runs.get(actor, run_id)
+    return json_response(views.run(found, services.runs.steps(run_id)))
+
+
+@runs_router.post("/{run_id}/cancel", response_model=wire.Run, summary="Cancel a run")
+def cancel_run(run_id: RunPath, actor: Operator, services: Services) -> Response:
+    """Request the end of a run and of all below it, and return the run.
+
+    From then on no step begins, except those with `run: always`. What runs is stopped, which takes
+    seconds. A run that has ended does not change.
+    """
+    found = services.runs.cancel(actor, run_id)
+    return json_response(views.run(found, services.runs.steps(run_id)))
+
+
+@runs_router.get(
+    "/{run_id}/steps/{step}/items",
+    response_model=wire.RunItems,
+    summary="List the items of a step",
+)
+def list_run_items(
+    run_id: RunPath,
+    step: StepPath,
+    actor: Caller,
+    services: Services,
+    after: Annotated[
+        int, Query(ge=-1, le=MAX_SEQ, description="Only items with an index above it.")
+    ] = -1,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items in one answer.")] = 100,
+    round_no: Annotated[
+        int | None, Query(alias="round", ge=1, description="Default is the last round.")
+    ] = None,
+    include: Annotated[
+        list[Literal["result"]] | None, Query(description="`result` for the results.")
+    ] = None,
+) -> Response:
+    """Return items of a step in their order."""
+    found = services.runs.items(
+        actor,
+        run_id,
+        step,
+        after=after,
+        limit=limit,
+        round_no=round_no,
+        results=bool(include),
+    )
+    items = list(map(views.run_item, found))
+    shown = wire.RunItems(items=items, next_after=found[-1].item_no if found else None)
+    return json_response(shown, exclude=None if include else {"items": {"__all__": {"result"}}})
+
+
+@runs_router.get("/{run_id}/events", response_model=wire.Events, summary="List a run's events")
+def list_run_events(
+    run_id: RunPath,
+    actor: Caller,
+    services: Services,
+    after: After = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100,
+) -> Response:
+    """Return events of a run in order, numbered without gaps."""
+    found = services.runs.events(actor, run_id, after=after, limit=limit)
+    items = list(map(views.event, found))
+    return json_response(wire.Events(items=items, next_after=found[-1].seq if found else None))
+
+
+@runs_router.get(
+    "/{run_id}/stream", summary="Follow a run live", response_class=Response, responses=STREAM
+)
+async def stream_run(
+    request: Request,
+    run_id: RunPath,
+    actor: Caller,
+    shared: Shared,
+    services: Services,
+    after: After = 0,
+    last_event_id: Annotated[
+        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume after it.")
+    ] = None,
+) -> Response:
+    """Send the events of a run live (Server-Sent Events) until it has ended.
+
+    The id of each event is its number: `Last-Event-ID` resumes without gap or repeat. If no event
+    can follow, the answer is 204.
+    """
+    begin = after if last_event_id is None else last_event_id
+    found = await run_in_threadpool(services.runs.get, actor, run_id)
+    if found.status.terminal and found.event_seq <= begin:
+        return Response(status_code=204)
+    return stream_log(request, shared, services.runs.log, run_id, after=begin)

@@ -1,0 +1,104 @@
+"""Following a run to its end: a live tree on a terminal, else plain lines."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from celeriac.cli.core.ids import short_id
+from celeriac.cli.core.output import CommandError, ExitCode, clock, plain
+from celeriac.cli.workflows.tree import head_text, tree
+from celeriac.domain.workflows.states import RunStatus
+
+if TYPE_CHECKING:
+    from celeriac.cli.core.context import CommandContext
+    from celeriac.wire import Event, Run
+
+_REFRESH_SECONDS = 1.0
+"""How often the live view reads the run: the numbers of items change without events."""
+
+
+def follow_run(context: "CommandContext", run_id: UUID | str, *, timeout: float | None) -> "Run":
+    """Show the progress of a run on stderr, and return it when it has ended.
+
+    With `--json` nothing is shown. Raises ClientError, also if it hasn't ended after `timeout`
+    seconds, and CommandError after Ctrl-C, which does not stop the run.
+    """
+    from celeriac.client import Delta
+
+    runs = context.client.workflow_runs
+    stream = runs.stream(run_id, timeout=timeout, on_away=context.say_away)
+    try:
+        if context.output.err.is_terminal and not context.output.as_json:
+            with _tree_of(context, run_id):
+                for _ in stream:
+                    pass
+        else:
+            for each in stream:
+                if not isinstance(each, Delta):
+                    context.output.say(event_line(each))
+    except KeyboardInterrupt as error:
+        raise CommandError(
+            f"Stopped following; the run {run_id} continues.",
+            cure=f"`celeriac workflow-runs follow {short_id(run_id)}` follows it again, "
+            f"`celeriac workflow-runs cancel {short_id(run_id)}` ends it.",
+            exit_code=ExitCode.INTERRUPTED,
+            problem="interrupted",
+        ) from error
+    return runs.get(run_id)
+
+
+def event_line(event: "Event") -> str:
+    """Return an event of a run as a plain line."""
+    facts = " · ".join(f"{name} {value}" for name, value in event.data.items() if value is not None)
+    return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {facts}".rstrip()
+
+
+@contextmanager
+def _tree_of(context: "CommandContext", run_id: UUID | str) -> Iterator[None]:
+    """Draw the run's tree until the block ends."""
+    from rich.live import Live
+
+    from celeriac.client import ClientError
+
+    end = threading.Event()
+
+    def draw(live: Live) -> None:
+        try:
+            live.update(tree(context.client.workflow_runs.get(run_id)), refresh=True)
+        except ClientError:
+            return  # the stream says so
+
+    def repeat(live: Live) -> None:
+        while not end.wait(_REFRESH_SECONDS):
+            draw(live)
+
+    with Live(console=context.output.err, auto_refresh=False) as live:
+        draw(live)
+        thread = threading.Thread(target=repeat, args=(live,), name="tree", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
+            draw(live)
+
+
+def show_run_outcome(context: "CommandContext", run: "Run") -> None:
+    """Write the result to stdout and a summary to stderr.
+
+    Raises CommandError if the run didn't complete.
+    """
+    context.output.json(run)
+    if run.status is RunStatus.COMPLETED:
+        if not context.output.as_json:
+            context.output.raw(plain(run.result))
+            context.output.say(head_text(run))
+        return
+    raise CommandError(
+        run.error_message or f"The run was {run.status.value}.",
+        cure=f"`celeriac workflow-runs show {short_id(run.id)}` shows what happened.",
+        problem=run.error_code or run.status.value,
+    )

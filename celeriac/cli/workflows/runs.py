@@ -1,0 +1,105 @@
+"""`celeriac workflow-runs`: runs of workflows, their steps and items."""
+
+from typing import Annotated
+
+import typer
+
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, api_command
+from celeriac.cli.core.ids import RunId
+from celeriac.cli.core.output import moment, short
+from celeriac.cli.workflows.following import follow_run, show_run_outcome
+from celeriac.cli.workflows.tree import tree_text
+
+app = typer.Typer(name="workflow-runs", help="Runs of workflows, their steps and items.")
+
+
+@api_command(app, "list")
+def list_runs(
+    context: CommandContext,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="NAME", help="Only of this workflow.")
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(help="Only with this status: running, completed, failed, cancelled, …"),
+    ] = None,
+    limit: Limit = 20,
+) -> None:
+    """List the runs of the workspace, the newest first."""
+    context.output.write_list(
+        context.client.workflow_runs.list(workflow=workflow, status=status),
+        ("ID", "WORKFLOW", "STATUS", "CREATED", "ENDED", "ERROR"),
+        lambda each: (
+            each.id,
+            each.workflow_name,
+            each.status.value,
+            each.created_at,
+            moment(each.completed_at),
+            short(each.error_message or ""),
+        ),
+        limit=limit,
+        cut=("ERROR",),
+        drop=("ERROR", "ENDED", "CREATED"),
+    )
+
+
+@api_command(app)
+def show(context: CommandContext, run: RunId) -> None:
+    """Show a run with its steps."""
+    found = context.client.workflow_runs.get(run)
+    context.output.write(found, tree_text(found))
+
+
+@api_command(app)
+def follow(
+    context: CommandContext,
+    run: RunId,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Stop waiting after this many seconds.")
+    ] = None,
+) -> None:
+    """Follow a run to its end.
+
+    Examples:
+      celeriac workflow-runs follow last
+    """
+    show_run_outcome(context, follow_run(context, run, timeout=timeout))
+
+
+@api_command(app)
+def items(
+    context: CommandContext,
+    run: RunId,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="The step's id.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 50,
+) -> None:
+    """List the items of a step, in their order.
+
+    Examples:
+      celeriac workflow-runs items last qualify
+    """
+    context.output.write_list(
+        context.client.workflow_runs.items(run, step),
+        ("ITEM", "STATUS", "EXECUTION OR RUN", "ERROR"),
+        lambda each: (
+            each.index,
+            each.status,
+            each.execution_id or each.child_run_id or "",
+            short(each.error_message or ""),
+        ),
+        limit=limit,
+        cut=("ERROR",),
+        drop=("ERROR",),
+    )
+
+
+@api_command(app)
+def cancel(context: CommandContext, run: RunId) -> None:
+    """End a run and all below it. Steps with `run: always` still run.
+
+    Examples:
+      celeriac workflow-runs cancel last
+    """
+    found = context.client.workflow_runs.cancel(run)
+    context.output.write(found, f"{found.status.value} · {found.id}")

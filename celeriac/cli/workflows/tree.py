@@ -1,0 +1,66 @@
+"""A run of a workflow as a tree of its steps."""
+
+from typing import TYPE_CHECKING
+
+from celeriac.cli.core.output import duration, printable
+from celeriac.domain.workflows.states import StepStatus
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from celeriac.wire import Run, RunStep
+
+_SIGNS = {
+    StepStatus.BLOCKED: ("·", "dim"),
+    StepStatus.READY: ("·", "dim"),
+    StepStatus.RUNNING: ("▸", "cyan"),
+    StepStatus.COMPLETED: ("✓", "green"),
+    StepStatus.FAILED: ("✗", "red"),
+    StepStatus.SKIPPED: ("-", "dim"),
+    StepStatus.DENIED: ("-", "yellow"),
+    StepStatus.CANCELLED: ("-", "yellow"),
+}
+
+
+def step_text(step: "RunStep") -> str:
+    """Return a step as a line: its sign, name, numbers and error."""
+    parts = [f"{_SIGNS[step.status][0]} {step.step}", step.status.value]
+    if step.items > 1:
+        ended = step.items - step.remaining
+        parts.append(f"{ended} of {step.items}")
+        parts += [f"{count} {name}" for name, count in _bad(step) if count]
+    if step.round > 1:
+        parts.append(f"round {step.round}")
+    if step.started_at is not None and step.completed_at is not None:
+        parts.append(duration((step.completed_at - step.started_at).total_seconds()))
+    if step.error_message:
+        parts.append(step.error_message)
+    return printable(" · ".join(parts)).replace("\n", " ")
+
+
+def _bad(step: "RunStep") -> list[tuple[str, int]]:
+    return [("failed", step.failed), ("cancelled", step.cancelled)]
+
+
+def head_text(run: "Run") -> str:
+    """Return the first line of a run."""
+    parts = [run.workflow_name, run.status.value, str(run.id)]
+    if run.error_message:
+        parts.append(run.error_message)
+    return printable(" · ".join(parts)).replace("\n", " ")
+
+
+def tree_text(run: "Run") -> str:
+    """Return a run as plain lines."""
+    return "\n".join([head_text(run), *(f"  {step_text(step)}" for step in run.steps)])
+
+
+def tree(run: "Run") -> "Tree":
+    """Return a run for the live view."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    made = Tree(Text(head_text(run), style="bold"))
+    for step in run.steps:
+        made.add(Text(step_text(step), style=_SIGNS[step.status][1]))
+    return made

@@ -1,0 +1,121 @@
+"""Tables of the runs of workflows, their steps and items."""
+
+from sqlalchemy import Boolean, Column, Index, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
+
+# The tables of runs have no foreign keys, as those of executions.
+workflow_runs = table_of_ids(
+    "workflow_runs",
+    Column("workspace_id", Uuid, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("workflow_id", Uuid, nullable=False),
+    Column("workflow_version_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("trigger_type", Text, nullable=False),
+    # of its executions; NULL: that of each task
+    Column("priority", SmallInteger),
+    Column("input", JSONB, nullable=False),
+    Column("result", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_step", Text),
+    Column("compensation", Text),
+    Column("origin_id", Uuid),
+    # the item of a step that it is
+    Column("parent_run_id", Uuid),
+    Column("parent_step_no", SmallInteger),
+    Column("parent_item_no", Integer),
+    Column("depth", SmallInteger, nullable=False, server_default="1"),
+    Column("request_id", Text),
+    Column("created_by", Text, nullable=False),
+    timestamp("created_at", now=True),
+    timestamp("deadline_at"),
+    # it has met its deadline
+    Column("overdue", Boolean, nullable=False, server_default="false"),
+    timestamp("cancel_requested_at"),
+    Column("cancel_requested_by", Text),
+    timestamp("completed_at"),
+    Column("event_seq", Integer, nullable=False, server_default="0"),
+    enum_check("status", RunStatus),
+    enum_check("trigger_type", TriggerType),
+    enum_check("compensation", Compensation),
+    Index(None, "workspace_id", "id"),
+    Index(None, "workflow_id", "id"),
+    Index("ix_workflow_runs_status", "workspace_id", "status", "id",
+          **where("status <> 'completed'")),
+    Index("ix_workflow_runs_origin_id", "origin_id", **where("origin_id IS NOT NULL")),
+    Index("ix_workflow_runs_parent_run_id", "parent_run_id",
+          **where("parent_run_id IS NOT NULL")),
+    Index("ix_workflow_runs_live", "id", **where("completed_at IS NULL")),
+    Index("ix_workflow_runs_deadline", "deadline_at",
+          **where("completed_at IS NULL AND NOT overdue AND deadline_at IS NOT NULL")),
+    postgresql_with=stored(dead=1_000, share=0.01, fill=80),
+)  # fmt: skip
+
+step_runs = Table(
+    "step_runs",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    # its place in the document, from 1; the undo steps follow
+    Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
+    Column("step", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    # how many items it has, and how many of them were made
+    Column("width", Integer, nullable=False, server_default="0"),
+    Column("spawned", Integer, nullable=False, server_default="0"),
+    # rows of `fan_ins` with items that have not ended
+    Column("shards_left", SmallInteger, nullable=False, server_default="0"),
+    Column("round", Integer, nullable=False, server_default="0"),
+    Column("parallel", Integer),
+    # whether a failure of an item makes it due, not only the end of the last one
+    Column("strict", Boolean, nullable=False, server_default="false"),
+    # its items are being cancelled
+    Column("stopping", Boolean, nullable=False, server_default="false"),
+    # since when `advance` has something to do
+    timestamp("due_at"),
+    timestamp("started_at"),
+    timestamp("completed_at"),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    enum_check("status", StepStatus),
+    Index("ix_step_runs_due", "due_at", **where("due_at IS NOT NULL")),
+    postgresql_with=stored(dead=1_000, share=0.01, fill=50),
+)
+
+# How many items of a running step have not ended, and how those that have ended did. An item has
+# the row with the number of its own modulo 32.
+fan_ins = Table(
+    "fan_ins",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    Column("remaining", Integer, nullable=False),
+    Column("completed", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("cancelled", Integer, nullable=False, server_default="0"),
+    postgresql_with=stored(dead=5_000, share=0.01, fill=50),
+)
+
+# What an item of a step is: an execution, a run of a workflow, or what is known without either.
+step_items = Table(
+    "step_items",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
+    Column("item_no", Integer, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    # of this run, or of an earlier one whose work is not repeated
+    Column("execution_id", Uuid),
+    Column("child_run_id", Uuid),
+    Column("status", Text),
+    Column("result", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    postgresql_with=stored(dead=5_000, share=0.01),
+)

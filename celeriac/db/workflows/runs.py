@@ -1,0 +1,240 @@
+"""Runs of workflows: rows, lists, and all changes of their status."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Select, select, text
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
+from celeriac.db.schema.catalog import workflow_versions, workflows
+from celeriac.db.schema.workflows import workflow_runs as table
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.workflows.records import RunFilter, WorkflowRun
+from celeriac.domain.workflows.states import RUN_TRANSITIONS, RunTransition
+from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
+
+_COMPUTED: Mapping[str, ColumnElement[object]] = {
+    "workflow_name": workflows.c.name,
+    "version": workflow_versions.c.version,
+}
+
+
+def _selected() -> Select[tuple[object, ...]]:
+    query = columns(WorkflowRun, table, **_COMPUTED)
+    return query.join_from(table, workflows, workflows.c.id == table.c.workflow_id).join(
+        workflow_versions, workflow_versions.c.id == table.c.workflow_version_id
+    )
+
+
+_SELECT = _selected()
+_run = reader(WorkflowRun)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to insert, in the status `running`."""
+
+    id: UUID
+    workspace_id: UUID
+    owner_id: UUID
+    workflow_id: UUID
+    workflow_version_id: UUID
+    trigger_type: TriggerType
+    priority: int | None
+    input: JsonObject
+    created_by: str
+    request_id: str | None
+    deadline_seconds: float | None = None
+    deadline_at: datetime | None = None
+    """That of its parent; the earlier one counts."""
+    origin_id: UUID | None = None
+    parent_run_id: UUID | None = None
+    parent_step_no: int | None = None
+    parent_item_no: int | None = None
+    depth: int = 1
+
+
+_ADD = text("""
+INSERT INTO workflow_runs (id, workspace_id, owner_id, workflow_id, workflow_version_id, status,
+                           trigger_type, priority, input, created_by, request_id, origin_id,
+                           parent_run_id, parent_step_no, parent_item_no, depth, deadline_at)
+VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, 'running',
+        :trigger_type, :priority, CAST(:input AS jsonb), :created_by, :request_id, :origin_id,
+        :parent_run_id, :parent_step_no, :parent_item_no, :depth,
+        least(CAST(:deadline_at AS timestamptz),
+              now() + make_interval(secs => CAST(:deadline_seconds AS double precision))))
+""")
+
+
+def add(connection: Connection, new: NewRun) -> None:
+    """Insert a run."""
+    values = {each.name: getattr(new, each.name) for each in fields(NewRun)}
+    connection.execute(_ADD, values | {"input": storable(new.input)})
+
+
+def get(connection: Connection, run_id: UUID, *, workspace: UUID | None) -> WorkflowRun | None:
+    """Return a run of `workspace` (None: of any), or None."""
+    query = given(_SELECT.where(table.c.id == run_id), (table.c.workspace_id, workspace))
+    return read_one(connection, query, _run)
+
+
+def lock(
+    connection: Connection, run_id: UUID, *, workspace: UUID | None = None
+) -> WorkflowRun | None:
+    """Return a run, locked until the transaction ends, or None."""
+    query = given(_SELECT.where(table.c.id == run_id), (table.c.workspace_id, workspace))
+    return read_one(connection, query.with_for_update(of=table, key_share=True), _run)
+
+
+def find(
+    connection: Connection, wanted: RunFilter, *, before: UUID | None, limit: int
+) -> list[WorkflowRun]:
+    """Return up to `limit` runs with smaller ids than `before`, the newest first."""
+    query = matching(
+        _SELECT, table, wanted, "workspace_id", "workflow_id", "status", "origin_id",
+        "parent_run_id",
+    )  # fmt: skip
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _run)
+
+
+def unfinished_of(connection: Connection, workflow_id: UUID) -> bool:
+    """Whether a run of the workflow has not ended."""
+    query = select(table.c.id).where(
+        table.c.workflow_id == workflow_id, table.c.completed_at.is_(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+_REQUEST_CANCEL = text("""
+UPDATE workflow_runs SET cancel_requested_at = now(), cancel_requested_by = :by
+WHERE id = :id AND completed_at IS NULL AND cancel_requested_at IS NULL
+RETURNING id
+""")
+
+
+def request_cancel(connection: Connection, run_id: UUID, by: str) -> bool:
+    """Mark a run that has not ended; False if it has, or was marked before.
+
+    From the commit on none of its steps begins: who starts one locks the run's row first.
+    """
+    parameters = {"id": run_id, "by": by}
+    return connection.execute(_REQUEST_CANCEL, parameters).first() is not None
+
+
+_OVERDUE = text("""
+SELECT id FROM workflow_runs
+WHERE completed_at IS NULL AND NOT overdue AND deadline_at IS NOT NULL AND deadline_at <= now()
+ORDER BY deadline_at LIMIT :limit
+""")
+
+
+def overdue(connection: Connection, *, limit: int) -> list[UUID]:
+    """Return runs that have not ended and whose deadline has passed, the longest ago first."""
+    return list(connection.execute(_OVERDUE, {"limit": limit}).scalars())
+
+
+_MEET_DEADLINE = text("UPDATE workflow_runs SET overdue = true WHERE id = :id")
+
+
+def meet_deadline(connection: Connection, run_id: UUID) -> None:
+    """Note that a locked run has met its deadline: what runs is stopped."""
+    connection.execute(_MEET_DEADLINE, {"id": run_id})
+
+
+_CHILDREN = text("""
+SELECT id FROM workflow_runs
+WHERE parent_run_id = :run_id AND completed_at IS NULL AND cancel_requested_at IS NULL
+  AND parent_step_no = :step_no
+LIMIT :limit
+""")
+
+
+def live_children(connection: Connection, run_id: UUID, step_no: int, *, limit: int) -> list[UUID]:
+    """Return the runs that are items of a step and whose cancellation is possible."""
+    parameters = {"run_id": run_id, "step_no": step_no, "limit": limit}
+    return list(connection.execute(_CHILDREN, parameters).scalars())
+
+
+_MOVE = {
+    transition: with_guards(
+        """
+        UPDATE workflow_runs
+        SET status = '{target}'{ends}, result = coalesce(CAST(:result AS jsonb), result),
+            compensation = coalesce(:compensation, compensation)
+        WHERE id = :id AND status IN ({sources})
+        RETURNING id
+        """,
+        {
+            "target": target,
+            "ends": ", completed_at = now()" if target.terminal else "",
+            "sources": ", ".join(f"'{each}'" for each in sorted(sources)),
+        },
+    )
+    for transition, (sources, target) in RUN_TRANSITIONS.items()
+}
+
+
+def move(
+    connection: Connection,
+    run_id: UUID,
+    transition: RunTransition,
+    *,
+    result: JsonValue = None,
+    compensation: str | None = None,
+) -> bool:
+    """Change the status of a locked run; False if it may not make this transition."""
+    parameters = {
+        "id": run_id,
+        "result": None if result is None else storable(result),
+        "compensation": compensation,
+    }
+    return connection.execute(_MOVE[transition], parameters).first() is not None
+
+
+_FAIL = text("""
+UPDATE workflow_runs
+SET error_code = :code, error_message = :message, error_step = :step
+WHERE id = :id AND error_code IS NULL AND completed_at IS NULL
+RETURNING id
+""")
+
+
+def fail(
+    connection: Connection, run_id: UUID, *, code: str, message: str, step: str | None
+) -> bool:
+    """Store why a locked run fails; False if it fails for another reason already."""
+    parameters = {"id": run_id, "code": code, "message": storable_text(message), "step": step}
+    return connection.execute(_FAIL, parameters).first() is not None
+
+
+_LOG = text("""
+WITH fresh AS (
+    SELECT * FROM unnest(CAST(:types AS text[]), CAST(:data AS text[])) WITH ORDINALITY
+                  AS f (type, data, place)
+), numbered AS (
+    UPDATE workflow_runs SET event_seq = event_seq + (SELECT count(*) FROM fresh)
+    WHERE id = :id
+    RETURNING event_seq - (SELECT count(*) FROM fresh) AS before
+)
+INSERT INTO events (execution_id, seq, type, attempt, data)
+SELECT :id, numbered.before + fresh.place, fresh.type, 0, CAST(fresh.data AS jsonb)
+FROM numbered, fresh
+""")
+
+
+def log(
+    connection: Connection, run_id: UUID, entries: Sequence[tuple[EventType, JsonObject]]
+) -> None:
+    """Append events to the log of a run."""
+    if not entries:
+        return
+    parameters = {
+        "id": run_id,
+        "types": [kind.value for kind, _ in entries],
+        "data": [storable(data) for _, data in entries],
+    }
+    connection.execute(_LOG, parameters)

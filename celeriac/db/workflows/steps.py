@@ -1,0 +1,435 @@
+"""Steps and items of runs: their rows, counters, and what is due."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, TextClause, bindparam, text
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.run_items import COUNT_DOWN, SHARDS
+from celeriac.db.paging import reader
+from celeriac.domain.workflows.model import StepKind
+from celeriac.domain.workflows.records import StepItem, StepRun
+from celeriac.domain.workflows.states import (
+    STEP_TRANSITIONS,
+    StepStatus,
+    StepTransition,
+)
+from celeriac.kit.json_types import JsonValue, storable, storable_text
+
+_step = reader(StepRun)
+
+_COLUMNS = """
+s.run_id, s.step_no, s.step, s.kind, s.status, s.width, s.spawned, s.shards_left, s.round,
+s.parallel, s.strict, s.stopping, s.due_at, s.started_at, s.completed_at, s.error_code,
+s.error_message
+"""
+
+_ADD = text("""
+INSERT INTO step_runs (run_id, step_no, step, kind, status, due_at)
+SELECT :run_id, s.step_no, s.step, s.kind, 'blocked', CASE WHEN s.step_no = 1 THEN now() END
+FROM unnest(CAST(:nos AS smallint[]), CAST(:steps AS text[]), CAST(:kinds AS text[]))
+     AS s (step_no, step, kind)
+""")
+
+
+def add(connection: Connection, run_id: UUID, steps: Sequence[tuple[int, str, StepKind]]) -> None:
+    """Insert the steps of a new run, with their places in the document.
+
+    The first is due, so that the run begins.
+    """
+    parameters = {
+        "run_id": run_id,
+        "nos": [no for no, _, _ in steps],
+        "steps": [name for _, name, _ in steps],
+        "kinds": [kind.value for _, _, kind in steps],
+    }
+    connection.execute(_ADD, parameters)
+
+
+_OF_RUN = with_guards(
+    """
+SELECT {columns}, coalesce(f.remaining, 0) AS remaining, coalesce(f.completed, 0) AS completed,
+       coalesce(f.failed, 0) AS failed, coalesce(f.cancelled, 0) AS cancelled
+FROM step_runs s LEFT JOIN (
+    SELECT step_no, CAST(sum(remaining) AS int) AS remaining,
+           CAST(sum(completed) AS int) AS completed, CAST(sum(failed) AS int) AS failed,
+           CAST(sum(cancelled) AS int) AS cancelled
+    FROM fan_ins WHERE run_id = :run_id GROUP BY step_no
+) f ON f.step_no = s.step_no
+WHERE s.run_id = :run_id
+ORDER BY s.step_no
+""",
+    {"columns": _COLUMNS},
+)
+
+
+def of_run(connection: Connection, run_id: UUID) -> list[StepRun]:
+    """Return all steps of a run in the order of the document, with the numbers of their items."""
+    return [_step(row) for row in connection.execute(_OF_RUN, {"run_id": run_id})]
+
+
+_TAKE_DUE = text("""
+SELECT step_no FROM step_runs
+WHERE run_id = :run_id AND due_at IS NOT NULL
+ORDER BY step_no
+FOR NO KEY UPDATE
+""")
+
+
+def take_due(connection: Connection, run_id: UUID) -> list[int]:
+    """Return the steps of a locked run that are due, locked.
+
+    An item that ends now makes its step due after this transaction. Read the steps in a later
+    statement: this one may have waited.
+    """
+    return list(connection.execute(_TAKE_DUE, {"run_id": run_id}).scalars())
+
+
+_NOT_DUE = text("""
+UPDATE step_runs SET due_at = NULL
+WHERE run_id = :run_id AND step_no = ANY(CAST(:nos AS smallint[]))
+""")
+
+
+def clear_due(connection: Connection, run_id: UUID, nos: Sequence[int]) -> None:
+    """Note that nothing is left to do for these steps, which the transaction has locked."""
+    if nos:
+        connection.execute(_NOT_DUE, {"run_id": run_id, "nos": list(nos)})
+
+
+_IS_DUE = text("""
+SELECT EXISTS (SELECT FROM step_runs WHERE run_id = :run_id AND due_at IS NOT NULL)
+""")
+
+
+def is_due(connection: Connection, run_id: UUID) -> bool:
+    """Whether a step of a run is due."""
+    return bool(connection.execute(_IS_DUE, {"run_id": run_id}).scalar_one())
+
+
+_WAKE = text("""
+UPDATE step_runs SET due_at = now()
+WHERE (run_id, step_no) IN (
+    SELECT run_id, step_no FROM step_runs
+    WHERE run_id = :run_id AND status IN ('blocked', 'ready', 'running')
+    ORDER BY step_no LIMIT 1)
+  AND due_at IS NULL
+""")
+
+
+def wake(connection: Connection, run_id: UUID) -> None:
+    """Make a run due whose steps have not all settled, by the first such step."""
+    connection.execute(_WAKE, {"run_id": run_id})
+
+
+_DUE_RUNS = text("""
+SELECT run_id FROM step_runs
+WHERE due_at IS NOT NULL AND due_at <= now() - make_interval(secs => :older_than)
+ORDER BY due_at LIMIT :limit
+""")
+
+
+def due_runs(connection: Connection, *, older_than: float, limit: int) -> list[UUID]:
+    """Return runs with steps that have been due for over `older_than` seconds."""
+    parameters = {"older_than": older_than, "limit": limit}
+    return list(dict.fromkeys(connection.execute(_DUE_RUNS, parameters).scalars()))
+
+
+def _move(transition: StepTransition) -> TextClause:
+    sources, target = STEP_TRANSITIONS[transition]
+    return with_guards(
+        """
+        UPDATE step_runs
+        SET status = '{target}', error_code = coalesce(:code, error_code),
+            error_message = coalesce(:message, error_message){more}
+        WHERE run_id = :run_id AND step_no = :step_no AND status IN ({sources})
+        """,
+        {
+            "target": target,
+            "sources": ", ".join(f"'{each}'" for each in sorted(sources)),
+            "more": _ALSO.get(transition, _AT_END if target.terminal else ""),
+        },
+    )
+
+
+_ALSO = {StepTransition.START: ", started_at = coalesce(started_at, now())"}
+_AT_END = ", completed_at = now(), due_at = NULL"
+_MOVES = {transition: _move(transition) for transition in StepTransition}
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A change of a step's status, with the error of one that fails."""
+
+    step_no: int
+    transition: StepTransition
+    code: str | None = None
+    message: str | None = None
+
+
+def move(connection: Connection, run_id: UUID, moves: Sequence[Move]) -> None:
+    """Change the status of steps of a locked run."""
+    by_transition: dict[StepTransition, list[dict[str, object]]] = {}
+    for each in moves:
+        by_transition.setdefault(each.transition, []).append(
+            {
+                "run_id": run_id,
+                "step_no": each.step_no,
+                "code": each.code,
+                "message": None if each.message is None else storable_text(each.message),
+            }
+        )
+    for transition, parameters in by_transition.items():
+        connection.execute(_MOVES[transition], parameters)
+
+
+_BEGIN = text("""
+WITH step AS (
+    UPDATE step_runs
+    SET width = :width, spawned = 0, round = :round, parallel = :parallel, strict = :strict,
+        shards_left = least(:width, :shards), due_at = now()
+    WHERE run_id = :run_id AND step_no = :step_no
+)
+INSERT INTO fan_ins (run_id, step_no, shard, remaining)
+SELECT :run_id, :step_no, shard, (:width - shard + :shards - 1) / :shards
+FROM generate_series(0, least(:width, :shards) - 1) AS shard
+ON CONFLICT (run_id, step_no, shard)
+DO UPDATE SET remaining = excluded.remaining, completed = 0, failed = 0, cancelled = 0
+""").bindparams(bindparam("shards", SHARDS))
+
+
+def begin(
+    connection: Connection,
+    run_id: UUID,
+    step_no: int,
+    *,
+    width: int,
+    round_no: int,
+    parallel: int | None,
+    strict: bool,
+) -> int:
+    """Set the counters of a step to `width` items, before the first of them is made.
+
+    Returns how many rows of `fan_ins` it has.
+    """
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "width": width,
+        "round": round_no,
+        "parallel": parallel,
+        "strict": strict,
+    }
+    connection.execute(_BEGIN, parameters)
+    return min(width, SHARDS)
+
+
+_STOP = text("""
+UPDATE step_runs SET stopping = true, spawned = width, due_at = coalesce(due_at, now())
+WHERE run_id = :run_id AND step_no = :step_no
+""")
+
+
+def stop(connection: Connection, run_id: UUID, step_no: int) -> None:
+    """Note that no item of the step may begin any more.
+
+    The caller counts those down that were not made.
+    """
+    connection.execute(_STOP, {"run_id": run_id, "step_no": step_no})
+
+
+_SPAWNED = text("""
+UPDATE step_runs SET spawned = :spawned
+WHERE run_id = :run_id AND step_no = :step_no
+""")
+
+
+def set_spawned(connection: Connection, run_id: UUID, step_no: int, spawned: int) -> None:
+    """Move the cursor of a step: so many of its items were made."""
+    connection.execute(_SPAWNED, {"run_id": run_id, "step_no": step_no, "spawned": spawned})
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item of a step to insert."""
+
+    item_no: int
+    execution_id: UUID | None = None
+    child_run_id: UUID | None = None
+    status: StepStatus | None = None
+    """Of an item that has neither, and has ended."""
+    result: JsonValue = None
+    code: str | None = None
+    message: str | None = None
+
+
+_ADD_ITEMS = text("""
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
+                        error_code, error_message)
+SELECT :run_id, :step_no, i.item_no, :round, i.execution_id, i.child_run_id, i.status,
+       CAST(i.result AS jsonb), i.code, i.message
+FROM unnest(CAST(:item_nos AS int[]), CAST(:execution_ids AS uuid[]),
+            CAST(:child_run_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:results AS text[]),
+            CAST(:codes AS text[]), CAST(:messages AS text[]))
+     AS i (item_no, execution_id, child_run_id, status, result, code, message)
+""")
+
+
+def add_items(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int, items: Sequence[NewItem]
+) -> None:
+    """Insert items of a step. A unique key over run, step, item and round forbids a second one."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "item_nos": [each.item_no for each in items],
+        "execution_ids": [each.execution_id for each in items],
+        "child_run_ids": [each.child_run_id for each in items],
+        "statuses": [each.status for each in items],
+        "results": [None if each.result is None else storable(each.result) for each in items],
+        "codes": [each.code for each in items],
+        "messages": [
+            None if each.message is None else storable_text(each.message) for each in items
+        ],
+    }
+    connection.execute(_ADD_ITEMS, parameters)
+
+
+_COUNT_DOWN = with_guards(
+    """
+WITH ended AS (
+    SELECT * FROM unnest(CAST(:run_ids AS uuid[]), CAST(:step_nos AS smallint[]),
+                         CAST(:item_nos AS int[]), CAST(:statuses AS text[]))
+                  AS e (run_id, step_no, item_no, status)
+){count_down}
+SELECT count(*) FROM items_counted
+""",
+    {"count_down": "".join(f", {name} AS ({part})" for name, part in COUNT_DOWN.items())},
+)
+
+
+def count_down(
+    connection: Connection, run_id: UUID, step_no: int, ended: Mapping[int, StepStatus]
+) -> None:
+    """Count items down that end without an execution: runs of workflows, and what can't begin."""
+    if not ended:
+        return
+    parameters = {
+        "run_ids": [run_id] * len(ended),
+        "step_nos": [step_no] * len(ended),
+        "item_nos": list(ended),
+        "statuses": [status.value for status in ended.values()],
+    }
+    connection.execute(_COUNT_DOWN, parameters)
+
+
+_ITEMS_OF = """
+SELECT i.run_id, i.step_no, i.item_no, i.round,
+       coalesce(i.status, e.status, r.status) AS status, i.execution_id, i.child_run_id,
+       {result} AS result,
+       coalesce(i.error_code, e.error_code, r.error_code) AS error_code,
+       coalesce(i.error_message, e.error_message, r.error_message) AS error_message
+FROM step_items i
+LEFT JOIN executions e ON e.id = i.execution_id
+LEFT JOIN execution_results x ON x.execution_id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
+  AND i.item_no > :after
+ORDER BY i.item_no
+LIMIT :limit
+"""
+_RESULT = "coalesce(i.result, x.result, r.result)"
+_ITEMS = with_guards(_ITEMS_OF, {"result": "NULL::jsonb"})
+_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": _RESULT})
+
+
+def items(
+    connection: Connection,
+    run_id: UUID,
+    step_no: int,
+    round_no: int,
+    *,
+    after: int,
+    limit: int,
+    results: bool,
+) -> list[StepItem]:
+    """Return up to `limit` items numbered above `after`, with their results if wanted."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "after": after,
+        "limit": limit,
+    }
+    rows = connection.execute(_ITEMS_WITH_RESULTS if results else _ITEMS, parameters)
+    return [StepItem(*row) for row in rows]
+
+
+_EXECUTIONS_OF = text("""
+SELECT item_no, execution_id FROM step_items
+WHERE run_id = :run_id AND step_no = :step_no AND round = :round
+  AND item_no = ANY(CAST(:item_nos AS int[])) AND execution_id IS NOT NULL
+""")
+
+
+def executions_of_items(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int, item_nos: Sequence[int]
+) -> dict[int, UUID]:
+    """Return the executions of items by their numbers."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "item_nos": list(item_nos),
+    }
+    return {row[0]: row[1] for row in connection.execute(_EXECUTIONS_OF, parameters)}
+
+
+_SIZE = with_guards(
+    """
+SELECT coalesce(sum(octet_length(CAST({result} AS text))), 0) FROM step_items i
+LEFT JOIN execution_results x ON x.execution_id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
+""",
+    {"result": _RESULT},
+)
+
+
+def results_size(connection: Connection, run_id: UUID, step_no: int, round_no: int) -> int:
+    """Return the size of the results of a step's items, in bytes of JSON."""
+    parameters = {"run_id": run_id, "step_no": step_no, "round": round_no}
+    return int(connection.execute(_SIZE, parameters).scalar_one())
+
+
+_LIVE_EXECUTIONS = text("""
+SELECT id FROM executions
+WHERE run_id = :run_id AND completed_at IS NULL AND cancel_requested_at IS NULL
+  AND (CAST(:step_no AS smallint) IS NULL OR step_no = :step_no)
+  AND (CAST(:started AS boolean) OR status IN ('pending', 'queued'))
+LIMIT :limit
+""")
+
+
+def live_executions(
+    connection: Connection, run_id: UUID, *, step_no: int | None, started: bool, limit: int
+) -> list[UUID]:
+    """Return executions of a run, or of a step, whose cancellation is possible.
+
+    Without `started` only those that have not begun.
+    """
+    parameters = {"run_id": run_id, "step_no": step_no, "started": started, "limit": limit}
+    return list(connection.execute(_LIVE_EXECUTIONS, parameters).scalars())
+
+
+_RUNS_OF = text("""
+SELECT DISTINCT run_id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND run_id IS NOT NULL
+""")
+
+
+def runs_of(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Return the runs of workflows that executions belong to."""
+    return list(connection.execute(_RUNS_OF, {"ids": list(execution_ids)}).scalars())

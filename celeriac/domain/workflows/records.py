@@ -1,0 +1,152 @@
+"""Workflows, their runs, and the steps and items of runs, as they are stored."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.workflows.model import StepKind, WorkflowSpec
+from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
+from celeriac.kit.json_types import JsonObject, JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A workflow with its current specification. Versions count from 1; times are in UTC."""
+
+    id: UUID
+    workspace_id: UUID
+    owner_id: UUID
+    name: str
+    description: str
+    version: int
+    spec: WorkflowSpec
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowVersion:
+    """A version of a workflow."""
+
+    id: UUID
+    workflow_id: UUID
+    version: int
+    spec: WorkflowSpec
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRun:
+    """A run of a workflow. Times are in UTC."""
+
+    id: UUID
+    workspace_id: UUID
+    owner_id: UUID
+    workflow_id: UUID
+    workflow_name: str
+    workflow_version_id: UUID
+    version: int
+    status: RunStatus
+    trigger_type: TriggerType
+    priority: int | None
+    """Of its executions; None: that of each task."""
+    input: JsonObject
+    result: JsonValue
+    error_code: str | None
+    error_message: str | None
+    error_step: str | None
+    """The step whose failure made the run fail."""
+    compensation: Compensation | None
+    origin_id: UUID | None
+    """The run that it retries or forks."""
+    parent_run_id: UUID | None
+    """The run of which it is an item of a step."""
+    parent_step_no: int | None
+    parent_item_no: int | None
+    depth: int
+    """1, or one more than that of its parent."""
+    request_id: str | None
+    created_by: str
+    created_at: datetime
+    deadline_at: datetime | None
+    overdue: bool
+    cancel_requested_at: datetime | None
+    cancel_requested_by: str | None
+    completed_at: datetime | None
+    event_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """A step of a run, with the numbers of its items.
+
+    A step that is no map has one item. An item has ended if it is completed, failed or cancelled;
+    `remaining` have not, of which `spawned` of `width` were made.
+    """
+
+    run_id: UUID
+    step_no: int
+    """Its place in the document, from 1."""
+    step: str
+    kind: StepKind
+    status: StepStatus
+    width: int
+    spawned: int
+    shards_left: int
+    round: int
+    """Which round of a repeat it is in, from 1; 0 before it has begun."""
+    parallel: int | None
+    strict: bool
+    stopping: bool
+    due_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    error_code: str | None
+    error_message: str | None
+    remaining: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepItem:
+    """An item of a step: an execution, or a run of a workflow."""
+
+    run_id: UUID
+    step_no: int
+    item_no: int
+    """From 0, in the order of the map's list."""
+    round: int
+    status: str
+    """That of its execution or run."""
+    execution_id: UUID | None
+    child_run_id: UUID | None
+    result: JsonValue
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """The runs to list; empty and None mean all."""
+
+    workspace_id: UUID | None = None
+    workflow_id: UUID | None = None
+    status: RunStatus | None = None
+    origin_id: UUID | None = None
+    parent_run_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepValue:
+    """What expressions see of a settled step."""
+
+    status: StepStatus
+    result: JsonValue = None
+    results: JsonValue = None
+    """Of a map: a list, in the order of its items; null where one has no result."""
+    error: JsonValue = None
+    errors: JsonValue = None
+    """Of a map: the failed items, each with `index`, `code` and `message`."""

@@ -1,0 +1,223 @@
+"""Advances runs: what follows when items of their steps have ended.
+
+Whoever ends an item calls this after its commit. A step that is due says so in its row, so nothing
+is lost if that process dies: the keeper advances runs with steps that have been due for a while.
+Any number of processes may advance one run at the same time; each turn locks the run.
+"""
+
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from celeriac.db.engine import Database
+from celeriac.db.workflows import runs
+from celeriac.db.workflows import steps as rows
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.workflows.states import StepStatus
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.stop import Cancel
+from celeriac.services.workflows.plans import Plan, Plans
+from celeriac.services.workflows.spawn import Spawn, actor_of
+from celeriac.services.workflows.turn import (
+    DEADLINE,
+    Action,
+    CancelItems,
+    SpawnItems,
+    StopItems,
+    Turn,
+    take_turn,
+)
+from celeriac.services.workflows.values import RunValues
+
+logger = structlog.get_logger(__name__)
+
+_CANCELLED_AT_ONCE = 500
+_REPAIRED_AFTER_SECONDS = 2.0
+"""How long a step is due before the keeper takes care of it."""
+
+_BY_ENGINE = "workflow"
+
+
+class Advance:
+    """Advances runs. Safe to share between threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        plans: Plans,
+        spawn: Spawn,
+        dispatch: Dispatch,
+        cancel: Cancel,
+    ) -> None:
+        self._database = database
+        self._plans = plans
+        self._spawn = spawn
+        self._dispatch = dispatch
+        self._cancel = cancel
+        self._live = dispatch.live
+
+    def __call__(self, run_id: UUID, *, seconds: float | None = None) -> bool:
+        """Do all that can be done for a run now, and for the runs above and below it.
+
+        Stops after `seconds`, with False; the keeper goes on. Raises what the database raises:
+        nothing is lost by that.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        todo = [run_id]
+        while todo:
+            for other in self._run(todo.pop(), until):
+                if other not in todo:
+                    todo.append(other)
+            if until is not None and time.monotonic() > until:
+                return not todo
+        return True
+
+    def after(self, run_ids: Sequence[UUID]) -> None:
+        """Advance runs of which items have just ended, if anything is due. Never raises."""
+        for run_id in run_ids:
+            try:
+                with self._database.autocommit() as connection:
+                    due = rows.is_due(connection, run_id)
+                if due:
+                    self(run_id)
+            except DatabaseUnavailableError as error:
+                logger.warning("workflow.not_advanced", run_id=run_id, error=error.message)
+            except Exception:  # the item has ended; the keeper tries again
+                logger.exception("workflow.not_advanced", run_id=run_id)
+
+    def after_executions(self, execution_ids: Sequence[UUID]) -> None:
+        """Advance the runs of executions that have just ended. Never raises."""
+        if not execution_ids:
+            return
+        try:
+            with self._database.autocommit() as connection:
+                found = rows.runs_of(connection, execution_ids)
+        except DatabaseUnavailableError as error:
+            logger.warning("workflow.not_advanced", error=error.message)
+            return
+        self.after(found)
+
+    def due(self, limit: int) -> int:
+        """Advance runs whose steps have been due for a while; return how many.
+
+        Whoever made them due has died, or still works on it.
+        """
+        with self._database.autocommit() as connection:
+            found = rows.due_runs(connection, older_than=_REPAIRED_AFTER_SECONDS, limit=limit)
+        self._each(found)
+        return len(found)
+
+    def overdue(self, limit: int) -> int:
+        """Fail runs whose deadline has passed; return how many."""
+        with self._database.autocommit() as connection:
+            found = runs.overdue(connection, limit=limit)
+        for run_id in found:
+            self._meet_deadline(run_id)
+        self._each(found)
+        return len(found)
+
+    def _each(self, run_ids: Sequence[UUID]) -> None:
+        for run_id in run_ids:
+            try:
+                self(run_id)
+            except DatabaseUnavailableError:
+                raise
+            except Exception:  # the other runs must go on
+                logger.exception("workflow.not_advanced", run_id=run_id)
+
+    def _meet_deadline(self, run_id: UUID) -> None:
+        message = "The run has taken longer than its deadline."
+        with self._database.transaction() as connection:
+            run = runs.lock(connection, run_id)
+            if run is None or run.status.terminal:
+                return
+            runs.fail(connection, run_id, code=DEADLINE, message=message, step=None)
+            runs.meet_deadline(connection, run_id)
+            rows.wake(connection, run_id)
+
+    def _run(self, run_id: UUID, until: float | None) -> set[UUID]:
+        """Advance one run until nothing is due; return the runs above and below to advance."""
+        with self._database.autocommit() as connection:
+            run = runs.get(connection, run_id, workspace=None)
+        if run is None:
+            return set()
+        plan, values = self._plans.of_version(run.workflow_version_id), RunValues(run)
+        others: set[UUID] = set()
+        while True:
+            with self._database.transaction() as connection:
+                turn = take_turn(connection, run_id, plan, values)
+            self._after_turn(run_id, turn)
+            if turn.ended is not None and turn.ended.parent_run_id is not None:
+                others.add(turn.ended.parent_run_id)
+            for action in turn.actions:
+                others |= self._act(action, plan, values)
+            late = until is not None and time.monotonic() > until
+            if not turn.actions or late:
+                return others
+
+    def _after_turn(self, run_id: UUID, turn: Turn) -> None:
+        if turn.changed:
+            self._live.changed([run_id])
+        if turn.released:
+            self._dispatch.send_eligible()
+        if turn.ended is not None:
+            logger.info("workflow.run_ended", run_id=run_id, status=turn.ended.status)
+
+    def _act(self, action: Action, plan: Plan, values: RunValues) -> set[UUID]:
+        match action:
+            case SpawnItems(step_no):
+                spawned = self._spawn(values.run, plan, step_no, values)
+                self._dispatch.send(spawned.messages)
+                if spawned.pending:
+                    self._dispatch.send_eligible()
+                return set(spawned.children)
+            case StopItems(step_no):
+                self._stop(values.run.id, step_no)
+            case CancelItems(step_no, everything):
+                return self._cancel_items(values, step_no, everything=everything)
+        return set()
+
+    def _stop(self, run_id: UUID, step_no: int) -> None:
+        """Let no more items of a step begin."""
+        with self._database.transaction() as connection:
+            if runs.lock(connection, run_id) is None:
+                return
+            step = rows.of_run(connection, run_id)[step_no - 1]
+            if step.status is not StepStatus.RUNNING or step.stopping:
+                return
+            missing = dict.fromkeys(range(step.spawned, step.width), StepStatus.CANCELLED)
+            rows.count_down(connection, run_id, step_no, missing)
+            rows.stop(connection, run_id, step_no)
+
+    def _cancel_items(self, values: RunValues, step_no: int, *, everything: bool) -> set[UUID]:
+        run = values.run
+        with self._database.autocommit() as connection:
+            ids = rows.live_executions(
+                connection, run.id, step_no=step_no, started=everything, limit=_CANCELLED_AT_ONCE
+            )
+            children = (
+                runs.live_children(connection, run.id, step_no, limit=_CANCELLED_AT_ONCE)
+                if everything
+                else []
+            )
+        if ids:
+            self._cancel.those(actor_of(run), ids)
+        for child in children:
+            self.cancel(child, by=run.cancel_requested_by or _BY_ENGINE)
+        return set(children)
+
+    def cancel(self, run_id: UUID, *, by: str) -> bool:
+        """Store the request to cancel a run; False if it has ended, or was requested before.
+
+        From the commit on no step of it begins. Advance it afterwards.
+        """
+        with self._database.transaction() as connection:
+            if not runs.request_cancel(connection, run_id, by):
+                return False
+            runs.log(connection, run_id, [(EventType.CANCEL_REQUESTED, {"by": by})])
+            rows.wake(connection, run_id)
+        self._live.changed([run_id])
+        return True

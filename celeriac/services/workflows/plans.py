@@ -1,0 +1,67 @@
+"""The versions of workflows that runs follow, from a cache: a version never changes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from uuid import UUID
+
+from celeriac.db import catalog
+from celeriac.db.engine import Database
+from celeriac.domain.errors import NotFoundError
+from celeriac.domain.workflows.graph import Graph, referred, template_expressions
+from celeriac.domain.workflows.model import Step, WorkflowSpec
+
+_CACHED = 256
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A version of a workflow. Steps have numbers, from 1, in the order of the document."""
+
+    version_id: UUID
+    workflow_id: UUID
+    spec: WorkflowSpec
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What each step needs."""
+        return Graph.of(self.spec)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The steps in the order of the document."""
+        return tuple(self.spec.steps)
+
+    @cached_property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of each step."""
+        return {name: no for no, name in enumerate(self.names, 1)}
+
+    @cached_property
+    def returned(self) -> tuple[str, ...]:
+        """The steps to which the result of a run refers."""
+        return tuple(referred(template_expressions(self.spec.returns)))
+
+    def step(self, number: int) -> Step:
+        """Return the step with a number."""
+        return self.spec.steps[self.names[number - 1]]
+
+    def needs(self, number: int) -> tuple[str, ...]:
+        """Return the steps that a step needs."""
+        return self.graph.needs[self.names[number - 1]]
+
+
+class Plans:
+    """Finds plans. Safe to share between threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.of_version = lru_cache(maxsize=_CACHED)(self._read)
+
+    def _read(self, version_id: UUID) -> Plan:
+        """Return the plan of a version. Raises NotFoundError."""
+        with self._database.autocommit() as connection:
+            found = catalog.workflow_version(connection, version_id)
+        if found is None:
+            raise NotFoundError("workflow version", version_id)
+        return Plan(version_id, found.workflow_id, found.spec)

@@ -1,0 +1,182 @@
+"""Starts, cancels and reads runs of workflows."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import audit
+from celeriac.db.catalog import current_workflow_version
+from celeriac.db.engine import Database
+from celeriac.db.executions import events as logs
+from celeriac.db.workflows import runs
+from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows.runs import NewRun
+from celeriac.domain.accounts import Actor
+from celeriac.domain.errors import CeleriacError, NotFoundError
+from celeriac.domain.executions.events import Event
+from celeriac.domain.executions.model import Idempotency, TriggerType
+from celeriac.domain.paging import Page
+from celeriac.domain.workflows.records import RunFilter, StepItem, StepRun, WorkflowRun
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject
+from celeriac.services.executions.submit import claim_key
+from celeriac.services.reading import present, read_page
+from celeriac.services.workflows.advance import Advance
+from celeriac.services.workflows.plans import Plan, Plans
+from celeriac.services.workflows.spawn import check_input, insert_run, with_defaults
+
+logger = structlog.get_logger(__name__)
+
+_SECONDS = 2.0
+"""How long a request works on a run that it has started or cancelled; others go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A run to start."""
+
+    workflow_id: UUID
+    input: JsonObject
+    priority: int | None = None
+    trigger_type: TriggerType = TriggerType.MANUAL
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """An accepted run; `created` is False if an idempotency key found an earlier one."""
+
+    run_id: UUID
+    created: bool = True
+
+
+class Runs:
+    """Runs of workflows. Safe to share between threads."""
+
+    def __init__(self, database: Database, plans: Plans, advance: Advance) -> None:
+        self._database = database
+        self._plans = plans
+        self._advance = advance
+
+    def start(self, actor: Actor, request: StartRequest) -> StartedRun:
+        """Store a run of the current version of a workflow, and begin it.
+
+        Raises NotFoundError, InputInvalidError and IdempotencyMismatchError; nothing is stored
+        then. Raises nothing once it is stored: the keeper begins it.
+        """
+        plan = self._current(actor, request.workflow_id)
+        given = with_defaults(plan, request.input)
+        check_input(plan, given)
+        new = NewRun(
+            id=uuid7(),
+            workspace_id=actor.workspace_id,
+            owner_id=actor.user_id,
+            workflow_id=plan.workflow_id,
+            workflow_version_id=plan.version_id,
+            trigger_type=request.trigger_type,
+            priority=plan.spec.priority if request.priority is None else request.priority,
+            input=given,
+            created_by=actor.name,
+            request_id=actor.request_id,
+            deadline_seconds=plan.spec.deadline,
+        )
+        with self._database.transaction() as connection:
+            earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
+            if earlier is not None:
+                return StartedRun(earlier, created=False)
+            insert_run(connection, plan, new)
+            details = {"workflow_id": str(plan.workflow_id)}
+            audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
+        logger.info("workflow.run_created", run_id=new.id, workflow_id=plan.workflow_id)
+        self._begin(new.id)
+        return StartedRun(new.id)
+
+    def _current(self, actor: Actor, workflow_id: UUID) -> Plan:
+        with self._database.autocommit() as connection:
+            version = current_workflow_version(
+                connection, workflow_id, workspace=actor.workspace_id
+            )
+        if version is None:
+            raise NotFoundError("workflow", workflow_id)
+        return self._plans.of_version(version)
+
+    def _begin(self, run_id: UUID) -> None:
+        try:
+            self._advance(run_id, seconds=_SECONDS)
+        except CeleriacError as error:
+            logger.warning("workflow.not_advanced", run_id=run_id, error=error.message)
+        except Exception:  # the request is stored, and the keeper goes on
+            logger.exception("workflow.not_advanced", run_id=run_id)
+
+    def cancel(self, actor: Actor, run_id: UUID) -> WorkflowRun:
+        """Request the cancellation of a run and of all below it; return the run.
+
+        From then on none of its steps begins, except those with `run: always`. Cancelling an ended
+        run changes nothing. Raises NotFoundError.
+        """
+        self.get(actor, run_id)
+        if self._advance.cancel(run_id, by=actor.name):
+            with self._database.autocommit() as connection:
+                audit.record(connection, actor, "workflow_run.cancel", [run_id])
+            logger.info("workflow.cancel_requested", run_id=run_id, by=actor.name)
+            self._begin(run_id)
+        return self.get(actor, run_id)
+
+    # reading
+
+    def get(self, actor: Actor, run_id: UUID) -> WorkflowRun:
+        """Return a run. Raises NotFoundError."""
+        with self._database.autocommit() as connection:
+            found = runs.get(connection, run_id, workspace=actor.workspace_id)
+        return present(found, "workflow run", run_id)
+
+    def find(
+        self, actor: Actor, wanted: RunFilter, *, cursor: str | None = None, limit: int = 50
+    ) -> Page[WorkflowRun]:
+        """Return a page of the runs that the actor may see. Raises CursorInvalidError."""
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
+        find = partial(runs.find, wanted=wanted)
+        return read_page(self._database, "workflow_runs", cursor, limit, find)
+
+    def steps(self, run_id: UUID) -> list[StepRun]:
+        """Return the steps of a run, which the caller has read, with the numbers of their items."""
+        with self._database.autocommit() as connection:
+            return rows.of_run(connection, run_id)
+
+    def items(
+        self,
+        actor: Actor,
+        run_id: UUID,
+        step: str,
+        *,
+        after: int = -1,
+        limit: int = 50,
+        round_no: int | None = None,
+        results: bool = False,
+    ) -> list[StepItem]:
+        """Return up to `limit` items of a step, numbered above `after`.
+
+        Those of its last round, unless `round_no` is given. Raises NotFoundError.
+        """
+        self.get(actor, run_id)
+        with self._database.autocommit() as connection:
+            found = next((s for s in rows.of_run(connection, run_id) if s.step == step), None)
+            of_step = present(found, "step", step)
+            return rows.items(
+                connection, run_id, of_step.step_no, round_no or of_step.round,
+                after=after, limit=limit, results=results,
+            )  # fmt: skip
+
+    def events(
+        self, actor: Actor, run_id: UUID, *, after: int = 0, limit: int = 500
+    ) -> list[Event]:
+        """Return up to `limit` events of a run numbered above `after`. Raises NotFoundError."""
+        self.get(actor, run_id)
+        return self.log(run_id, after=after, limit=limit)
+
+    def log(self, run_id: UUID, *, after: int, limit: int) -> list[Event]:
+        """Like `events`, without a check: for callers that have checked a moment ago."""
+        with self._database.autocommit() as connection:
+            return logs.after(connection, run_id, after, limit)

@@ -1,0 +1,137 @@
+"""Workflows over HTTP: stored, changed, run, read, cancelled."""
+
+from typing import Any
+
+import pytest
+
+from celeriac.client import Client
+from celeriac.domain.executions.model import Completed
+from celeriac.wiring.core import CoreServices
+from tests.support.api import Asker, assert_problem
+from tests.support.working import claim, finish
+
+PATH = "/api/v1/workflows"
+RUNS = "/api/v1/workflow-runs"
+SPEC: dict[str, Any] = {
+    "input": {"texts": "array"},
+    "steps": {
+        "sums": {"task": "summarise", "map": "input.texts", "with": {"text": "${{ item }}"}},
+        "all": {"task": "summarise", "with": {"text": "${{ string(size(steps.sums.results)) }}"}},
+    },
+    "returns": "${{ steps.all.result }}",
+}
+
+
+@pytest.fixture
+def brief(ada: Asker) -> str:
+    """A workflow of ada's."""
+    response = ada.post(PATH, json={"name": "brief", "spec": SPEC})
+    assert response.status_code == 201, response.text
+    return str(response.json()["id"])
+
+
+def test_a_workflow_is_stored_listed_changed_and_deleted(ada: Asker, brief: str) -> None:
+    assert [each["name"] for each in ada.get(PATH).json()["items"]] == ["brief"]
+    assert ada.get(f"{PATH}/brief").json()["id"] == brief
+    steps = {"only": {"task": "summarise", "with": {"text": "a"}}}
+    changed = ada.patch(f"{PATH}/brief", json={"spec": {"steps": steps}}).json()
+    assert changed["version"] == 2
+    versions = ada.get(f"{PATH}/brief/versions").json()["items"]
+    assert [each["version"] for each in versions] == [2, 1]
+    assert list(versions[1]["spec"]["steps"]) == ["sums", "all"]
+    assert_problem(ada.post(PATH, json={"name": "brief", "spec": SPEC}), 409, "name_taken")
+    assert ada.delete(f"{PATH}/brief").status_code == 204
+    assert_problem(ada.get(f"{PATH}/brief"), 404, "not_found")
+
+
+def test_a_workflow_that_cannot_run_is_refused_with_all_its_faults(ada: Asker) -> None:
+    steps = {
+        "a": {"task": "summarize", "when": "input.x > 1"},
+        "b": {"task": "summarise", "with": {"text": "${{ steps.c.result }}"}},
+    }
+    response = ada.post(PATH, json={"name": "bad", "spec": {"steps": steps}})
+    problem = assert_problem(response, 422, "workflow_invalid")
+    assert {each["field"] for each in problem["fields"]} == {
+        "spec.steps.a.task", "spec.steps.a.when", "spec.steps.b.with.text",
+    }  # fmt: skip
+    assert ada.get(PATH).json()["items"] == []
+
+
+def test_an_input_that_does_not_fit_starts_nothing(ada: Asker, brief: str) -> None:
+    problem = assert_problem(ada.post(f"{PATH}/brief/run", json={}), 422, "input_invalid")
+    assert "texts" in problem["detail"]
+    assert ada.get(RUNS).json()["items"] == []
+    assert_problem(ada.get(f"{RUNS}?workflwo=brief"), 422, "invalid_input")
+
+
+def test_a_run_is_followed_to_its_end(ada: Asker, brief: str, container: CoreServices) -> None:
+    texts = {"input": {"texts": ["a", "b", "c"]}}
+    key = {"Idempotency-Key": "k1"}
+    started = ada.post(f"{PATH}/brief/run", json=texts, headers=key)
+    assert started.status_code == 202, started.text
+    run_id = started.json()["run_id"]
+    again = ada.post(f"{PATH}/brief/run", json=texts, headers=key)
+    assert again.json()["run_id"] == run_id
+    run = ada.get(f"{RUNS}/{run_id}").json()
+    assert run["status"] == "running"
+    assert [(s["step"], s["status"], s["items"]) for s in run["steps"]] == [
+        ("sums", "running", 3), ("all", "blocked", 0),
+    ]  # fmt: skip
+
+    _work(ada, container, run_id, "sums", 3)
+    _work(ada, container, run_id, "all", 1)
+
+    run = ada.get(f"{RUNS}/{run_id}").json()
+    assert (run["status"], run["result"]) == ("completed", {"summary": "all 0"})
+    assert [(s["completed"], s["remaining"]) for s in run["steps"]] == [(3, 0), (1, 0)]
+    items = ada.get(f"{RUNS}/{run_id}/steps/sums/items?include=result&limit=2").json()
+    assert [each["result"]["summary"] for each in items["items"]] == ["sums 0", "sums 1"]
+    rest = ada.get(f"{RUNS}/{run_id}/steps/sums/items?after={items['next_after']}").json()
+    assert [each["index"] for each in rest["items"]] == [2]
+    assert "result" not in rest["items"][0]
+    events = ada.get(f"{RUNS}/{run_id}/events").json()["items"]
+    assert [each["seq"] for each in events] == list(range(1, len(events) + 1))
+    assert (events[0]["type"], events[-1]["type"]) == ("created", "completed")
+    stream = ada.get(f"{RUNS}/{run_id}/stream")
+    assert stream.text.count("event: step") == len(events) - 2
+    assert ada.get(f"{RUNS}/{run_id}/stream?after={len(events)}").status_code == 204
+    assert [each["id"] for each in ada.get(f"{RUNS}?workflow=brief").json()["items"]] == [run_id]
+
+
+def _work(ada: Asker, container: CoreServices, run_id: str, step: str, count: int) -> None:
+    """End all executions of a step, as workers do."""
+    container.dispatch.send_due()
+    items = ada.get(f"{RUNS}/{run_id}/steps/{step}/items").json()["items"]
+    assert len(items) == count
+    for item in items:
+        claimed = claim(container, item["execution_id"])
+        finish(container, claimed, Completed({"summary": f"{step} {item['index']}"}))
+        assert claimed.run_id is not None
+        container.advance.after([claimed.run_id])
+
+
+def test_a_run_is_cancelled_with_all_that_it_has_started(ada: Asker, brief: str) -> None:
+    run_id = ada.post(f"{PATH}/brief/run", json={"input": {"texts": ["a"]}}).json()["run_id"]
+    assert_problem(ada.delete(f"{PATH}/brief"), 409, "conflict")
+    run = ada.post(f"{RUNS}/{run_id}/cancel").json()
+    assert (run["status"], run["cancel_requested_by"]) == ("cancelled", "ada")
+    assert {s["status"] for s in run["steps"]} == {"cancelled"}
+    (item,) = ada.get(f"{RUNS}/{run_id}/steps/sums/items").json()["items"]
+    assert item["status"] == "cancelled"
+    assert ada.get(item["_links"]["execution"]).json()["status"] == "cancelled"
+    assert ada.post(f"{RUNS}/{run_id}/cancel").json()["status"] == "cancelled"
+
+
+def test_the_client_starts_and_reads_runs(client: Client) -> None:
+    made = client.workflows.create("brief", SPEC)
+    assert [each.name for each in client.workflows.list()] == ["brief"]
+    assert client.workflows.change("brief", description="Briefs.").description == "Briefs."
+    assert [each.version for each in client.workflows.versions(made.id)] == [1]
+    run_id = client.workflows.start("brief", {"texts": ["a", "b"]}).run_id
+    assert client.workflow_runs.get(run_id).steps[0].items == 2
+    assert [each.index for each in client.workflow_runs.items(run_id, "sums")] == [0, 1]
+    assert client.workflow_runs.cancel(run_id).status == "cancelled"
+    assert client.workflow_runs.wait(run_id, timeout=5).status == "cancelled"
+    assert [each.type for each in client.workflow_runs.events(run_id)][-1] == "cancelled"
+    assert [each.id for each in client.workflow_runs.list(status="cancelled")] == [run_id]
+    client.workflows.delete("brief")

@@ -1,0 +1,196 @@
+"""Workflows on a real database; their executions are ended by the test, as a worker would."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from celeriac.domain.agents import PythonAgent
+from celeriac.domain.executions.model import Claim, Completed, Failed, Failure, Outcome
+from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
+from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.domain.workflows.records import RunFilter, StepRun, WorkflowRun
+from celeriac.domain.workflows.states import RunStatus, StepStatus
+from celeriac.kit.json_types import JsonObject
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.stop import Cancel
+from celeriac.services.workflows.advance import Advance
+from celeriac.services.workflows.catalog import Workflows
+from celeriac.services.workflows.plans import Plans
+from celeriac.services.workflows.runs import Runs, StartRequest
+from celeriac.services.workflows.spawn import Spawn
+from tests.support import fleet_agents
+from tests.support.core import Core
+
+Work = Callable[[str, JsonObject], object]
+"""What a task does: its name and variables → its result, or an outcome."""
+
+FAILS = Failed(Failure("agent_failed", "it failed", {"type": "ValueError", "attempt": 1}))
+
+
+def echo(_task: str, variables: JsonObject) -> object:
+    """Return the variables."""
+    return variables
+
+
+class Flows:
+    """The services of workflows, and tasks that do what the test says."""
+
+    def __init__(self, core: Core, *tasks: str) -> None:
+        self.core = core
+        database = core.database
+        self.plans = Plans(database)
+        specs = SpecCache(database)
+        self.advance = Advance(
+            database,
+            self.plans,
+            Spawn(database, self.plans, specs, core.dispatch),
+            core.dispatch,
+            Cancel(database, core.live),
+        )
+        self.cancel = Cancel(database, core.live, self.advance.after_executions)
+        self.runs = Runs(database, self.plans, self.advance)
+        self.workflows = Workflows(database)
+        self.names: dict[UUID, str] = {}
+        self.done: list[tuple[str, JsonObject]] = []
+        """The executions that were run, in their order."""
+        Agents(database).create(
+            core.actor, name="worker", spec=PythonAgent(function=f"{fleet_agents.__name__}:noop")
+        )
+        for name in tasks:
+            self.add_task(name)
+
+    def add_task(self, name: str, **spec: Any) -> UUID:
+        """Create a task."""
+        made = Tasks(self.core.database).create(
+            self.core.actor, name=name, agent="worker", spec=TaskSpec(**spec)
+        )
+        self.names[made.id] = name
+        return made.id
+
+    def define(self, name: str, steps: Mapping[str, Any], **fields: Any) -> UUID:
+        """Create a workflow, with the tasks that its steps name."""
+        for step in steps.values():
+            for task in (step.get("task"), step.get("undo", {}).get("task")):
+                if task is not None and task not in self.names.values():
+                    self.add_task(task)
+        spec = WorkflowSpec.model_validate({"steps": dict(steps), **fields})
+        return self.workflows.create(self.core.actor, name=name, spec=spec).id
+
+    def start(self, workflow_id: UUID, **given: Any) -> UUID:
+        """Start a run."""
+        return self.runs.start(self.core.actor, StartRequest(workflow_id, given)).run_id
+
+    def run(self, steps: Mapping[str, Any], work: Work = echo, **fields: Any) -> "Ran":
+        """Define a workflow with these steps, and run it to its end."""
+        given = fields.pop("given", {})
+        run_id = self.start(
+            self.define(f"w{len(self.names)}-{len(self.done)}", steps, **fields), **given
+        )
+        self.drive(work)
+        return self.ran(run_id)
+
+    def drive(self, work: Work = echo, *, most: int | None = None) -> int:
+        """Run what there is, and what follows from it; return how many executions were run."""
+        count = 0
+        while most is None or count < most:
+            claim = self.take()
+            if claim is None:
+                return count
+            self.end(claim, work)
+            count += 1
+        return count
+
+    def take(self) -> Claim | None:
+        """Claim the next execution, as a worker does; None if there is none."""
+        core = self.core
+        for _ in range(2):
+            while (envelope := core.queue.take(DEFAULT_QUEUE)) is not None:
+                claim = core.claim(envelope.message)
+                if claim is not None:
+                    return claim
+            core.dispatch.send_due()
+        return None
+
+    def end(self, claim: Claim, work: Work = echo) -> None:
+        """End an attempt, and advance its run, as a worker does."""
+        name = self.names.get(claim.task_id, "?")
+        self.done.append((name, claim.variables))
+        given = work(name, claim.variables)
+        outcome: Outcome = given if isinstance(given, Outcome) else Completed(given)
+        finished = self.core.finish(claim, outcome, (), None)
+        ended = finished.status is not None and finished.status.terminal
+        if claim.run_id is not None and ended:
+            self.advance.after([claim.run_id])
+
+    def ran(self, run_id: UUID) -> "Ran":
+        """Return a run and its steps as they are now."""
+        return Ran(self, run_id)
+
+    def children(self, run_id: UUID) -> list[WorkflowRun]:
+        """Return the runs below a run, one level."""
+        wanted = RunFilter(parent_run_id=run_id)
+        return list(self.runs.find(self.core.actor, wanted).items)
+
+    def assert_counted(self) -> None:
+        """Fail where counters contradict the items that they count, or something is due."""
+        with self.core.database.autocommit() as connection:
+            faults = list(connection.execute(_MISCOUNTED))
+        assert faults == []
+        self.core.assert_consistent()
+
+
+_MISCOUNTED = text("""
+SELECT r.id, s.step, s.width, s.spawned, s.shards_left, f.remaining, l.live
+FROM workflow_runs r JOIN step_runs s ON s.run_id = r.id
+LEFT JOIN LATERAL (SELECT sum(remaining) AS remaining, count(*) FILTER (WHERE remaining > 0) AS left
+                   FROM fan_ins f WHERE f.run_id = s.run_id AND f.step_no = s.step_no) f ON true
+LEFT JOIN LATERAL (SELECT count(*) AS live FROM executions e
+                   WHERE e.run_id = s.run_id AND e.step_no = s.step_no
+                     AND e.completed_at IS NULL) l ON true
+WHERE s.status = 'running' AND s.kind = 'task'
+      AND (f.remaining <> l.live + s.width - s.spawned OR f.left <> s.shards_left)
+   OR s.status NOT IN ('running', 'blocked')
+      AND (f.remaining <> 0 OR s.shards_left <> 0 OR l.live > 0)
+   OR s.status = 'ready'
+   OR r.completed_at IS NOT NULL AND s.status IN ('blocked', 'ready', 'running')
+   OR r.completed_at IS NULL AND s.due_at IS NOT NULL AND s.due_at < now() - interval '1 minute'
+""")
+
+
+class Ran:
+    """A run and its steps as they were at one time."""
+
+    def __init__(self, flows: Flows, run_id: UUID) -> None:
+        self.run = flows.runs.get(flows.core.actor, run_id)
+        self.steps: dict[str, StepRun] = {s.step: s for s in flows.runs.steps(run_id)}
+        self.id = run_id
+        self._flows = flows
+
+    @property
+    def status(self) -> RunStatus:
+        return self.run.status
+
+    @property
+    def result(self) -> Any:
+        return self.run.result
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {name: step.status.value for name, step in self.steps.items()}
+
+    def status_of(self, step: str) -> StepStatus:
+        return self.steps[step].status
+
+    def items(self, step: str) -> list[Any]:
+        """Return the items of a step, with their results."""
+        return self._flows.runs.items(
+            self._flows.core.actor, self.id, step, limit=100_000, results=True
+        )
+
+    def events(self) -> list[tuple[str, JsonObject]]:
+        log = self._flows.runs.log(self.id, after=0, limit=10_000)
+        return [(event.type.value, event.data) for event in log]
