@@ -29,6 +29,7 @@ from celeriac.services.audit import AuditTrail
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
+from tests.support.families import claim_of, parent_of
 
 DAY = 86_400
 NONE = [0] * (1 + len(CHILDREN))
@@ -36,8 +37,8 @@ OWN = Budget(max_tokens=100)
 POLICY = RetentionPolicy(
     executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
 )
-_KEPT_WITHOUT = frozenset({"sessions", "cassettes", "budget_reservations"})
-"""Tables that name an execution and outlive it."""
+_KEPT_WITHOUT = frozenset({"sessions", "cassettes", "budget_reservations", "children"})
+"""Tables that name an execution and outlive it. Rows of `children` go with the parent."""
 
 _AGE = (
     "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
@@ -153,6 +154,20 @@ def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePath
     assert core.count("budget_windows") == 1, "that of the young one"
     core.assert_consistent()
     assert retention(core, places) == 0, "nothing is left to do"
+
+
+def test_what_a_parent_knows_of_its_children_goes_with_it(core: Core, places: StoragePaths) -> None:
+    claim, children = parent_of(core, 2)
+    for child in children:
+        core.end(claim_of(core, child), Completed(1))
+    core.end(claim, Completed(1))
+    tables = ("executions", "children", "steps", "live_children")
+    assert all(core.count(each) for each in tables)
+
+    pass_days(core, places, 31)
+    retention(core, places)
+
+    assert [core.count(each) for each in tables] == [0, 0, 0, 0]
 
 
 def test_what_lives_is_never_touched(core: Core, places: StoragePaths) -> None:
