@@ -144,6 +144,11 @@ class Job:
     """The session to continue: an earlier execution's, or its own after it was parked."""
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the execution has a budget, its own or one that it shares with its parent."""
+        return self.budget is not None or self.options.tree is not None
+
+    @property
     def forks(self) -> bool:
         """Whether the session belongs to another execution and must be copied."""
         own = self.session is None or self.session.execution_id == self.execution_id

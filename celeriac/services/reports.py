@@ -154,7 +154,12 @@ class ReportStore:
                 )
                 own = spec.task.budget
         payer = ChargeScope(
-            execution.id, execution.task_id, execution.owner_id, execution.workspace_id, own
+            execution.id,
+            execution.task_id,
+            execution.owner_id,
+            execution.workspace_id,
+            own,
+            execution.options.tree,
         )
         with self._database.autocommit() as connection:
             return [each for each in windows.states(connection, payer) if not each.private]

@@ -1,11 +1,14 @@
 """A user's durable agents. Effects are lines of the file that the variable `log` names."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import celeriac
 from celeriac import AgentContext, ChildContext, PermanentError
+from tests.support.waiting import wait_until
 
 
 def note(log: str, line: str) -> str:
@@ -220,3 +223,38 @@ async def bounded(ctx: AgentContext, task: str, width: int) -> Any:
 
     found = await ctx.gather(*(branch(n) for n in range(width)), parallel=2)
     return [found, most]
+
+
+@celeriac.agent("killed", durable=True)
+async def killed(ctx: AgentContext, log: str, marks: str) -> list[str]:
+    """Make ten steps; the process is killed after each of them, once."""
+    done = []
+    for number in range(1, 11):
+        done.append(await ctx.step(note, log, f"step {number}"))
+        if _is_first(marks, number):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+
+@celeriac.agent("halting", durable=True)
+async def halting(ctx: AgentContext, log: str, gate: str) -> list[str]:
+    """Make ten steps, and wait in the middle until a file is there."""
+    done = []
+    for number in range(1, 11):
+        if number == 6:
+            await asyncio.to_thread(_wait_for, gate)
+        done.append(await ctx.step(note, log, f"step {number}"))
+    return done
+
+
+def _is_first(marks: str, number: int) -> bool:
+    mark = Path(marks) / f"killed-{number}"
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _wait_for(file: str) -> None:
+    wait_until(Path(file).exists, f"{file} is there", within=60.0)

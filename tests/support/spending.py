@@ -78,6 +78,7 @@ def job_of(claim: Claim, budget: Budget | None = None) -> Job:
         workspace_id=claim.workspace_id,
         owner_id=claim.owner_id,
         task_id=claim.task_id,
+        options=claim.options,
         budget=claim.options.budget or budget,
     )
 

@@ -16,6 +16,7 @@ from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
 from celeriac.cli.executions.selection import LiveSelection
+from celeriac.cli.executions.tree import tree
 from celeriac.domain.executions.states import Status
 from celeriac.kit.words import counted
 
@@ -159,6 +160,7 @@ def download(
 
 
 app.command()(cancel)
+api_command(app)(tree)
 app.command()(retry)
 
 
@@ -184,6 +186,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "overshoot": beyond,
         "cancelled by": execution.cancel_requested_by or "",
         "repeats": execution.origin_id or "",
+        "started by": execution.parent_id or "",
         "batch": execution.batch_id or "",
         "session": execution.session_id or "",
         "Celery task": execution.celery_task_id or "",

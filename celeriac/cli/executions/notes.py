@@ -20,7 +20,11 @@ _ANY_ERROR = ExecutionError.code
 """The code of all exceptions of agents; their type is more telling."""
 
 
-_HELD = {Held.LIMIT: "its limit", Held.PAUSED: "the end of a pause"}
+_HELD = {
+    Held.LIMIT: "its limit",
+    Held.PAUSED: "the end of a pause",
+    Held.PARALLEL: "the end of a sibling",
+}
 
 
 def note(execution: "ExecutionSummary") -> str:

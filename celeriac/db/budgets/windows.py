@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget
 from celeriac.domain.budgets import Budget, BudgetState
+from celeriac.domain.executions.model import TreeBudget
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class ChargeScope:
     owner_id: UUID | None
     workspace_id: UUID | None
     own: Budget | None
+    tree: TreeBudget | None = None
+    """The budget that a child shares with its parent."""
 
     @classmethod
     def of_subject(cls, subject_id: UUID) -> Self:
@@ -33,7 +36,12 @@ class ChargeScope:
     def parameters(self) -> dict[str, object]:
         """Return the parameters of `APPLYING`."""
         own = self.own
+        shared = self.tree.budget if self.tree else None
         return {
+            "tree_id": self.tree.execution_id if self.tree else None,
+            "tree_cost": shared.max_cost if shared else None,
+            "tree_tokens": shared.max_tokens if shared else None,
+            "tree_on_budget": shared.on_budget if shared else None,
             "execution_id": self.execution_id,
             "task_id": self.task_id,
             "owner_id": self.owner_id,
@@ -60,6 +68,11 @@ WITH applying AS (
            CAST(:own_cost AS numeric), CAST(:own_tokens AS bigint), CAST(:own_on_budget AS text),
            'run', NULL
     WHERE CAST(:own_on_budget AS text) IS NOT NULL
+    UNION ALL
+    SELECT CAST(:tree_id AS uuid), 'execution', CAST(:tree_id AS uuid),
+           CAST(:tree_cost AS numeric), CAST(:tree_tokens AS bigint), CAST(:tree_on_budget AS text),
+           'run', NULL
+    WHERE CAST(:tree_on_budget AS text) IS NOT NULL
 )"""
 
 

@@ -21,6 +21,13 @@ from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
 
 
+class TreeBudget(Strict):
+    """The budget of an execution that its descendants share."""
+
+    execution_id: UUID = Field(strict=False)
+    budget: Budget
+
+
 class RunOptions(Strict):
     """Options of one execution."""
 
@@ -37,6 +44,8 @@ class RunOptions(Strict):
     hard_seconds: float | None = Field(default=None, gt=0)
     retry: RetryPolicy | None = None
     """The retry policy, instead of its task's."""
+    tree: TreeBudget | None = None
+    """The budget that a child shares with its parent; callers can't set it."""
 
     @property
     def uses_cassette(self) -> bool:

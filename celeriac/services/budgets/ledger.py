@@ -158,7 +158,7 @@ class BudgetLedger:
         charge_id = uuid4()
 
         def spend() -> ReservationResult | None:
-            if job.budget is None:
+            if not job.has_budget:
                 self._subjects.read()
                 if not self._subjects.include(job.owner_id, job.task_id, job.workspace_id):
                     return None
@@ -175,14 +175,12 @@ class BudgetLedger:
         return found.day
 
     async def _applies(self, job: Job) -> bool:
-        if job.budget is None and not self._subjects.fresh:
+        if not job.has_budget and not self._subjects.fresh:
             await patiently_await(self._subjects.refresh, seconds=_DATABASE_SECONDS)
-        return job.budget is not None or self._subjects.include(
-            job.owner_id, job.task_id, job.workspace_id
-        )
+        return job.has_budget or self._subjects.include(job.owner_id, job.task_id, job.workspace_id)
 
     def _known_without_budget(self, job: Job) -> bool:
-        if job.budget is not None or not self._subjects.fresh:
+        if job.has_budget or not self._subjects.fresh:
             return False
         return not self._subjects.include(job.owner_id, job.task_id, job.workspace_id)
 
@@ -327,4 +325,11 @@ class _BudgetedSubjects:
 
 
 def _scope(job: Job) -> ChargeScope:
-    return ChargeScope(job.execution_id, job.task_id, job.owner_id, job.workspace_id, job.budget)
+    return ChargeScope(
+        job.execution_id,
+        job.task_id,
+        job.owner_id,
+        job.workspace_id,
+        job.budget,
+        job.options.tree,
+    )

@@ -307,7 +307,9 @@ class Budgets:
         spec = self._specs.of_versions(row.task_version_id, row.agent_version_id)
         own = row.options.budget or spec.task.budget
         with self._database.autocommit() as connection:
-            payer = ChargeScope(row.id, row.task_id, row.owner_id, row.workspace_id, own)
+            payer = ChargeScope(
+                row.id, row.task_id, row.owner_id, row.workspace_id, own, row.options.tree
+            )
             found = windows.states(connection, payer)
         sees_all = actor.administrator or actor.user_id == row.owner_id
         return [each for each in found if sees_all or not each.private]

@@ -173,8 +173,9 @@ class AttemptContext:
         finally:
             self._attempt.has_output = True
             self._attempt.write(add)  # the call was made, whatever the budgets say
-        own = self._job.budget
-        bounds_cost = own is not None and own.max_cost is not None
+        shared = self._job.options.tree
+        budgets = (self._job.budget, None if shared is None else shared.budget)
+        bounds_cost = any(each is not None and each.max_cost is not None for each in budgets)
         if bounds_cost and call.cost is None and call.booked is None:
             await self._warn_unbounded(call.provider, call.model, known=False)
         await self._attempt.wait_for_room()

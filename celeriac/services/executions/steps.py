@@ -19,7 +19,13 @@ from celeriac.domain.errors import (
     NotFoundError,
     PermanentError,
 )
-from celeriac.domain.executions.model import QueuedMessage, SubmitRequest, TriggerType
+from celeriac.domain.executions.model import (
+    QueuedMessage,
+    RunOptions,
+    SubmitRequest,
+    TreeBudget,
+    TriggerType,
+)
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
 from celeriac.kit.ids import uuid7
@@ -174,6 +180,7 @@ class AttemptSteps:
                 priority=parent.priority if new.priority is None else new.priority,
                 queue=new.queue,
                 trigger_type=TriggerType.WORKFLOW,
+                options=RunOptions(tree=self._shared_budget()),
             )
             made = lifecycle.NewExecutions(
                 spec,
@@ -195,6 +202,13 @@ class AttemptSteps:
             if new.parallel is not None:
                 children.release(connection, parent_id=lease.execution_id)
             return messages
+
+    def _shared_budget(self) -> TreeBudget | None:
+        """Return the budget of the tree: that of the first execution that has one."""
+        job = self._job
+        if job.options.tree is not None or job.budget is None:
+            return job.options.tree
+        return TreeBudget(execution_id=job.execution_id, budget=job.budget)
 
     def _check_depth(self, connection: Connection) -> None:
         depth = children.depth(connection, self._lease.execution_id, most=MAX_DEPTH)

@@ -194,7 +194,7 @@ def request_of(origin: Execution) -> SubmitRequest:
         queue=origin.queue,
         trigger_type=origin.trigger_type,
         origin_id=origin.id,
-        options=origin.options.model_copy(update={"fork_session": False}),
+        options=origin.options.model_copy(update={"fork_session": False, "tree": None}),
     )
 
 
