@@ -6,6 +6,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -23,6 +24,7 @@ MAX_BYTES: Final = 256_000
 
 MAX_FAULTS: Final = 100
 
+_MOST = 2 * MAX_FAULTS
 _SHOWN = 60
 _STAND_IN = {"steps": {"x": {"task": "x"}}}
 
@@ -68,14 +70,15 @@ def check(
         return None, [Fault((), "a workflow must be an object with workflow and steps")]
     if unstorable := _unstorable(document):
         return None, [unstorable]
-    faults = list(_shape_faults(document))
+    # finding the nearest name of each of thousands of faults would take long
+    faults = list(islice(_shape_faults(document), _MOST))
     steps = _valid_steps(document)
     rest = _valid_rest(document)
     written = document.get("steps")
     ids = [*written] if isinstance(written, Mapping) else []
     if steps and rest is not None and len(ids) <= MAX_STEPS:
         spec = rest.model_copy(update={"steps": steps})
-        faults += spec_faults(spec, known=frozenset(ids), catalog=catalog)
+        faults += islice(spec_faults(spec, known=frozenset(ids), catalog=catalog), _MOST)
     if faults:
         return None, _bounded(_in_order(faults, document))
     whole = WorkflowDocument.model_validate(document)
@@ -211,7 +214,6 @@ def _in_order(faults: Sequence[Fault], document: JsonObject) -> list[Fault]:
 
 def _bounded(faults: list[Fault]) -> list[Fault]:
     unique = list(dict.fromkeys(faults))
-    more = len(unique) - MAX_FAULTS
-    if more <= 0:
+    if len(unique) <= MAX_FAULTS:
         return unique
-    return [*unique[: MAX_FAULTS - 1], Fault((), f"and {counted(more + 1, 'more fault')}")]
+    return [*unique[: MAX_FAULTS - 1], Fault((), "there are more faults: correct these first")]

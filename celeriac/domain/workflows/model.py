@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema
 
 from celeriac.domain.base import Name, Shape, Strict
 from celeriac.domain.tasks import PriorityLabel, QueueName, RetryPolicy
+from celeriac.domain.workflows.expressions import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue
 
 MAX_STEPS: Final = 500
@@ -32,7 +33,6 @@ MAX_ITEMS: Final = 100_000
 """Items of one map."""
 MAX_ROUNDS: Final = 1_000
 """Rounds of one repeat."""
-MAX_EXPRESSION: Final = 2_000
 MAX_YEAR: Final = 31_536_000
 
 StepId = Annotated[
@@ -45,7 +45,7 @@ StepId = Annotated[
 ]
 """The id of a step: its key in `steps`."""
 
-Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION)]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS)]
 """A CEL expression, without `${{ }}`."""
 
 _DURATION = r"([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?"

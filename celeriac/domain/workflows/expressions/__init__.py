@@ -17,6 +17,7 @@ from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 
 __all__ = [
+    "MAX_CHARACTERS",
     "Expression",
     "ExpressionError",
     "ExpressionSyntaxError",
@@ -73,8 +74,16 @@ class Expression:
             raise
 
 
+MAX_CHARACTERS = 2_000
+"""Limit of an expression."""
+
+
 @lru_cache(maxsize=4_096)
 def compiled(text: str) -> Expression:
     """Return the parsed expression. Raises ExpressionSyntaxError with the place of the fault."""
+    if len(text) > MAX_CHARACTERS:
+        raise ExpressionSyntaxError(
+            f"an expression has at most {MAX_CHARACTERS:,} characters; do it in a task instead", 0
+        )
     node = parse(text)
     return Expression(text, node, tuple(node.references(frozenset())))

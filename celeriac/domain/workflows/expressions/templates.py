@@ -70,9 +70,21 @@ def _written(value: JsonValue, work: Work) -> str:
     return text
 
 
-@lru_cache(maxsize=4_096)
+_CACHED_CHARACTERS = 4_000
+"""Longer texts are parsed each time: the cache must not hold documents."""
+
+
 def text_template(text: str) -> TextTemplate:
     """Return the parsed text. `$${{` stands for `${{`. Raises ExpressionSyntaxError."""
+    return _cached(text) if len(text) <= _CACHED_CHARACTERS else _parsed(text)
+
+
+@lru_cache(maxsize=4_096)
+def _cached(text: str) -> TextTemplate:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> TextTemplate:
     texts: list[str] = []
     pieces: list[Piece] = []
     at, plain = 0, ""

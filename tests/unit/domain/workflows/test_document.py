@@ -243,8 +243,11 @@ def test_the_largest_graph_is_checked_in_bounded_time() -> None:
     for index in range(MAX_STEPS):
         needs = [f"s{each}" for each in range(max(0, index - 50), index)]
         steps[f"s{index}"] = {"task": "t", "needs": needs}
+    unknown = [f"u{each}" for each in range(40)]
+    wrong = {f"s{index}": {"task": "t", "needs": unknown} for index in range(MAX_STEPS)}
     begun = time.process_time()
     assert faults({"workflow": "w", "steps": steps}) == []
+    assert len(faults({"workflow": "w", "steps": wrong})) == MAX_FAULTS
     assert time.process_time() - begun < 10
 
 

@@ -153,7 +153,7 @@ def test_errors_name_the_expression_and_the_cure(text: str, message: str) -> Non
         ("(" * 40 + "1" + ")" * 40, 32, "too deeply"),
         ("+".join("a" * 300), 255, "too deeply"),
         ("a # b", 2, "has no meaning here"),
-        ("-" * 2_000 + "1", 31, "too deeply"),
+        ("-" * 1_900 + "1", 31, "too deeply"),
     ],
 )
 def test_faults_of_syntax_name_place_and_cure(text: str, offset: int, message: str) -> None:
@@ -335,3 +335,12 @@ def test_garbage_is_refused_or_has_a_value(text: str) -> None:
         compiled(text).value({"input": INPUT})
     with contextlib.suppress(ExpressionSyntaxError, ExpressionError):
         render("${{" + text, {"input": INPUT})
+
+
+def test_long_texts_and_expressions_are_bounded() -> None:
+    with pytest.raises(ExpressionSyntaxError, match="at most 2,000 characters"):
+        compiled("a" * 2_001)
+    many = "${{ input.n }}-" * 1_001
+    with pytest.raises(ExpressionSyntaxError, match="at most 1,000 expressions"):
+        text_template(many)
+    assert render(many[:15_000], {"input": INPUT}) == "3-" * 1_000
