@@ -98,6 +98,8 @@ def _unstorable(document: JsonObject) -> Fault | None:
 
 
 def _shape_faults(document: JsonObject) -> Iterator[Fault]:
+    if "order" in document:
+        yield Fault(("order",), "there is no field order: steps are shown as they are written")
     yield from _faults(WorkflowDocument, {**document, **_STAND_IN}, ())
     steps = document.get("steps")
     if not isinstance(steps, Mapping):

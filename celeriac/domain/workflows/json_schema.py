@@ -24,7 +24,7 @@ def document_schema() -> dict[str, Any]:
     ]
     first = ("workflow", "description", "input")
     properties = schema["properties"]
-    ordered = {name: properties[name] for name in [*first, *properties]}
+    ordered = {name: properties[name] for name in [*first, *properties] if name != "order"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ADDRESS,

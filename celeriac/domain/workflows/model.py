@@ -17,6 +17,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -450,3 +451,15 @@ class WorkflowSpec(Strict):
     """Of the executions of its runs; None: that of each task."""
     returns: JsonValue = None
     """The result of a run; texts may hold `${{ expression }}`."""
+    order: tuple[str, ...] = Field(default=(), strict=False)
+    """The steps in the order of the document, which JSON in the database doesn't keep."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_order(cls, value: object) -> object:
+        if not isinstance(value, dict) or not isinstance(value.get("steps"), dict):
+            return value
+        steps, stored = value["steps"], value.get("order")
+        known = stored if isinstance(stored, list | tuple) else ()
+        order = dict.fromkeys([*(id_ for id_ in map(str, known) if id_ in steps), *steps])
+        return {**value, "steps": {id_: steps[id_] for id_ in order}, "order": [*order]}

@@ -275,6 +275,19 @@ def test_a_stored_specification_reads_as_the_same() -> None:
     assert workflow.spec.input["properties"]["a"] == {"type": ["string", "null"]}
 
 
+def test_a_stored_specification_keeps_the_order_of_the_steps() -> None:
+    steps = {"long_name": {"task": "t"}, "b": {"task": "t"}, "a": {"task": "t"}}
+    spec = parse({"workflow": "w", "steps": steps}).spec
+    stored = spec.model_dump(mode="json", exclude_defaults=True)
+    stored["steps"] = dict(sorted(stored["steps"].items()))  # as jsonb does
+    assert list(WorkflowSpec.model_validate(stored).steps) == ["long_name", "b", "a"]
+    wrong = {**stored, "order": ["b", 5, "b", "zz"]}
+    assert list(WorkflowSpec.model_validate(wrong).steps) == ["b", "a", "long_name"]
+    assert faults({"workflow": "w", "steps": steps, "order": ["a"]})[0].startswith(
+        "order: there is no"
+    )
+
+
 # Garbage
 
 _keys = st.sampled_from(
