@@ -73,12 +73,27 @@ def switch_off(connection: Connection, workspace_id: UUID) -> None:
     connection.execute(_SWITCH_OFF, {"id": workspace_id})
 
 
+KEPT = (
+    "approvals",
+    "audit_logs",
+    "celery_calls",
+    "executions",
+    "idempotency_keys",
+    "sessions",
+    "usage_days",
+    "usage_deltas",
+    "workflow_runs",
+)
+"""Tables of a workspace that its deletion leaves alone: what has happened in it."""
+
 _DELETE = text("""
 WITH ended_tasks AS (
     UPDATE tasks SET deleted_at = now(), active = false
     WHERE workspace_id = :id AND deleted_at IS NULL
 ), ended_agents AS (
     UPDATE agents SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
+), ended_workflows AS (
+    UPDATE workflows SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
 ), gone_budgets AS (
     DELETE FROM budgets WHERE workspace_id = :id RETURNING id
 ), gone_windows AS (
@@ -103,7 +118,7 @@ RETURNING id
 def end(connection: Connection, workspace_id: UUID) -> list[UUID]:
     """Delete a workspace and all that is set up in it; return the ids of the keys that it had.
 
-    Its executions, sessions, usage and audit trail stay until retention removes them.
+    What has happened in it stays until retention removes it (`KEPT`).
     """
     return list(connection.execute(_DELETE, {"id": workspace_id}).scalars())
 

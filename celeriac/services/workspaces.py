@@ -9,6 +9,7 @@ import structlog
 from celeriac.db import accounts, audit, workspaces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import queries
+from celeriac.db.workflows import runs
 from celeriac.domain.accounts import Actor, Member, Role, User, Workspace
 from celeriac.domain.errors import ConflictError, ForbiddenError, NameTakenError, NotFoundError
 from celeriac.domain.executions.model import ExecutionFilter
@@ -20,7 +21,7 @@ from celeriac.services.reading import present, read_page
 logger = structlog.get_logger(__name__)
 
 CancelWorkspace = Callable[[Actor, UUID], object]
-"""Cancels all executions of a workspace that have not ended."""
+"""Cancels what has not ended in a workspace: its executions, or its runs of workflows."""
 
 
 class Workspaces:
@@ -63,31 +64,34 @@ class Workspaces:
         return read_page(self._database, "workspaces", cursor, limit, find)
 
     def delete(
-        self, actor: Actor, reference: str, *, cancel: CancelWorkspace | None = None
+        self, actor: Actor, reference: str, *, cancel: Sequence[CancelWorkspace] = ()
     ) -> None:
-        """Delete a workspace with its agents, tasks, budgets, cassettes, keys and memberships.
+        """Delete a workspace with its catalog, budgets, cassettes, keys and memberships.
 
-        Executions, sessions, usage and the audit trail stay until retention removes them. With
-        `cancel` the executions that have not ended are cancelled by it; running ones end within
-        seconds. Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace
-        or, without `cancel`, if executions have not ended.
+        Executions, runs, sessions, usage and the audit trail stay until retention removes them.
+        With `cancel` what has not ended is cancelled by it; running executions end within seconds.
+        Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace or, without
+        `cancel`, if executions or runs of workflows have not ended.
         """
         actor.require_administrator()
-        if cancel is not None:
+        if cancel:
             with self._database.transaction() as connection:
                 workspace = shared(_visible(connection, actor, reference))
                 workspaces.switch_off(connection, workspace.id)
-            cancel(actor, workspace.id)
+            for each in cancel:
+                each(actor, workspace.id)
         with self._database.transaction() as connection:
             workspace = shared(_visible(connection, actor, reference))
             workspaces.lock(connection, workspace.id)
             revoked = workspaces.end(connection, workspace.id)
             # after it, so that what was submitted until then is found
             wanted = ExecutionFilter(workspace_id=workspace.id, cancellable=True)
-            if queries.find_ids(connection, wanted, before=None, limit=1):
+            if queries.find_ids(connection, wanted, before=None, limit=1) or runs.uncancelled_in(
+                connection, workspace.id, limit=1
+            ):
                 raise ConflictError(
-                    f"The workspace {workspace.name!r} has executions that have not ended. Wait "
-                    "for them, or cancel them with it: cancel=true."
+                    f"The workspace {workspace.name!r} has executions or runs of workflows that "
+                    "have not ended. Wait for them, or cancel them with it: cancel=true."
                 )
             _record(connection, actor, "delete", workspace, name=workspace.name)
             _record_revoked(connection, actor, workspace, revoked)

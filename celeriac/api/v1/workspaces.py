@@ -89,14 +89,14 @@ def delete_workspace(
         bool, Query(description="Cancel its executions that have not ended.")
     ] = False,
 ) -> None:
-    """Delete a workspace with its agents, tasks, budgets, cassettes and keys. Its name is free.
+    """Delete a workspace with its catalog, budgets, cassettes and keys. Its name is free.
 
     Executions and sessions stay until retention removes them, but no key finds them. Refused while
-    executions have not ended, unless `cancel` is true. A personal workspace can't be deleted.
+    executions or runs have not ended, unless `cancel` is true. A personal workspace can't be
+    deleted.
     """
-    services.workspaces.delete(
-        actor, workspace, cancel=shared.cancel.all_of_workspace if cancel else None
-    )
+    everything = (services.runs.cancel_all, shared.cancel.all_of_workspace)
+    services.workspaces.delete(actor, workspace, cancel=everything if cancel else ())
     services.authenticate.forget()
 
 

@@ -109,6 +109,19 @@ def unfinished_of(connection: Connection, workflow_id: UUID) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
+def uncancelled_in(connection: Connection, workspace_id: UUID, *, limit: int) -> list[UUID]:
+    """Return up to `limit` runs of a workspace that have not ended and are not cancelled."""
+    query = select(table.c.id).where(
+        table.c.workspace_id == workspace_id,
+        text(
+            "workflow_runs.status <> 'completed'"
+        ),  # as the index of a workspace's statuses has it
+        table.c.completed_at.is_(None),
+        table.c.cancel_requested_at.is_(None),
+    )
+    return list(connection.execute(query.limit(limit)).scalars())
+
+
 _REQUEST_CANCEL = text("""
 UPDATE workflow_runs SET cancel_requested_at = now(), cancel_requested_by = :by
 WHERE id = :id AND completed_at IS NULL AND cancel_requested_at IS NULL

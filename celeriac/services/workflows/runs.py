@@ -52,6 +52,10 @@ class StartedRun:
     created: bool = True
 
 
+_BATCH = 100
+"""Runs that are read at once to be cancelled."""
+
+
 class Runs:
     """Runs of workflows. Safe to share between threads."""
 
@@ -123,6 +127,18 @@ class Runs:
             logger.info("workflow.cancel_requested", run_id=run_id, by=actor.name)
             self._begin(run_id)
         return self.get(actor, run_id)
+
+    def cancel_all(self, actor: Actor, workspace_id: UUID) -> None:
+        """Cancel all runs of a workspace. Raises ForbiddenError."""
+        actor.require_administrator()
+        inside = replace(actor, workspace_id=workspace_id)
+        while True:
+            with self._database.autocommit() as connection:
+                found = runs.uncancelled_in(connection, workspace_id, limit=_BATCH)
+            if not found:
+                return
+            for run_id in found:
+                self.cancel(inside, run_id)
 
     # reading
 

@@ -204,6 +204,9 @@ def test_a_workspace_is_deleted_and_its_history_stays(
         for _ in range(2)
     )
     claim(container, running)
+    flow = {"name": "f", "spec": {"steps": {"one": {"task": "summarise", "with": {"text": "a"}}}}}
+    assert boss.post("/api/v1/workflows", json=flow).status_code == 201
+    run = boss.post("/api/v1/workflows/f/run", json={"input": {}}).json()["run_id"]
     assert_problem(boss.delete(TEAM), 403, "forbidden")
     refused = assert_problem(team.delete(TEAM), 409, "conflict")
     assert "have not ended" in refused["detail"]
@@ -218,6 +221,10 @@ def test_a_workspace_is_deleted_and_its_history_stays(
             "SELECT id::text, status, cancel_requested_at IS NOT NULL FROM executions"
         )
         executions = {row[0]: (row[1], row[2]) for row in found}
+        asked = connection.exec_driver_sql(
+            "SELECT cancel_requested_at IS NOT NULL FROM workflow_runs WHERE id = %s", (UUID(run),)
+        )
+        assert asked.scalar_one(), "its run is cancelled"
         for table in ("budgets", "budget_windows"):
             assert not connection.exec_driver_sql(f"SELECT FROM {table}").all(), table
     assert executions[running] == ("running", True), "its worker stops it"
