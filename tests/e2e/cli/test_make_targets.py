@@ -80,7 +80,10 @@ def test_worker_and_beat_run_in_the_background_until_stop(
     try:
         assert "worker started (pid " in make.run("run-worker-bg")
         assert "beat started (pid " in make.run("run-beat-bg")
-        wait_until(lambda: _workers(commands) == ["ok"], "the worker is alive", within=60)
+        log = commands.home / "logs" / "celery-worker.log"
+        ready = "celery.worker_ready"
+        wait_until(lambda: log.exists() and ready in log.read_text(), "it is ready", within=60)
+        wait_until(lambda: _workers(commands) == ["ok"], "the worker is alive")
     finally:
         told = make.run("stop")
     assert "worker stopped" in told

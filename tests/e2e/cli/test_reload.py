@@ -39,19 +39,14 @@ def write(directory: Path, shop: str, prices: str) -> None:
     (directory / "edited_prices.py").write_text(prices)
 
 
-def make(commands: CommandLine, name: str) -> None:
-    commands.ask("agents", "create", name, "--function", f"edited_shop:{name}")
-    commands.ask("tasks", "create", name, "--agent", name)
-
-
 def run(commands: CommandLine, name: str) -> object:
     return commands.ask("run", name, "--var", "size:=21")["result"]
 
 
 def test_edited_code_is_run_without_a_word(commands: CommandLine) -> None:
     with running_up(commands) as up:
-        make(commands, "score")
-        make(commands, "plain")
+        up.add_function("score", "edited_shop")
+        up.add_function("plain", "edited_shop")
         assert (run(commands, "score"), run(commands, "plain")) == (42, 42)
         write(commands.directory, SHOP, "FACTOR = 100\n")
         wait_until(lambda: "worker.restarts" in up.text, "the worker says that it restarts")
@@ -61,22 +56,22 @@ def test_edited_code_is_run_without_a_word(commands: CommandLine) -> None:
         more = f"{SHOP}\n\nasync def late(size: int) -> str:\n    return 'late'\n"
         write(commands.directory, more, "FACTOR = 100\n")
         wait_until(lambda: up.text.count("worker is ready") == 3, "another one is ready")
-        make(commands, "late")
+        up.add_function("late", "edited_shop")
         assert run(commands, "late") == "late"
         assert "times in a row" not in up.text, "no growing pauses"
 
 
 def test_without_reload_it_is_named(commands: CommandLine) -> None:
     with running_up(commands, "--no-reload") as up:
-        make(commands, "score")
-        make(commands, "plain")
+        up.add_function("score", "edited_shop")
+        up.add_function("plain", "edited_shop")
         assert (run(commands, "score"), run(commands, "plain")) == (42, 42)
         more = f"{SHOP}\n\nasync def late(size: int) -> str:\n    return 'late'\n"
         write(commands.directory, more, "FACTOR = 100\n")
         wait_until(lambda: "worker.code_changed" in up.text, "the worker says that it is stale")
         assert run(commands, "plain") == 2100, "its own process imports it afresh"
         assert run(commands, "score") == 42
-        make(commands, "late")
+        up.add_function("late", "edited_shop")
         failed = commands.run("run", "late", "--var", "size:=21")
         assert failed.code == 1
         assert "edited_shop.py has changed since it was imported: restart the worker" in failed.err

@@ -18,7 +18,7 @@ from tests.support.servers import PostgresServer
 from tests.support.stack_program import wait_all_gone
 from tests.support.waiting import wait_until
 
-_AGENT = "tests.support.fleet_agents:noop"
+_AGENTS = "tests.support.fleet_agents"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_from_nothing_to_a_result_and_back(own: CommandLine) -> None:
     with running_up(own) as up:
         children = psutil.Process(up.program.pid).children(recursive=True)
         assert set(up.facts["pids"]) == {"postgres", "valkey", "worker", "beat", "api"}
-        _run_something(own)
+        _run_something(up, own)
         key = own.home / "secrets" / "admin_api_key"
         assert str(key) == up.facts["key_file"]
         assert key.stat().st_mode & 0o077 == 0, "only its owner may read the key"
@@ -89,34 +89,29 @@ def test_a_port_that_is_taken_is_named(up: RunningUp, commands: CommandLine) -> 
 
 def test_killed_with_sigkill_it_starts_again_with_all_its_data(own: CommandLine) -> None:
     with running_up(own) as up:
-        execution_id = _run_something(own)
+        execution_id = _run_something(up, own)
         children = psutil.Process(up.program.pid).children(recursive=True)
         up.program.kill()
         wait_all_gone(children)
     with running_up(own, name="again") as again:
-        found = own.ask("executions", "show", execution_id)
-        assert found["status"] == "completed"
+        with again.client() as client:
+            assert client.executions.get(execution_id).status == "completed"
         assert own.ask("run", "noop", "--var", "n:=2")["result"] == {"n": 2}
         assert again.facts["key_file"] == up.facts["key_file"]
 
 
-def test_a_killed_worker_is_started_again(own: CommandLine) -> None:
+def test_a_killed_worker_is_started_again_and_the_end_says_what_it_waits_for(
+    own: CommandLine,
+) -> None:
     with running_up(own) as up:
         psutil.Process(up.pid("worker")).kill()
         wait_until(partial(_ready_twice, up, "worker"), "the worker is back", within=60)
-        _run_something(own)
+        _run_something(up, own)
 
-
-def test_the_end_says_what_it_waits_for(own: CommandLine) -> None:
-    with running_up(own) as up:
-        own.ask("agents", "create", "nap", "--function", "tests.support.fleet_agents:nap")
-        own.ask("tasks", "create", "nap", "--agent", "nap")
-        started = own.ask("run", "nap", "--var", "seconds:=60", "--detach")["execution_id"]
-
-        def runs() -> bool:
-            return bool(own.ask("executions", "show", started)["status"] == "running")
-
-        wait_until(runs, "it runs")
+        up.add_function("nap", _AGENTS)
+        with up.client() as client:
+            started = client.executions.execute("nap", {"seconds": 60}).execution_id
+            wait_until(lambda: client.executions.get(started).status == "running", "it runs")
         up.program.signal(signal.SIGINT)
         said = "Waiting up to 30 s for 1 execution; Ctrl-C again stops at once."
         wait_until(lambda: said in up.text, "it says so")
@@ -186,10 +181,9 @@ def _ready_twice(up: RunningUp, name: str) -> bool:
     return up.text.count(f"{name} is ready") == 2
 
 
-def _run_something(commands: CommandLine) -> str:
+def _run_something(up: RunningUp, commands: CommandLine) -> str:
     """Make an agent and a task, run it, and return the execution's id."""
-    commands.ask("agents", "create", "noop", "--function", _AGENT)
-    commands.ask("tasks", "create", "noop", "--agent", "noop")
+    up.add_function("noop", _AGENTS)
     done = commands.ask("run", "noop", "--var", "text=Hello", "--var", "n:=1")
     assert done["status"] == "completed"
     assert done["result"] == {"text": "Hello", "n": 1}

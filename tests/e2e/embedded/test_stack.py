@@ -44,7 +44,7 @@ def small_disk(place: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_other_commands_find_the_running_stack_and_no_stopped_one(home: Path) -> None:
+def test_others_find_the_running_stack_whose_killed_servers_come_back(home: Path) -> None:
     with running_stack(home) as program:
         found = find_running_stack(Home.at(home))
         assert found is not None
@@ -52,21 +52,17 @@ def test_other_commands_find_the_running_stack_and_no_stopped_one(home: Path) ->
         assert set(found.pids) == {"postgres", "valkey"}
         assert Home.at(home).stack_file.stat().st_mode & 0o077 == 0, "it holds passwords"
         _use(program)
+
+        for name, other in (("postgres", "valkey"), ("valkey", "postgres")):
+            before = _pids(home)
+            os.kill(before[name], signal.SIGKILL)
+            wait_until(partial(_says_twice, program, f"{name} is ready"), f"{name} is back")
+            wait_until(partial(_runs_anew, home, name, before[name]), "the file names the new one")
+            assert psutil.pid_exists(_pids(home)[name])
+            assert _pids(home)[other] == before[other]
+        _use(program)  # at the same address
     assert find_running_stack(Home.at(home)) is None
     assert find_holder(Home.at(home)) is None
-
-
-def test_the_connection_file_names_the_process_that_runs_after_a_restart(home: Path) -> None:
-    with running_stack(home) as program:
-        before = _pids(home)
-        os.kill(before["valkey"], signal.SIGKILL)
-        wait_until(
-            lambda: _pids(home).get("valkey") not in (None, before["valkey"]),
-            "the file names the new one",
-        )
-        assert psutil.pid_exists(_pids(home)["valkey"])
-        assert _pids(home)["postgres"] == before["postgres"]
-        _use(program)
 
 
 def test_a_second_start_in_the_same_home_is_refused_with_the_pid_of_the_first(home: Path) -> None:
@@ -114,15 +110,6 @@ def test_the_next_start_ends_what_a_killed_run_left_frozen(home: Path) -> None:
             assert f"ended valkey (process {valkey}) of a killed run" in successor.output
             wait_all_gone(children)
             _use(successor)
-
-
-def test_a_killed_server_is_started_again_at_the_same_address(home: Path) -> None:
-    with running_stack(home) as program:
-        for name, pid in _pids(home).items():
-            os.kill(pid, signal.SIGKILL)
-            back = f"{name} is ready"
-            wait_until(partial(_says_twice, program, back), f"{name} is back")
-        _use(program)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +182,10 @@ def _pids(home: Path) -> Mapping[str, int]:
 
 def _says_twice(program: StackProgram, words: str) -> bool:
     return program.output.count(words) == 2
+
+
+def _runs_anew(home: Path, name: str, dead: int) -> bool:
+    return _pids(home).get(name) not in {None, dead}
 
 
 def _use(program: StackProgram) -> None:
