@@ -27,7 +27,7 @@ from celeriac.domain.errors import (
     SpecificationUnreadableError,
 )
 from celeriac.domain.executions.events import Event
-from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.model import Execution, ExecutionFilter
 from celeriac.domain.reports import ReportFormat
 from celeriac.logs import Step, bound
 from celeriac.services.catalog.specs import SpecCache
@@ -38,6 +38,7 @@ logger = structlog.get_logger(__name__)
 _PAGE = 200
 _EVENTS = 50_000
 _QUESTIONS = 1_000
+_CHILDREN = 1_000
 """The limits of events and questions in a report; the API's lists have all."""
 
 
@@ -137,8 +138,14 @@ class ReportStore:
         asked = ApprovalFilter(execution_id=execution.id)
         with self._database.autocommit() as connection:
             questions = approvals.find(connection, asked, before=None, limit=_QUESTIONS).items
+            started = ExecutionFilter(parent_id=execution.id)
+            children = queries.find(connection, started, before=None, limit=_CHILDREN).items
         return report.markdown(
-            execution, self._log(execution.id), questions[::-1], self._budgets(execution)
+            execution,
+            self._log(execution.id),
+            questions[::-1],
+            self._budgets(execution),
+            children[::-1],
         )
 
     def _budgets(self, execution: Execution) -> list[BudgetState]:

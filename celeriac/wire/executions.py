@@ -125,6 +125,10 @@ class Execution(ExecutionSummary):
     error_details: dict[str, Any] | None = Field(
         description="type, traceback and attempt of the last failure."
     )
+    child_counts: dict[str, int] = Field(
+        default={},
+        description="How many executions it has started itself, by status; with GET of one only.",
+    )
 
 
 class Accepted(Wire):

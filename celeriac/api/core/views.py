@@ -17,7 +17,7 @@ from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.document import Action, Outcome
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
-from celeriac.domain.executions.states import SIMPLE
+from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
 from celeriac.domain.workflows.records import (
@@ -65,9 +65,10 @@ def applied(
     )
 
 
-def execution(row: Execution) -> wire.Execution:
+def execution(row: Execution, child_counts: Mapping[Status, int] | None = None) -> wire.Execution:
     """Return an execution as answers show it."""
-    return wire.Execution.model_validate(_execution(row))
+    counts = {status.value: count for status, count in (child_counts or {}).items()}
+    return wire.Execution.model_validate(_execution(row) | {"child_counts": counts})
 
 
 def summary(row: Execution) -> wire.ExecutionSummary:

@@ -24,7 +24,7 @@ def tree(context: CommandContext, execution: ExecutionId) -> None:
     """
     root = context.client.executions.get(execution)
     lines: list[dict[str, Any]] = []
-    for depth, each in _walk(context.client, root):
+    for depth, each in walk(context.client, root):
         lines.append({"depth": depth, "execution": each})
         if len(lines) >= _MOST:
             break
@@ -49,7 +49,7 @@ def tree(context: CommandContext, execution: ExecutionId) -> None:
         context.output.raw(f"… at most {_MOST:,} are shown")
 
 
-def _walk(client: "Client", root: "ExecutionSummary") -> Iterator[tuple[int, "ExecutionSummary"]]:
+def walk(client: "Client", root: "ExecutionSummary") -> Iterator[tuple[int, "ExecutionSummary"]]:
     """Yield executions from the root, each before its children, the oldest child first."""
     left = [(0, root)]
     while left:

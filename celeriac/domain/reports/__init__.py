@@ -30,12 +30,14 @@ def markdown(
     events: Iterable[Event],
     approvals: Sequence[Approval] = (),
     states: Sequence[BudgetState] = (),
+    children: Sequence[Execution] = (),
 ) -> str:
     """Return the report of a finished execution.
 
     `events` are its log from the beginning and in order, all of it or the part to show; they are
     read once and not kept. `approvals` are its questions, the oldest first; `states` are the
-    budgets that apply to it. Equal arguments give equal texts.
+    budgets that apply to it; `children` are executions that it started, the oldest first. Equal
+    arguments give equal texts.
     """
     timeline = _Timeline()
     parts = (_Conversation(), _ToolCalls(), _ModelCalls(), timeline)
@@ -47,6 +49,7 @@ def markdown(
         facts(_facts(execution, states)),
         *_result(execution),
         *_questions(approvals),
+        *_children(children),
         *(section for part in parts for section in part.sections()),
         *_left_out(execution, timeline.steps),
     ]
@@ -57,6 +60,7 @@ def _facts(execution: Execution, states: Sequence[BudgetState]) -> Iterator[tupl
     yield "Execution", execution.id
     yield "Session", execution.session_id
     yield "Repeats", execution.origin_id
+    yield "Started by", execution.parent_id
     yield "Trigger", execution.trigger_type
     yield "Priority", Priority(execution.priority).label
     yield "Created", execution.created_at
@@ -92,6 +96,25 @@ def _result(execution: Execution) -> Iterator[str]:
             yield fenced(str(traceback))
     yield "## Variables"
     yield block(execution.variables)
+
+
+def _children(children: Sequence[Execution]) -> Iterator[str]:
+    if not children:
+        return
+    yield "## Executions that it started"
+    rows: list[Sequence[object]] = [
+        (
+            each.id,
+            each.task_name,
+            each.status,
+            "" if each.duration_seconds is None else f"{each.duration_seconds:.1f} s",
+            f"{each.input_tokens} in, {each.output_tokens} out",
+            dollars(each.cost) if each.cost else "",
+        )
+        for each in children
+    ]
+    heads = ("execution", "task", "status", "duration", "tokens", "US dollars")
+    yield table(heads, rows)
 
 
 class _Timeline:

@@ -7,13 +7,14 @@ from uuid import UUID
 
 from celeriac.db import audit
 from celeriac.db.engine import Database
-from celeriac.db.executions import events
+from celeriac.db.executions import children, events
 from celeriac.db.executions import queries as executions
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import AuditEntry, AuditFilter
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, ExecutionFilter
+from celeriac.domain.executions.states import Status
 from celeriac.domain.paging import Page
 from celeriac.services.reading import present, read_page
 
@@ -29,6 +30,13 @@ class Queries:
         with self._database.autocommit() as connection:
             found = executions.get(connection, execution_id, workspace=actor.workspace_id)
         return present(found, "execution", execution_id)
+
+    def child_counts(self, execution: Execution) -> Mapping[Status, int]:
+        """Return how many executions it has started itself, by status, without a check."""
+        if execution.attempt == 0:
+            return {}
+        with self._database.autocommit() as connection:
+            return children.counts(connection, execution.id)
 
     def executions(
         self,

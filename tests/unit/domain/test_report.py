@@ -52,6 +52,17 @@ def _call(cost: str | None, model: str = "m", **more: Any) -> Event:
     return _event(EventType.MODEL_CALL, data | more)
 
 
+def test_a_report_tells_what_was_started() -> None:
+    child = _execution(task_name="check", status=Status.FAILED, input_tokens=3)
+
+    text = markdown(_execution(), [], children=[child])
+
+    assert "## Executions that it started" in text
+    assert "| check | failed | 1.2 s | 3 in, 0 out | 0.002 |" in text
+    assert "Started by" not in text
+    assert f"- **Started by**: {_ID}" in markdown(_execution(parent_id=_ID), [])
+
+
 def test_a_report_tells_what_was_done() -> None:
     execution = _execution(variables={"text": "a"}, result={"summary": "b"}, input_tokens=12)
     events = [

@@ -146,7 +146,8 @@ def _selected(
 @router.get("/{execution_id}", response_model=wire.Execution, summary="Get an execution")
 def get_execution(execution_id: ExecutionPath, actor: Caller, services: Services) -> Response:
     """Return an execution."""
-    return json_response(views.execution(services.queries.execution(actor, execution_id)))
+    found = services.queries.execution(actor, execution_id)
+    return json_response(views.execution(found, services.queries.child_counts(found)))
 
 
 @router.post("/{execution_id}/cancel", response_model=wire.Execution, summary="Cancel an execution")
