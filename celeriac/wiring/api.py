@@ -9,7 +9,8 @@ from celeriac.services.approvals.answer import ApprovalLinks, Approvals
 from celeriac.services.artifacts import Artifacts
 from celeriac.services.audit import AccessRecords, AuditTrail
 from celeriac.services.authentication import Authenticate
-from celeriac.services.budgets.manage import Budgets, Usage
+from celeriac.services.budgets.manage import Budgets
+from celeriac.services.budgets.usage import Usage
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks

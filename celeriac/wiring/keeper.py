@@ -11,7 +11,7 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
-from celeriac.services.budgets.manage import Usage
+from celeriac.services.budgets.usage import Usage
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.wiring.core import CoreServices, places, secret_key

@@ -28,8 +28,8 @@ from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.usage import CallEstimate, Reservation
 from celeriac.kit.backoff import grown
 from celeriac.services.approvals.ask import Questions
-from celeriac.services.budgets.manage import (
-    answer_all_for_budget,
+from celeriac.services.budgets.manage import answer_all_for_budget
+from celeriac.services.budgets.messages import (
     breach,
     check_price,
     extension_of,

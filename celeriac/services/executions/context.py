@@ -18,7 +18,7 @@ from celeriac.domain.usage import CallEstimate, ModelCall, Reservation, dollars
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission
-from celeriac.services.budgets.manage import unheld
+from celeriac.services.budgets.messages import unheld
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.steps import AttemptSteps, StepStore

@@ -17,7 +17,7 @@ from celeriac.db.executions import leases
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
 from celeriac.domain.usage import ModelCall, UsageBy, UsageTotal
-from celeriac.services.budgets.manage import Usage
+from celeriac.services.budgets.usage import Usage
 from tests.support.attempts import AgentAttempt
 from tests.support.core import Core
 from tests.support.outages import holding

@@ -12,7 +12,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import UsageBy
-from celeriac.services.budgets.manage import Usage
+from celeriac.services.budgets.usage import Usage
 from celeriac.services.cassettes import CassetteStore
 from celeriac.settings import Settings
 from tests.integration.budgets.test_provider_limits import SCENES, waiting

@@ -14,7 +14,7 @@ from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import ModelCall, UsageBy
-from celeriac.services.budgets.manage import Usage
+from celeriac.services.budgets.usage import Usage
 from tests.support.core import Core
 
 EXACT = timedelta(seconds=20)

@@ -13,7 +13,7 @@ from celeriac.domain.budget_kinds import BudgetScope, OnBudget
 from celeriac.domain.budgets import Budget, BudgetState
 from celeriac.domain.errors import BudgetSpentError
 from celeriac.domain.tasks import Limits
-from celeriac.services.budgets.manage import extension_of, question_about, spent_error
+from celeriac.services.budgets.messages import extension_of, question_about, spent_error
 from celeriac.services.ports import Job
 
 STANDING = BudgetState(
