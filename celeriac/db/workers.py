@@ -1,9 +1,10 @@
 """Workers: their rows, slots by queue, and which may run an execution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, delete, func, text, update
+from sqlalchemy import Connection, Row, delete, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, read_all, reader
@@ -86,6 +87,21 @@ WHERE status = 'running' AND starts_with(worker_hostname, :node)
 def running_on(connection: Connection, node: str) -> int:
     """Return how many executions run on Celery nodes whose names begin with `node`."""
     return int(connection.execute(_RUNNING, {"node": node}).scalar_one())
+
+
+_ACTIVE = text("""
+SELECT id, celery_task_id, attempt, queue, worker_hostname,
+       extract(epoch FROM attempt_started_at) AS started
+FROM executions
+WHERE status = 'running' AND starts_with(worker_hostname, :node)
+ORDER BY attempt_started_at
+LIMIT :limit
+""")
+
+
+def active_on(connection: Connection, node: str, *, limit: int) -> Sequence[Row[Any]]:
+    """Return the running executions of worker processes whose names begin with `node`."""
+    return connection.execute(_ACTIVE, {"node": node, "limit": limit}).all()
 
 
 def forget(connection: Connection, *, older_than_seconds: float) -> int:

@@ -19,6 +19,8 @@ class WorkerReport:
     cpu_percent: float
     memory_bytes: int
     version: str
+    coroutines: int = 0
+    """How many attempts that only wait it may run besides those in its slots."""
     queues: Sequence[str] = ()
     """The queues that it consumes; empty for a worker of an older release."""
     consuming: bool | None = None

@@ -195,12 +195,31 @@ class LoopTask(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
         self._cancelled = False
+        self._on_end: Callable[[], object] | None = None
 
     # from other threads
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call `call` once when `wait` would return true, at once if it would now.
+
+        A coroutine that does not end in time after its cancellation ends by a call of `wait`; see
+        `is_overdue`. `call` must return at once: the loop's thread may call it.
+        """
+        with self._changed:
+            if not self._ended:
+                self._on_end = call
+                return
+        call()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it had to end by now, so that `wait` returns true at once."""
+        return time.monotonic() >= self._until
 
     def wait(self, seconds: float = math.inf) -> bool:
         """Wait up to `seconds` until the coroutine has ended; return whether it has."""
         deadline = time.monotonic() + seconds
+        on_end = None
         with self._changed:
             while not self._ended:
                 now = time.monotonic()
@@ -208,12 +227,15 @@ class LoopTask(Generic[T]):
                     self._settle(
                         error=AbandonedError("The coroutine did not end after its cancellation.")
                     )
-                    self._ended = self._overdue = True
+                    self._overdue = True
+                    on_end = self._end()
                 elif now >= deadline:
                     return False
                 else:
                     left = min(deadline, self._until) - now
                     self._changed.wait(None if left == math.inf else left)
+        if on_end is not None:
+            on_end()
         return True
 
     def result(self) -> T:
@@ -242,8 +264,9 @@ class LoopTask(Generic[T]):
         """Make `error` its result unless it has ended. The coroutine itself may still run."""
         with self._changed:
             self._settle(error=error)
-            self._ended = True
-            self._changed.notify_all()
+            on_end = self._end()
+        if on_end is not None:
+            on_end()
 
     def refuse(self, work: Coroutine[Any, Any, T], error: BaseException) -> Self:
         """Close a coroutine that can't be started, and make `error` its result; return self."""
@@ -285,8 +308,16 @@ class LoopTask(Generic[T]):
     def finish(self) -> None:
         """End all calls of `wait`."""
         with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+            on_end = self._end()
+        if on_end is not None:
+            on_end()
+
+    def _end(self) -> Callable[[], object] | None:
+        """Mark it as ended; return what is to be called then. Needs the lock."""
+        self._ended = True
+        self._changed.notify_all()
+        on_end, self._on_end = self._on_end, None
+        return on_end
 
     def _settle(self, *, error: BaseException) -> None:
         if not self._settled:

@@ -32,9 +32,11 @@ class Threads(Executor):
     hangs keeps the process from ending.
     """
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, *, may_wait: bool = False) -> None:
+        """`may_wait` says that calls may sleep until the database is back; see `in_pool`."""
         self._name = name
         self._size = size
+        self._may_wait = may_wait
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._pending: set[Future[Any]] = set()
         self._idle = threading.Semaphore(0)
@@ -90,7 +92,7 @@ class Threads(Executor):
             self._count += 1
 
     def _work(self) -> None:
-        _this_thread.in_pool = True
+        _this_thread.in_pool = not self._may_wait
         while True:
             try:
                 call = self._calls.get_nowait()

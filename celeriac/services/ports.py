@@ -310,6 +310,14 @@ class Runner(Protocol):
     runs_user_code: ClassVar[bool]
     """Whether `run` calls users' code in this process; it has its own event loop then."""
 
+    def only_waits(self, agent: AgentSpec) -> bool | None:
+        """Whether an attempt of `agent` does little but wait: it starts no process.
+
+        Then it holds no slot of the worker. None if that is not known yet; it is once `run` has
+        begun.
+        """
+        ...
+
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Do the work and return its result, or `Parked` with the session saved.
 

@@ -81,6 +81,16 @@ class TimeLimits:
         """The hard limit in `time.monotonic()` seconds, if the clock runs from now on."""
         return time.monotonic() + self.hard_left
 
+    @property
+    def hard_passed(self) -> bool:
+        """Whether the hard limit is reached and the clock is not paused."""
+        return self._over(self.hard_left)
+
+    @property
+    def next_look(self) -> float:
+        """Seconds until `hard_passed` must be read again; less if the clock is paused meanwhile."""
+        return self._until_look(self.hard_left)
+
     def wait(self, wait: Callable[[float], bool]) -> bool:
         """Call `wait(seconds)` until it returns true; false where the hard limit comes first."""
         while not wait(self._until_look(self.hard_left)):

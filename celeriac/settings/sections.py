@@ -265,6 +265,9 @@ class WorkerSettings(Group, env_prefix="CELERIAC_WORKER_"):
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     event_flush_seconds: float = Field(default=0.1, gt=0)
     database_connections: int = Field(default=8, ge=2)
+    coroutines: int = Field(default=100, ge=0)
+    """Executions of agents that only wait (language models, Python coroutines) that one process
+    runs besides those in its slots. 0: each execution takes a slot."""
     stall_seconds: float = Field(default=90.0, ge=1)
     """A worker that takes no messages for so many seconds, although some wait and it has free
     slots, ends, so that its supervisor starts another."""

@@ -267,6 +267,10 @@ class Worker(Wire):
     pid: int
     pool: str = Field(examples=["threads"])
     slots: int
+    coroutines: int = Field(
+        description="How many executions that only wait it may run besides those in its slots.",
+        examples=[100],
+    )
     running: int
     cpu_percent: float
     memory_bytes: int

@@ -19,9 +19,12 @@ from celeriac.services.budgets.ledger import BudgetLedger
 from celeriac.services.budgets.provider_limits import ProviderLimits
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.active import RemoteControl
+from celeriac.services.executions.agent_runs import AgentRuns
 from celeriac.services.executions.attempt import AttemptRegistry, Registration
 from celeriac.services.executions.calls import CallIdentity, StartCalls
 from celeriac.services.executions.context import AttemptServices
+from celeriac.services.executions.detached import Detached
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.heartbeat import Heartbeat
@@ -67,6 +70,11 @@ def heartbeat_database_of(settings: Settings) -> Database:
     )
 
 
+def remote_control_of(settings: Settings) -> RemoteControl:
+    """Return what answers Celery's remote control, with one connection of its own."""
+    return RemoteControl(heartbeat_database_of(settings))
+
+
 _RATE_THREADS = 4
 """The rate limiter answers within a millisecond or not at all."""
 
@@ -82,7 +90,9 @@ class WorkerRuntime:
         describe: Callable[[UUID], WorkerReport],
         shutting_down: Callable[[], bool],
         call_ended: Callable[[], None],
+        coroutines: int = 0,
     ) -> None:
+        """`coroutines` is how many attempts that only wait may run without a slot."""
         settings, database, live = container.settings, container.database, container.live
         lease_seconds = settings.worker.lease_seconds
         self.attempts = AttemptRegistry()
@@ -120,10 +130,10 @@ class WorkerRuntime:
             expect_rows=self.attempts.expect_rows,
         )
         limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
-        self.execute = Execute(
+        claim = ClaimAttempt(database, registration, lease_seconds=lease_seconds)
+        finish = Finish(database, live)
+        runs = AgentRuns(
             specs=container.specs,
-            claim=ClaimAttempt(database, registration, lease_seconds=lease_seconds),
-            finish=Finish(database, live),
             runners=self._runners,
             attempts=self.attempts,
             services=AttemptServices(
@@ -139,9 +149,28 @@ class WorkerRuntime:
             own_loops=self._own_loops,
             workdirs=places(settings).workdirs,
             lacks=self.lacks,
-            shutting_down=shutting_down,
+            other_worker_may_run=claim.other_worker_may_run,
             call_ended=call_ended,
             of_run_ended=container.advance.after,
+        )
+        self.detached = None
+        if coroutines:
+            self.detached = Detached(
+                runs,
+                finish,
+                self.attempts,
+                places=coroutines,
+                worker=lambda: claim.worker,
+                claim_more=claim.more,
+                shutting_down=shutting_down,
+            )
+        self.execute = Execute(
+            claim=claim,
+            finish=finish,
+            runs=runs,
+            attempts=self.attempts,
+            shutting_down=shutting_down,
+            detached=self.detached,
         )
         self.start_calls = StartCalls(
             database,
@@ -160,6 +189,8 @@ class WorkerRuntime:
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""
         self._listener.close()
+        if self.detached is not None:
+            self.detached.close()
         self._reports.close()
         self._runners.close(self._loop)
         self._loop.close()

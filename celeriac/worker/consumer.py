@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from celeriac.adapters.dropped import dropped_messages
 from celeriac.kit.backoff import Backoff
 from celeriac.kit.outbound import without_password
+from celeriac.worker import control as control  # noqa: PLC0414 - registers its commands
 from celeriac.worker.messages import fault_of, name_of
 from celeriac.worker.status import ConsumerNames, ConsumerStatus
 from celeriac.worker.unknown import UnknownTasks

@@ -1,6 +1,7 @@
 """The life cycle of a worker process, driven by Celery's signals: start, drain, end."""
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -47,6 +48,11 @@ class Lifecycle(Worker):
 
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
+    _last_task: int | None = None
+    """Celery replaces a child of prefork after so many tasks, or"""
+    _most_kilobytes: int | None = None
+    """once it has needed so much memory."""
+    _tasks: int = 0
     _given_up: bool = False
     _closes: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -56,6 +62,7 @@ class Lifecycle(Worker):
         signals.celeryd_after_setup.connect(self._set_up, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
         signals.worker_process_init.connect(self._child_started, weak=False)
+        signals.task_postrun.connect(self._task_ended, weak=False)
         signals.worker_process_shutdown.connect(self._close, weak=False)
         signals.worker_shutting_down.connect(self._begin_to_close, weak=False)
         signals.worker_shutdown.connect(self._close, weak=False)
@@ -75,6 +82,11 @@ class Lifecycle(Worker):
         self.pool = instance.pool_cls.__module__.rsplit(".", 1)[-1]
         follow_revocations(self.app, self.settings)
         self.slots = 1 if self.pool == "prefork" else instance.concurrency
+        if self.pool == "prefork":
+            self._last_task = instance.max_tasks_per_child
+            self._most_kilobytes = instance.max_memory_per_child
+        # a pool that shrinks kills the processes in which Celery sees nothing run
+        self.coroutines = 0 if instance.autoscale else self.settings.worker.coroutines
         refusal = pool_refusal(self.pool)
         if refusal is not None:
             sys.exit(f"error: {refusal}")
@@ -104,7 +116,7 @@ class Lifecycle(Worker):
     def _end_by_force(self) -> None:
         """Kill the process if Celery doesn't end it: its main thread may be stuck."""
         until = time.monotonic() + self.settings.celery.worker_soft_shutdown_timeout
-        while time.monotonic() < until and state.active_requests:
+        while time.monotonic() < until and (state.active_requests or self.counts.total):
             time.sleep(_LOOK_SECONDS)
         self.shutdown.drain()
         until = time.monotonic() + _HAND_BACK_SECONDS
@@ -152,6 +164,10 @@ class Lifecycle(Worker):
         def hand_back(number: int, frame: FrameType | None) -> None:
             if os.getpid() == worker:
                 self.shutdown.drain()
+                # Celery waits for what is in its slots alone
+                until = time.monotonic() + _HAND_BACK_SECONDS
+                while time.monotonic() < until and self.counts.total and not state.active_requests:
+                    time.sleep(_LOOK_SECONDS)
             if callable(celerys):
                 celerys(number, frame)
 
@@ -161,6 +177,19 @@ class Lifecycle(Worker):
         # `solo` sends this for the worker itself, before its name is known
         if self.pool == "prefork":
             self.process()
+
+    def _task_ended(self, **_: Any) -> None:
+        """Before the last task of a child of prefork ends, wait for what runs without a slot.
+
+        Its slot is busy meanwhile: a message that the child received now would wait for nothing.
+        """
+        if self.pool != "prefork" or self._process is None:
+            return
+        self._tasks += 1
+        last = self._last_task is not None and self._tasks >= self._last_task
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if last or (self._most_kilobytes is not None and memory > self._most_kilobytes):
+            self._process.wait_until_idle()
 
     def _begin_to_close(self, **_: Any) -> None:
         """Take nothing new; once only.

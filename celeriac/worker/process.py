@@ -30,7 +30,7 @@ from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import build
 from celeriac.wiring.worker import WorkerRuntime, worker_lock_seconds
-from celeriac.worker.status import ConsumerStatus
+from celeriac.worker.status import ConsumerStatus, RunningCounts
 
 logger = structlog.get_logger(__name__)
 
@@ -39,6 +39,12 @@ _LIVE_SECONDS = 30.0
 _CODE_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
 """The shortest time between two renewals of the lease."""
+
+_IDLE_SECONDS = 0.02
+"""How often a process that ends looks whether anything runs."""
+
+_HAND_BACK_SECONDS = 10.0
+"""How long what runs may take to be handed back at the end: longer than an agent's clean-up."""
 
 _REPORT_SECONDS = 1.0
 """The shortest time between two reports, apart from those of the heartbeat."""
@@ -77,9 +83,12 @@ class Worker:
     settings: Settings
     shutdown: ShutdownState = field(default_factory=ShutdownState)
     consumer: ConsumerStatus = field(default_factory=ConsumerStatus)
+    counts: RunningCounts = field(default_factory=RunningCounts)
     hostname: str = "worker"
     pool: str = "solo"
     slots: int = 1
+    coroutines: int = 0
+    """Attempts that a process may run besides those in its slots."""
     main_pid: int = 0
 
 
@@ -92,6 +101,7 @@ class WorkerProcess:
         settings = worker.settings
         self._reported: bool | None = None
         self._report_again = 0.0
+        self._closing = False
         self._ended = threading.Event()
         self._call_ended = threading.Event()
         self._me = psutil.Process()
@@ -106,8 +116,9 @@ class WorkerProcess:
             self._container,
             worker=f"{worker.hostname}/{os.getpid()}",
             describe=self._describe,
-            shutting_down=lambda: worker.shutdown.started,
+            shutting_down=lambda: worker.shutdown.started or self._closing,
             call_ended=self._call_ended.set,
+            coroutines=worker.coroutines,
         )
         self._threads = [
             threading.Thread(target=self._beat, name="heartbeat", daemon=True),
@@ -143,14 +154,30 @@ class WorkerProcess:
             "database": "ok",
         }
 
+    def wait_until_idle(self) -> None:
+        """Take nothing new; wait until nothing runs, or what runs must be handed back."""
+        self._closing = True
+        while self.running and not self._worker.shutdown.draining:
+            time.sleep(_IDLE_SECONDS)
+
     def close(self) -> None:
-        """Hand back what still runs, mark the worker as stopped and end the threads."""
-        self._stop_attempts()
+        """Hand back what still runs, mark the worker as stopped and end the threads.
+
+        While the worker shuts down, what runs without a slot has its grace time to end.
+        """
+        self._closing = True
+        if self._worker.shutdown.started:
+            self.wait_until_idle()
+        until = time.monotonic() + _HAND_BACK_SECONDS
+        while self.running and time.monotonic() < until:
+            self._stop_attempts()
+            time.sleep(_IDLE_SECONDS)
         self._ended.set()
         self._call_ended.set()
         for thread in self._threads:
             thread.join(5)
         self._runtime.heartbeat.sign_off()
+        self._worker.counts.set(0)
         self._runtime.close()
         self._container.close()
 
@@ -159,6 +186,7 @@ class WorkerProcess:
         interval = self._worker.settings.worker.heartbeat_seconds
         due = again = time.monotonic()
         while not self._ended.wait(_TICK_SECONDS):
+            self._worker.counts.set(self.running)
             with _run_forever("heartbeat"):
                 if self._worker.shutdown.draining and (count := self._stop_attempts()):
                     logger.info("worker.draining", executions=count)
@@ -239,6 +267,7 @@ class WorkerProcess:
             pid=self._me.pid,
             pool=self._worker.pool,
             slots=self._worker.slots,
+            coroutines=self._worker.coroutines,
             running=len(self._runtime.attempts),
             cpu_percent=self._me.cpu_percent(),
             memory_bytes=self._me.memory_info().rss,

@@ -10,8 +10,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from celery.utils.log import current_process_index
+
 from celeriac.kit.json_types import dumps, loads
 
+_MOST_PROCESSES = 1024
 _NAMES_BYTES = 128 * 1024
 _FRESH_SECONDS = 15.0
 _LONGEST_NAME = 200
@@ -37,6 +40,25 @@ class _Page(ctypes.Structure):
         ("length", ctypes.c_uint32),
         ("names", ctypes.c_char * _NAMES_BYTES),
     )
+
+
+class RunningCounts:
+    """How many attempts each process of a worker runs; it must be created before the fork."""
+
+    def __init__(self) -> None:
+        self._counts = (ctypes.c_uint32 * _MOST_PROCESSES).from_buffer(
+            mmap.mmap(-1, 4 * _MOST_PROCESSES)
+        )
+
+    def set(self, count: int) -> None:
+        """Record that this process runs so many."""
+        index = current_process_index(0) or 0  # a child's place in its pool
+        self._counts[index % _MOST_PROCESSES] = count
+
+    @property
+    def total(self) -> int:
+        """How many run in all processes, a moment ago."""
+        return sum(self._counts)
 
 
 class ConsumerStatus:

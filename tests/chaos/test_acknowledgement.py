@@ -35,12 +35,18 @@ def test_a_long_run_holds_no_message(fleet: Fleet, broker: Redis, pool: str, slo
 
 @pytest.mark.requirement("B13")
 @pytest.mark.parametrize(("pool", "slots"), [("threads", 2), ("prefork", 2), ("solo", 1)])
-def test_no_message_waits_behind_long_runs(fleet: Fleet, pool: str, slots: int) -> None:
+@pytest.mark.parametrize("coroutines", [0, 1])
+def test_no_message_waits_behind_long_runs(
+    fleet: Fleet, pool: str, slots: int, coroutines: int
+) -> None:
     """There is no keeper here: what a busy worker has taken nobody else could run."""
-    fleet.worker(pool=pool, slots=slots)
+    fleet.worker(pool=pool, slots=slots, CELERIAC_WORKER_COROUTINES=str(coroutines))
     hold = fleet.task("hold")
-    held = [fleet.submit(hold, diary=str(fleet.diary), gate=str(fleet.gate)) for _ in range(slots)]
-    wait_until(lambda: len(fleet.diary_lines()) == slots, "all slots are busy")
+    count = slots + coroutines * (slots if pool == "prefork" else 1)
+    held = []
+    for number in range(1, count + 1):
+        held.append(fleet.submit(hold, diary=str(fleet.diary), gate=str(fleet.gate)))
+        wait_until(lambda n=number: len(fleet.diary_lines()) == n, "it runs")  # type: ignore[misc]
     short = fleet.submit(fleet.task("noop"), number=1)
     fleet.worker("idle", slots=1)
     done = fleet.wait_terminal([short])[0]

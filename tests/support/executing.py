@@ -15,13 +15,15 @@ from celeriac.kit.loop import LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.agent_runs import AgentRuns
 from celeriac.services.executions.attempt import AttemptRegistry, Registration
+from celeriac.services.executions.detached import Detached
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.run import ClaimAttempt, Execute
-from celeriac.services.ports import Job, RunContext
+from celeriac.services.ports import Job, RunContext, Runners
 from celeriac.services.reports import ReportQueue
 from tests.support.core import LEASE_SECONDS, Core, describe
 from tests.support.memory import MemoryRunner, MemoryRunners
@@ -40,6 +42,8 @@ class Worker:
         loop: LoopThread,
         work: Work,
         database: Database | None = None,
+        *,
+        coroutines: int = 0,
     ) -> None:
         used = database or core.database
         self.core = core
@@ -54,10 +58,11 @@ class Worker:
             lease_seconds=LEASE_SECONDS,
         )
         self.lacks = Lacks()
-        self.execute = Execute(
+        claim = ClaimAttempt(used, self.registration, lease_seconds=LEASE_SECONDS)
+        finish = Finish(used, core.live)
+        self.shutting_down = False
+        runs = AgentRuns(
             specs=SpecCache(used),
-            claim=ClaimAttempt(used, self.registration, lease_seconds=LEASE_SECONDS),
-            finish=Finish(used, core.live),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
             services=replace(
@@ -74,10 +79,33 @@ class Worker:
             own_loops=OwnLoops(),
             workdirs=workdir,
             lacks=self.lacks,
-            shutting_down=lambda: False,
+            other_worker_may_run=claim.other_worker_may_run,
             call_ended=lambda: None,
         )
+        self.detached = None
+        if coroutines:
+            self.detached = Detached(
+                runs,
+                finish,
+                self.attempts,
+                places=coroutines,
+                worker=lambda: claim.worker,
+                claim_more=claim.more,
+                shutting_down=lambda: self.shutting_down,
+            )
+        self.execute = Execute(
+            claim=claim,
+            finish=finish,
+            runs=runs,
+            attempts=self.attempts,
+            shutting_down=lambda: self.shutting_down,
+            detached=self.detached,
+        )
         self.heartbeat.beat()
+
+    def use(self, runners: Runners) -> None:
+        """Run agents with `runners` from now on."""
+        self.execute = replace(self.execute, runs=replace(self.execute.runs, runners=runners))
 
     def run(self, execution_id: UUID) -> int:
         """Do what a worker does with the message of an execution; return how many were run."""

@@ -93,9 +93,20 @@ class MemoryRunner:
     resumable: ClassVar[bool] = True
     runs_user_code: ClassVar[bool] = True
 
-    def __init__(self, work: Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Job, RunContext], Awaitable[JsonValue | Parked]],
+        *,
+        only_waits: bool = True,
+    ) -> None:
         """Do `work` for each job."""
         self._work = work
+        self._only_waits = only_waits
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """Whether it was made for attempts that need no slot."""
+        del agent
+        return self._only_waits
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Do the work; a `Parked` that it returns parks the attempt."""

@@ -256,7 +256,12 @@ async def run_in_child(
 
 
 def describe_job(job: Job, context: RunContext) -> JsonObject:
-    """Return the job as the `start` message has it."""
+    """Return the job as the `start` message has it; makes the working directory."""
+    return {**describe_work(job, context), "workdir": str(context.workdir)}
+
+
+def describe_work(job: Job, context: RunContext) -> JsonObject:
+    """Return the job without its directory, which is made when an agent asks for it."""
     return {
         "execution_id": str(job.execution_id),
         "attempt": job.attempt,
@@ -266,7 +271,6 @@ def describe_job(job: Job, context: RunContext) -> JsonObject:
         "variables": job.variables,
         "output_schema": job.output_schema,
         "limits": job.limits.model_dump(mode="json"),
-        "workdir": str(context.workdir),
         **time_left(context.time_limits),
         "correlation": dict(context.correlation),
         "idempotency_prefix": context.idempotency_key(""),

@@ -49,7 +49,7 @@ from celeriac.agents.gateway.recording import Traffic, recording
 from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
 from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
 from celeriac.agents.output import ObjectSchema, final_result
-from celeriac.domain.agents import ClaudeAgent, RunnerName
+from celeriac.domain.agents import AgentSpec, ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     CeleriacError,
@@ -248,6 +248,11 @@ class ClaudeRunner:
     prices: Prices
     servers: ToolServers
     confinement: Confinement
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """Claude Code is a process of its own, of more than a hundred megabytes."""
+        del agent
+        return False
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Run the job in Claude Code; see `Runner.run`.

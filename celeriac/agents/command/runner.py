@@ -12,7 +12,7 @@ from celeriac.agents.child.reported_calls import Price, unpriced
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.output import final_result
-from celeriac.domain.agents import CommandAgent, RunnerName
+from celeriac.domain.agents import AgentSpec, CommandAgent, RunnerName
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.services.ports import Job, RunContext
@@ -37,6 +37,11 @@ class CommandRunner:
     confinement: Confinement
     price: Price = unpriced
     models: ModelAccess = field(default_factory=ModelAccess)
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """A command is a process."""
+        del agent
+        return False
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Run the program; return the value of its `result` message, or `Parked` if it is durable.

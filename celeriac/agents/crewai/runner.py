@@ -26,7 +26,7 @@ from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.mcp.servers import Endpoint, StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
 from celeriac.agents.output import final_result
-from celeriac.domain.agents import CrewaiAgent, McpServer, RunnerName
+from celeriac.domain.agents import AgentSpec, CrewaiAgent, McpServer, RunnerName
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
@@ -62,6 +62,11 @@ class CrewaiRunner:
     servers: ToolServers
     confinement: Confinement
     _served: ServedModels = field(default_factory=ServedModels, init=False)
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """A crew has a process of its own."""
+        del agent
+        return False
 
     async def run(self, job: Job, context: RunContext) -> Completed:
         """Run the crew and return the last task's output: text, or a value that fits its schema.

@@ -21,7 +21,7 @@ from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.llm.structured import StructuredOutput
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import Prices, Providers
-from celeriac.domain.agents import LlmAgent, RunnerName
+from celeriac.domain.agents import AgentSpec, LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
 from celeriac.kit.outbound import OutboundGuard
@@ -53,6 +53,10 @@ class LlmRunner:
         self._patience = patience or SilenceLimits()
         self._models = ModelFactory(providers, silence_seconds=self._patience.first)
         pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """It waits for its model and for tools, unless a tool server may be a process."""
+        return isinstance(agent, LlmAgent) and all(each.url for each in agent.mcp_servers)
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Answer the job's prompt, or continue the saved state of another attempt.

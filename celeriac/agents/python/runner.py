@@ -21,14 +21,14 @@ from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
 from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage, DurableCall
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
-from celeriac.agents.child.run import SWALLOWED, MessageRelay, describe_job, run_in_child
+from celeriac.agents.child.run import SWALLOWED, MessageRelay, describe_work, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.output import final_result
 from celeriac.agents.python import child_work
 from celeriac.agents.python.context import AgentContext
 from celeriac.agents.python.functions import AgentFunction, find_function, is_durable
 from celeriac.agents.python.steps import Parking
-from celeriac.domain.agents import PythonAgent, RunnerName
+from celeriac.domain.agents import AgentSpec, PythonAgent, RunnerName
 from celeriac.domain.approvals import Answer
 from celeriac.domain.errors import InvalidInputError, PermanentError
 from celeriac.domain.executions.model import Completed, Parked
@@ -57,6 +57,11 @@ class PythonRunner:
     price: Price = unpriced
     models: ModelAccess = field(default_factory=ModelAccess)
     _functions: dict[str, AgentFunction] = field(default_factory=dict, init=False)
+
+    def only_waits(self, agent: AgentSpec) -> bool | None:
+        """A coroutine waits; any other function has a child process."""
+        function = self._functions.get(agent.function) if isinstance(agent, PythonAgent) else None
+        return None if function is None else function.is_coroutine
 
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Call the function and return its result, or `Parked` for one that is durable.
@@ -144,7 +149,7 @@ async def _call(
     function: AgentFunction, job: Job, context: RunContext, price: Price, *, durable: bool
 ) -> Completed | Parked:
     transport = _InProcess(job, context, price, durable=durable)
-    ctx = AgentContext(describe_job(job, context), transport)
+    ctx = AgentContext(describe_work(job, context), transport)
     arguments = function.arguments(job.variables, ctx)
     try:
         result = await function.call(**arguments)

@@ -61,7 +61,8 @@ def _judge_worker(worker: WorkerRow, *, alone: bool) -> Finding:
         )
     return ok(
         "workers",
-        f"{who}: {worker.running} of {counted(worker.slots, 'slot')} busy, "
+        f"{who}: {worker.running} running, {counted(worker.slots, 'slot')} and "
+        f"{counted(worker.coroutines, 'coroutine')}, "
         f"{size(worker.memory_bytes)}",
     )
 

@@ -53,10 +53,11 @@ def _claimed(row: str) -> str:
     return ", ".join(_READ.get(name, f"{{row}}.{name}").format(row=row) for name in CLAIM_COLUMNS)
 
 
-_PARTS = {
+PARTS = {
     "of_claimed": _claimed("claimed"),
     "of_taken": _claimed("taken"),
     "of_executions": _claimed("executions"),
+    "of_claims": _claimed("claims"),
     "celery_task_id": CELERY_TASK_ID,
     "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS if name != "variables"),
     "kept": KEPT,
@@ -68,6 +69,7 @@ _PARTS = {
 )""",
     "held": held_for(":delay"),
 }
+"""The parts that the statements of claims and ends share."""
 
 _CLAIM = with_guards(
     """
@@ -85,7 +87,7 @@ WITH {live}, claimed AS (
 SELECT {of_claimed}, EXISTS (SELECT FROM live), set_config('synchronous_commit', 'off', true)
 FROM (SELECT) AS one LEFT JOIN claimed ON true
 """,
-    _PARTS,
+    PARTS,
     claim=Transition.CLAIM,
 )
 
@@ -104,7 +106,7 @@ def claim(
         "id": message.execution_id,
         "attempt": message.attempt,
         "token": token,
-        **_worker_parameters(worker),
+        **worker_parameters(worker),
     }
     row = connection.execute(_CLAIM, parameters).one()
     if not row[len(CLAIM_COLUMNS)]:
@@ -112,7 +114,8 @@ def claim(
     return claim_from_row(row, token)
 
 
-def _worker_parameters(worker: WorkerIdentity) -> dict[str, object]:
+def worker_parameters(worker: WorkerIdentity) -> dict[str, object]:
+    """Return the parameters of a statement that claims for `worker`."""
     return {"worker_id": worker.id, "worker": worker.name}
 
 
@@ -121,7 +124,7 @@ _CLAIMED = with_guards(
 SELECT {of_executions} FROM executions
 WHERE status = {claim_to} AND worker_id = :worker_id AND lease_token = :token
 """,
-    _PARTS,
+    PARTS,
     claim=Transition.CLAIM,
 )
 
@@ -134,6 +137,24 @@ def find_claim(connection: Connection, token: UUID, worker_id: UUID) -> Claim | 
     parameters = {"token": token, "worker_id": worker_id}
     row = connection.execute(_CLAIMED, parameters).one_or_none()
     return None if row is None else claim_from_row(row, token)
+
+
+_CLAIMED_WITH = with_guards(
+    """
+SELECT {of_executions}, lease_token FROM executions
+WHERE status = {claim_to} AND worker_id = :worker_id
+  AND lease_token = ANY (CAST(:tokens AS uuid[]))
+""",
+    PARTS,
+    claim=Transition.CLAIM,
+)
+
+
+def find_claims(connection: Connection, tokens: Sequence[UUID], worker_id: UUID) -> list[Claim]:
+    """Return what the worker has claimed with any of `tokens` and still holds; see `find_claim`."""
+    rows = connection.execute(_CLAIMED_WITH, {"tokens": list(tokens), "worker_id": worker_id})
+    claims = (claim_from_row(row, row[len(CLAIM_COLUMNS)]) for row in rows)
+    return [each for each in claims if each is not None]
 
 
 def claim_from_row(columns: Sequence[Any], token: UUID) -> Claim | None:
@@ -190,15 +211,17 @@ WITH done AS (
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
     """Return a finishing statement, without and with the claim of the next execution."""
     return (
-        with_guards(statement + "SELECT status FROM done", _PARTS, **transitions),
-        with_guards(statement + CLAIM_NEXT, _PARTS, **transitions, claim=Transition.CLAIM),
+        with_guards(statement + "SELECT status FROM done", PARTS, **transitions),
+        with_guards(statement + CLAIM_NEXT, PARTS, **transitions, claim=Transition.CLAIM),
     )
 
 
-_COMPLETE = _both(_END, end=Transition.COMPLETE)
-_FAIL = _both(_END, end=Transition.FAIL)
-_STOP = _both(_END, end=Transition.STOP)
-_SEND_BACK = _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP)
+_STATEMENTS = {
+    Transition.COMPLETE: _both(_END, end=Transition.COMPLETE),
+    Transition.FAIL: _both(_END, end=Transition.FAIL),
+    Transition.STOP: _both(_END, end=Transition.STOP),
+    Transition.RETRY: _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +251,8 @@ def finish(
     """
     if isinstance(outcome, Parked):
         return _parked(connection, lease, outcome)
-    (alone, with_claim), values = _finishing(outcome)
+    transition, values = finishing(outcome)
+    alone, with_claim = _STATEMENTS[transition]
     parameters = {
         "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
     }  # fmt: skip
@@ -270,9 +294,13 @@ def _as_finished(connection: Connection, lease: Lease) -> Status | None:
     return None if status is None else Status(status)
 
 
-def _finishing(
+def finishing(
     outcome: Completed | Failed | Stopped | Retry | HandedBack,
-) -> tuple[tuple[TextClause, TextClause], dict[str, object]]:
+) -> tuple[Transition, dict[str, object]]:
+    """Return the transition of an outcome, and the values that are stored with it.
+
+    A hand-back is written as a retry that doesn't count as one.
+    """
     values: dict[str, object] = {"data": "{}", "truncated": False}
     values |= dict.fromkeys(("result", "code", "error_type", "message", "details"))
     match outcome:
@@ -282,18 +310,18 @@ def _finishing(
                 values["data"] = storable({"truncated": True})
             if result is not None:
                 values["result"] = storable(result, depth=MAX_DEPTH)
-            return _COMPLETE, values
+            return Transition.COMPLETE, values
         case Failed(failure):
-            return _FAIL, values | _error(failure) | {"type": EventType.FAILED}
+            return Transition.FAIL, values | _error(failure) | {"type": EventType.FAILED}
         case Stopped():
-            return _STOP, values | {"type": EventType.CANCELLED}
+            return Transition.STOP, values | {"type": EventType.CANCELLED}
         case Retry(failure, delay):
             values |= _error(failure, delay=round(delay, 3))
-            return _SEND_BACK, values | _step(EventType.RETRY_SCHEDULED, delay, retries=1)
+            return Transition.RETRY, values | _step(EventType.RETRY_SCHEDULED, delay, retries=1)
         case HandedBack(failure, delay):
             if failure is not None:
                 values |= _error(failure, delay=round(delay, 3))
-            return _SEND_BACK, values | _step(EventType.HANDED_BACK, delay, retries=0)
+            return Transition.RETRY, values | _step(EventType.HANDED_BACK, delay, retries=0)
 
 
 def _step(kind: EventType, delay: float, *, retries: int) -> dict[str, object]:

@@ -11,7 +11,7 @@ A join alone may be planned as a scan of the whole table: the planner can't know
 has.
 """
 
-from celeriac.db.executions.attempt import Finished, claim, find_claim, finish
+from celeriac.db.executions.attempt import Finished, claim, find_claim, find_claims, finish
 from celeriac.db.executions.create import (
     NewExecutions,
     StaleSpecError,
@@ -24,20 +24,38 @@ from celeriac.db.executions.create import (
 from celeriac.db.executions.eligible import NextClaim, release_due, release_limited
 from celeriac.db.executions.end import Rescued, left_behind, request_cancel, rescue_lost
 from celeriac.db.executions.ended import hold
+from celeriac.db.executions.groups import (
+    Ending,
+    EndValues,
+    MoreClaims,
+    claim_group,
+    claim_more,
+    end_values,
+    finish_group,
+    transition_of,
+)
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due
 
 __all__ = [
+    "EndValues",
+    "Ending",
     "Finished",
+    "MoreClaims",
     "NewExecutions",
     "NextClaim",
     "Rescued",
     "StaleSpecError",
     "StepItems",
     "claim",
+    "claim_group",
+    "claim_more",
     "create",
+    "end_values",
     "expire",
     "find_claim",
+    "find_claims",
     "finish",
+    "finish_group",
     "hold",
     "left_behind",
     "park",
@@ -49,5 +67,6 @@ __all__ = [
     "resend",
     "resume_answered",
     "resume_due",
+    "transition_of",
     "unqueue",
 ]

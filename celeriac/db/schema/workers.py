@@ -19,6 +19,7 @@ workers = table_of_ids(
     Column("pid", Integer, nullable=False),
     Column("pool", Text, nullable=False),
     Column("slots", Integer, nullable=False),
+    Column("coroutines", Integer, nullable=False, server_default="0"),
     Column("running", Integer, nullable=False, server_default="0"),
     Column("cpu_percent", Double, nullable=False, server_default="0"),
     Column("memory_bytes", BigInteger, nullable=False, server_default="0"),

@@ -202,8 +202,8 @@ class ClaimTokens:
     The heartbeat hands back executions whose tokens no slot knows.
     """
 
-    def __init__(self) -> None:
-        self.known: tuple[UUID, ...] = ()
+    def __init__(self, known: Iterable[UUID] = ()) -> None:
+        self.known: tuple[UUID, ...] = tuple(known)
 
     def new(self) -> UUID:
         """Return a new token. The one before it may still be in use, older ones are not."""
@@ -221,9 +221,12 @@ class AttemptRegistry:
         self._slots: set[ClaimTokens] = set()
 
     @contextmanager
-    def claiming(self) -> Iterator[ClaimTokens]:
-        """Yield the tokens for the claims of a slot; they are known while the block runs."""
-        tokens = ClaimTokens()
+    def claiming(self, known: Iterable[UUID] = ()) -> Iterator[ClaimTokens]:
+        """Yield the tokens for the claims of a slot; they are known while the block runs.
+
+        So are the tokens `known`, for claims of several executions at once.
+        """
+        tokens = ClaimTokens(known)
         with self._lock:
             self._slots.add(tokens)
         try:
@@ -245,18 +248,27 @@ class AttemptRegistry:
         If an earlier attempt of the execution still runs here, its lease is lost: it is stopped and
         replaced.
         """
+        self.add(attempt)
+        try:
+            yield
+        finally:
+            self.remove(attempt)
+
+    def add(self, attempt: Attempt) -> None:
+        """Register `attempt` until `remove`; see `registered`."""
         key = attempt.lease.execution_id
         with self._lock:
             earlier = self._attempts.get(key)
             self._attempts[key] = attempt
         if earlier is not None:
             earlier.stop(StopReason.LEASE_LOST)
-        try:
-            yield
-        finally:
-            with self._lock:
-                if self._attempts.get(key) is attempt:
-                    del self._attempts[key]
+
+    def remove(self, attempt: Attempt) -> None:
+        """Forget `attempt`, which has ended."""
+        key = attempt.lease.execution_id
+        with self._lock:
+            if self._attempts.get(key) is attempt:
+                del self._attempts[key]
 
     def all(self) -> list[Attempt]:
         """Return the running attempts."""

@@ -64,7 +64,7 @@ class AttemptContext:
     ) -> None:
         """Serve `attempt`, which does `job` with `runner`. `workdir` is created on first use."""
         self.correlation = correlation
-        self.stored_steps = AttemptSteps(services.steps, attempt, job)
+        self._steps: AttemptSteps | None = None
         self._attempt = attempt
         self._lease = attempt.lease
         self._job = job
@@ -72,13 +72,7 @@ class AttemptContext:
         self._services = services
         self._workdir = workdir
         self._warned_unbounded = False
-        self._session = AttemptSession(
-            services.sessions,
-            self._lease,
-            runner=runner.name,
-            given=job.session,
-            forks=job.session is not None and job.forks,
-        )
+        self._session: AttemptSession | None = None
 
     @property
     def workdir(self) -> Path:
@@ -86,6 +80,13 @@ class AttemptContext:
         self._attempt.has_workdir = True
         self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._workdir
+
+    @property
+    def stored_steps(self) -> AttemptSteps:
+        """The stored steps of the execution."""
+        if self._steps is None:
+            self._steps = AttemptSteps(self._services.steps, self._attempt, self._job)
+        return self._steps
 
     @property
     def time_limits(self) -> TimeLimits:
@@ -207,6 +208,15 @@ class AttemptContext:
     ) -> UUID:
         """Store what a later attempt needs; create the session on first use."""
         self._attempt.expect_rows()
+        if self._session is None:
+            job = self._job
+            self._session = AttemptSession(
+                self._services.sessions,
+                self._lease,
+                runner=self._runner.name,
+                given=job.session,
+                forks=job.session is not None and job.forks,
+            )
         return await self._session.save(external_id=external_id, state=state, messages=messages)
 
     @property

@@ -8,7 +8,7 @@ import math
 import random
 import traceback
 from asyncio import CancelledError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -18,7 +18,7 @@ import structlog
 from celeriac.db.engine import Database, first_line, refuses
 from celeriac.db.executions import leases, lifecycle
 from celeriac.db.executions.leases import PendingWrites
-from celeriac.db.executions.lifecycle import Finished, NextClaim
+from celeriac.db.executions.lifecycle import Ending, EndValues, Finished, MoreClaims, NextClaim
 from celeriac.domain.errors import (
     BusyError,
     CeleriacError,
@@ -38,11 +38,13 @@ from celeriac.domain.executions.model import (
     Failed,
     Failure,
     HandedBack,
+    Lease,
     MustWaitError,
     Outcome,
     Parked,
     Retry,
 )
+from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import GiveUp, RetryPolicy, decide
 from celeriac.kit.json_types import JsonObject, loads, storable_text
 from celeriac.kit.untrusted import is_a, read_json_object, read_text, result_or, type_name
@@ -219,6 +221,21 @@ _DATABASE_SECONDS = 600.0
 """How long a result waits for the database. No lease can be taken while it is unavailable."""
 
 
+_MOST_TOGETHER = 200_000
+"""Characters of an outcome that is stored together with others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a statement for several attempts has stored and claimed."""
+
+    status: Mapping[UUID, Status]
+    """The statuses of the attempts that it has stored."""
+    claims: Sequence[Claim]
+    lost: bool
+    """Whether an answer was lost: more may have been stored and claimed."""
+
+
 class Finish:
     """Stores outcomes of attempts."""
 
@@ -258,6 +275,57 @@ class Finish:
             changed.append(finished.claim.lease.execution_id)
         self._publish(changed)
         return finished
+
+    def group(
+        self, endings: Sequence[tuple[Lease, Ending]], queue: str, more: MoreClaims | None
+    ) -> Written:
+        """Store outcomes of the same transition; with `more`, claim executions of `queue` too.
+
+        Each is guarded by its own lease. Nothing is raised for one of them: what is not stored must
+        be stored alone. If an answer was lost, the outcomes are sent again, without claims, for up
+        to ten minutes.
+        """
+        ends = [end for lease, outcome in endings if (end := _end_values(lease, outcome))]
+        if not ends:
+            return Written({}, (), lost=False)
+        lost = False
+        claims: Sequence[Claim] = ()
+        try:
+            status, claims = self._send(ends, queue, more)
+        except Exception as error:  # noqa: BLE001 - each is stored alone
+            kind, reason = type(error).__name__, first_line(error)
+            logger.warning("execution.ends_repeated", count=len(ends), kind=kind, error=reason)
+            if not is_unavailable(error):
+                return Written({}, (), lost=not refuses(error))
+            lost = True
+            status = self._send_again(ends)
+        self._publish([*status, *(claim.lease.execution_id for claim in claims)])
+        return Written(status, claims, lost)
+
+    def _send(
+        self, ends: Sequence[EndValues], queue: str, more: MoreClaims | None
+    ) -> tuple[Mapping[UUID, Status], Sequence[Claim]]:
+        with self._database.autocommit() as connection:
+            return lifecycle.finish_group(connection, ends, queue, more)
+
+    def _send_again(self, ends: Sequence[EndValues]) -> Mapping[UUID, Status]:
+        try:
+            status, _ = retry_while_unavailable(
+                lambda: self._send(ends, "", None), seconds=_DATABASE_SECONDS
+            )
+        except Exception as error:  # noqa: BLE001 - each is stored alone
+            logger.warning("execution.ends_repeated", count=len(ends), error=first_line(error))
+            return {}
+        return status
+
+    def found(self, more: MoreClaims) -> Sequence[Claim]:
+        """Return what a statement has claimed whose answer was lost."""
+
+        def find() -> list[Claim]:
+            with self._database.autocommit() as connection:
+                return lifecycle.find_claims(connection, more.tokens, more.worker.id)
+
+        return retry_while_unavailable(find, seconds=_DATABASE_SECONDS)
 
     def _patiently(self, ending: "_Ending", next_claim: NextClaim | None) -> Finished:
         try:
@@ -340,6 +408,15 @@ class Finish:
             self._live.changed(changed)
         except Exception:  # the outcome is stored, and the next claim must not be lost
             logger.exception("execution.not_published")
+
+
+def _end_values(lease: Lease, outcome: Ending) -> EndValues | None:
+    """Return how an outcome is stored; None if it must be stored alone."""
+    try:
+        end = lifecycle.end_values(lease, outcome)
+    except Exception:  # noqa: BLE001 - alone, it is stored as a failure
+        return None
+    return end if end.size <= _MOST_TOGETHER else None
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -35,6 +35,21 @@ def test_inspect_active_shows_the_running_execution(fleet: Fleet, worker: Progra
     fleet.wait_terminal([submitted.execution_id])
 
 
+def test_a_terminated_execution_is_cancelled_and_its_process_lives(
+    fleet: Fleet, worker: Program
+) -> None:
+    gate = fleet.home / "terminated-gate"
+    submitted = fleet.submitted(fleet.task("hold"), diary=str(fleet.diary), gate=str(gate))
+    other = fleet.submit(fleet.task("hold"), diary=str(fleet.diary), gate=str(gate))
+    fleet.wait_status(submitted.execution_id, Status.RUNNING)
+    fleet.wait_status(other, Status.RUNNING)
+    celery(fleet, "control", "terminate", "SIGKILL", str(submitted.celery_task_id))
+    fleet.wait_status(submitted.execution_id, Status.CANCELLED)
+    gate.touch()
+    (done,) = fleet.wait_terminal([other])
+    assert (done.status, done.attempt) == (Status.COMPLETED, 1)
+
+
 def test_inspect_registered_names_our_tasks_and_the_users(fleet: Fleet, worker: Program) -> None:
     assert {
         "celeriac.tasks.execution.run",

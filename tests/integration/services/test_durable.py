@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -46,7 +45,7 @@ class Bench:
         worker = Worker(self.core, self._workdir / "work", self._loop, nothing)
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
         runner = PythonRunner(modules=(FUNCTIONS,), confinement=confined(environment))
-        worker.execute = replace(worker.execute, runners=MemoryRunners({RunnerName.PYTHON: runner}))
+        worker.use(MemoryRunners({RunnerName.PYTHON: runner}))
         return worker
 
     def task(self, function: str, spec: TaskSpec | None = None) -> UUID:

@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def test_an_order_is_fulfilled(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())}
     runner = PythonRunner(modules=("orders",), confinement=confined(environment))
     worker = bench.worker
-    worker.execute = replace(worker.execute, runners=MemoryRunners({RunnerName.PYTHON: runner}))
+    worker.use(MemoryRunners({RunnerName.PYTHON: runner}))
     core = bench.core
     tasks = {}
     names = {"fulfil-order": "fulfil_order", "check-stock": "check_stock"}
@@ -84,7 +83,7 @@ def test_a_program_sleeps_until_the_next_day(bench: Bench) -> None:
         commands={"nightly": program}, confinement=confined({"PATH": os.environ["PATH"]})
     )
     worker, core = bench.worker, bench.core
-    worker.execute = replace(worker.execute, runners=MemoryRunners({RunnerName.COMMAND: runner}))
+    worker.use(MemoryRunners({RunnerName.COMMAND: runner}))
     agent = CommandAgent(command="nightly", durable=True)
     Agents(core.database).create(core.actor, name="nightly", spec=agent)
     task = Tasks(core.database).create(

@@ -15,7 +15,7 @@ from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
 from celeriac.services.catalog.tasks import Tasks
-from celeriac.services.executions import run
+from celeriac.services.executions import agent_runs
 from celeriac.services.executions.attempt import Attempt, ClaimTokens, StopReason
 from celeriac.services.ports import Job, RunContext
 from celeriac.services.sessions import SessionStore
@@ -113,7 +113,7 @@ def test_a_database_that_is_away_for_a_moment_costs_nothing(
 
 
 AWAY: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the specification": lambda worker: (worker.execute.specs, "of_versions"),
+    "reading the specification": lambda worker: (worker.execute.runs.specs, "of_versions"),
     "reading the session": lambda _: (SessionStore, "load"),
 }
 
@@ -123,7 +123,7 @@ def test_a_database_that_stays_away_before_the_start_hands_the_attempt_back(
     core: Core, worker: Worker, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(run, "DATABASE_SECONDS", 0.0)
+    monkeypatch.setattr(agent_runs, "DATABASE_SECONDS", 0.0)
     with monkeypatch.context() as patching:
         patching.setattr(*AWAY[stage](worker), raising(DatabaseUnavailableError("away")))
         worker.run(execution_id)
@@ -143,12 +143,12 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 STAGES: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reading the specification": lambda worker: (worker.execute.specs, "of_versions"),
-    "rendering the prompt": lambda _: (run, "compiled"),
+    "reading the specification": lambda worker: (worker.execute.runs.specs, "of_versions"),
+    "rendering the prompt": lambda _: (agent_runs, "compiled"),
     "reading the session": lambda _: (SessionStore, "load"),
-    "finding the runner": lambda worker: (worker.execute.runners, "get"),
-    "making its context": lambda _: (run, "AttemptContext"),
-    "starting the agent": lambda worker: (worker.execute.own_loops, "start"),
+    "finding the runner": lambda worker: (worker.execute.runs.runners, "get"),
+    "making its context": lambda _: (agent_runs, "AttemptContext"),
+    "starting the agent": lambda worker: (worker.execute.runs.own_loops, "start"),
     "waiting for the agent": lambda _: (Attempt, "on_stop"),
 }
 
@@ -192,7 +192,7 @@ def test_an_error_that_can_t_be_described_is_stored(
     core: Core, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execution_id = core.queued()
-    monkeypatch.setattr(worker.execute.specs, "of_versions", raising(UnspeakableError()))
+    monkeypatch.setattr(worker.execute.runs.specs, "of_versions", raising(UnspeakableError()))
     worker.run(execution_id)
     assert_no_zombie(core, execution_id)
     details = core.get(execution_id).error_details
@@ -201,9 +201,9 @@ def test_an_error_that_can_t_be_described_is_stored(
 
 
 AFTERWARDS: dict[str, Callable[[Worker], tuple[Any, str]]] = {
-    "reporting": lambda worker: (worker.execute.reports, "enqueue"),
-    "tidying": lambda _: (run, "remove_if_empty"),
-    "logging": lambda _: (run, "_report"),
+    "reporting": lambda worker: (worker.execute.runs.reports, "enqueue"),
+    "tidying": lambda _: (agent_runs, "remove_if_empty"),
+    "logging": lambda _: (agent_runs, "report"),
     "publishing to watchers": lambda worker: (worker.core.live, "changed"),
 }
 
@@ -237,8 +237,8 @@ def test_a_stop_while_the_plan_is_read_is_heeded(
         assert worker.attempts.stop_all(reason) == 1, "the attempt was not registered"
         raise DatabaseUnavailableError("away")
 
-    monkeypatch.setattr(run, "DATABASE_SECONDS", 0.0)
-    monkeypatch.setattr(worker.execute.specs, "of_versions", stopped)
+    monkeypatch.setattr(agent_runs, "DATABASE_SECONDS", 0.0)
+    monkeypatch.setattr(worker.execute.runs.specs, "of_versions", stopped)
     worker.run(execution_id)
     wanted = Status.CANCELLED if reason is StopReason.CANCELLED else Status.PENDING
     assert core.status(execution_id) is wanted
@@ -373,6 +373,6 @@ def test_the_task_decides_about_retries_of_faults_of_ours(
     Tasks(core.database).change(core.actor, str(core.task), spec=spec)
     core.start_afresh()
     execution_id = core.queued()
-    monkeypatch.setattr(worker.execute.runners, "get", raising(RuntimeError("a bug")))
+    monkeypatch.setattr(worker.execute.runs.runners, "get", raising(RuntimeError("a bug")))
     worker.run(execution_id)
     assert core.status(execution_id) is Status.FAILED

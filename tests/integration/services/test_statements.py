@@ -97,7 +97,8 @@ def test_the_end_of_who_asked_or_saved_locks_first(core: Core, worker: Worker, w
     with sent(core) as running:
         worker.execute(message)
     assert core.status(execution_id) is Status.COMPLETED
-    (lock,) = [place for place, each in enumerate(running) if "FOR NO KEY UPDATE" in each]
+    locks = [n for n, each in enumerate(running) if each.endswith("FOR NO KEY UPDATE")]
+    (lock,) = locks
     (end,) = [place for place, each in enumerate(running) if "withdrawn AS" in each]
     assert lock < end
     core.assert_consistent()

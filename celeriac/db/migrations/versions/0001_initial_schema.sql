@@ -424,6 +424,7 @@ CREATE TABLE workers (
     pid integer NOT NULL,
     pool text NOT NULL,
     slots integer NOT NULL,
+    coroutines integer NOT NULL DEFAULT 0,
     running integer NOT NULL DEFAULT 0,
     cpu_percent double precision NOT NULL DEFAULT '0',
     memory_bytes bigint NOT NULL DEFAULT '0',
