@@ -13,6 +13,7 @@ from celeriac.domain.budget_kinds import BudgetScope, OnBudget
 from celeriac.domain.budgets import Budget, BudgetState
 from celeriac.domain.errors import BudgetSpentError
 from celeriac.domain.tasks import Limits
+from celeriac.domain.usage import CallEstimate
 from celeriac.services.budgets.messages import extension_of, question_about, spent_error
 from celeriac.services.ports import Job
 
@@ -110,3 +111,17 @@ def test_an_answer_that_can_not_be_read_allows_nothing(value: object) -> None:
 def test_a_budget_bounds_something() -> None:
     with pytest.raises(ValidationError, match="set max_cost, max_tokens or both"):
         Budget()
+
+
+def test_errors_and_questions_tell_no_numbers_of_a_users_budget() -> None:
+    """All members of a workspace read them; the budget counts what the user runs anywhere."""
+    call = CallEstimate(provider="p", model="m", input_tokens=777, output_tokens=77)
+    found = replace(STANDING, scope=BudgetScope.USER)
+    error, asked = spent_error(found, call=call), question_about(found, JOB, call)
+    assert "user's budget of 2026-11-22" in error.message
+    said = f"{error.message} {dict(error.details)} {asked.title} {dict(asked.arguments)}"
+    for number in ("2.5", "1.25", "1000", "1,000", "400", "77"):
+        assert number not in said
+    spent = replace(found, spent_tokens=1000)
+    assert spent_error(spent).message == "The user's budget of 2026-11-22 is spent."
+    assert asked.arguments["scope"] == "user", "so only an administrator may answer"
