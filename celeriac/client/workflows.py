@@ -1,7 +1,7 @@
 """Workflows and their runs."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -133,6 +133,37 @@ class WorkflowRuns(Resource):
     def cancel(self, run_id: str | UUID) -> wire.Run:
         """Request the end of a run and of all below it."""
         return self._transport.post(wire.Run, path(_RUNS, run_id, "cancel"), None)
+
+    def retry(self, run_id: str | UUID, *, idempotency_key: str | None = None) -> wire.AcceptedRun:
+        """Start a run that repeats only what did not succeed in one that has ended."""
+        return self._transport.create_work(
+            wire.AcceptedRun, path(_RUNS, run_id, "retry"), None, idempotency_key
+        )
+
+    def fork(
+        self,
+        run_id: str | UUID,
+        *,
+        step: str | None = None,
+        items: Sequence[int] = (),
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
+        results: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> wire.AcceptedRun:
+        """Start a run that begins at a step of one that has ended, with the results before it.
+
+        `items` are the only ones of the step, a map, that run again. `input` replaces that of the
+        origin, `results` those of steps.
+        """
+        body = given(
+            step=step,
+            items=[*items] or None,
+            input=None if input is None else dict(input),
+            results=None if results is None else dict(results),
+        )
+        return self._transport.create_work(
+            wire.AcceptedRun, path(_RUNS, run_id, "fork"), body, idempotency_key
+        )
 
     def events(self, run_id: str | UUID, *, after: int = 0) -> Iterator[wire.Event]:
         """Yield the existing events of a run with numbers above `after`."""

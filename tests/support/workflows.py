@@ -104,6 +104,13 @@ class Flows:
             count += 1
         return count
 
+    def keep(self, work: Work = echo) -> None:
+        """Let the keeper go on with what a request has left, as it does after some time."""
+        while True:
+            self.core.execute("UPDATE step_runs SET due_at = due_at - interval '1 minute'")
+            if not self.advance.due(100) + self.drive(work):
+                return
+
     def take(self) -> Claim | None:
         """Claim the next execution, as a worker does; None if there is none."""
         core = self.core

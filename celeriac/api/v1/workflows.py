@@ -24,13 +24,15 @@ from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, page_response, problem_responses
 from celeriac.api.v1.catalog import Description
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
+from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Name, Strict
 from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.services.workflows.runs import StartRequest
+from celeriac.services.workflows.runs import ForkRequest, StartedRun, StartRequest
 from celeriac.wire.workflows import EXAMPLE
+from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=JsonRoute)
 runs_router = APIRouter(prefix="/workflow-runs", tags=["workflows"], route_class=JsonRoute)
@@ -82,6 +84,24 @@ class StartRun(Strict):
     input: dict[str, Any] = Field(default_factory=dict)
     priority: PriorityLabel | None = Field(
         default=None, description="Of its executions; default is that of the workflow."
+    )
+
+
+class Fork(Strict):
+    """Where to fork a run, and what differs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"step": "brief"}]})
+
+    step: Annotated[str, StringConstraints(max_length=60)] | None = Field(
+        default=None,
+        description="It and all steps that need it run again; left out, what did not succeed.",
+    )
+    items: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[], max_length=10_000, description="Only these items of the step, a map."
+    )
+    input: dict[str, Any] | None = Field(default=None, description="Another input.")
+    results: dict[str, Any] = Field(
+        default={}, description="Results that steps have instead of running."
     )
 
 
@@ -192,12 +212,7 @@ def run_workflow(
             idempotency=idempotency(request, key, body),
         ),
     )
-    found = services.runs.get(actor, started.run_id)
-    answer = wire.AcceptedRun.linked(
-        {"run_id": found.id, "workflow_id": found.workflow_id, "status": found.status}
-    )
-    headers = {} if started.created else {REPLAYED: "true"}
-    return json_response(answer, status=202, headers=headers)
+    return _accepted(actor, services, started)
 
 
 @runs_router.get(
@@ -238,6 +253,64 @@ def cancel_run(run_id: RunPath, actor: Operator, services: Services) -> Response
     """
     found = services.runs.cancel(actor, run_id)
     return json_response(views.run(found, services.runs.steps(run_id)))
+
+
+@runs_router.post(
+    "/{run_id}/retry",
+    status_code=202,
+    response_model=wire.AcceptedRun,
+    summary="Retry a run",
+    responses=problem_responses(409),
+)
+def retry_run(
+    request: Request,
+    run_id: RunPath,
+    actor: Operator,
+    services: Services,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Start a run that repeats only what did not succeed in one that has failed or was cancelled.
+
+    It follows the same version with the same input, and refers to the finished steps and items of
+    its origin.
+    """
+    started = services.runs.retry(actor, run_id, idempotency(request, key, None))
+    return _accepted(actor, services, started)
+
+
+@runs_router.post(
+    "/{run_id}/fork",
+    status_code=202,
+    response_model=wire.AcceptedRun,
+    summary="Fork a run",
+    responses=problem_responses(409),
+)
+def fork_run(
+    request: Request,
+    run_id: RunPath,
+    body: Fork,
+    actor: Operator,
+    services: Services,
+    key: IdempotencyKey = None,
+) -> Response:
+    """Start a run that begins at a step of one that has ended, with the results before it."""
+    wanted = ForkRequest(
+        step=body.step,
+        items=body.items,
+        input=body.input,
+        results=body.results,
+        idempotency=idempotency(request, key, body),
+    )
+    return _accepted(actor, services, services.runs.fork(actor, run_id, wanted))
+
+
+def _accepted(actor: Actor, services: ApiServices, started: StartedRun) -> Response:
+    found = services.runs.get(actor, started.run_id)
+    answer = wire.AcceptedRun.linked(
+        {"run_id": found.id, "workflow_id": found.workflow_id, "status": found.status}
+    )
+    headers = {} if started.created else {REPLAYED: "true"}
+    return json_response(answer, status=202, headers=headers)
 
 
 @runs_router.get(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.arguments import Limit, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import RunId
 from celeriac.cli.core.output import moment, short
@@ -103,3 +103,39 @@ def cancel(context: CommandContext, run: RunId) -> None:
     """
     found = context.client.workflow_runs.cancel(run)
     context.output.write(found, f"{found.status.value} · {found.id}")
+
+
+@api_command(app)
+def retry(context: CommandContext, run: RunId) -> None:
+    """Start a run that repeats only what did not succeed in one that has ended.
+
+    Examples:
+      celeriac workflow-runs retry last
+    """
+    accepted = context.client.workflow_runs.retry(run)
+    context.output.write(accepted, str(accepted.run_id))
+
+
+@api_command(app)
+def fork(
+    context: CommandContext,
+    run: RunId,
+    step: Annotated[
+        str | None, typer.Option("--step", help="It and all steps that need it run again.")
+    ] = None,
+    item: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only this item of the step. Repeatable.")
+    ] = None,
+    input_file: Annotated[
+        str | None, typer.Option("--input", metavar="FILE", help="Another input as JSON.")
+    ] = None,
+) -> None:
+    """Start a run that begins at a step of one that has ended.
+
+    Examples:
+      celeriac workflow-runs fork last --step draft
+      celeriac workflow-runs fork last --step qualify --item 17
+    """
+    given = None if input_file is None else parse_object(read_text(input_file), input_file)
+    accepted = context.client.workflow_runs.fork(run, step=step, items=item or [], input=given)
+    context.output.write(accepted, str(accepted.run_id))

@@ -433,3 +433,70 @@ SELECT DISTINCT run_id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND 
 def runs_of(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
     """Return the runs of workflows that executions belong to."""
     return list(connection.execute(_RUNS_OF, {"ids": list(execution_ids)}).scalars())
+
+
+_TAKE_OVER = (
+    text("""
+    UPDATE step_runs n
+    SET status = o.status, width = o.width, spawned = o.width, round = o.round,
+        started_at = o.started_at, completed_at = o.completed_at
+    FROM step_runs o
+    WHERE n.run_id = :run_id AND n.step_no = ANY(CAST(:nos AS smallint[]))
+      AND o.run_id = :origin_id AND o.step_no = n.step_no
+    """),
+    text("""
+    INSERT INTO fan_ins (run_id, step_no, shard, remaining, completed, failed, cancelled)
+    SELECT :run_id, step_no, shard, remaining, completed, failed, cancelled
+    FROM fan_ins WHERE run_id = :origin_id AND step_no = ANY(CAST(:nos AS smallint[]))
+    """),
+    text("""
+    INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status,
+                            result, error_code, error_message)
+    SELECT :run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
+           error_code, error_message
+    FROM step_items WHERE run_id = :origin_id AND step_no = ANY(CAST(:nos AS smallint[]))
+    """),
+)
+
+
+def take_over(connection: Connection, run_id: UUID, origin_id: UUID, nos: Sequence[int]) -> None:
+    """Let a new run have the outcomes of steps of another run: their items are referred to."""
+    parameters = {"run_id": run_id, "origin_id": origin_id, "nos": list(nos)}
+    for statement in _TAKE_OVER:
+        connection.execute(statement, parameters)
+
+
+_TAKE_OVER_ITEMS = text("""
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result)
+SELECT :run_id, i.step_no, i.item_no, i.round, i.execution_id, i.child_run_id, i.status, i.result
+FROM step_items i
+LEFT JOIN executions e ON e.id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :origin_id AND i.step_no = :step_no AND i.round = 1
+  AND coalesce(i.status, e.status, r.status) = 'completed'
+  AND i.item_no <> ALL (CAST(:again AS int[]))
+""")
+
+
+def take_over_items(
+    connection: Connection, run_id: UUID, origin_id: UUID, step_no: int, *, again: Sequence[int]
+) -> None:
+    """Let a step of a new run begin with the completed items of another run, except `again`."""
+    parameters = {
+        "run_id": run_id, "origin_id": origin_id, "step_no": step_no, "again": list(again)
+    }  # fmt: skip
+    connection.execute(_TAKE_OVER_ITEMS, parameters)
+
+
+_GIVE = text("""
+UPDATE step_runs
+SET status = 'completed', width = 1, spawned = 1, round = 1, completed_at = now()
+WHERE run_id = :run_id AND step_no = :step_no
+""")
+
+
+def give_result(connection: Connection, run_id: UUID, step_no: int, result: JsonValue) -> None:
+    """Let a step of a new run, which is no map, have a result without running."""
+    connection.execute(_GIVE, {"run_id": run_id, "step_no": step_no})
+    item = NewItem(0, status=StepStatus.COMPLETED, result=result)
+    add_items(connection, run_id, step_no, 1, [item])

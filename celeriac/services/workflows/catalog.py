@@ -1,5 +1,6 @@
 """Workflows: creation, reading, changes and deletion."""
 
+from collections.abc import Iterator
 from functools import partial
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from celeriac.db.workflows import runs
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError, NotFoundError, WorkflowInvalidError
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.records import Workflow, WorkflowVersion
 from celeriac.domain.workflows.validation import (
     Catalog,
@@ -139,9 +140,29 @@ def check_workflow(connection: Connection, actor: Actor, spec: WorkflowSpec) -> 
     """Raise WorkflowInvalidError with all faults of a workflow that can't run in a workspace."""
     wanted = targets(spec)
     known = catalog_of(connection, wanted, workspace=actor.workspace_id)
-    faults = list(spec_faults(spec, known=spec.steps, catalog=known))
+    faults = [
+        (each.field, each.message) for each in spec_faults(spec, known=spec.steps, catalog=known)
+    ]
+    faults += _not_run_yet(spec)
     if faults:
-        raise WorkflowInvalidError([(f"spec.{each.field}", each.message) for each in faults])
+        raise WorkflowInvalidError([(f"spec.{field}", message) for field, message in faults])
+
+
+def _not_run_yet(spec: WorkflowSpec) -> Iterator[tuple[str, str]]:
+    """Yield the fields that this release reads, and can't run."""
+    for name, step in spec.steps.items():
+        if step.kind is StepKind.APPROVE:
+            yield (
+                f"steps.{name}.approve",
+                "this release can't run it; let a task ask a person (docs/approvals.md)",
+            )
+        if step.undo is not None:
+            yield (
+                f"steps.{name}.undo",
+                "this release can't run it; use a step with `run: failure`",
+            )
+    if spec.limits:
+        yield "limits", "this release has no limits of runs; use `parallel` of a step"
 
 
 def catalog_of(connection: Connection, wanted: Targets, *, workspace: UUID) -> Catalog:

@@ -1,6 +1,7 @@
 """Starts, cancels and reads runs of workflows."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
@@ -8,19 +9,26 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.catalog import current_workflow_version
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import events as logs
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import CeleriacError, NotFoundError
+from celeriac.domain.errors import (
+    CeleriacError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+)
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency, TriggerType
 from celeriac.domain.paging import Page
+from celeriac.domain.workflows.again import continued, taken_over
 from celeriac.domain.workflows.records import RunFilter, StepItem, StepRun, WorkflowRun
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonObject
+from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.submit import claim_key
 from celeriac.services.reading import present, read_page
 from celeriac.services.workflows.advance import Advance
@@ -41,6 +49,21 @@ class StartRequest:
     input: JsonObject
     priority: int | None = None
     trigger_type: TriggerType = TriggerType.MANUAL
+    idempotency: Idempotency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRequest:
+    """Where a run is forked, and what differs; without a step only what did not succeed runs."""
+
+    step: str | None = None
+    """This step and all that need it run again."""
+    items: Sequence[int] = ()
+    """Of the step, a map: only these items of it run again."""
+    input: JsonObject | None = None
+    """None: that of the origin."""
+    results: Mapping[str, JsonValue] = field(default_factory=dict)
+    """Results that steps have instead of running."""
     idempotency: Idempotency | None = None
 
 
@@ -140,6 +163,70 @@ class Runs:
             for run_id in found:
                 self.cancel(inside, run_id)
 
+    def retry(
+        self, actor: Actor, run_id: UUID, idempotency: Idempotency | None = None
+    ) -> StartedRun:
+        """Start a run that repeats only what did not succeed in one that has ended.
+
+        It has the same version and input, and refers to the finished steps and items. Raises
+        NotFoundError, and ConflictError for a run that has not ended, or has completed.
+        """
+        origin = self.get(actor, run_id)
+        if origin.status is RunStatus.COMPLETED:
+            raise ConflictError(
+                "The run has completed: there is nothing to retry. Fork it from a step instead.",
+                status=origin.status,
+            )
+        return self._again(actor, origin, ForkRequest(idempotency=idempotency))
+
+    def fork(self, actor: Actor, run_id: UUID, request: "ForkRequest") -> StartedRun:
+        """Start a run that begins at a step of one that has ended, with what was before it.
+
+        Raises NotFoundError, ConflictError for a run that has not ended, InvalidInputError for
+        steps that the request can't name, and InputInvalidError.
+        """
+        origin = self.get(actor, run_id)
+        return self._again(actor, origin, request)
+
+    def _again(self, actor: Actor, origin: WorkflowRun, request: "ForkRequest") -> StartedRun:
+        if not origin.status.terminal:
+            raise ConflictError(
+                f"The run is {origin.status}; only one that has ended can be run again. "
+                "Cancel it first.",
+                status=origin.status,
+            )
+        plan = self._plans.of_version(origin.workflow_version_id)
+        _check_fork(plan, request)
+        given = origin.input
+        if request.input is not None:
+            given = with_defaults(plan, request.input)
+            check_input(plan, given)
+        new = NewRun(
+            id=uuid7(),
+            workspace_id=origin.workspace_id,
+            owner_id=actor.user_id,
+            workflow_id=origin.workflow_id,
+            workflow_version_id=origin.workflow_version_id,
+            trigger_type=TriggerType.MANUAL,
+            priority=origin.priority,
+            input=given,
+            created_by=actor.name,
+            request_id=actor.request_id,
+            deadline_seconds=plan.spec.deadline,
+            origin_id=origin.id,
+        )
+        with self._database.transaction() as connection:
+            earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
+            if earlier is not None:
+                return StartedRun(earlier, created=False)
+            insert_run(connection, plan, new)
+            _take_over(connection, plan, origin, new.id, request)
+            details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
+            audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
+        logger.info("workflow.run_created", run_id=new.id, origin_id=origin.id)
+        self._begin(new.id)
+        return StartedRun(new.id)
+
     # reading
 
     def get(self, actor: Actor, run_id: UUID) -> WorkflowRun:
@@ -196,3 +283,44 @@ class Runs:
         """Like `events`, without a check: for callers that have checked a moment ago."""
         with self._database.autocommit() as connection:
             return logs.after(connection, run_id, after, limit)
+
+
+def _check_fork(plan: Plan, request: ForkRequest) -> None:
+    named = [*request.results, *([] if request.step is None else [request.step])]
+    for name in named:
+        if name not in plan.spec.steps:
+            known = ", ".join(plan.names)
+            raise InvalidInputError(
+                f"The workflow has no step {name!r}; its steps are {known}.",
+                field="results" if name in request.results else "step",
+            )
+    for name in request.results:
+        if plan.spec.steps[name].map is not None or plan.spec.steps[name].is_last:
+            raise InvalidInputError(
+                f"The step {name!r} is a map or a last step; only an ordinary step can be given a "
+                "result.",
+                field="results",
+            )
+    if request.items and (request.step is None or plan.spec.steps[request.step].map is None):
+        raise InvalidInputError("items needs a step that is a map.", field="items")
+
+
+def _take_over(
+    connection: Connection, plan: Plan, origin: WorkflowRun, run_id: UUID, request: ForkRequest
+) -> None:
+    """Give a new run what it takes over from its origin."""
+    graph = plan.graph
+    statuses = {step.step: step.status for step in rows.of_run(connection, origin.id)}
+    again = frozenset() if request.step is None else graph.below(request.step) | {request.step}
+    kept = taken_over(graph, statuses, again=again, given=request.results)
+    nos = [plan.numbers[name] for name in kept if name not in request.results]
+    rows.take_over(connection, run_id, origin.id, nos)
+    for name, result in request.results.items():
+        rows.give_result(connection, run_id, plan.numbers[name], result)
+    if request.input is not None or request.results:
+        return  # the lists of maps may differ
+    for name in continued(graph, kept):
+        if name in again and (name != request.step or not request.items):
+            continue
+        items = request.items if name == request.step else ()
+        rows.take_over_items(connection, run_id, origin.id, plan.numbers[name], again=items)

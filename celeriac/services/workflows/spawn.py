@@ -228,11 +228,24 @@ class _Making:
         scope = self.values.scope(
             connection, self.plan.spec.steps, states, self.plan.needs(step_no)
         )
-        made = self._make(run, state, step, scope, numbers) if numbers else Spawned()
+        left = self._not_taken_over(run, state, numbers)
+        made = self._make(run, state, step, scope, left) if left else Spawned()
         rows.add_items(connection, run_id, step_no, state.round, self.items)
         rows.count_down(connection, run_id, step_no, self.ended)
         rows.set_spawned(connection, run_id, step_no, numbers.stop)
         return made
+
+    def _not_taken_over(self, run: WorkflowRun, state: StepRun, numbers: range) -> Sequence[int]:
+        """Return the items that an earlier run has not completed; those are counted down."""
+        if run.origin_id is None or not numbers:
+            return numbers
+        found = rows.items(
+            self.connection, run.id, state.step_no, state.round,
+            after=numbers.start - 1, limit=len(numbers), results=False,
+        )  # fmt: skip
+        known = {item.item_no for item in found if item.item_no in numbers}
+        self.ended.update(dict.fromkeys(known, StepStatus.COMPLETED))
+        return [number for number in numbers if number not in known]
 
     def _make(
         self,

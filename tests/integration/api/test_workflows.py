@@ -57,6 +57,20 @@ def test_a_workflow_that_cannot_run_is_refused_with_all_its_faults(ada: Asker) -
     assert ada.get(PATH).json()["items"] == []
 
 
+def test_what_this_release_cannot_run_is_refused(ada: Asker) -> None:
+    task = {"task": "summarise", "with": {"text": "a"}}
+    spec = {
+        "steps": {"ask": {"approve": "May I?"}, "a": {**task, "undo": "summarise"}},
+        "limits": [{"key": "'x'", "max": 1}],
+    }
+    problem = assert_problem(
+        ada.post(PATH, json={"name": "later", "spec": spec}), 422, "workflow_invalid"
+    )
+    assert {each["field"] for each in problem["fields"]} == {
+        "spec.steps.ask.approve", "spec.steps.a.undo", "spec.limits",
+    }  # fmt: skip
+
+
 def test_an_input_that_does_not_fit_starts_nothing(ada: Asker, brief: str) -> None:
     problem = assert_problem(ada.post(f"{PATH}/brief/run", json={}), 422, "input_invalid")
     assert "texts" in problem["detail"]
@@ -134,4 +148,9 @@ def test_the_client_starts_and_reads_runs(client: Client) -> None:
     assert client.workflow_runs.wait(run_id, timeout=5).status == "cancelled"
     assert [each.type for each in client.workflow_runs.events(run_id)][-1] == "cancelled"
     assert [each.id for each in client.workflow_runs.list(status="cancelled")] == [run_id]
+    again = client.workflow_runs.retry(run_id).run_id
+    assert client.workflow_runs.get(again).origin_id == run_id
+    client.workflow_runs.cancel(again)
+    forked = client.workflow_runs.fork(run_id, step="all", results={"all": {"summary": "x"}})
+    client.workflow_runs.cancel(forked.run_id)
     client.workflows.delete("brief")

@@ -1,0 +1,38 @@
+"""What a new run takes over from an earlier one of the same version (pure)."""
+
+from collections.abc import Collection
+
+from celeriac.domain.workflows.graph import Graph
+from celeriac.domain.workflows.runs import Statuses
+from celeriac.domain.workflows.states import StepStatus
+
+_KEPT = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.DENIED})
+
+
+def taken_over(
+    graph: Graph, statuses: Statuses, *, again: Collection[str] = (), given: Collection[str] = ()
+) -> frozenset[str]:
+    """Return the ordinary steps whose outcome the new run takes over.
+
+    A step is taken over if it has completed or was skipped, and so are all that it needs: otherwise
+    its input may differ. `again` are steps that run again although they have completed; the
+    outcomes of those in `given` are replaced, so they are taken over in any case.
+    """
+    kept: set[str] = set(given)
+    for id_ in graph.order:
+        if id_ in again or id_ in kept or graph.steps[id_].is_last:
+            continue
+        if statuses[id_] in _KEPT and all(need in kept for need in graph.needs[id_]):
+            kept.add(id_)
+    return frozenset(kept)
+
+
+def continued(graph: Graph, kept: Collection[str]) -> frozenset[str]:
+    """Return the maps that run again with the same list, so that completed items stay."""
+    return frozenset(
+        id_
+        for id_ in graph.ordinary
+        if id_ not in kept
+        and graph.steps[id_].map is not None
+        and all(need in kept for need in graph.needs[id_])
+    )
