@@ -1,9 +1,12 @@
 """Workflows over HTTP: stored, changed, run, read, cancelled."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from celeriac.cli.main import main
 from celeriac.client import Client
 from celeriac.domain.executions.model import Completed
 from celeriac.wiring.core import CoreServices
@@ -154,3 +157,39 @@ def test_the_client_starts_and_reads_runs(client: Client) -> None:
     forked = client.workflow_runs.fork(run_id, step="all", results={"all": {"summary": "x"}})
     client.workflow_runs.cancel(forked.run_id)
     client.workflows.delete("brief")
+
+
+def test_the_command_line_creates_runs_and_shows(
+    client: Client,
+    api_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CELERIAC_API_URL", api_url)
+    monkeypatch.setenv("CELERIAC_API_KEY", client.keys.create("cli").token)
+    file = tmp_path / "brief.json"
+    file.write_text(json.dumps(SPEC), encoding="utf-8")
+
+    def celeriac(*arguments: str, code: int = 0) -> str:
+        assert main(arguments) == code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    def id_of(*arguments: str) -> str:
+        return celeriac(*arguments).split()[-1]  # the server logs before it
+
+    assert "brief" in celeriac("workflows", "create", "brief", "--spec", str(file))
+    assert "brief" in celeriac("workflows", "list")
+    run_id = id_of("workflows", "run", "brief", "--var", 'texts:=["a"]', "--detach")
+    assert run_id in celeriac("workflow-runs", "list", "--workflow", "brief")
+    shown = celeriac("workflow-runs", "show", "last")
+    assert "▸ sums · running" in shown
+    assert "· all · blocked" in shown
+    assert "queued" in celeriac("workflow-runs", "items", "last", "sums")
+    assert "cancelled" in celeriac("workflow-runs", "cancel", run_id)
+    celeriac("workflow-runs", "follow", run_id, code=1)
+    again = id_of("workflow-runs", "retry", run_id)
+    celeriac("workflow-runs", "cancel", again)
+    forked = id_of("workflow-runs", "fork", run_id, "--step", "sums")
+    celeriac("workflow-runs", "cancel", forked)
+    celeriac("workflows", "delete", "brief")

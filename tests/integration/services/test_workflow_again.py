@@ -7,6 +7,7 @@ import pytest
 
 from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.workflows.states import RunStatus
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows.runs import ForkRequest
 from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
@@ -27,10 +28,10 @@ def flows(core: Core) -> Flows:
     return Flows(core)
 
 
-def ten_fold(name: str, given: dict[str, object]) -> object:
+def ten_fold(name: str, given: JsonObject) -> object:
     if name == "list":
         return NUMBERS
-    return given["x"] * 10 if name == "each" else given  # type: ignore[operator]
+    return given["x"] * 10 if name == "each" else given
 
 
 def counts(flows: Flows) -> Counter[str]:
