@@ -79,7 +79,7 @@ def _string(work: Work, value: JsonValue) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return f"{value:.17g}" if float(f"{value:g}") != value else f"{value:g}"
+        return repr(value).removesuffix(".0")
     if isinstance(value, int):
         return str(value)
     raise ExpressionError(f"string needs a text, a number, true or false, not {kind_of(value)}")

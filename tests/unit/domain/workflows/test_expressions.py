@@ -75,6 +75,7 @@ def value(text: str, **names: Any) -> Any:
         ("input.list.exists(x, x / 0 == 1 || x == 3)", True),
         ("has(input.n) && !has(input.missing)", True),
         ("'a' + string(1) + string(1.5) + string(true)", "a11.5true"),
+        ("string(0.123456789) + string(2.0) + string(1e21)", "0.12345678921e+21"),
         ("int('12') + int(3.9) + int(-3.9)", 12),
         ("double('1.5')", 1.5),
         ("bool('true')", True),
