@@ -97,12 +97,12 @@ class Client:
     def apply(
         self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False
     ) -> wire.Applied:
-        """Create or change agents, tasks and budgets, all or none. Nothing is deleted.
+        """Create or change agents, tasks, budgets and workflows, all or none. Nothing is deleted.
 
-        `document` is a mapping with the lists `agents`, `tasks` and `budgets`, whose entries are
-        the bodies that create them, or a YAML or JSON file of it. With `dry_run` nothing is
-        written. Raises ClientError: `fields` has all faults, and the message has their lines in
-        the file.
+        `document` is a mapping with the lists `agents`, `tasks`, `budgets` and `workflows`, whose
+        entries are the bodies that create them and the documents of workflows, or a YAML or JSON
+        file of it. With `dry_run` nothing is written. Raises ClientError: `fields` has all faults,
+        and the message has their lines in the file.
         """
         if isinstance(document, Path):
             document = Document.read(document)

@@ -1,4 +1,4 @@
-"""Documents of agents, tasks and budgets, read from files of YAML or JSON.
+"""Documents of agents, tasks, budgets and workflows, read from files of YAML or JSON.
 
 The rules are those of YAML 1.2: `no` and `2026-11-22` are strings, only `true` and `false` are
 booleans. Anchors, aliases, tags and several documents in one file are refused.
@@ -13,7 +13,7 @@ from celeriac.client.errors import ClientError
 from celeriac.kit.yaml_text import Place, read_text
 
 MAX_CHARACTERS = 1_000_000
-_SECTIONS = ("agents", "tasks", "budgets")
+_SECTIONS = ("agents", "tasks", "budgets", "workflows")
 _OLD_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
@@ -114,7 +114,8 @@ class Document:
             entry = self.content[section][int(index)]
         except (KeyError, IndexError, ValueError, TypeError):
             return index
-        name = entry.get("name", entry.get("task")) if isinstance(entry, dict) else None
+        fields = entry if isinstance(entry, dict) else {}
+        name = fields.get("name", fields.get("task", fields.get("workflow")))
         return str(name) if isinstance(name, str) else f"number {int(index) + 1}"
 
     def _said(self, fault: Any) -> str:

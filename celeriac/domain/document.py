@@ -1,4 +1,4 @@
-"""Documents that describe agents, tasks and budgets, and their differences from stored ones."""
+"""Documents of agents, tasks, budgets and workflows, and their differences from stored ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ class Document:
     agents: Sequence[AgentEntry] = ()
     tasks: Sequence[TaskEntry] = ()
     budgets: Sequence[BudgetEntry] = ()
+    workflows: Sequence[JsonObject] = ()
+    """Documents of workflows as they are written (domain/workflows/document.py)."""
 
 
 class Action(StrEnum):
@@ -95,16 +97,18 @@ class Outcome:
 
 def duplicates(document: Document) -> Iterator[Fault]:
     """Yield a fault for each repeated name."""
-    names = {
+    names: dict[str, list[Any]] = {
         "agent": [entry.name for entry in document.agents],
         "task": [entry.name for entry in document.tasks],
+        "workflow": [entry.get("workflow") for entry in document.workflows],
     }
     for kind, given in names.items():
+        field = "workflow" if kind == "workflow" else "name"
         for index, name in enumerate(given):
             earlier = given.index(name)
             if earlier != index:
                 yield Fault(
-                    f"{kind}s.{index}.name",
+                    f"{kind}s.{index}.{field}",
                     f"the {kind} {name!r} is in the document twice, first as "
                     f"{kind}s.{earlier}; remove one of them or give it another name",
                 )

@@ -1,4 +1,4 @@
-"""Apply: creates and changes agents, tasks and budgets from one document, all or nothing."""
+"""Apply: creates and changes agents, tasks, budgets and workflows from one document."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import accounts, owners
-from celeriac.db.catalog import AGENTS, TASKS, T, Versioned, store_specs
+from celeriac.db.catalog import AGENTS, TASKS, WORKFLOWS, Spec, T, Versioned, store_specs
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec
@@ -28,11 +28,15 @@ from celeriac.domain.document import (
 from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotFoundError
 from celeriac.domain.schemas import Fault
 from celeriac.domain.tasks import Agent, Task, TaskSpec
+from celeriac.domain.workflows import document as workflow_documents
+from celeriac.domain.workflows.records import Workflow
+from celeriac.domain.workflows.validation import Catalog, TaskFacts, spec_faults, targets
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
 from celeriac.services.catalog import versioned
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import add_task, change_task, check_prompt, task_faults
+from celeriac.services.workflows.catalog import catalog_of, check_workflow
 
 logger = structlog.get_logger(__name__)
 
@@ -81,10 +85,13 @@ class Apply:
                 raise DocumentInvalidError([(fault.place, fault.message) for fault in faults])
             if dry_run:
                 return [step.outcome for step in steps]
-            contents: list[AgentSpec | TaskSpec] = [entry.spec for entry in document.agents]
+            contents: list[Spec] = [entry.spec for entry in document.agents]
             contents += [entry.spec for entry in document.tasks if entry.spec is not None]
+            contents += [workflow.spec for workflow in plan.workflows.values()]
             store_specs(connection, contents)
             outcomes = [step.apply(connection) for step in steps]
+            for workflow in plan.workflows.values():
+                check_workflow(connection, actor, workflow.spec)
         self._after(actor, outcomes)
         return outcomes
 
@@ -121,6 +128,8 @@ class _Plan:
         self._lock = lock
         self._agents = {entry.name: entry.spec for entry in document.agents}
         self._tasks: dict[str, Task | None] = {}
+        self.workflows: dict[int, workflow_documents.Workflow] = {}
+        """Those of the document that are valid by themselves, by their place in it."""
         self.faults: list[Fault] = []
 
     def steps(self) -> list[_Step]:
@@ -130,6 +139,7 @@ class _Plan:
             *(self._agent(entry) for entry in document.agents),
             *(self._task(f"tasks.{n}", entry) for n, entry in enumerate(document.tasks)),
             *self._budgets(document.budgets),
+            *self._workflows(),
         ]
 
     def _stored(self, kind: Versioned[T], name: str) -> T | None:
@@ -262,6 +272,54 @@ class _Plan:
 
         return _Step(outcome, write)
 
+    def _workflows(self) -> Iterator[_Step]:
+        for index, written in enumerate(self._document.workflows):
+            workflow, faults = workflow_documents.check(written)
+            for fault in faults:
+                self._fault(_below(f"workflows.{index}", fault.field), fault.message)
+            if workflow is not None:
+                self.workflows[index] = workflow
+        catalog = self._catalog()
+        for index, workflow in self.workflows.items():
+            for fault in spec_faults(workflow.spec, known=workflow.spec.steps, catalog=catalog):
+                self._fault(_below(f"workflows.{index}", fault.field), fault.message)
+            yield self._workflow(workflow, self._document.workflows[index])
+
+    def _catalog(self) -> Catalog:
+        """Return the tasks and workflows that steps may run: those stored, and the document's."""
+        wanted = [targets(workflow.spec) for workflow in self.workflows.values()]
+        tasks: dict[str, TaskFacts] = {}
+        inputs: dict[str, JsonObject] = {}
+        for each in wanted:
+            stored = catalog_of(self._connection, each, workspace=self._actor.workspace_id)
+            tasks |= stored.tasks
+            inputs |= stored.workflows
+        for entry in self._document.tasks:
+            if entry.spec is not None:
+                tasks[entry.name] = TaskFacts(entry.spec.variables_schema, entry.spec.output_schema)
+            elif self._tasks.get(entry.name) is None:
+                tasks[entry.name] = TaskFacts()
+        inputs |= {workflow.name: workflow.spec.input for workflow in self.workflows.values()}
+        return Catalog(tasks, inputs)
+
+    def _workflow(self, workflow: workflow_documents.Workflow, written: JsonObject) -> _Step:
+        found = self._stored(WORKFLOWS, workflow.name)
+        described = workflow.description if "description" in written else None
+        description = _either(described, found.description if found else None, "")
+        write: Callable[..., Workflow]
+        if found is None:
+            given = {**_given(workflow.spec), "order": None}
+            outcome = _created(
+                "workflow", workflow.name, {"description": description, "spec": given}
+            )
+            write = partial(versioned.add, stored=WORKFLOWS, actor=self._actor, name=workflow.name)
+        else:
+            before = {"description": found.description, "spec": plain(found.spec.model_dump())}
+            after = {"description": description, "spec": plain(workflow.spec.model_dump())}
+            outcome = _compared("workflow", workflow.name, before, after, **_at(found))
+            write = partial(versioned.change, stored=WORKFLOWS, actor=self._actor, before=found)
+        return _step(outcome, partial(write, description=description, spec=workflow.spec))
+
     def _fault(self, field: str, message: str) -> None:
         self.faults.append(Fault(field, message))
 
@@ -283,6 +341,10 @@ def _in_spec(field: str | None) -> str:
     return field if field is not None and field.startswith("spec") else f"spec.{field or ''}"
 
 
+def _below(place: str, field: str) -> str:
+    return f"{place}.{field}" if field else place
+
+
 def _created(kind: str, name: str, values: JsonObject) -> Outcome:
     changes = [each for each in differences({}, values) if each.after not in (None, "", {})]
     return Outcome(kind=kind, name=name, action=Action.CREATE, changes=changes)
@@ -296,11 +358,11 @@ def _compared(
     return Outcome(kind=kind, name=name, action=action, changes=changes, **stored)
 
 
-def _at(stored: Agent | Task) -> dict[str, Any]:
+def _at(stored: Agent | Task | Workflow) -> dict[str, Any]:
     return {"id": stored.id, "version": stored.version}
 
 
-def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task]) -> _Step:
+def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task | Workflow]) -> _Step:
     def write_outcome(connection: Connection) -> Outcome:
         return replace(outcome, **_at(write(connection)))
 

@@ -88,7 +88,7 @@ class FieldChange(Wire):
 class AppliedResource(Wire):
     """What `apply` did with one resource of the document."""
 
-    kind: Literal["agent", "task", "budget"] = Field(examples=["agent"])
+    kind: Literal["agent", "task", "budget", "workflow"] = Field(examples=["agent"])
     name: str = Field(examples=["writer"])
     action: Action
     id: UUID | None = Field(description="Null if a dry run would create it.")

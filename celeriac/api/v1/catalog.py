@@ -1,4 +1,4 @@
-"""Agents and tasks over HTTP, and documents of agents, tasks and budgets."""
+"""Agents and tasks over HTTP, and documents of agents, tasks, budgets and workflows."""
 
 from typing import Annotated, Any, ClassVar
 
@@ -164,7 +164,7 @@ class TaskEntry(NewTask):
 
 
 class Document(Strict):
-    """The desired agents, tasks and budgets; others stay as they are."""
+    """The desired agents, tasks, budgets and workflows; others stay as they are."""
 
     BULK: ClassVar[bool] = True
 
@@ -173,6 +173,14 @@ class Document(Strict):
     agents: Annotated[list[AgentEntry], Field(max_length=_MAX_ENTRIES, default_factory=list)]
     tasks: Annotated[list[TaskEntry], Field(max_length=_MAX_ENTRIES, default_factory=list)]
     budgets: Annotated[list[NewBudget], Field(max_length=_MAX_ENTRIES, default_factory=list)]
+    workflows: Annotated[
+        list[dict[str, Any]],
+        Field(
+            max_length=_MAX_ENTRIES,
+            default_factory=list,
+            description="Documents of workflows, each with its name in `workflow`.",
+        ),
+    ]
 
     def plain(self) -> document.Document:
         """Return the document as services take it."""
@@ -185,6 +193,7 @@ class Document(Strict):
                 )
                 for each in self.budgets
             ],
+            workflows=self.workflows,
         )
 
 
@@ -283,7 +292,7 @@ def apply_document(
     services: Services,
     dry_run: Annotated[bool, Query(description="Return the changes, and write nothing.")] = False,
 ) -> wire.Applied:
-    """Create agents, tasks and budgets that are missing and change those that differ.
+    """Create agents, tasks, budgets and workflows that are missing and change those that differ.
 
     All or nothing; nothing is deleted. The same document again changes nothing. `fields` of a
     problem has every fault of the document.

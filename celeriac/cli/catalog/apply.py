@@ -1,4 +1,4 @@
-"""`celeriac apply`: agents, tasks and budgets from files."""
+"""`celeriac apply`: agents, tasks, budgets and workflows from files."""
 
 import difflib
 import json
@@ -45,7 +45,7 @@ def apply(
         bool, typer.Option("--exit-code", help="With --dry-run: exit with 1 if anything differs.")
     ] = False,
 ) -> None:
-    """Create or change agents, tasks and budgets, as described in files or modules.
+    """Create or change agents, tasks, budgets and workflows, as files or modules say.
 
     Nothing is deleted, and resources that are not named stay as they are. All
     files are checked first and applied together or not at all. Applied again,

@@ -111,6 +111,7 @@ def test_the_server_s_faults_are_shown_with_file_line_and_name(tmp_path: Path) -
     (tmp_path / "two.yaml").write_text(
         "agents:\n- name: bob\n  spec:\n    runner: llm\n    modle: a/b\n"
         "tasks:\n- name: 7\n  active: no\nbudgets:\n- {task: t, period: day}\n"
+        "workflows:\n- workflow: w\n  steps:\n    a:\n      when: stps.b\n"
     )
     document = Document.read(tmp_path / "one.yaml", tmp_path / "two.yaml")
     assert [agent["name"] for agent in document.content["agents"]] == ["ann", "bob"]
@@ -121,6 +122,8 @@ def test_the_server_s_faults_are_shown_with_file_line_and_name(tmp_path: Path) -
         tasks__0__active="input should be a valid boolean",
         tasks__0__agent="is required; add it",
         budgets__0="set max_cost, max_tokens or both",
+        workflows__0__steps__a__when="there is no stps",
+        workflows__0__steps__a__task="it is missing",
         other="is not a field here",
     )
     found = document.located(error)
@@ -134,6 +137,8 @@ def test_the_server_s_faults_are_shown_with_file_line_and_name(tmp_path: Path) -
         f"{tmp_path}/two.yaml:8:3: task number 1, active: {word}",
         f"{tmp_path}/two.yaml:7:3: task number 1, agent: is required; add it",
         f"{tmp_path}/two.yaml:10:3: budget t: set max_cost, max_tokens or both",
+        f"{tmp_path}/two.yaml:15:7: workflow w, steps.a.when: there is no stps",
+        f"{tmp_path}/two.yaml:14:5: workflow w, steps.a.task: it is missing",
         "other: is not a field here",
     ]
 
