@@ -25,7 +25,12 @@ from celeriac.domain.document import (
     duplicates,
     plain,
 )
-from celeriac.domain.errors import DocumentInvalidError, InvalidInputError, NotFoundError
+from celeriac.domain.errors import (
+    DocumentInvalidError,
+    InvalidInputError,
+    NotFoundError,
+    WorkflowInvalidError,
+)
 from celeriac.domain.schemas import Fault
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.domain.workflows import document as workflow_documents
@@ -90,8 +95,7 @@ class Apply:
             contents += [workflow.spec for workflow in plan.workflows.values()]
             store_specs(connection, contents)
             outcomes = [step.apply(connection) for step in steps]
-            for workflow in plan.workflows.values():
-                check_workflow(connection, actor, workflow.spec)
+            plan.check_stored()
         self._after(actor, outcomes)
         return outcomes
 
@@ -284,6 +288,21 @@ class _Plan:
             for fault in spec_faults(workflow.spec, known=workflow.spec.steps, catalog=catalog):
                 self._fault(_below(f"workflows.{index}", fault.field), fault.message)
             yield self._workflow(workflow, self._document.workflows[index])
+
+    def check_stored(self) -> None:
+        """Check the workflows once more, as they are checked when they are stored alone.
+
+        Raises DocumentInvalidError for what can't be run.
+        """
+        for index, workflow in self.workflows.items():
+            try:
+                check_workflow(self._connection, self._actor, workflow.spec)
+            except WorkflowInvalidError as error:
+                places = [
+                    (_below(f"workflows.{index}", field.removeprefix("spec.")), message)
+                    for field, message in error.places
+                ]
+                raise DocumentInvalidError(places) from error
 
     def _catalog(self) -> Catalog:
         """Return the tasks and workflows that steps may run: those stored, and the document's."""
