@@ -25,7 +25,7 @@ from tests.support.docs import Block, examples
 PAGE = (Path(__file__).parents[2] / "docs" / "workflows.md").read_text()
 BLOCKS = [block for block in examples() if block.page == "docs/workflows.md"]
 YAML = [block for block in BLOCKS if block.language == "yaml"]
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+PYTHON = [block for block in BLOCKS if block.language == "python" and "Workflow(" in block.text]
 
 
 def built(block: Block) -> Workflow:
