@@ -34,6 +34,7 @@ from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
+from celeriac.services.workflows.advancing import AdvanceQueue
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build_runners, key_prefix, places, pooler, rates
 
@@ -105,6 +106,7 @@ class WorkerRuntime:
             self._runners.warm()
         self._limiter = RedisRateLimiter(settings.require_redis(), prefix=key_prefix(settings))
         self._rate_threads = Threads("rate limits", _RATE_THREADS)
+        self._advancing = AdvanceQueue(container.advance.after)
         # pools of their own for work that must not wait for a connection of the shared pool
         self._heartbeat_database = heartbeat_database_of(settings)
         self._budget_database = Database(
@@ -151,7 +153,7 @@ class WorkerRuntime:
             lacks=self.lacks,
             other_worker_may_run=claim.other_worker_may_run,
             call_ended=call_ended,
-            of_run_ended=container.advance.after,
+            of_run_ended=self._advancing.add,
         )
         self.detached = None
         if coroutines:
@@ -196,6 +198,7 @@ class WorkerRuntime:
         self._loop.close()
         self._own_loops.close()
         self._rate_threads.shutdown(wait=False)
+        self._advancing.close()
         self._limiter.close()
         self._heartbeat_database.close()
         self._budget_database.close()
