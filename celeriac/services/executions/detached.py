@@ -370,14 +370,13 @@ class Detached:
                 for each in missing:
                     self._submit(lambda each=each: self._store_alone(each))  # type: ignore[misc]
             begun: list[Running] = []
-            for each in group:
-                status = written.status.get(each.running.claim.lease.execution_id)
-                if status is None:
-                    continue
-                begun += self._stored(each, status, claims)
-            for claim in claims:  # never more than have ended
-                logger.error("attempts.claimed_too_many", execution_id=claim.lease.execution_id)
-        self._start(begun)
+            try:
+                for each in group:
+                    status = written.status.get(each.running.claim.lease.execution_id)
+                    if status is not None:
+                        begun += self._stored(each, status, claims)
+            finally:
+                self._start(begun)  # whatever failed: what is registered must run
 
     def _stored(self, ended: _Ended, status: Status, claims: list[Claim]) -> list[Running]:
         """Forget a stored attempt; give its place to the next claim and return that."""
