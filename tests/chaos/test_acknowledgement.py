@@ -72,7 +72,7 @@ def test_a_worker_that_dies_between_acknowledgement_and_claim_loses_nothing(
         )
         assert fleet.get(execution).status is Status.QUEUED
         worker.kill()
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     done = fleet.wait_terminal([execution])[0]
     assert done.status is Status.COMPLETED
     fleet.assert_consistent()

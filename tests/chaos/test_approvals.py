@@ -121,7 +121,7 @@ def test_asked_then_all_is_killed_and_answered_a_while_later(
         CELERIAC_APPROVALS_WEBHOOK_SECRET="shared with the receiver",
         CELERIAC_OUTBOUND_ALLOW_HOSTS="127.0.0.1",
     )
-    fleet.worker("w2", CELERIAC_PROVIDERS=providers)
+    fleet.lasting_worker("w2", CELERIAC_PROVIDERS=providers)
     with Client(address, token) as client:
         wait_until(
             lambda: all(fleet.get(each).attempt == 2 for each in in_place),

@@ -44,7 +44,7 @@ def test_what_a_killed_worker_had_reserved_is_released(fleet: Fleet) -> None:
 
         first.kill()
         fleet.beat()
-        fleet.worker("w2", CELERIAC_PROVIDERS=providers)
+        fleet.lasting_worker("w2", CELERIAC_PROVIDERS=providers)
 
         done = fleet.wait_terminal([execution])[0]
         assert (done.status, done.crash_count) == (Status.COMPLETED, 1)

@@ -1,5 +1,7 @@
 """A worker whose consumer has died or takes nothing says so, hands back, and ends."""
 
+from uuid import UUID
+
 import httpx
 import pytest
 from sqlalchemy import text
@@ -11,16 +13,18 @@ from tests.support.programs import Program
 from tests.support.servers import ValkeyServer
 from tests.support.waiting import wait_until
 
-FAULTS = ["raise", "block", "no credit"]
+FAULTS = {"raising": "raise", "blocked": "block", "starved": "no credit"}
+"""Names of workers, and what happens to their consumers."""
 
 
-def _worker(fleet: Fleet, pool: str) -> Program:
+def _worker(fleet: Fleet, pool: str, name: str = "w1") -> Program:
     return fleet.worker(
+        name,
         pool=pool,
-        slots=2,
+        slots=4,
         options=("-I", bad_consumer.MODULE),
         CELERIAC_WORKER_STALL_SECONDS="3",
-        **{bad_consumer.VARIABLE: str(fleet.home / "fault")},
+        **{bad_consumer.VARIABLE: str(fleet.home / f"{name}.fault")},
     )
 
 
@@ -29,25 +33,33 @@ def _consuming(fleet: Fleet, name: str = "w1") -> bool:
     return bool(fleet.scalar(query, name=f"{name}@fleet"))
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
-def test_it_hands_back_and_ends(fleet: Fleet, pool: str, fault: str) -> None:
+def test_it_hands_back_and_ends(fleet: Fleet, pool: str) -> None:
+    """One worker after the other, each with a fault of its own, takes over what the last had."""
     fleet.beat()
-    worker = _worker(fleet, pool)
-    wait_until(lambda: _consuming(fleet), "it says that it takes messages")
-    running = fleet.submit(fleet.task("hold"), diary=str(fleet.diary), gate=str(fleet.gate))
-    wait_until(fleet.diary_lines, "it runs")
+    hold = fleet.task("hold")
+    ids: list[UUID] = []
+    short: list[UUID] = []
+    begun = 0
+    for name, fault in FAULTS.items():
+        worker = _worker(fleet, pool, name)
+        wait_until(lambda name=name: _consuming(fleet, name), f"{name} takes messages")  # type: ignore[misc]
+        ids.append(fleet.submit(hold, diary=str(fleet.diary), gate=str(fleet.gate)))
+        begun += len(ids)
+        wait_until(lambda so_many=begun: len(fleet.diary_lines()) == so_many, "all run")  # type: ignore[misc]
 
-    (fleet.home / "fault").write_text(fault)
-    wait_until((fleet.home / "fault.done").exists, "the consumer has its fault")
-    waiting = fleet.submit(fleet.task("noop"))
-    assert worker.wait_end(within=60) == 1
-    assert fleet.get(waiting).status is not Status.COMPLETED
-    assert worker.logged("worker.gives_up")
+        (fleet.home / f"{name}.fault").write_text(fault)
+        wait_until((fleet.home / f"{name}.done").exists, "the consumer has its fault")
+        waiting = fleet.submit(fleet.task("noop"))
+        assert worker.wait_end(within=60) == 1
+        assert fleet.get(waiting).status is not Status.COMPLETED
+        assert worker.logged("worker.gives_up")
+        short.append(waiting)
 
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     fleet.open_gate()
-    done = fleet.wait_terminal([running, waiting])
+    done = fleet.wait_terminal([*ids, *short])
     assert {each.status for each in done} == {Status.COMPLETED}
     assert {each.crash_count for each in done} == {0}, "what ran was not handed back"
 

@@ -53,7 +53,7 @@ def test_its_executions_go_to_another_and_it_claims_nothing_until_it_can_renew(
     )
     assert {fleet.get(each).attempt for each in others} == {0}
 
-    whole = fleet.worker("whole")
+    whole = fleet.lasting_worker("whole")
     wait_until(lambda: len(fleet.diary_lines()) == 2, "the other worker runs it")
     fleet.open_gate()
     done = fleet.wait_terminal([execution, *others])

@@ -26,16 +26,6 @@ chained = chain(echo(1), echo(2), echo(3)).apply_async().get(timeout=60)
 grouped = sorted(group(echo(number) for number in range(8)).apply_async().get(timeout=60))
 print(json.dumps({"values": values, "chained": chained, "grouped": grouped}))
 """
-_SEND_ONE = """
-import json
-from celeriac.celery import app
-print(json.dumps({"id": app.send_task("plain.echo", args=[7]).id}))
-"""
-_RESULT = """
-import json
-from celeriac.celery import app
-print(json.dumps({{"value": app.AsyncResult("{id}").get(timeout=60)}}))
-"""
 
 
 def _own_worker(fleet: Fleet) -> Program:
@@ -65,8 +55,8 @@ def test_each_is_run_by_the_worker_that_knows_it(fleet: Fleet) -> None:
 
 def test_modules_that_a_variable_names_are_loaded(fleet: Fleet) -> None:
     fleet.worker(CELERIAC_CELERY_INCLUDE=plain_tasks.MODULE)
-    sent = library_user(fleet, _SEND_ONE)["id"]
-    assert library_user(fleet, _RESULT.format(id=sent)) == {"value": 7}
+    sent = fleet.celery.send_task("plain.echo", args=[7])
+    assert sent.get(timeout=60) == 7
 
 
 def test_the_readme_on_plain_celery_works_beside_our_worker(fleet: Fleet) -> None:
@@ -87,7 +77,7 @@ def test_the_readme_on_plain_celery_works_beside_our_worker(fleet: Fleet) -> Non
 def test_one_that_nobody_knows_waits_for_who_does(fleet: Fleet, valkey: ValkeyServer) -> None:
     """It is named in the worker's row, and what the worker knows is done meanwhile."""
     worker = fleet.worker()
-    sent = library_user(fleet, _SEND_ONE)["id"]
+    sent = fleet.celery.send_task("plain.echo", args=[7])
     wait_until(lambda: worker.logged("task.unknown"), "the worker has met it")
     query = text("SELECT unknown_tasks FROM workers")
     wait_until(lambda: fleet.scalar(query) == ["plain.echo"], "the worker's row names it")
@@ -101,7 +91,7 @@ def test_one_that_nobody_knows_waits_for_who_does(fleet: Fleet, valkey: ValkeySe
     assert len(worker.logged("task.unknown")) == 1
 
     _own_worker(fleet)
-    assert library_user(fleet, _RESULT.format(id=sent)) == {"value": 7}
+    assert sent.get(timeout=60) == 7
 
 
 def test_a_flood_of_them_costs_a_worker_little(fleet: Fleet, valkey: ValkeyServer) -> None:
@@ -127,21 +117,16 @@ def test_a_known_one_behind_many_of_them_is_reached_at_once(
     with redis.Redis.from_url(valkey.url(1)) as broker:
         for _ in range(200):
             broker.lpush("default", _unknown("default"))
-    execution = fleet.submit(fleet.task("noop", queue="default"))
-    sent = library_user(fleet, _SEND_ONE)["id"]
+    ids = [
+        fleet.submit(fleet.task("noop", queue="default", priority=priority))
+        for priority in ("normal", "low")
+    ]
+    sent = fleet.celery.send_task("plain.echo", args=[7])
     fleet.worker(options=("-I", plain_tasks.MODULE))
-    fleet.wait_status(execution, Status.COMPLETED, within=20)
-    assert library_user(fleet, _RESULT.format(id=sent).replace("60", "20")) == {"value": 7}
+    for execution in ids:
+        fleet.wait_status(execution, Status.COMPLETED, within=20)
+    assert sent.get(timeout=20) == 7
     wait_until(lambda: _waiting(valkey, "default") == 200, "each unknown one is there once")
-
-
-def test_one_of_less_priority_is_reached_behind_them(fleet: Fleet, valkey: ValkeyServer) -> None:
-    with redis.Redis.from_url(valkey.url(1)) as broker:
-        for _ in range(200):
-            broker.lpush("default", _unknown("default", priority=0))
-    execution = fleet.submit(fleet.task("noop", queue="default", priority="low"))
-    fleet.worker()
-    fleet.wait_status(execution, Status.COMPLETED, within=20)
 
 
 def test_one_behind_more_than_a_search_looks_at_is_reached(
@@ -171,7 +156,7 @@ def test_in_a_queue_of_ours_executions_go_on(fleet: Fleet, valkey: ValkeyServer,
     fleet.wait_terminal([fleet.submit(task) for _ in range(20)])
 
 
-def _unknown(queue: str, priority: int = 0) -> bytes:
+def _unknown(queue: str) -> bytes:
     info = {"exchange": "", "routing_key": queue}
-    properties = {"delivery_info": info, "priority": priority}
+    properties = {"delivery_info": info, "priority": 0}
     return json.dumps(envelope(task="shop.unheard", properties=properties)).encode()

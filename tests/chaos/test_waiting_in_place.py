@@ -2,6 +2,8 @@
 
 import signal
 import time
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -36,10 +38,25 @@ def answer(fleet: Fleet, execution_id: UUID) -> None:
     answering.answer(fleet.actor, question.id, Answer(approved=True, value="Monday"))
 
 
-def wait_asked(fleet: Fleet, execution_id: UUID, *, attempts: int) -> None:
-    """Wait until so many attempts have begun, the last of which asks."""
-    wait_until(lambda: len(fleet.diary_lines()) == attempts, "the attempt runs")
-    wait_until(lambda: asked(fleet, execution_id), "it asks")
+FUNCTIONS = ("ask", "plain_ask")
+"""On the loop of the worker, and in a child process."""
+
+
+def submit_both(fleet: Fleet, **spec: Any) -> list[UUID]:
+    """Submit an execution of each function; wait until both ask."""
+    ids = [
+        fleet.submit(fleet.task(function, limits=LIMITS, **spec), diary=str(fleet.diary))
+        for function in FUNCTIONS
+    ]
+    wait_asked(fleet, ids, attempts=1)
+    return ids
+
+
+def wait_asked(fleet: Fleet, ids: Sequence[UUID], *, attempts: int) -> None:
+    """Wait until so many attempts of each have begun, the last of which asks."""
+    wanted = attempts * len(ids)
+    wait_until(lambda: len(fleet.diary_lines()) == wanted, "the attempts run")
+    wait_until(lambda: all(asked(fleet, each) for each in ids), "they ask")
 
 
 def outlive_the_limits() -> None:
@@ -49,67 +66,62 @@ def outlive_the_limits() -> None:
 
 
 @pytest.mark.requirement("B7")
-@pytest.mark.parametrize("function", ["ask", "plain_ask"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_question_outlives_the_limits_and_the_worker(
-    fleet: Fleet, function: str, number: signal.Signals
+    fleet: Fleet, number: signal.Signals
 ) -> None:
     fleet.beat()
     worker = fleet.worker()
-    task = fleet.task(function, limits=LIMITS, retry=ONCE)
-    execution_id = fleet.submit(task, diary=str(fleet.diary))
-    wait_asked(fleet, execution_id, attempts=1)
+    ids = submit_both(fleet, retry=ONCE)
     outlive_the_limits()
-    assert fleet.get(execution_id).status is Status.RUNNING
+    assert {fleet.get(each).status for each in ids} == {Status.RUNNING}
     worker.signal(number)
     worker.wait_end()
 
-    fleet.worker("w2")
-    wait_asked(fleet, execution_id, attempts=2)
+    fleet.lasting_worker("w2")
+    wait_asked(fleet, ids, attempts=2)
     outlive_the_limits()
-    answer(fleet, execution_id)
-    (done,) = fleet.wait_terminal([execution_id])
-
-    assert (done.status, done.result, done.retry_count) == (Status.COMPLETED, "Monday", 0)
-    assert done.crash_count == (1 if number is signal.SIGKILL else 0)
-    assert fleet.event_types(execution_id).count("approval_asked") == 1
+    for execution_id in ids:
+        answer(fleet, execution_id)
+    assert_answered(fleet, ids, crashes=1 if number is signal.SIGKILL else 0)
 
 
-@pytest.mark.parametrize("function", ["ask", "plain_ask"])
-def test_an_answer_while_no_worker_runs_is_found_by_the_next(fleet: Fleet, function: str) -> None:
+def test_an_answer_while_no_worker_runs_is_found_by_the_next(fleet: Fleet) -> None:
     fleet.beat()
     worker = fleet.worker()
-    task = fleet.task(function, limits=LIMITS, retry=ONCE)
-    execution_id = fleet.submit(task, diary=str(fleet.diary))
-    wait_asked(fleet, execution_id, attempts=1)
+    ids = submit_both(fleet, retry=ONCE)
     worker.terminate()
     worker.wait_end()
-    answer(fleet, execution_id)
+    for execution_id in ids:
+        answer(fleet, execution_id)
 
-    fleet.worker("w2")
-    (done,) = fleet.wait_terminal([execution_id])
-
-    assert (done.status, done.result, done.retry_count) == (Status.COMPLETED, "Monday", 0)
-    assert fleet.event_types(execution_id).count("approval_asked") == 1
+    fleet.lasting_worker("w2")
+    assert_answered(fleet, ids, crashes=0)
 
 
-@pytest.mark.parametrize("function", ["ask", "plain_ask"])
-def test_one_that_waits_is_listed_and_can_be_cancelled(fleet: Fleet, function: str) -> None:
+def assert_answered(fleet: Fleet, ids: Sequence[UUID], *, crashes: int) -> None:
+    """Check that both end with their answers, to questions that were asked once."""
+    for done in fleet.wait_terminal(ids):
+        assert (done.status, done.result, done.retry_count) == (Status.COMPLETED, "Monday", 0)
+        assert done.crash_count == crashes
+        assert fleet.event_types(done.id).count("approval_asked") == 1
+
+
+def test_those_that_wait_are_listed_and_can_be_cancelled(fleet: Fleet) -> None:
     fleet.beat()
     fleet.worker()
-    execution_id = fleet.submit(fleet.task(function, limits=LIMITS), diary=str(fleet.diary))
-    wait_asked(fleet, execution_id, attempts=1)
+    ids = submit_both(fleet)
     wanted = ExecutionFilter(waiting_for=WaitingFor.APPROVAL)
     with fleet.container.database.autocommit() as connection:
         found = find(connection, wanted, before=None, limit=10).items
-    assert [(each.id, each.status, each.waiting_for) for each in found] == [
-        (execution_id, Status.RUNNING, WaitingFor.APPROVAL)
-    ]
+    assert {(each.id, each.status, each.waiting_for) for each in found} == {
+        (each, Status.RUNNING, WaitingFor.APPROVAL) for each in ids
+    }
     outlive_the_limits()
 
-    fleet.container.cancel(fleet.actor, [execution_id])
-    ended = fleet.wait_status(execution_id, Status.CANCELLED)
-
-    assert ended.cancel_requested_by == fleet.actor.name
+    fleet.container.cancel(fleet.actor, ids)
+    for execution_id in ids:
+        ended = fleet.wait_status(execution_id, Status.CANCELLED)
+        assert ended.cancel_requested_by == fleet.actor.name
     with fleet.container.database.autocommit() as connection:
         assert not find(connection, wanted, before=None, limit=10).items

@@ -15,7 +15,7 @@ def test_what_it_still_writes_is_refused(fleet: Fleet) -> None:
     execution = fleet.submit(fleet.task("talk"), diary=str(fleet.diary), gate=str(fleet.gate))
     wait_until(fleet.diary_lines, "it runs")
     first.freeze()
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     wait_until(lambda: len(fleet.diary_lines()) == 2, "the other worker runs it")
     first.thaw()
     wait_until(lambda: first.logged("execution.lease_lost"), "the first worker learned of it")
@@ -35,7 +35,7 @@ def test_a_result_it_has_already_is_refused(fleet: Fleet) -> None:
     wait_until(fleet.diary_lines, "it runs")
     first.freeze()
     fleet.open_gate()
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     done = fleet.wait_terminal([execution])[0]
     first.thaw()
     wait_until(lambda: first.logged("execution.lease_lost"), "the first worker learned of it")

@@ -16,7 +16,7 @@ def test_killed_in_the_middle_of_its_work(fleet: Fleet) -> None:
     task = fleet.task("hold")
     ids = [fleet.submit(task, diary=str(fleet.diary), gate=str(fleet.gate)) for _ in range(5)]
     wait_until(lambda: len(fleet.diary_lines()) == 5, "all five run")
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     first.kill()
     wait_until(lambda: len(fleet.diary_lines()) == 10, "the other worker runs all five")
     fleet.open_gate()
@@ -44,7 +44,7 @@ def test_killed_between_its_result_and_the_commit(fleet: Fleet, statement_surviv
         first.kill()
         if not statement_survives:
             _cut_off(holder)
-    fleet.worker("w2")
+    fleet.lasting_worker("w2")
     done = fleet.wait_terminal([execution])[0]
     assert done.status is Status.COMPLETED
     assert fleet.event_types(execution).count("completed") == 1
@@ -63,7 +63,7 @@ def test_killed_right_after_the_commit(fleet: Fleet) -> None:
     fleet.open_gate()
     fleet.wait_status(execution, Status.COMPLETED)
     first.kill()
-    second = fleet.worker("w2")
+    second = fleet.lasting_worker("w2")
     other = fleet.submit(fleet.task("noop"), number=1)
     assert {each.status for each in fleet.wait_terminal([execution, other])} == {Status.COMPLETED}
     assert fleet.get(execution).attempt == 1
