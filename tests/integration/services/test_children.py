@@ -2,10 +2,12 @@
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.domain.errors import AgentMisconfiguredError, LeaseLostError, PermanentError
 from celeriac.domain.executions.model import Completed, Failed, Failure, HandedBack, Retry
@@ -24,6 +26,7 @@ from tests.support.families import (
     task_name,
 )
 from tests.support.together import together
+from tests.support.waiting import wait_until
 
 FAILURE = Failure("agent_failed", "no", {"type": "LookupError", "attempt": 1})
 
@@ -296,3 +299,29 @@ def test_ends_at_once_release_as_many_siblings(core: Core) -> None:
 
     assert core.status(claim.lease.execution_id) is Status.PENDING
     core.assert_consistent()
+
+
+def test_an_end_that_began_before_the_parent_was_parked_resumes_it(core: Core) -> None:
+    """Its statement sees the parent run, and waits for a counter while the parent is parked."""
+    claim, (child,) = parent_of(core)
+    ending = claim_of(core, child)
+    parent = claim.lease.execution_id
+    with ThreadPoolExecutor(1) as threads:
+        with core.database.transaction() as holder:
+            holder.execute(text("SELECT FROM live_children FOR UPDATE"))
+            ended = threads.submit(core.end, ending, Completed(1))
+            wait_until(lambda: _waits_for_lock(core), "the end waits")
+            core.end(claim, FOR_CHILDREN)
+            assert core.status(parent) is Status.WAITING
+        ended.result(timeout=20)
+
+    assert core.status(parent) is Status.PENDING
+    assert resumed(core, parent) == 1
+    core.assert_consistent()
+
+
+def _waits_for_lock(core: Core) -> bool:
+    query = """SELECT count(*) FROM pg_stat_activity
+               WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+    with core.database.autocommit() as connection:
+        return bool(connection.exec_driver_sql(query).scalar_one())

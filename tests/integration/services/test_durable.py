@@ -8,14 +8,18 @@ from uuid import UUID
 
 import pytest
 
+from celeriac.agents import durable
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.domain.agents import PythonAgent, RunnerName
+from celeriac.domain.errors import RetryableError
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.steps import NewChildren
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.kit.loop import LoopThread
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.steps import AttemptSteps
 from tests.support import durable_functions
 from tests.support.confined import confined
 from tests.support.core import LEASE_SECONDS, Core
@@ -348,4 +352,48 @@ def test_a_lost_worker_leaves_its_steps_to_the_next(bench: Bench) -> None:
     bench.work()
 
     assert bench.core.get(execution_id).result == ["before", "after"]
+    bench.core.assert_consistent()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_starting_many_children_goes_on_where_it_was_interrupted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    bench.task("double")
+    execution_id = bench.submit("mapper", task="double", width=5)
+    monkeypatch.setattr(durable, "_CHUNK", 2)
+    real, calls = AttemptSteps.start, 0
+
+    async def start(self: AttemptSteps, number: int, new: NewChildren, step: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == lost + 1:
+            raise RetryableError("interrupted")
+        await real(self, number, new, step)
+
+    monkeypatch.setattr(AttemptSteps, "start", start)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == [0, 2, 4, 6, 8], execution.error_message
+    assert bench.core.count("executions") == 6, "a child was started twice"
+    bench.core.assert_consistent()
+
+
+def test_a_list_that_has_another_length_is_named(bench: Bench) -> None:
+    bench.task("double")
+    execution_id = bench.submit("mapper", task="double", width=3)
+    bench.worker.run(execution_id)
+    bench.core.execute(
+        """UPDATE execution_inputs SET variables = jsonb_set(variables, '{width}', '4')
+           WHERE execution_id = :id""",
+        id=execution_id,
+    )
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.error_code == "steps_changed"
+    assert "'double' had 3 items" in (execution.error_message or "")
     bench.core.assert_consistent()
