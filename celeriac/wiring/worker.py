@@ -7,7 +7,9 @@ from uuid import UUID
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
-from celeriac.domain.executions.model import WorkerIdentity
+from celeriac.domain.accounts import Actor
+from celeriac.domain.executions.calls import Arguments, NewCall
+from celeriac.domain.executions.model import TriggerType, WorkerIdentity
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.kit.loop import LoopThread
@@ -22,7 +24,7 @@ from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.active import RemoteControl
 from celeriac.services.executions.agent_runs import AgentRuns
 from celeriac.services.executions.attempt import AttemptRegistry, Registration
-from celeriac.services.executions.calls import CallIdentity, StartCalls
+from celeriac.services.executions.calls import CallIdentity, StartCalls, StartRun
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.detached import Detached
 from celeriac.services.executions.event_writer import EventWriter
@@ -35,6 +37,8 @@ from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
 from celeriac.services.workflows.advancing import AdvanceQueue
+from celeriac.services.workflows.catalog import Workflows
+from celeriac.services.workflows.runs import Runs, StartRequest
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build_runners, key_prefix, places, pooler, rates
 
@@ -78,6 +82,25 @@ def remote_control_of(settings: Settings) -> RemoteControl:
 
 _RATE_THREADS = 4
 """The rate limiter answers within a millisecond or not at all."""
+
+
+def _start_run(container: CoreServices) -> StartRun:
+    """Return what starts a run of a workflow for a Celery task."""
+    workflows = Workflows(container.database)
+    runs = Runs(container.database, container.plans, container.advance)
+
+    def start(actor: Actor, call: NewCall, arguments: Arguments) -> UUID:
+        (given,) = arguments.variables
+        request = StartRequest(
+            workflow_id=workflows.resolve(actor, arguments.name),
+            input=given,
+            priority=arguments.priority,
+            trigger_type=TriggerType.CELERY,
+            call=call,
+        )
+        return runs.start(actor, request).run_id
+
+    return start
 
 
 class WorkerRuntime:
@@ -180,6 +203,7 @@ class WorkerRuntime:
             container.submit,
             container.dispatch,
             CallIdentity(database, user=settings.calls.user, workspace=settings.calls.workspace),
+            start_run=_start_run(container),
         )
         self._listener = CancelListener(
             settings.require_redis(),

@@ -16,12 +16,14 @@ from celeriac.domain.errors import CeleriacError, CeleryCallError, UnavailableEr
 from celeriac.domain.executions.calls import (
     BATCH_PROCESS,
     EXECUTE_AGENT,
+    EXECUTE_WORKFLOW,
     Arguments,
     CallOutcome,
     NewCall,
     Returned,
     batch_process_arguments,
     execute_agent_arguments,
+    execute_workflow_arguments,
 )
 from celeriac.domain.tasks import DEFAULT_QUEUE
 from celeriac.services.executions.calls import StartCalls
@@ -64,6 +66,15 @@ def execute_agent(self: Task, *args: Any, **kwargs: Any) -> Any:
     `execute_agent([previous result,] task, variables, previous="input", priority=None, queue=None)`
     """
     return _run(self, partial(execute_agent_arguments, args, kwargs), StartCalls.execution)
+
+
+@shared_task(name=EXECUTE_WORKFLOW, **_OPTIONS)
+def execute_workflow(self: Task, *args: Any, **kwargs: Any) -> Any:
+    """Run a workflow; the result is that of its run.
+
+    `execute_workflow([previous result,] workflow, input, previous="input", priority=None)`
+    """
+    return _run(self, partial(execute_workflow_arguments, args, kwargs), StartCalls.workflow)
 
 
 @shared_task(name=BATCH_PROCESS, **_OPTIONS)

@@ -12,6 +12,7 @@ from celery.worker.control import Panel
 
 from celeriac.services.executions.calls import RevokeCalls
 from celeriac.services.retrying import retry_while_unavailable
+from celeriac.services.workflows.runs import Runs
 from celeriac.settings import Settings
 from celeriac.wiring.core import build
 
@@ -46,7 +47,8 @@ def _cancel(app: Celery, settings: Settings, celery_task_ids: list[str]) -> None
     In prefork this is the parent process, whose children must inherit no connection.
     """
     container = build(settings, service="revoke", connections=1, app=app)
-    revoke = RevokeCalls(container.database, container.cancel)
+    runs = Runs(container.database, container.plans, container.advance)
+    revoke = RevokeCalls(container.database, container.cancel, runs.cancel)
     try:
         count = retry_while_unavailable(lambda: revoke(celery_task_ids), seconds=_PATIENCE_SECONDS)
         if _wait_for_starts(celery_task_ids):

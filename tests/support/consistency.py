@@ -100,6 +100,7 @@ _FAULTS = {
     "a Celery task counts other executions than those that have not ended": """
         SELECT c.subject_id FROM celery_calls c
         LEFT JOIN executions e ON coalesce(e.batch_id, e.id) = c.subject_id
+        WHERE c.kind <> 'workflow'
         GROUP BY c.id
         HAVING c.pending <> count(*) FILTER (
                    WHERE e.status NOT IN ('completed', 'failed', 'cancelled'))

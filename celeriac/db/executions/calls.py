@@ -111,16 +111,21 @@ _EXECUTION = text(f"{_SELECT} WHERE e.id = :subject_id")
 _BATCH = text(f"{_SELECT} WHERE e.batch_id = :subject_id ORDER BY e.id")
 
 
+_RUN = text("""
+SELECT id, status, result, error_code, error_message FROM workflow_runs WHERE id = :subject_id
+""")
+_ENDS = {CallKind.EXECUTION: _EXECUTION, CallKind.BATCH: _BATCH, CallKind.WORKFLOW: _RUN}
+
+
 def executions(connection: Connection, call: Call) -> list[CalledExecution]:
-    """Return the executions of a Celery task in their order, with their results."""
-    query = _BATCH if call.kind is CallKind.BATCH else _EXECUTION
-    rows = connection.execute(query, {"subject_id": call.subject_id})
+    """Return the executions of a Celery task in their order, or its run, with their results."""
+    rows = connection.execute(_ENDS[call.kind], {"subject_id": call.subject_id})
     return [CalledExecution(row[0], Status(row[1]), *row[2:]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenExecutions:
-    """Executions of one user in one workspace that have not ended."""
+    """Executions or workflow runs of one user in one workspace that have not ended."""
 
     workspace_id: UUID
     owner_id: UUID
@@ -147,6 +152,21 @@ SELECT workspace_id, owner_id, array_agg(id ORDER BY id) FROM found GROUP BY 1, 
 def open_executions(connection: Connection, celery_task_ids: Sequence[str]) -> list[OpenExecutions]:
     """Return the executions of these Celery tasks that have not ended."""
     rows = connection.execute(_OPEN_EXECUTIONS, {"ids": list(celery_task_ids)})
+    return [OpenExecutions(*row) for row in rows]
+
+
+_OPEN_RUNS = text("""
+SELECT r.workspace_id, r.owner_id, array_agg(r.id)
+FROM celery_calls c JOIN workflow_runs r ON r.id = c.subject_id
+WHERE c.id = ANY(CAST(:ids AS text[])) AND c.kind = 'workflow' AND c.ended_at IS NULL
+  AND r.completed_at IS NULL
+GROUP BY 1, 2
+""")
+
+
+def open_runs(connection: Connection, celery_task_ids: Sequence[str]) -> list[OpenExecutions]:
+    """Return the workflow runs of these Celery tasks that have not ended."""
+    rows = connection.execute(_OPEN_RUNS, {"ids": list(celery_task_ids)})
     return [OpenExecutions(*row) for row in rows]
 
 

@@ -13,11 +13,11 @@ celery_calls = Table(
     Column("id", Text, primary_key=True),
     Column("task_name", Text, nullable=False),
     Column("kind", Text, nullable=False),
-    # the execution or the batch
+    # the execution, batch or workflow run
     Column("subject_id", Uuid, nullable=False, unique=True),
     Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
-    # executions that have not ended
+    # executions, or 1 for a workflow run, that have not ended
     Column("pending", Integer, nullable=False),
     # what Celery needs to end it; NULL once it has ended
     Column("message", JSONB),

@@ -175,11 +175,18 @@ def live_children(connection: Connection, run_id: UUID, step_no: int, *, limit: 
 _MOVE = {
     transition: with_guards(
         """
-        UPDATE workflow_runs
-        SET status = '{target}'{ends}, result = coalesce(CAST(:result AS jsonb), result),
-            compensation = coalesce(:compensation, compensation)
-        WHERE id = :id AND status IN ({sources})
-        RETURNING id
+        WITH moved AS (
+            UPDATE workflow_runs
+            SET status = '{target}'{ends}, result = coalesce(CAST(:result AS jsonb), result),
+                compensation = coalesce(:compensation, compensation)
+            WHERE id = :id AND status IN ({sources})
+            RETURNING id, completed_at
+        ), called AS (
+            UPDATE celery_calls SET pending = 0, due_at = now()
+            WHERE ended_at IS NULL AND subject_id = ANY (ARRAY(
+                SELECT id FROM moved WHERE completed_at IS NOT NULL))
+        )
+        SELECT id FROM moved
         """,
         {
             "target": target,

@@ -18,6 +18,7 @@ OWN_TASKS = "celeriac.tasks.execution."
 """The beginning of the names of Celery tasks that start executions."""
 
 EXECUTE_AGENT = f"{OWN_TASKS}execute_agent"
+EXECUTE_WORKFLOW = f"{OWN_TASKS}execute_workflow"
 BATCH_PROCESS = f"{OWN_TASKS}batch_process"
 
 PREVIOUS = "input"
@@ -35,16 +36,18 @@ class CallKind(StrEnum):
 
     EXECUTION = "execution"
     BATCH = "batch"
+    WORKFLOW = "workflow"
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """The arguments of `execute_agent` or `batch_process`, checked and complete.
+    """The arguments of a Celery task, checked and complete.
 
-    `variables` has one entry per execution.
+    `variables` has one entry per execution, or the input of the workflow.
     """
 
-    task: str
+    name: str
+    """Name or id of the task or workflow."""
     variables: Sequence[JsonObject]
     priority: int | None = None
     queue: str | None = None
@@ -52,7 +55,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class NewCall:
-    """A Celery task that shall end with the execution or the batch that it starts.
+    """A Celery task that shall end with the execution, batch or workflow run that it starts.
 
     `message` is what Celery needs to end it, as JSON text.
     """
@@ -64,7 +67,7 @@ class NewCall:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A stored Celery task; the subject is its execution or batch."""
+    """A stored Celery task; the subject is its execution, batch or workflow run."""
 
     celery_task_id: str
     task_name: str
@@ -80,7 +83,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CalledExecution:
-    """The end of an execution that a Celery task has started."""
+    """The end of an execution, or of a workflow run, that a Celery task has started."""
 
     id: UUID
     status: Status
@@ -127,15 +130,16 @@ def outcome_of(call: Call, ended: Sequence[CalledExecution]) -> CallOutcome:
     """Return how a Celery task ends whose executions, in their order, have ended like this."""
     if call.kind is CallKind.BATCH:
         return Returned(batch_result(call.subject_id, ended))
+    what = "workflow run" if call.kind is CallKind.WORKFLOW else "execution"
     if not ended:
-        return Raised(f"not_found: The execution {call.subject_id} was deleted.")
+        return Raised(f"not_found: The {what} {call.subject_id} was deleted.")
     (one,) = ended
     match one.status:
         case Status.COMPLETED:
             return Returned(one.result)
         case Status.CANCELLED:
-            return Revoked(f"The execution {one.id} was cancelled.")
-    return Raised(f"{one.error_code}: {one.error_message} (execution {one.id})")
+            return Revoked(f"The {what} {one.id} was cancelled.")
+    return Raised(f"{one.error_code}: {one.error_message} ({what} {one.id})")
 
 
 def batch_result(batch_id: UUID | None, ended: Sequence[CalledExecution]) -> JsonObject:
@@ -157,9 +161,20 @@ def execute_agent_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     The result of the Celery task before is the first argument if the second one is the task.
     Raises InvalidInputError.
     """
-    found = _read("variables", args, kwargs)
+    found = _read("task", "variables", args, kwargs)
     variables = found.content if found.content is not None else {}
     return _arguments(found, [_with_previous(found, variables, "variables")])
+
+
+def execute_workflow_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """Read `execute_workflow([previous result,] workflow, input, **options)` in the same way."""
+    found = _read("workflow", "input", args, kwargs)
+    if found.queue is not None:
+        raise InvalidInputError(
+            "queue is no argument: each step has the queue of its task.", field="queue"
+        )
+    given = found.content if found.content is not None else {}
+    return _arguments(found, [_with_previous(found, given, "input")])
 
 
 def batch_process_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
@@ -169,7 +184,7 @@ def batch_process_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
     before. Without them that result must be a list, and each execution has one of its elements.
     Raises InvalidInputError.
     """
-    found = _read("items", args, kwargs)
+    found = _read("task", "items", args, kwargs)
     if found.content is not None:
         variables = [
             _with_previous(found, item, f"items.{index}")
@@ -192,7 +207,7 @@ def batch_process_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    task: str
+    target: str
     content: Any
     results: tuple[Any] | None
     """The result of the Celery task before, if there was one."""
@@ -202,30 +217,30 @@ class _Found:
     queue: str | None
 
 
-def _read(content: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Found:
-    unknown = sorted(set(kwargs) - {"task", content} - _OPTIONS)
+def _read(target: str, content: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Found:
+    unknown = sorted(set(kwargs) - {target, content} - _OPTIONS)
     if unknown:
         raise InvalidInputError(
-            f"{unknown[0]!r} is no argument; there are task, {content}, previous, priority and "
+            f"{unknown[0]!r} is no argument; there are {target}, {content}, previous, priority and "
             "queue.",
             field=unknown[0],
         )
     rest, results = list(args), None
-    if rest and ("task" in kwargs or (len(rest) > 1 and isinstance(rest[1], str))):
+    if rest and (target in kwargs or (len(rest) > 1 and isinstance(rest[1], str))):
         results = (rest.pop(0),)
-    named = [name for name in ("task", content) if name not in kwargs]
+    named = [name for name in (target, content) if name not in kwargs]
     if len(rest) > len(named):
         raise InvalidInputError(
-            f"There are too many arguments: give the task and its {content}; a chain puts the "
+            f"There are too many arguments: give the {target} and its {content}; a chain puts the "
             "result of the task before in front of them.",
             field="args",
         )
     given = {**dict(zip(named, rest, strict=False)), **kwargs}
-    task = given.get("task")
-    if not isinstance(task, str) or not task:
-        raise InvalidInputError("task must be the name or the id of a task.", field="task")
+    name = given.get(target)
+    if not isinstance(name, str) or not name:
+        raise InvalidInputError(f"{target} must be the name or the id of a {target}.", field=target)
     return _Found(
-        task=task,
+        target=name,
         content=given.get(content),
         results=results,
         name=_text(given.get("previous", PREVIOUS), "previous"),
@@ -241,14 +256,12 @@ def _arguments(found: _Found, variables: Sequence[JsonObject]) -> Arguments:
         raise InvalidInputError(
             f"The variables can't be stored: {error}.", field="variables"
         ) from error
-    return Arguments(found.task, plain, found.priority, found.queue)
+    return Arguments(found.target, plain, found.priority, found.queue)
 
 
 def _with_previous(found: _Found, variables: Any, field: str) -> JsonObject:
     if not isinstance(variables, Mapping):
-        raise InvalidInputError(
-            f"{field} must be an object with the variables of the task.", field=field
-        )
+        raise InvalidInputError(f'{field} must be an object, as {{"text": …}}.', field=field)
     if found.results is None or found.name is None:
         return variables
     if found.name in variables:

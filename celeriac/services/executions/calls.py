@@ -8,7 +8,7 @@ error, as Celery does, so that chains, groups, chords and callbacks go on
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -96,6 +96,12 @@ class CallIdentity:
         return actor
 
 
+StartRun = Callable[[Actor, NewCall, Arguments], UUID]
+"""Starts a run of a workflow for a Celery task, once; returns its id."""
+
+CancelRun = Callable[[Actor, UUID], object]
+
+
 class StartCalls:
     """Starts the executions of Celery tasks. Safe to share between threads."""
 
@@ -106,12 +112,15 @@ class StartCalls:
         submit: Submit,
         dispatch: Dispatch,
         identity: CallIdentity,
+        *,
+        start_run: StartRun,
     ) -> None:
         self._database = database
         self._tasks = tasks
         self._submit = submit
         self._dispatch = dispatch
         self._identity = identity
+        self._start_run = start_run
 
     def is_known(self, celery_task_id: str) -> bool:
         """Whether the executions of this Celery task were started."""
@@ -127,7 +136,7 @@ class StartCalls:
         (variables,) = arguments.variables
         done = self._tasks.use(
             actor,
-            arguments.task,
+            arguments.name,
             lambda task_id: self._submit(
                 actor, replace(_request(task_id, call, arguments), variables=variables)
             ),
@@ -139,6 +148,11 @@ class StartCalls:
             created=done.created,
         )
 
+    def workflow(self, call: NewCall, arguments: Arguments) -> None:
+        """Start a run of a workflow in the same way."""
+        run_id = self._start_run(self._identity.actor(call.celery_task_id), call, arguments)
+        logger.info("celery_call.started", celery_task_id=call.celery_task_id, run_id=run_id)
+
     def batch(self, call: NewCall, arguments: Arguments) -> CallOutcome | None:
         """Start one execution for each of the variables, all or none, in the same way.
 
@@ -149,7 +163,7 @@ class StartCalls:
             return Returned(batch_result(None, ()))
         done = self._tasks.use(
             actor,
-            arguments.task,
+            arguments.name,
             lambda task_id: self._submit.batch(
                 actor, _request(task_id, call, arguments), arguments.variables
             ),
@@ -235,21 +249,27 @@ class EndCalls:
 
 
 class RevokeCalls:
-    """Cancels the executions of revoked Celery tasks."""
+    """Cancels the executions and workflow runs of revoked Celery tasks."""
 
-    def __init__(self, database: Database, cancel: Cancel) -> None:
+    def __init__(self, database: Database, cancel: Cancel, cancel_run: CancelRun) -> None:
         self._database = database
         self._cancel = cancel
+        self._cancel_run = cancel_run
 
     def __call__(self, celery_task_ids: Sequence[str]) -> int:
-        """Cancel the executions of those tasks that have any; return how many were cancelled."""
+        """Cancel what these tasks have started and has not ended; return how much that was."""
         with self._database.autocommit() as connection:
-            found = calls.open_executions(connection, celery_task_ids)
-        return sum(
-            len(
-                self._cancel.those(
-                    Actor(each.owner_id, _REVOKED_BY, Role.OPERATOR, each.workspace_id), each.ids
-                )
-            )
-            for each in found
-        )
+            executions = calls.open_executions(connection, celery_task_ids)
+            runs = calls.open_runs(connection, celery_task_ids)
+        count = 0
+        for each in executions:
+            count += len(self._cancel.those(_revoker(each), each.ids))
+        for each in runs:
+            for run_id in each.ids:
+                self._cancel_run(_revoker(each), run_id)
+                count += 1
+        return count
+
+
+def _revoker(found: calls.OpenExecutions) -> Actor:
+    return Actor(found.owner_id, _REVOKED_BY, Role.OPERATOR, found.workspace_id)

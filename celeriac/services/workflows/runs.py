@@ -10,6 +10,7 @@ import structlog
 from celeriac.db import audit
 from celeriac.db.catalog import current_workflow_version
 from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
@@ -21,6 +22,7 @@ from celeriac.domain.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from celeriac.domain.executions.calls import CallKind, NewCall
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency, TriggerType
 from celeriac.domain.paging import Page
@@ -50,6 +52,8 @@ class StartRequest:
     priority: int | None = None
     trigger_type: TriggerType = TriggerType.MANUAL
     idempotency: Idempotency | None = None
+    call: NewCall | None = None
+    """The Celery task that ends with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class ForkRequest:
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """An accepted run; `created` is False if an idempotency key found an earlier one."""
+    """An accepted run; `created` is False if a key, or the Celery task, found an earlier one."""
 
     run_id: UUID
     created: bool = True
@@ -113,6 +117,17 @@ class Runs:
             earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
             if earlier is not None:
                 return StartedRun(earlier, created=False)
+            if request.call is not None:
+                known = calls.add(
+                    connection,
+                    actor,
+                    request.call,
+                    kind=CallKind.WORKFLOW,
+                    subject_id=new.id,
+                    pending=1,
+                )
+                if known is not None:
+                    return StartedRun(known.subject_id, created=False)
             insert_run(connection, plan, new)
             details = {"workflow_id": str(plan.workflow_id)}
             audit.record(connection, actor, "workflow_run.create", [new.id], details=details)

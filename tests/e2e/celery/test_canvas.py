@@ -18,8 +18,10 @@ from celeriac.domain.errors import CeleryCallError
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
-from celeriac.kit.json_types import dumps
+from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.kit.json_types import JsonObject, dumps
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.workflows.catalog import Workflows
 from tests.support.docs import Block, blocks
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.places import temporary_directory
@@ -30,6 +32,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.requirement("E2")
 
 AGENT = "celeriac.tasks.execution.execute_agent"
+WORKFLOW = "celeriac.tasks.execution.execute_workflow"
 BATCH = "celeriac.tasks.execution.batch_process"
 SECONDS = 60.0
 
@@ -49,6 +52,23 @@ class Canvas:
             Tasks(fleet.container.database).create(
                 fleet.actor, name=name, agent=agent_of(fleet, self._tasks["noop"]), spec=TaskSpec()
             )
+        refuse = Tasks(fleet.container.database).get(fleet.actor, self._tasks["refuse"]).name
+        self._workflow("relay", {"task": "summarise", "with": {"text": "${{ input.input }}"}},
+                       input="object")  # fmt: skip
+        self._workflow("refusal", {"task": refuse, "with": {"diary": "${{ input.diary }}"}},
+                       diary="string")  # fmt: skip
+        fields = {"diary": "${{ input.diary }}", "gate": "${{ input.gate }}"}
+        hold = Tasks(fleet.container.database).get(fleet.actor, self._tasks["hold"]).name
+        self._workflow("doubt", {"task": hold, "with": fields}, diary="string", gate="string")
+        self._workflow("review", {"task": "grade", "with": {"text": "${{ input.text }}"}},
+                       text="string")  # fmt: skip
+
+    def _workflow(self, name: str, step: JsonObject, **fields: str) -> None:
+        """Make a workflow of one step, whose result is that of its runs."""
+        spec = {"input": fields, "steps": {"only": step}, "returns": "${{ steps.only.result }}"}
+        Workflows(self.fleet.container.database).create(
+            self.fleet.actor, name=name, spec=WorkflowSpec.model_validate(spec)
+        )
 
     def agent(self, function: str, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature of `execute_agent` for the task of a function."""
@@ -57,6 +77,12 @@ class Canvas:
     def batch(self, function: str, *args: Any, **kwargs: Any) -> Signature:
         """Return a signature of `batch_process` in the same way."""
         return self._signature(BATCH, function, args, kwargs)
+
+    def flow(self, name: str, *args: Any, **kwargs: Any) -> Signature:
+        """Return a signature of `execute_workflow`."""
+        return self.app.signature(
+            WORKFLOW, args=(name, *args), kwargs=kwargs, queue="task_execution"
+        )
 
     def _signature(self, name: str, function: str, args: Any, kwargs: Any) -> Signature:
         return self.app.signature(
@@ -184,6 +210,36 @@ def test_a_failure_ends_a_chain(canvas: Canvas) -> None:
     ).delay()
     with pytest.raises(CeleryCallError, match="agent_failed_permanently"):
         result.get(timeout=SECONDS)
+
+
+def test_workflows_are_part_of_a_chain(canvas: Canvas) -> None:
+    result = chain(
+        canvas.agent("noop", {"text": "hello"}),
+        canvas.flow("relay"),
+        canvas.agent("noop", previous="last"),
+    ).delay()
+    assert result.get(timeout=SECONDS) == {"last": {"text": {"text": "hello"}}}
+
+
+def test_the_error_of_a_run_is_that_of_its_task(canvas: Canvas) -> None:
+    result = canvas.flow("refusal", {"diary": str(canvas.fleet.diary)}).delay()
+    with pytest.raises(CeleryCallError, match=r"\(workflow run "):
+        result.get(timeout=SECONDS)
+    with pytest.raises(CeleryCallError, match="not_found: There is no workflow nothing"):
+        canvas.flow("nothing").delay().get(timeout=SECONDS)
+
+
+def test_revoking_cancels_the_run(canvas: Canvas) -> None:
+    given = {"diary": str(canvas.fleet.diary), "gate": str(canvas.fleet.home / "never")}
+    result = canvas.flow("doubt", given).delay()
+    query = text("SELECT count(*) FROM celery_calls WHERE id = :id")
+    wait_until(lambda: canvas.fleet.scalar(query, id=result.id), "it is started")
+    result.revoke()
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=SECONDS)
+    status = text("SELECT r.status FROM celery_calls c JOIN workflow_runs r ON r.id = c.subject_id"
+                  " WHERE c.id = :id")  # fmt: skip
+    assert canvas.fleet.scalar(status, id=result.id) == "cancelled"
 
 
 def test_revoking_cancels_the_execution(canvas: Canvas) -> None:

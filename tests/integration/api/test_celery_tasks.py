@@ -111,6 +111,7 @@ def test_a_task_that_has_started_an_execution_stands_as_it(
         container.submit,
         container.dispatch,
         CallIdentity(container.database, user="ada", workspace=None),
+        start_run=lambda *_: uuid4(),
     )
     call = NewCall(celery_task_id, EXECUTE_AGENT, "{}")
     start.execution(call, Arguments(known["id"], [{"text": "a"}]))

@@ -62,10 +62,15 @@ def identity(core: Core, user: str | None, workspace: str | None = None) -> Call
     return CallIdentity(core.database, user=user, workspace=workspace)
 
 
+def no_run(*_: object) -> Any:
+    raise AssertionError("no workflow is run here")
+
+
 @pytest.fixture
 def start(core: Core) -> StartCalls:
     known = identity(core, core.actor.name)
-    return StartCalls(core.database, Tasks(core.database), core.submit, core.dispatch, known)
+    tasks = Tasks(core.database)
+    return StartCalls(core.database, tasks, core.submit, core.dispatch, known, start_run=no_run)
 
 
 def arguments(core: Core, *variables: Any) -> Arguments:
@@ -97,7 +102,7 @@ def test_a_second_start_changes_nothing(core: Core, start: StartCalls) -> None:
 
 def test_what_can_not_start_stores_nothing(core: Core, start: StartCalls) -> None:
     with pytest.raises(NotFoundError):
-        start.execution(CALL, replace(arguments(core), task="nothing"))
+        start.execution(CALL, replace(arguments(core), name="nothing"))
     assert not start.is_known(CALL.celery_task_id)
 
 
@@ -218,7 +223,7 @@ def test_revoking_cancels_what_has_not_ended(core: Core, start: StartCalls) -> N
     start.batch(CALL, arguments(core, {}, {}))
     other = replace(CALL, celery_task_id="other")
     start.execution(other, arguments(core))
-    revoke = RevokeCalls(core.database, core.cancel)
+    revoke = RevokeCalls(core.database, core.cancel, no_run)
 
     assert revoke([CALL.celery_task_id, "unknown"]) == 2
     assert revoke([CALL.celery_task_id]) == 0

@@ -17,6 +17,7 @@ from celeriac.domain.executions.calls import (
     Revoked,
     batch_process_arguments,
     execute_agent_arguments,
+    execute_workflow_arguments,
     outcome_of,
 )
 from celeriac.domain.executions.states import Status
@@ -45,7 +46,7 @@ ID = UUID(int=1)
 )
 def test_arguments_of_an_execution(args: Any, kwargs: Any, variables: Any) -> None:
     found = execute_agent_arguments(args, kwargs)
-    assert (found.task, found.variables) == ("t", [variables])
+    assert (found.name, found.variables) == ("t", [variables])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,15 @@ def test_arguments_of_an_execution(args: Any, kwargs: Any, variables: Any) -> No
 )
 def test_arguments_of_a_batch(args: Any, kwargs: Any, variables: Any) -> None:
     found = batch_process_arguments(args, kwargs)
-    assert (found.task, found.variables) == ("t", variables)
+    assert (found.name, found.variables) == ("t", variables)
+
+
+def test_arguments_of_a_workflow() -> None:
+    found = execute_workflow_arguments(("before", "w"), {"input": {"a": 1}, "previous": "text"})
+    assert (found.name, found.variables) == ("w", [{"a": 1, "text": "before"}])
+    for wrong in ({"task": "t"}, {"workflow": "w", "queue": "q"}, {"workflow": "w", "input": 1}):
+        with pytest.raises(InvalidInputError):
+            execute_workflow_arguments((), wrong)
 
 
 def test_options_are_those_of_the_execution() -> None:
@@ -136,6 +145,11 @@ def ended(status: Status, result: Any = None) -> CalledExecution:
 )
 def test_a_task_ends_like_its_execution(found: list[CalledExecution], outcome: object) -> None:
     assert outcome_of(call(CallKind.EXECUTION), found) == outcome
+
+
+def test_a_task_ends_like_its_run() -> None:
+    outcome = outcome_of(call(CallKind.WORKFLOW), [ended(Status.FAILED)])
+    assert outcome == Raised(f"agent_failed: no lead (workflow run {ID})")
 
 
 def test_a_batch_has_its_errors_aside() -> None:

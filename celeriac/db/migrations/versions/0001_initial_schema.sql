@@ -305,7 +305,7 @@ CREATE TABLE celery_calls (
     ended_at timestamptz,
     CONSTRAINT pk_celery_calls PRIMARY KEY (id),
     CONSTRAINT uq_celery_calls_subject_id UNIQUE (subject_id),
-    CONSTRAINT ck_celery_calls_kind_known CHECK (kind IN ('execution', 'batch'))
+    CONSTRAINT ck_celery_calls_kind_known CHECK (kind IN ('execution', 'batch', 'workflow'))
 );
 CREATE INDEX ix_celery_calls_due ON celery_calls (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX ix_celery_calls_ended ON celery_calls (ended_at) WHERE ended_at IS NOT NULL;
