@@ -1,6 +1,7 @@
 """`python -m benchmarks`: measure, and print one JSON document."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,6 +13,7 @@ from benchmarks import (
     batch,
     cancels,
     comparison,
+    flows,
     history,
     idle,
     lists,
@@ -28,6 +30,7 @@ from benchmarks.stage import Stage, stage
 _ALONE: dict[str, Callable[[Stage, Scale], Figure]] = {
     "throughput": throughput.measure,
     "peers": comparison.measure,
+    "flows": flows.measure,
     "waits": waits.measure,
     "running": running.measure,
     "cancels": cancels.measure,
@@ -42,7 +45,20 @@ _OVER_HTTP: dict[str, Callable[[Stage, str, Scale], Figure]] = {
 }
 """These share an API and a worker."""
 
-NAMES = ("throughput", "peers", "rate", "idle", "batch", "lists", "waits", "running", "cancels")
+NAMES = (
+    "throughput",
+    "peers",
+    "rate",
+    "idle",
+    "batch",
+    "lists",
+    "flows",
+    "waits",
+    "running",
+    "cancels",
+)
+_SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
+_FIELDS = [shape.replace("-", "_") for shape in _SHAPES]
 SCALE = "scale"
 """Takes long and needs no programs: measured only if it is named."""
 
@@ -63,6 +79,10 @@ def main() -> None:
     parser.add_argument(
         "--sizes", type=int, nargs="+", help=f"{SCALE}: executions of history; 10000 1000000"
     )
+    for shape in _SHAPES:
+        parser.add_argument(
+            f"--{shape}", type=int, metavar="NUMBER", help=f"flows: no-ops of one {shape}"
+        )
     parser.add_argument(
         "--quick", action="store_true", help="tiny counts: shows that all runs, not how fast"
     )
@@ -72,7 +92,11 @@ def main() -> None:
     unknown = set(arguments.names) - set(known)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    document = run(arguments.names or NAMES, quick=arguments.quick, sizes=arguments.sizes)
+    scale = QUICK if arguments.quick else FULL
+    given = {name: value for name in _FIELDS if (value := getattr(arguments, name)) is not None}
+    document = run(
+        arguments.names or NAMES, dataclasses.replace(scale, **given), sizes=arguments.sizes
+    )
     text = json.dumps(document, indent=2)
     print(text)
     if arguments.output:
@@ -80,9 +104,10 @@ def main() -> None:
 
 
 def run(
-    names: Collection[str], *, quick: bool, sizes: Sequence[int] | None = None
+    names: Collection[str], scale: Scale, *, sizes: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Return the document: the machine, the commit, and each figure beside its targets."""
+    quick = scale.executions == QUICK.executions
     about = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": machine.commit(),
@@ -92,7 +117,7 @@ def run(
     figures: dict[str, Figure] = {}
     if set(names) - {SCALE}:
         with stage() as ready:
-            figures.update(_measured(ready, names, QUICK if quick else FULL))
+            figures.update(_measured(ready, names, scale))
     if SCALE in names:
         default = history.QUICK_SIZES if quick else history.SIZES
         figures[SCALE] = history.measure(sizes or default, quick=quick)

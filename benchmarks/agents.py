@@ -28,6 +28,19 @@ async def wait(seconds: float) -> float:
     return seconds
 
 
+@agent("benchmark-sequence", durable=True)
+async def sequence(ctx: "AgentContext", count: int) -> None:
+    """Run so many no-ops, one after the other."""
+    for _ in range(count):
+        await ctx.run("noop", {})
+
+
+@agent("benchmark-spread", durable=True)
+async def spread(ctx: "AgentContext", count: int) -> None:
+    """Run so many no-ops at once."""
+    await ctx.map("noop", [{}] * count)
+
+
 @agent("benchmark-work")
 async def work(ctx: "AgentContext") -> None:
     """Report progress, then wait to be stopped."""

@@ -40,17 +40,16 @@ _PEERS = list(_DURABLE)[2:]
 def measure(stage: Stage, scale: Scale) -> Figure:
     """Measure both ways of submitting, with one worker of each side."""
     question = "How many no-ops a second, beside other libraries?"
-    if not _PYTHON.exists():
+    if not installed():
         absent = "its environment is not installed; `make bench-peers` builds it"
         return Figure(question, {name: {"absent": absent} for name in _PEERS}, [])
-    with stage.container.database.autocommit() as connection:
-        connection.execute(text("CREATE DATABASE peers"))
+    make_database(stage)
     with ExitStack() as stack:
         programs = stage.programs
         stack.enter_context(programs.beat())
         stack.enter_context(programs.worker(pool="threads", concurrency=_CONCURRENCY))
         stack.enter_context(programs.bare_worker(pool="threads", concurrency=_CONCURRENCY))
-        peers = {name: stack.enter_context(_peer(stage, name)) for name in _PEERS}
+        peers = {name: stack.enter_context(peer(stage, name)) for name in _PEERS}
         measured: dict[str, dict[str, Any]] = {
             name: {"durable": durable} for name, durable in _DURABLE.items()
         }
@@ -89,8 +88,21 @@ def _in_turn(sides: Mapping[str, throughput.Run], scale: Scale) -> dict[str, lis
     return rates
 
 
+def installed() -> bool:
+    """Whether the environment of the peers is there."""
+    return _PYTHON.exists()
+
+
+def make_database(stage: Stage) -> None:
+    """Create the database of the peers, if it isn't there."""
+    with stage.container.database.autocommit() as connection:
+        found = connection.execute(text("SELECT FROM pg_database WHERE datname = 'peers'"))
+        if found.first() is None:
+            connection.execute(text("CREATE DATABASE peers"))
+
+
 @contextmanager
-def _peer(stage: Stage, name: str) -> Iterator[Callable[[str, int], None]]:
+def peer(stage: Stage, name: str) -> Iterator[Callable[[str, int], None]]:
     """Run a peer's worker; yield what runs so many no-ops of it in a way."""
     module = f"benchmarks.peers.{name}"
     command = [str(_PYTHON), "-m", module]

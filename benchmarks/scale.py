@@ -39,6 +39,14 @@ class Scale:
     """(f) Cancelled executions of each runner."""
     heavy_cancels: int
     """(f) The same for runners that take seconds each; 0 leaves them out."""
+    chain: int
+    """(i) No-ops in one chain."""
+    fan_out: int
+    """(i) No-ops at once, without anything after them."""
+    fan_in: int
+    """(i) No-ops at once, all of which one more waits for."""
+    flow_rounds: int
+    """(i) Flows of each shape and side."""
 
 
 FULL = Scale(
@@ -56,6 +64,10 @@ FULL = Scale(
     running_seconds=60.0,
     cancels=50,
     heavy_cancels=20,
+    chain=100,
+    fan_out=1000,
+    fan_in=1000,
+    flow_rounds=3,
 )
 
 QUICK = Scale(
@@ -73,4 +85,8 @@ QUICK = Scale(
     running_seconds=2.0,
     cancels=2,
     heavy_cancels=0,
+    chain=3,
+    fan_out=5,
+    fan_in=5,
+    flow_rounds=1,
 )

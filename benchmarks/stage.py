@@ -39,6 +39,8 @@ class Stage:
     container: CoreServices
     actor: Actor
     api_key: str = field(repr=False)
+    user: str
+    """The name of the actor's user."""
     tasks: Mapping[str, UUID]
     """By the name of their function in `benchmarks.agents`."""
     programs: Programs
@@ -98,6 +100,7 @@ def stage() -> Iterator[Stage]:
             container=container,
             actor=actor,
             api_key=admin.token,
+            user=admin.key.user_name,
             tasks={
                 name: add_task(
                     container, actor, name, PythonAgent(function=f"benchmarks.agents:{name}")

@@ -5,6 +5,7 @@ none: the worker's eight threads are the limit. It is polled ten times a second,
 """
 
 import threading
+from functools import partial
 
 import sqlalchemy
 from dbos import DBOS, DBOSClient
@@ -24,6 +25,20 @@ _NOOP = {"workflow_name": "noop", "queue_name": _NAME}
 @DBOS.workflow(name="noop")
 def noop() -> None:
     """Do nothing."""
+
+
+@DBOS.workflow(name="sequence")
+def sequence(count: int) -> None:
+    """Run so many no-ops, one after the other."""
+    for _ in range(count):
+        noop()
+
+
+@DBOS.workflow(name="spread")
+def spread(count: int) -> None:
+    """Run so many no-ops at once, in the queue."""
+    for handle in [DBOS.enqueue_workflow(_NAME, noop) for _ in range(count)]:
+        handle.get_result()
 
 
 def _launch() -> None:
@@ -57,5 +72,19 @@ def _one_by_one(count: int) -> None:
     wait_until_done(_LIVE)
 
 
+def _flow(name: str, count: int) -> None:
+    _CLIENT.enqueue({"workflow_name": name, "queue_name": _NAME}, count).get_result()
+
+
 if __name__ == "__main__":
-    main(prepare=_prepare, worker=_worker, in_bulk=_in_bulk, one_by_one=_one_by_one)
+    main(
+        prepare=_prepare,
+        worker=_worker,
+        in_bulk=_in_bulk,
+        one_by_one=_one_by_one,
+        flows={
+            "chain": partial(_flow, "sequence"),
+            "fan-out": partial(_flow, "spread"),
+            "fan-in": partial(_flow, "spread"),
+        },
+    )

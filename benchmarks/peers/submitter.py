@@ -3,8 +3,9 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TypeVar
 
 import psycopg
@@ -28,15 +29,17 @@ def main(
     worker: Callable[[], object],
     in_bulk: Run,
     one_by_one: Run,
+    flows: Mapping[str, Run] = MappingProxyType({}),
 ) -> None:
     """Prepare the servers, be a worker, or run what each line of stdin names (`COUNT WAY`)."""
     role = sys.argv[1]
     if role != "submitter":
         {"prepare": prepare, "worker": worker}[role]()
         return
+    ways = {"in bulk": in_bulk, "one by one": one_by_one, **flows}
     for line in sys.stdin:
         count, _, way = line.strip().partition(" ")
-        (in_bulk if way == "in bulk" else one_by_one)(int(count))
+        ways[way](int(count))
         print("done", flush=True)
 
 

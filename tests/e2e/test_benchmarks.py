@@ -37,7 +37,10 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert document["quick"] is True
     assert {"processors", "python", "versions"} <= document["machine"].keys()
     figures = document["figures"]
-    assert list(figures) == "throughput peers rate idle batch lists waits running cancels".split()
+    assert (
+        list(figures)
+        == "throughput peers rate idle batch lists flows waits running cancels".split()
+    )
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
         assert target.keys() == {"value", "goal", "measured", "met"}
@@ -61,6 +64,17 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     assert figures["batch"]["measured"]["items"] == 100
     assert figures["lists"]["measured"]["summaries"]["samples"] == 20
     assert figures["waits"]["measured"]["executions"] == 20
+    flows = figures["flows"]["measured"]
+    assert {shape: each["no_ops"] for shape, each in flows.items()} == {
+        "chain": 3, "fan-out": 5, "fan-in": 5,
+    }  # fmt: skip
+    for each in flows.values():
+        assert {
+            "celeriac, workflow",
+            "celeriac, durable function",
+            "celeriac, Celery's canvas",
+            "bare Celery",
+        } <= set(each)
     cancelled = figures["cancels"]["measured"]
     assert {"llm", "python coroutine", "python function", "command"} <= cancelled.keys()
     assert cancelled["llm"]["samples"] == 2
