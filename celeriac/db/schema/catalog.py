@@ -3,7 +3,6 @@
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     Boolean,
     Column,
     ForeignKey,
@@ -15,6 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import metadata, table_of_ids, timestamp, where
 
@@ -22,8 +22,7 @@ specs = Table(
     "specs",
     metadata,
     Column("hash", LargeBinary, primary_key=True),
-    # not jsonb: the steps of a workflow keep their order
-    Column("body", JSON, nullable=False),
+    Column("body", JSONB, nullable=False),
     timestamp("created_at", now=True),
 )
 """The contents of versions. Equal contents are one row, which never changes."""
