@@ -305,11 +305,15 @@ def _retention(core: Core) -> Work:
     """Return one step of retention; `_filters` need the oldest rows, so it begins after them."""
     after = UUID(int=0)
     with core.database.autocommit() as connection:
-        after = retention.old_executions(connection, days=1, after=after, limit=120)[-1]
+        after = retention.old_executions(
+            connection, days=1, after=after, bound=UUID(int=2**128 - 1), limit=120
+        )[-1]
 
     def step() -> None:
         with core.database.autocommit() as connection:
-            old = retention.old_executions(connection, days=30, after=after, limit=_DELETED)
+            old = retention.old_executions(
+                connection, days=30, after=after, bound=UUID(int=2**128 - 1), limit=_DELETED
+            )
             retention.delete_executions(connection, old)
 
     return step

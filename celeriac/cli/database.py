@@ -53,9 +53,11 @@ def upgrade(
 
     output = Output(as_json=as_json)
     before = _schema(home).current
+    settings = read_settings(home)
     applied = migrate.upgrade(
-        read_settings(home).direct_database(),
+        settings.direct_database(),
         phases=[migrate.Phase(phase.value)] if phase else tuple(migrate.Phase),
+        partition_days=settings.retention.partition_days,
     )
     schema = _schema(home)
     text = f"Upgraded from {before or 'nothing'} to revision {schema.current}."

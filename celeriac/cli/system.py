@@ -225,7 +225,10 @@ def running_system(options: SystemOptions, terminal: Terminal) -> Iterator[Syste
 def _upgrade(settings: Settings, home: Home, url: str) -> None:
     """Upgrade the database at `url`; one that can't be is named with its home, if it is in one."""
     try:
-        migrate.upgrade(settings.direct_database() if settings.database_url else url)
+        migrate.upgrade(
+            settings.direct_database() if settings.database_url else url,
+            partition_days=settings.retention.partition_days,
+        )
     except migrate.UnknownSchemaError as error:
         if settings.database_url:
             raise

@@ -28,6 +28,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from celeriac.db.engine import Database
+from celeriac.db.partitions import DEFAULT_DAYS, is_partition, make_ahead
 from celeriac.domain.errors import ConfigurationError, DatabaseBusyError
 from celeriac.version import __version__
 
@@ -120,11 +121,13 @@ def upgrade(
     *,
     phases: Sequence[Phase] = tuple(Phase),
     extra: Sequence[Path] = (),
+    partition_days: int = DEFAULT_DAYS,
     lock_seconds: float = LOCK_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[Migration]:
     """Apply the pending migrations of `phases`, and return them; safe to run concurrently.
 
+    Then makes the partitions that executions need now and next; a period has `partition_days`.
     Uses two connections of its own, without the time-outs of the application. `extra` are further
     directories with migrations. Raises UnknownSchemaError for a database of an unreleased or a
     newer version, ConfigurationError if migrations of another phase must come first or workers of
@@ -150,6 +153,8 @@ def upgrade(
                 _wait_for_older_workers(database, patience_seconds)
             _patiently(partial(_apply, database, migration, extra, lock_seconds), patience_seconds)
             logger.info("migration.applied", revision=migration.revision, phase=migration.phase)
+        with database.autocommit() as connection:
+            make_ahead(connection, days=partition_days)
     return planned
 
 
@@ -177,7 +182,12 @@ def differences(connection: Connection) -> list[object]:
 
     from celeriac.db.schema import metadata
 
-    return list(compare_metadata(MigrationContext.configure(connection), metadata))
+    options = {"include_name": _is_no_partition}
+    return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def _is_no_partition(name: str | None, kind: str, _parents: object) -> bool:
+    return kind != "table" or not is_partition(name or "")
 
 
 _LATER = text("""

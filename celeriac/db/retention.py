@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db import partitions
 from celeriac.kit.ids import uuid7_at
 
 _CLOCK_SLACK = timedelta(hours=1)
@@ -39,15 +40,42 @@ LIMIT :limit
 """)  # noqa: S608 - put together from constants
 
 
-def old_executions(connection: Connection, *, days: float, after: UUID, limit: int) -> list[UUID]:
-    """Return executions that ended more than `days` ago, with greater ids than `after`."""
+def old_executions(
+    connection: Connection, *, days: float, after: UUID, bound: UUID, limit: int
+) -> list[UUID]:
+    """Return executions that ended more than `days` ago, with ids between `after` and `bound`."""
     parameters = {
         "after": after,
-        "bound": _bound(days),
+        "bound": bound,
         "seconds": _seconds(days),
         "limit": limit,
     }
     return list(connection.execute(_OLD_EXECUTIONS, parameters).scalars())
+
+
+_WHOLE = tuple(name for name in CHILDREN if name not in {table.name for table in partitions.TABLES})
+"""Those of them that are not partitioned."""
+
+_DELETE_REST = text(
+    "WITH"  # noqa: S608 - put together from constants
+    + "".join(
+        f" {table}_gone AS (DELETE FROM {table}"  # noqa: S608
+        " WHERE execution_id = ANY (CAST(:ids AS uuid[]))),"
+        for table in _WHOLE
+    )
+    + " children_gone AS (DELETE FROM children WHERE parent_id = ANY (CAST(:ids AS uuid[])))"
+    + ", budget_gone AS"
+    " (DELETE FROM budget_windows WHERE budget_id = ANY (CAST(:ids AS uuid[])))" + " SELECT"
+)
+
+
+def delete_rest(connection: Connection, execution_ids: Sequence[UUID]) -> int:
+    """Delete what belongs to executions whose partition will be dropped; return how many those are.
+
+    That is their rows in tables that are not partitioned.
+    """
+    connection.execute(_DELETE_REST, {"ids": list(execution_ids)})
+    return len(execution_ids)
 
 
 _DELETE_EXECUTIONS = text(

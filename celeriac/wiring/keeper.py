@@ -13,13 +13,15 @@ from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
 from celeriac.services.operations.keeper import MaintenanceJob
+from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 19
-"""One per job, two for those of workflows: no job waits for the connection of another."""
+KEEPER_CONNECTIONS = 21
+"""One per job, two for those of workflows, and one for the lock of retention: no job waits for the
+connection of another."""
 
 _CHECKS_PER_LEASE = 8
 _MESSAGES_SECONDS = 2.0
@@ -28,6 +30,7 @@ _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
 _LOOKS_BEFORE_EXPIRY = 4
+_PARTITION_SECONDS = 3_600.0
 
 
 def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
@@ -65,6 +68,11 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
         ("end_calls", interval, lambda: _repeated(container.end_calls, interval)),
         ("keep_calls", kept, lambda: container.end_calls.keep(older_than=kept)),
+        (
+            "make_partitions",
+            _PARTITION_SECONDS,
+            lambda: make_partitions(container.database, days=settings.retention.partition_days),
+        ),
         ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
     if notifications := build_notifications(container):

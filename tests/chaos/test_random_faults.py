@@ -52,7 +52,7 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
     ("accepted and gone", Harm.LOST): f"DELETE FROM executions WHERE id = {NOOP}",
     ("stored twice", Harm.DOUBLED): f"""
         CREATE TEMP TABLE twin ON COMMIT DROP AS SELECT * FROM executions WHERE id = {NOOP};
-        UPDATE twin SET id = gen_random_uuid();
+        UPDATE twin SET id = celeriac_uuid7();
         INSERT INTO executions SELECT * FROM twin""",
     ("not ended", Harm.LOST): f"UPDATE executions SET status = 'queued' WHERE id = {NOOP}",
     ("wrong end", Harm.LOST): f"UPDATE executions SET status = 'failed' WHERE id = {NOOP}",

@@ -144,7 +144,7 @@ def test_there_is_a_connection_for_each_job(container: CoreServices) -> None:
     settings = with_webhook(container, "https://hooks.example.com")
     jobs = build_maintenance(replace(container, settings=settings))
     assert "notify_of_approvals" in {job.name for job in jobs}
-    assert len({job.name for job in jobs}) == len(jobs) == KEEPER_CONNECTIONS
+    assert len({job.name for job in jobs}) == len(jobs) == KEEPER_CONNECTIONS - 3
 
 
 def test_a_job_that_fails_is_logged_tried_again_and_ends_no_other() -> None:

@@ -1,14 +1,14 @@
 """Checks of the servers: PostgreSQL and its schema, Redis, broker."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 
 from celeriac.adapters import redis_server
 from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
 from celeriac.cli.core.output import ExitCode, duration, size
 from celeriac.cli.core.server import open_database
 from celeriac.cli.doctor.findings import Finding, failed, ok, warning
-from celeriac.db import engine, migrate, workers
+from celeriac.db import engine, migrate, partitions, workers
 from celeriac.db.executions import queries
 from celeriac.domain.errors import (
     BrokerUnavailableError,
@@ -26,6 +26,7 @@ from celeriac.wiring.worker import worker_lock_seconds
 DATABASE = "PostgreSQL"
 POOLER = "pooler"
 SCHEMA = "schema"
+PARTITIONS = "partitions"
 REDIS = "Redis"
 BROKER = "broker"
 CLOCK = "clock"
@@ -36,6 +37,7 @@ ALIVE_SECONDS = 30.0
 
 _MOST_SKEW_SECONDS = 2.0
 _CROWDED = 0.9
+_AHEAD = timedelta(days=1)
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
@@ -46,6 +48,7 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             skew = abs((said.now - datetime.now(UTC)).total_seconds())
             schema = migrate.schema(connection)
             session = engine.session_settings(connection)
+            there = partitions.periods(connection) if schema.usable else []
     except ConfigurationError as error:
         yield failed(DATABASE, error.message, None, ExitCode.USAGE)
         return
@@ -56,6 +59,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     if (finding := _judge_session(session, settings)) is not None:
         yield finding
     yield _judge_schema(schema)
+    if schema.usable:
+        yield _judge_partitions(there, said.now)
     yield _judge_clock(skew)
 
 
@@ -168,6 +173,17 @@ def _judge_schema(schema: migrate.Schema) -> Finding:
     if schema.usable:
         return warning(SCHEMA, message, schema.cure)
     return failed(SCHEMA, message, schema.cure, ExitCode.FAILED)
+
+
+def _judge_partitions(there: Sequence[partitions.Period], now: datetime) -> Finding:
+    cure = "Run beat: it makes them ahead of time. `celeriac db upgrade` makes them, too."
+    until = partitions.covered_until(there, now)
+    if until is None:
+        return warning(PARTITIONS, "there is none for executions that are made now", cure)
+    if until < now + _AHEAD:
+        return warning(PARTITIONS, f"there are none from {until:%Y-%m-%d %H:%M} UTC on", cure)
+    covered = f"from {there[0].since:%Y-%m-%d} to {until:%Y-%m-%d}"
+    return ok(PARTITIONS, f"{counted(len(there), 'period')} {covered}")
 
 
 def _judge_clock(skew: float) -> Finding:

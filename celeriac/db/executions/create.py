@@ -6,9 +6,11 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from celeriac.db.executions.eligible import first, held_for, room, sent
 from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
+from celeriac.db.partitions import ensure, forget
 from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import (
@@ -190,7 +192,12 @@ def create(
         "step_no": None if items is None else items.step_no,
         "item_nos": [] if items is None else list(items.numbers),
     }
-    rows = connection.execute(_CREATE, parameters).all()
+    ensure(connection, new.ids)
+    try:
+        rows = connection.execute(_CREATE, parameters).all()
+    except IntegrityError:  # perhaps its partition was dropped meanwhile
+        forget(connection)
+        raise
     if not rows:
         raise StaleSpecError
     cause = Cause(actor.request_id, actor.user_id, spec.task_id)

@@ -80,6 +80,20 @@ def stored(
     return {name: str(value) for name, value in values.items()}
 
 
+PARTITION_OPTIONS = "partition_options"
+
+
+def partitioned(key: str, **options: Any) -> dict[str, Any]:
+    """Return the arguments of a table that is partitioned by ranges of `key`, an execution's id.
+
+    `options` are those of `stored`, for its partitions: the table itself stores nothing.
+    """
+    return {
+        "postgresql_partition_by": f"RANGE ({key})",
+        "info": {PARTITION_OPTIONS: stored(**options)},
+    }
+
+
 def dollars(name: str, *, required: bool = True) -> Column[object]:
     """Return a column for an amount of money in US dollars, 0 if it is required."""
     if required:

@@ -17,7 +17,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
+from celeriac.db.schema.base import (
+    enum_check,
+    metadata,
+    partitioned,
+    table_of_ids,
+    timestamp,
+    where,
+)
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Held, Status
 
@@ -143,7 +150,7 @@ executions = table_of_ids(
     Index("ix_executions_session", "session_id", "id", **where("session_id IS NOT NULL")),
     # An execution leaves two dead rows at least: 10,000 are ten seconds at 500 executions a second.
     # Batches of events update only what no index has: a fifth of each page is for those versions.
-    postgresql_with=stored(dead=10_000, inserted=100_000, fill=80),
+    **partitioned("id", dead=10_000, inserted=100_000, fill=80),
 )  # fmt: skip
 
 execution_inputs = Table(
@@ -151,7 +158,7 @@ execution_inputs = Table(
     metadata,
     Column("execution_id", Uuid, primary_key=True),
     Column("variables", JSONB, nullable=False),
-    postgresql_with=stored(dead=100_000, inserted=100_000),
+    **partitioned("execution_id", dead=100_000, inserted=100_000),
 )
 """What executions are given. An execution without a row has no variables."""
 
@@ -161,7 +168,7 @@ execution_results = Table(
     Column("execution_id", Uuid, primary_key=True),
     Column("result", JSONB),
     Column("error_details", JSONB),
-    postgresql_with=stored(dead=100_000, inserted=100_000),
+    **partitioned("execution_id", dead=100_000, inserted=100_000),
 )
 """What executions have produced: the result, or details of the last error.
 
@@ -179,7 +186,7 @@ events = Table(
     timestamp("at", now=True),
     Column("data", JSONB, nullable=False),
     # Only inserted, and deleted in their order: two minutes of 500 executions a second.
-    postgresql_with=stored(dead=250_000, inserted=250_000),
+    **partitioned("execution_id", dead=250_000, inserted=250_000),
 )
 
 idempotency_keys = Table(

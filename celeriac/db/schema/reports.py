@@ -9,7 +9,7 @@ from sqlalchemy import (
     Uuid,
 )
 
-from celeriac.db.schema.base import enum_check, metadata, timestamp
+from celeriac.db.schema.base import enum_check, metadata, partitioned, timestamp
 from celeriac.domain.reports import ReportFormat
 
 reports = Table(
@@ -22,4 +22,5 @@ reports = Table(
     timestamp("created_at", now=True),
     Column("content", LargeBinary, nullable=False),
     enum_check("format", ReportFormat),
+    **partitioned("execution_id", dead=100_000, inserted=100_000),
 )

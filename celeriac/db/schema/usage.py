@@ -17,11 +17,13 @@ from sqlalchemy import (
     table,
 )
 
-from celeriac.db.schema.base import count, dollars, metadata, stored, table_of_ids, timestamp
+from celeriac.db.schema.base import count, dollars, metadata, partitioned, stored, timestamp
 
-model_calls = table_of_ids(
+model_calls = Table(
     "model_calls",
-    Column("execution_id", Uuid, nullable=False, index=True),
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("id", Uuid, primary_key=True),
     Column("attempt", Integer, nullable=False),
     timestamp("at", now=True),
     Column("provider", Text, nullable=False),
@@ -32,7 +34,7 @@ model_calls = table_of_ids(
     Column("latency_ms", Integer, nullable=False),
     Column("finish_reason", Text),
     Column("cost", Numeric(18, 9)),
-    postgresql_with=stored(dead=250_000, inserted=250_000),
+    **partitioned("execution_id", dead=250_000, inserted=250_000),
 )
 
 

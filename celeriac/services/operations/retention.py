@@ -4,8 +4,9 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,9 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import retention, sessions, workers
-from celeriac.db.engine import Connection, Database
+from celeriac.db import partitions, retention, sessions, workers
+from celeriac.db.engine import Connection, Database, clock
+from celeriac.db.partitions import Period
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
@@ -149,21 +151,93 @@ class Retention:
                 sessions.files_removed(connection, gone)
             return len(gone)
 
-        return self._with_files(
+        done, _ = self._with_files(
             "sessions", find, lambda each: remove_tree(self._places.session(each)), mark
         )
+        return done
 
     def _executions(self) -> int:
+        """Drop the partitions of periods that are over for so long, or delete most of their rows.
+
+        A partition stays while an execution in it lives, or has not ended so long ago, or has files
+        that can't be removed. All others in it are deleted one by one. So is what is older than a
+        retention that is shorter than a period.
+        """
+        kept = timedelta(days=self._policy.executions)
+        with self._database.autocommit() as connection:
+            oldest = clock(connection) - kept
+            interrupted = partitions.left_over(connection)
+            there = partitions.periods(connection)
+        for period in interrupted:
+            self._dropped(period)
+        over = [each for each in there if each.until <= oldest]
+        partly = [
+            each
+            for each in there
+            if each.since <= oldest < each.until and kept < each.until - each.since
+        ]
+        return sum(map(self._expired, over)) + sum(
+            self._executions_of(each, retention.delete_executions)[0] for each in partly
+        )
+
+    def _expired(self, period: Period) -> int:
+        """Remove the executions of a period that is over for long; return how many."""
+        with self._database.autocommit() as connection:
+            whole = not partitions.has_stragglers(connection, period, days=self._policy.executions)
+        if whole:
+            count, stay = self._executions_of(period, retention.delete_rest, say=False)
+            if not stay and self._dropped(period):
+                return count
+        return self._executions_of(period, retention.delete_executions)[0]
+
+    def _executions_of(
+        self,
+        period: Period,
+        delete: Callable[[Connection, Sequence[UUID]], int],
+        *,
+        say: bool = True,
+    ) -> tuple[int, int]:
+        """Remove files of executions that ended long ago, then `delete` them.
+
+        Returns how many were deleted, and how many have files that stay.
+        """
+
         def find(after: UUID) -> list[UUID]:
             with self._database.autocommit() as connection:
                 return retention.old_executions(
-                    connection, days=self._policy.executions, after=after, limit=self._batch
+                    connection,
+                    days=self._policy.executions,
+                    after=max(after, UUID(int=max(period.least.int - 1, 0))),
+                    bound=period.above,
+                    limit=self._batch,
                 )
 
-        def delete(gone: list[UUID]) -> int:
-            return self._deleted(lambda connection: retention.delete_executions(connection, gone))
+        def finish(gone: list[UUID]) -> int:
+            return self._deleted(lambda connection: delete(connection, gone))
 
-        return self._with_files("executions", find, self._removed_files, delete)
+        return self._with_files("executions", find, self._removed_files, finish, say=say)
+
+    def _dropped(self, period: Period) -> bool:
+        """Drop the partitions of a period; False if something in it has turned up that lives.
+
+        A transaction of its own holds the lock against other keepers: to detach beside all other
+        work, a statement must not be in one.
+        """
+        with (
+            self._database.transaction() as lock,
+            self._database.autocommit() as connection,
+        ):
+            if not retention.single_instance(lock):
+                return False
+            if period.end > period.begin:
+                partitions.detach(connection, period)
+                days = self._policy.executions
+                if not days or partitions.has_stragglers(connection, period, days=days):
+                    partitions.attach(connection, period)
+                    return False
+            partitions.drop(connection, period)
+        logger.info("partitions.dropped", since=period.since, until=period.until)
+        return True
 
     def _with_files(
         self,
@@ -171,10 +245,13 @@ class Retention:
         find: Callable[[UUID], list[UUID]],
         remove: Callable[[UUID], bool],
         finish: Callable[[list[UUID]], int],
-    ) -> int:
+        *,
+        say: bool = True,
+    ) -> tuple[int, int]:
         """Remove files and then the rows that name them, page by page.
 
-        Files that can't be removed stay for the next round and don't block others.
+        Files that can't be removed stay for the next round and don't block others. Returns the sum
+        of what `finish` returns, and how many stay, which are logged if `say`.
         """
         done, stay, after = 0, list[UUID](), _BEFORE_ALL
         while found := find(after):
@@ -184,11 +261,11 @@ class Retention:
             if len(found) < self._batch:
                 break
             after = found[-1]
-        if stay:
+        if stay and say:
             logger.warning(
                 "retention.files_stay", kind=kind, count=len(stay), ids=stay[:_MOST_NAMED]
             )
-        return done
+        return done, len(stay)
 
     def _removed_files(self, execution_id: UUID) -> bool:
         # both are tried, even if one fails

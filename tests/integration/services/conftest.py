@@ -10,6 +10,15 @@ from tests.support.core import Core
 from tests.support.servers import PostgresServer
 
 
+@pytest.fixture
+def own_database(postgres_server: PostgresServer, migrated: str) -> Iterator[Database]:
+    """A migrated database for one test, which may change its schema."""
+    name = postgres_server.fresh_database(migrated)
+    database = Database(postgres_server.url(name), connections=1)
+    yield database
+    database.close()
+
+
 @pytest.fixture(scope="module")
 def shared_database(postgres_server: PostgresServer, migrated: str) -> Iterator[Database]:
     """A migrated database for the tests of one module."""
@@ -32,8 +41,8 @@ def database(shared_database: Database) -> Database:
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
-                " usage_deltas, workers, deliveries, webhook_endpoints, steps, children,"
-                " live_children, ended_parents, celery_calls"
+                " usage_deltas, workers, deliveries, webhook_endpoints, budget_windows,"
+                " steps, children, live_children, ended_parents, celery_calls"
             )
         )
     return shared_database

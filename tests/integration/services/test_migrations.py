@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from celeriac.db import migrate
 from celeriac.db.engine import Database
 from celeriac.db.migrate import Migration, Phase
+from celeriac.db.partitions import is_partition
 from celeriac.db.schema import metadata
+from celeriac.db.schema.base import PARTITION_OPTIONS
 from celeriac.domain.errors import ConfigurationError, DatabaseBusyError
 from tests.support.migrations import LATER, write_migrations
 from tests.support.outages import holding
-from tests.support.servers import PostgresServer
 from tests.support.waiting import wait_until
 
 VERSIONS = Path(migrate.__file__).parent / "migrations" / "versions"
@@ -27,15 +27,6 @@ ADDS, INDEXES, DROPS = (
     Migration("0003_indexes", Phase.PRE),
     Migration("0004_drops", Phase.POST),
 )
-
-
-@pytest.fixture
-def own_database(postgres_server: PostgresServer, migrated: str) -> Iterator[Database]:
-    """A migrated database for one test, which may change its schema."""
-    name = postgres_server.fresh_database(migrated)
-    database = Database(postgres_server.url(name), connections=1)
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -73,11 +64,17 @@ def test_the_database_allows_exactly_the_values_of_the_enums(own_database: Datab
 
 def test_the_storage_parameters_are_those_of_the_tables(own_database: Database) -> None:
     with own_database.autocommit() as connection:
-        found = {name: set(options) for name, options in connection.execute(_OPTIONS)}
+        found = {
+            name[:-9] if is_partition(name) else name: set(options)
+            for name, options in connection.execute(_OPTIONS)
+        }
     expected = {
         table.name: {f"{name}={value}" for name, value in options.items()}
         for table in metadata.tables.values()
-        if (options := table.dialect_options["postgresql"]["with"])
+        if (
+            options := table.info.get(PARTITION_OPTIONS)
+            or table.dialect_options["postgresql"]["with"]
+        )
     }
     assert {"executions", "workers", "events"} <= expected.keys()
     assert found == expected

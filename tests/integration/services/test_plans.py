@@ -6,13 +6,14 @@ connections still do as they planned.
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import retention, sessions, workers
+from celeriac.db import partitions, retention, sessions, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, leases, lifecycle, park, queries, steps
 from celeriac.db.executions import queries as queues
@@ -32,6 +33,7 @@ from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.steps import NewStep, StepKind, StepStatus
 from celeriac.domain.sessions import SessionFilter, SessionStatus
 from celeriac.domain.tasks import DEFAULT_QUEUE
+from celeriac.kit.ids import uuid7_at
 from tests.support.core import Core, describe
 from tests.support.waiting import wait_until
 
@@ -175,7 +177,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "save a session": (lambda c: save_session(c, MessageChange(1, ["2"])), BY_ID),
     "what ended long ago": (
-        lambda c: retention.old_executions(c, days=90, after=UUID(int=0), limit=100),
+        lambda c: retention.old_executions(c, days=90, after=UUID(int=0), bound=uuid4(), limit=100),
         BY_ID,
     ),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
@@ -202,20 +204,33 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
 }
 
 
-@pytest.fixture(params=[(20, False), (2000, False), (2000, True)], ids=["small", "grown", "busy"])
+_SIZES = {
+    "small": (20, False, 0),
+    "grown": (2000, False, 0),
+    "busy": (2000, True, 0),
+    "aged": (2000, True, 12),
+}
+
+
+@pytest.fixture(params=list(_SIZES.values()), ids=list(_SIZES))
 def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
-    """A database with so many ended executions, and live ones or none, as the planner knows."""
-    ended, busy = request.param
+    """A database with so many ended executions, and live ones or none, as the planner knows.
+
+    Half of those that have ended are spread over as many weeks.
+    """
+    ended, busy, weeks = request.param
     core = Core(database)
     core.pending_many([{}] * ended)
     with database.autocommit() as connection:
         connection.execute(text("UPDATE executions SET status = 'completed', completed_at = now()"))
+    if weeks:
+        grow_old(database, weeks)
     if busy:
         core.pending_many([{}] * (ended // 40))
         with database.autocommit() as connection:
             connection.execute(_RUNS)
     with database.autocommit() as connection:
-        connection.execute(text("VACUUM ANALYZE executions"))
+        analyse(connection)
         if ended > 100:
             # a page of each: reading all of it looks cheaper than looking for several
             for name, statement in _OF_EXECUTIONS.items():
@@ -223,6 +238,46 @@ def analysed(request: pytest.FixtureRequest, database: Database) -> Database:
                 connection.execute(text(f"VACUUM ANALYZE {name}"))
     return database
 
+
+def analyse(connection: Connection) -> None:
+    """Analyse the partitions that hold something, as autovacuum does: it leaves out empty ones."""
+    empty = empty_partitions(connection)
+    for period in partitions.periods(connection):
+        name = period.name("executions")
+        if name not in empty:
+            connection.execute(text(f"VACUUM ANALYZE {name}"))
+
+
+def empty_partitions(connection: Connection) -> set[str]:
+    """Return the partitions of executions in which there is nothing.
+
+    One that gets its first rows is analysed by autovacuum, and plans are made again.
+    """
+    names = [each.name("executions") for each in partitions.periods(connection)]
+    found = text(" UNION ALL ".join(f"(SELECT '{name}' FROM {name} LIMIT 1)" for name in names))
+    return set(names) - set(connection.execute(found).scalars())
+
+
+def grow_old(database: Database, weeks: int) -> None:
+    """Make every second execution up to so many weeks older, with partitions of their own."""
+    now = datetime.now(UTC)
+    with database.transaction() as connection:
+        partitions.ensure(connection, [uuid7_at(now - timedelta(weeks=weeks)), uuid7_at(now)])
+        connection.execute(_GROW_OLD, {"weeks": weeks})
+
+
+_GROW_OLD = text("""
+WITH numbered AS (
+    SELECT id, row_number() OVER (ORDER BY id) AS number FROM executions
+)
+UPDATE executions e
+SET id = CAST(overlay(CAST(e.id AS text) PLACING (
+        SELECT left(each, 8) || '-' || right(each, 4) FROM lpad(to_hex(CAST(
+            extract(epoch FROM now() - make_interval(days => CAST(number % (7 * :weeks) AS int)))
+            * 1000 AS bigint)), 12, '0') AS each) FROM 1) AS uuid)
+FROM numbered
+WHERE e.id = numbered.id AND number % 2 = 0
+""")
 
 _OF_EXECUTIONS = {
     "steps": """
@@ -288,7 +343,7 @@ def crowded(analysed: Database) -> Database:
         with analysed.autocommit() as connection:
             connection.execute(_HOLDS, {"held": held})  # those that are not held yet
     with analysed.autocommit() as connection:
-        connection.execute(text("VACUUM ANALYZE executions"))
+        analyse(connection)
     return analysed
 
 
@@ -307,18 +362,43 @@ def test_the_first_of_many_are_found_without_reading_the_others(
     work, wanted = STATEMENTS[name]
     assert indexes(crowded, work) == wanted
     found = plans(crowded, work)[0]
-    scan = rf"-> +Index Scan using ix_executions_{index} .*\n\s+Index Cond: .*{condition}"
-    only_if = r"(-> +Result .*\n\s+One-Time Filter: .*\n\s+)?"
-    assert re.search(rf"LockRows.*\n\s+{only_if}{scan}", found), f"it is sorted, too: {found}"
+    with crowded.autocommit() as connection:
+        parts = [row[0] for row in connection.execute(_PARTS) if row[1] == f"ix_executions_{index}"]
+    assert len(parts) > 1
+    scan = rf"-> +Index Scan using ({'|'.join(parts)}) .*\n\s+Index Cond: .*{condition}.*\n"
+    only_if = r"(?:-> +Result .*\n\s+One-Time Filter: .*\n\s+)?"
+    merged = r"-> +Merge Append.*\n\s+Sort Key: .*\n"
+    first = rf"LockRows.*\n\s+{only_if}{merged}((?:\s+{only_if}{scan}(?:\s+Filter: .*\n)?)+)"
+    read = re.search(first, found)
+    assert read is not None, f"it is sorted, too: {found}"
+    assert {each[1] for each in re.finditer(scan, read[1])} == set(parts)
 
 
 def indexes(database: Database, work: Work) -> set[str]:
     """Return what the generic plans of the statements of `work` read the executions by."""
     explained = plans(database, work)
-    whole = [scan[0] for each in explained for scan in re.finditer(_WHOLE_TABLE, each)]
+    with database.autocommit() as connection:
+        empty = empty_partitions(connection)
+    whole = [
+        scan[0]
+        for each in explained
+        for scan in re.finditer(_WHOLE_TABLE, each)
+        if not any(f" on {name} " in scan[0] for name in empty)
+    ]
     assert not whole, f"these read the whole table:\n{chr(10).join(explained)}"
+    with database.autocommit() as connection:
+        wholes = {row[0]: row[1] for row in connection.execute(_PARTS)}
     found = {name for each in explained for name in re.findall(_READS, each)}
+    found = {wholes.get(name, name) for name in found}
     return {"pk_executions" if name in _AS_GOOD else name for name in found}
+
+
+_PARTS = text("""
+SELECT part.relname, whole.relname FROM pg_inherits i
+JOIN pg_class part ON part.oid = i.inhrelid JOIN pg_class whole ON whole.oid = i.inhparent
+WHERE part.relkind = 'i'
+""")
+"""The indexes of partitions, and those that they are parts of."""
 
 
 def plans(database: Database, work: Work) -> list[str]:
@@ -344,7 +424,7 @@ _READS = (
 )
 
 _WHOLE_TABLE = (
-    r"Scan (?:Backward )?using pk_execution\w* on execution.*\n(?!.*Index Cond)"
+    r"Scan (?:Backward )?using execution\w+_pkey on execution.*\n(?!.*Index Cond)"
     r"|Seq Scan on (?:execution\w*|sessions|session_messages|approvals|webhook_endpoints"
     r"|steps|children|live_children).*"
     r"|Index (?:Only )?Scan (?:using|on) \w+_(?:sessions|approvals|webhook_endpoints)\w* .*\n"
@@ -378,15 +458,19 @@ def test_the_statements_are_seen_as_they_are(database: Database) -> None:
 
 _CLAIMS = 150
 _DUE_READ = text(
-    "SELECT idx_scan, idx_tup_read FROM pg_stat_user_indexes"
-    " WHERE indexrelname = 'ix_executions_due'"
+    "SELECT sum(idx_scan), sum(idx_tup_read) FROM pg_stat_user_indexes"
+    " WHERE indexrelid IN (SELECT inhrelid FROM pg_inherits"
+    " WHERE inhparent = 'ix_executions_due'::regclass)"
 )
 
 
 def test_a_claim_does_not_read_what_was_claimed_before_it(core: Core) -> None:
     """The executions of a batch are due at one time, so their entries in the index are equal."""
     # while it runs, the server keeps dead entries
-    core.execute("ALTER TABLE executions SET (autovacuum_enabled = off)")
+    with core.database.autocommit() as connection:
+        names = [each.name("executions") for each in partitions.periods(connection)]
+    for name in names:
+        core.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)")
     try:
         core.pending_many([{}] * (2 * _CLAIMS))
         core.dispatch.send_due()
@@ -401,7 +485,8 @@ def test_a_claim_does_not_read_what_was_claimed_before_it(core: Core) -> None:
         wait_until(lambda: due_read(core)[0] >= scans + _CLAIMS, "the claims are counted")
         assert (due_read(core)[1] - read) / _CLAIMS < 20
     finally:
-        core.execute("ALTER TABLE executions RESET (autovacuum_enabled)")
+        for name in names:
+            core.execute(f"ALTER TABLE {name} RESET (autovacuum_enabled)")
 
 
 def due_read(core: Core) -> tuple[int, int]:

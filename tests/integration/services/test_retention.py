@@ -8,10 +8,11 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from celeriac.db import reports, sessions
+from celeriac.db import partitions, reports, sessions
 from celeriac.db.budgets import windows
 from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.executions import leases
@@ -21,6 +22,7 @@ from celeriac.db.schema import metadata
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
+from celeriac.domain.executions.states import Status
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
@@ -37,8 +39,13 @@ OWN = Budget(max_tokens=100)
 POLICY = RetentionPolicy(
     executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
 )
-_KEPT_WITHOUT = frozenset({"sessions", "cassettes", "budget_reservations", "children"})
-"""Tables that name an execution and outlive it. Rows of `children` go with the parent."""
+_KEPT_WITHOUT = frozenset(
+    {"sessions", "cassettes", "budget_reservations", "children", "step_items"}
+)
+"""Tables that name an execution and outlive it.
+
+Rows of `children` go with the parent, those of `step_items` with the run.
+"""
 
 _AGE = (
     "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
@@ -137,6 +144,108 @@ def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
 def test_every_table_that_names_an_execution_is_thought_of() -> None:
     naming = {name for name, table in metadata.tables.items() if "execution_id" in table.c}
     assert naming - _KEPT_WITHOUT == set(CHILDREN)
+
+
+def partition_names(core: Core) -> set[str]:
+    with core.database.autocommit() as connection:
+        return set(connection.execute(_PARTITIONS).scalars())
+
+
+_PARTITIONS = text(
+    "SELECT relname FROM pg_class"
+    " WHERE relkind = 'r' AND relname ~ '^(executions?|events|model_calls|reports)_'"
+)
+
+
+def named_after(core: Core, execution_id: UUID) -> set[str]:
+    """Return the names of the partitions of the execution's period."""
+    with core.database.autocommit() as connection:
+        period = next(
+            each
+            for each in partitions.periods(connection)
+            if each.least <= execution_id < each.above
+        )
+    return {period.name(table.name) for table in partitions.TABLES}
+
+
+def test_a_period_that_is_wholly_old_is_dropped(core: Core, places: StoragePaths) -> None:
+    old = [completed(core, places) for _ in range(5)]
+    names = named_after(core, old[0])
+    assert names <= partition_names(core)
+    pass_days(core, places, 31)
+    assert retention(core, places) >= len(old)
+    assert not names & partition_names(core)
+    for execution_id in old:
+        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == NONE
+        assert not places.workdir(execution_id).exists()
+    again = completed(core, places)
+    assert core.get(again).result == 1
+
+
+def test_a_period_in_which_something_lives_stays_nearly_empty(
+    core: Core, places: StoragePaths
+) -> None:
+    old = [completed(core, places) for _ in range(5)]
+    live = core.running().lease.execution_id
+    names = named_after(core, live)
+    pass_days(core, places, 31)
+    retention(core, places)
+    assert names <= partition_names(core)
+    assert all(count(core, "executions", each) == 0 for each in old)
+    assert count(core, "executions", live) == 1
+
+
+@pytest.mark.parametrize("how", ["before the check", "after the check", "while it detaches"])
+def test_an_interrupted_drop_is_continued(core: Core, places: StoragePaths, how: str) -> None:
+    old = completed(core, places)
+    names = named_after(core, old)
+    pass_days(core, places, 31)
+    with core.database.autocommit() as connection:
+        period = next(
+            each for each in partitions.periods(connection) if each.least <= old < each.above
+        )
+        partitions.detach(connection, period)
+        if how == "after the check":
+            connection.exec_driver_sql(
+                f"ALTER TABLE events DETACH PARTITION {period.name('events')} CONCURRENTLY"
+            )
+            connection.exec_driver_sql(f"DROP TABLE {period.name('execution_inputs')}")
+        elif how == "while it detaches":
+            partitions.attach(connection, period)
+            _leave_pending(core, period)
+    retention(core, places)
+    assert not names & partition_names(core)
+
+
+def _leave_pending(core: Core, period: partitions.Period) -> None:
+    """Let a statement that detaches give up while it waits for a reader."""
+    with core.database.transaction() as reader, core.database.autocommit() as connection:
+        reader.execute(text("SELECT count(*) FROM executions"))
+        connection.exec_driver_sql("SET lock_timeout = '100ms'")
+        try:
+            with pytest.raises(OperationalError):
+                partitions.detach(connection, period)
+        finally:
+            connection.exec_driver_sql("RESET lock_timeout")
+
+
+def test_a_row_that_turns_up_while_its_period_is_dropped_is_kept(
+    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = completed(core, places)
+    pass_days(core, places, 31)
+    late: list[UUID] = []
+    detach = partitions.detach
+
+    def insert_first(connection: Connection, period: partitions.Period) -> None:
+        late.append(core.queued())
+        detach(connection, period)
+
+    monkeypatch.setattr(partitions, "detach", insert_first)
+    retention(core, places)
+    assert count(core, "executions", late[0]) == 1
+    assert count(core, "executions", old) == 0
+    assert core.get(late[0]).status is Status.QUEUED
 
 
 def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePaths) -> None:

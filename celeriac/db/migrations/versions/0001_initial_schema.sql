@@ -161,6 +161,8 @@ CREATE TABLE task_versions (
     CONSTRAINT fk_task_versions_spec_hash FOREIGN KEY (spec_hash) REFERENCES specs(hash)
 );
 
+-- Executions and what belongs to them is partitioned by the time at which they were made, which
+-- their ids hold. `celeriac.db.partitions` makes the partitions, with their storage parameters.
 -- Columns of fixed width first, the widest first, so that none needs padding.
 CREATE TABLE executions (
     id uuid NOT NULL,
@@ -230,13 +232,7 @@ CREATE TABLE executions (
     CONSTRAINT ck_executions_running_has_worker
         CHECK (status <> 'running' OR worker_id IS NOT NULL),
     CONSTRAINT ck_executions_held_known CHECK (held IN ('time', 'limit', 'paused', 'parallel'))
-) WITH (
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 10000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 100000,
-    fillfactor = 80
-);
+) PARTITION BY RANGE (id);
 CREATE INDEX ix_executions_agent ON executions (agent_id, id);
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_delayed ON executions (available_at)
@@ -270,12 +266,7 @@ CREATE TABLE execution_inputs (
     execution_id uuid NOT NULL,
     variables jsonb NOT NULL,
     CONSTRAINT pk_execution_inputs PRIMARY KEY (execution_id)
-) WITH (
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 100000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 100000
-);
+) PARTITION BY RANGE (execution_id);
 
 -- What an execution has produced, if anything. Written at its end, and by attempts that fail before.
 CREATE TABLE execution_results (
@@ -283,12 +274,7 @@ CREATE TABLE execution_results (
     result jsonb,
     error_details jsonb,
     CONSTRAINT pk_execution_results PRIMARY KEY (execution_id)
-) WITH (
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 100000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 100000
-);
+) PARTITION BY RANGE (execution_id);
 
 CREATE TABLE celery_calls (
     id text NOT NULL,
@@ -319,12 +305,7 @@ CREATE TABLE events (
     at timestamptz NOT NULL DEFAULT now(),
     data jsonb NOT NULL,
     CONSTRAINT pk_events PRIMARY KEY (execution_id, seq)
-) WITH (
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 250000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 250000
-);
+) PARTITION BY RANGE (execution_id);
 
 CREATE TABLE steps (
     execution_id uuid NOT NULL,
@@ -385,8 +366,8 @@ CREATE TABLE ended_parents (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE model_calls (
-    id uuid NOT NULL,
     execution_id uuid NOT NULL,
+    id uuid NOT NULL,
     attempt integer NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     provider text NOT NULL,
@@ -397,14 +378,8 @@ CREATE TABLE model_calls (
     latency_ms integer NOT NULL,
     finish_reason text,
     cost numeric(18,9),
-    CONSTRAINT pk_model_calls PRIMARY KEY (id)
-) WITH (
-    autovacuum_vacuum_scale_factor = 0,
-    autovacuum_vacuum_threshold = 250000,
-    autovacuum_vacuum_insert_scale_factor = 0,
-    autovacuum_vacuum_insert_threshold = 250000
-);
-CREATE INDEX ix_model_calls_execution_id ON model_calls (execution_id);
+    CONSTRAINT pk_model_calls PRIMARY KEY (execution_id, id)
+) PARTITION BY RANGE (execution_id);
 
 CREATE TABLE idempotency_keys (
     workspace_id uuid NOT NULL,
@@ -655,7 +630,7 @@ CREATE TABLE reports (
     content bytea NOT NULL,
     CONSTRAINT pk_reports PRIMARY KEY (execution_id, format),
     CONSTRAINT ck_reports_format_known CHECK (format IN ('markdown', 'html'))
-);
+) PARTITION BY RANGE (execution_id);
 
 -- The position of an entry of the audit trail. The transaction gets its id before the position, so
 -- that a position that was given belongs to a transaction that snapshots know, and sealing can wait
