@@ -193,7 +193,7 @@ class DurableCalls:
         width = len(new.variables)
         if width > MAX_CHILDREN:
             raise InvalidInputError(
-                f"The step {name!r} has {width:,} items; the limit is {MAX_CHILDREN:,}.",
+                f"The step {name!r} has {counted(width, 'item')}; the limit is {MAX_CHILDREN:,}.",
                 field="items",
             )
         step = await self._find(path, name, kind)

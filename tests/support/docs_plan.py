@@ -91,6 +91,7 @@ EXEMPT: dict[tuple[str, str], str] = {
     ("docs/mcp-server.md", "celeriac mcp --http"): "runs until it is stopped; "
     "tests/e2e/celery/test_mcp_http.py talks to it",
     ("docs/operations.md", "FILTER (WHERE"): "tests/integration/test_operations_page.py runs it",
+    ("docs/operations.md", "pg_inherits"): "tests/integration/test_operations_page.py runs it",
     ("docs/operations.md", "--phase pre"): "tests/integration/services/test_migrations.py applies "
     "the phases of a made-up release; this one has none",
     ("docs/operations.md", "CELERIAC_DATABASE_DIRECT_URL"): "needs PgBouncer; "
