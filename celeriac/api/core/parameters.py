@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Path, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
-from celeriac.domain.base import Word
+from celeriac.domain.base import Label, Word
 from celeriac.wiring.api import ApiServices
 from celeriac.wiring.core import CoreServices
 
@@ -27,7 +27,7 @@ Shared = Annotated[CoreServices, Depends(_container)]
 Services = Annotated[ApiServices, Depends(_services)]
 
 Cursor = Annotated[
-    str | None, Query(max_length=200, description="`next_cursor` of the page before.")
+    Label | None, Query(max_length=200, description="`next_cursor` of the page before.")
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Items on a page.")]
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, TypeGuard, cast, get_args
 
 import orjson
@@ -44,6 +44,9 @@ about 60 ms, during which the process does nothing else."""
 
 _SMALL = 16 * 1024
 """Bytes. Parsing a smaller body takes no longer than waking up a thread."""
+
+MAX_KEYLESS_BYTES = 16 * 1024
+"""The largest body of a request that needs no key."""
 
 
 def parse(body: bytes, *, max_values: int = MAX_VALUES) -> JsonValue:
@@ -116,7 +119,24 @@ class Parsing:
 
 class _JsonRequest(Request):
     max_values = MAX_VALUES
+    max_bytes: int | None = None
+    """The limit of this route, if it is smaller than that of all."""
     _parsed: JsonValue
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        declared = self.headers.get("content-length", "0")
+        self._check(int(declared) if declared.isdecimal() else 0)
+        size = 0
+        async for chunk in super().stream():
+            size += len(chunk)
+            self._check(size)
+            yield chunk
+
+    def _check(self, size: int) -> None:
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise TooLargeError(
+                f"The body may have {self.max_bytes} bytes.", field="body", limit=self.max_bytes
+            )
 
     async def body(self) -> bytes:
         try:
@@ -172,6 +192,7 @@ class JsonRoute(APIRoute):
                 _refuse_other_media(request)
             strict = _JsonRequest(request.scope, request.receive)
             strict.max_values = max_values
+            strict.max_bytes = MAX_KEYLESS_BYTES if needed is None else None
             return await handle(strict)
 
         return handle_strictly

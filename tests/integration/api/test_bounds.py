@@ -14,7 +14,7 @@ from celeriac.domain.accounts import Role
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 
 _SMALL_ANSWER = 40_000
-_KEYLESS = {"show_linked_approval", "answer_linked_approval"}
+_KEYLESS = {"show_linked_approval", "answer_linked_approval", "accept_invitation"}
 _ID = "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"
 
 
@@ -68,6 +68,11 @@ def _asked(client: TestClient, method: str, path: str, token: str | None) -> tup
     }  # fmt: skip
     asyncio.run(_called(client.app, scope, receive, send))
     return status, asked
+
+
+def test_a_large_body_is_not_read_where_no_key_is_needed(app_client: TestClient) -> None:
+    found = _asked(app_client, "POST", "/api/v1/invitations/accept", None)
+    assert found == (413, False)
 
 
 @pytest.mark.parametrize("token", [None, "cel_000000000000_" + "0" * 48])
