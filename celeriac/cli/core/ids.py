@@ -48,15 +48,18 @@ class IdOf:
     def resolve(self, client: "Client", text: str) -> str:
         """Return the whole id for `text`.
 
-        A whole id is returned as it is. `last` is the newest; at least 6 characters are the
-        beginning or the end of one of the newest 500. Raises CommandError.
+        A whole id is returned as it is. `last` is the newest, of runs the newest without a parent;
+        at least 6 characters are the beginning or the end of one of the newest 500. Raises
+        CommandError.
         """
         if parse_uuid(text) is not None and len(text) >= _HEX:
             return text
         wanted = text.lower().replace("-", "")
-        newest = (each.id for each in islice(getattr(client, self.kind).list(), SEARCHED))
+        listed = islice(getattr(client, self.kind).list(), SEARCHED)
+        newest = (each.id for each in listed)
         if text.lower() == LAST:
-            found = list(islice(newest, 1))
+            own = (each.id for each in listed if getattr(each, "parent_run_id", None) is None)
+            found = list(islice(own, 1))
             missing = f"There is no {self._kind.removesuffix('s')} yet."
         elif _SHORT_ID.fullmatch(wanted):
             found = [

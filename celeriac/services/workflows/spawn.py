@@ -49,7 +49,7 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_one
 from celeriac.services.workflows.plans import Plan, Plans
-from celeriac.services.workflows.values import RunValues, evaluate
+from celeriac.services.workflows.values import RunValues, evaluate, result_of
 
 CHUNK = 1_000
 """Items that one transaction makes."""
@@ -226,8 +226,11 @@ class _Making:
             return Spawned()
         numbers = range(state.spawned, min(state.width, state.spawned + CHUNK))
         scope = self.values.scope(
-            connection, self.plan.spec.steps, states, self.plan.needs(step_no)
+            connection, self.plan.spec.steps, states, self.plan.needs(step_no), last=step.is_last
         )
+        if step.repeat is not None:
+            scope["index"] = state.round - 1
+            scope["result"] = result_of(connection, state, before=1) if state.round > 1 else None
         left = self._not_taken_over(run, state, numbers)
         made = self._make(run, state, step, scope, left) if left else Spawned()
         rows.add_items(connection, run_id, step_no, state.round, self.items)

@@ -148,10 +148,15 @@ class _Turn:
     def _spec(self, step: StepRun) -> Step:
         return self._plan.spec.steps[step.step]
 
-    def _scope(self, wanted: Sequence[str], **more: JsonValue) -> dict[str, Any]:
+    def _scope(self, wanted: Sequence[str], *, last: bool, **more: JsonValue) -> dict[str, Any]:
         self._flush()
         return self._values.scope(
-            self._connection, self._plan.spec.steps, self._steps.values(), wanted, **more
+            self._connection,
+            self._plan.spec.steps,
+            self._steps.values(),
+            wanted,
+            last=last,
+            **more,
         )
 
     # the turn
@@ -227,7 +232,9 @@ class _Turn:
         if step.round >= spec.repeat.max:
             return False
         result = result_of(self._connection, step)
-        scope = self._scope(self._plan.needs(step.step_no), result=result)
+        scope = self._scope(
+            self._plan.needs(step.step_no), last=spec.is_last, result=result, index=step.round - 1
+        )
         return not holds(spec.repeat.until, scope)
 
     def _error_of(self, step: StepRun, spec: Step, allowed: int) -> tuple[str, str]:
@@ -260,7 +267,7 @@ class _Turn:
 
     def _begin(self, step: StepRun, spec: Step) -> None:
         try:
-            scope = self._scope(self._plan.needs(step.step_no))
+            scope = self._scope(self._plan.needs(step.step_no), last=spec.is_last)
             if spec.when is not None and not holds(spec.when, scope):
                 self._move(step, StepTransition.SKIP)
                 return
@@ -340,7 +347,9 @@ class _Turn:
         result = None
         if outcome is RunStatus.COMPLETED and self._plan.spec.returns is not None:
             try:
-                result = render(self._plan.spec.returns, self._scope(self._plan.returned))
+                result = render(
+                    self._plan.spec.returns, self._scope(self._plan.returned, last=True)
+                )
             except ExpressionError as error:
                 self._fail(error.code, f"returns: {error.message}", None)
                 outcome = RunStatus.FAILED

@@ -10,7 +10,7 @@ from celeriac.db.workflows import steps as rows
 from celeriac.domain.workflows.expressions import compiled
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.records import StepItem, StepRun, WorkflowRun
-from celeriac.domain.workflows.states import StepStatus
+from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.json_types import JsonValue
 
 INLINE_BYTES = 256 * 1024
@@ -42,9 +42,14 @@ class RunValues:
         specs: Mapping[str, Step],
         steps: Iterable[StepRun],
         wanted: Iterable[str],
+        *,
+        last: bool = False,
         **more: JsonValue,
     ) -> dict[str, Any]:
-        """Return the roots of expressions, with the steps in `wanted`."""
+        """Return the roots of expressions, with the steps in `wanted`.
+
+        `last`: for what is evaluated after all ordinary steps have settled.
+        """
         by_name = {each.step: each for each in steps}
         values = {}
         for name in wanted:
@@ -52,15 +57,19 @@ class RunValues:
             if name not in self._known or not step.status.terminal:
                 self._known[name] = self._read(connection, step, specs[name])
             values[name] = self._known[name]
-        return {"input": self.run.input, "steps": values, "run": self._run(), **more}
+        return {"input": self.run.input, "steps": values, "run": self._run(last=last), **more}
 
-    def _run(self) -> JsonValue:
+    def _run(self, *, last: bool) -> JsonValue:
         run = self.run
         error = None
+        status = RunStatus.COMPLETED if last else RunStatus.RUNNING
         if run.error_code is not None:
+            status = RunStatus.FAILED
             error = {"code": run.error_code, "message": run.error_message, "step": run.error_step}
         elif run.cancel_requested_at is not None:
             error = {"code": "cancelled", "message": "The run was cancelled.", "step": None}
+        if run.cancel_requested_at is not None:
+            status = RunStatus.CANCELLED
         return {
             "id": str(run.id),
             "workflow": run.workflow_name,
@@ -68,7 +77,10 @@ class RunValues:
             "owner": str(run.owner_id),
             "workspace": str(run.workspace_id),
             "created_at": run.created_at.isoformat(),
+            "status": status.value,
             "error": error,
+            # no schedule starts workflows yet
+            "schedule": None,
         }
 
     def _read(self, connection: Connection, step: StepRun, spec: Step) -> JsonValue:
@@ -104,10 +116,10 @@ class RunValues:
         return {"results": results, "errors": errors}
 
 
-def result_of(connection: Connection, step: StepRun) -> JsonValue:
-    """Return the result of a step that is no map: that of its last round."""
+def result_of(connection: Connection, step: StepRun, *, before: int = 0) -> JsonValue:
+    """Return the result of a step that is no map: that of its last round, or `before` that."""
     found = rows.items(
-        connection, step.run_id, step.step_no, step.round, after=-1, limit=1, results=True
+        connection, step.run_id, step.step_no, step.round - before, after=-1, limit=1, results=True
     )
     return found[0].result if found else None
 

@@ -243,3 +243,24 @@ def test_a_step_is_repeated_until_its_condition_holds_or_the_rounds_are_over(flo
     )
     assert (ran.status, ran.steps["grade"].round) == (RunStatus.COMPLETED, 2)
     flows.assert_counted()
+
+
+def test_a_round_sees_its_number_and_the_result_of_the_one_before(flows: Flows) -> None:
+    ran = flows.run(
+        {
+            "draft": {
+                "task": "draft",
+                "with": {"round": "${{ index }}", "before": "${{ result }}"},
+                "repeat": {"until": "index >= 2 && result.round == index", "max": 5},
+            }
+        },
+        lambda name, given: {"round": given["round"]},
+        returns="${{ steps.draft.result.round }}",
+    )
+
+    assert (ran.status, ran.result) == (RunStatus.COMPLETED, 2)
+    assert [given for _, given in flows.done] == [
+        {"round": 0, "before": None},
+        {"round": 1, "before": {"round": 0}},
+        {"round": 2, "before": {"round": 1}},
+    ]

@@ -127,3 +127,24 @@ def test_a_step_whose_task_is_gone_fails(flows: Flows) -> None:
     assert ran.status is RunStatus.FAILED
     assert ran.run.error_code == "not_found"
     flows.assert_counted()
+
+
+def test_last_steps_and_the_result_know_how_the_run_ends(flows: Flows) -> None:
+    steps = {
+        "a": {"task": "a", "with": {"s": "${{ run.status }}", "by": "${{ run.schedule }}"}},
+        "last": {"task": "last", "run": "always", "with": {"s": "${{ run.status }}"}},
+        "oops": {"task": "oops", "run": "always", "when": "run.status == 'failed'"},
+    }
+    ran = flows.run(steps, returns="${{ run.status }}")
+    assert (ran.status, ran.result) == (RunStatus.COMPLETED, "completed")
+    assert flows.done == [("a", {"s": "running", "by": None}), ("last", {"s": "completed"})]
+    assert ran.statuses["oops"] == "skipped"
+
+    ran = flows.run(steps, lambda name, given: FAILS if name == "a" else given)
+    assert ran.statuses == {"a": "failed", "last": "completed", "oops": "completed"}
+    assert ("last", {"s": "failed"}) in flows.done
+
+    run_id = flows.start(flows.define("cancelled", steps))
+    flows.runs.cancel(flows.core.actor, run_id)
+    flows.drive()
+    assert flows.done[-1] == ("last", {"s": "cancelled"})
