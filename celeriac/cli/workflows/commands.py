@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import Description, Json, Limit, gather, parse_object, read_text
+from celeriac.cli.core.arguments import Description, Json, Limit, gather
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import WorkflowName
-from celeriac.cli.core.output import CommandError, ExitCode, Output, plain, short
+from celeriac.cli.core.output import ExitCode, Output, plain, short
 from celeriac.cli.workflows.following import follow_run, show_run_outcome
+from celeriac.kit.ids import parse_uuid
 
 if TYPE_CHECKING:
     from celeriac.wire import Workflow
@@ -25,7 +26,11 @@ Files = Annotated[
 
 Spec = Annotated[
     str,
-    typer.Option("--spec", metavar="FILE", help="The specification as a JSON object; - for stdin."),
+    typer.Option(
+        "--spec",
+        metavar="FILE",
+        help="The document: YAML or JSON; - for stdin; or MODULE:NAME. It may leave out the name.",
+    ),
 ]
 
 
@@ -75,12 +80,17 @@ def create(
 ) -> None:
     """Create a workflow.
 
+    The document is checked as by `celeriac workflows validate` before it is sent.
+
     Examples:
-      celeriac workflows create brief --spec brief.json
+      celeriac workflows create brief --spec brief.yaml
+      celeriac workflows create brief --spec shop.flows:brief
     """
-    given = parse_object(read_text(spec), spec)
-    made = context.client.workflows.create(name, given, description=description or "")
-    _show(context, made)
+    from celeriac.cli.workflows import reading
+
+    given, described = reading.specification(spec, name)
+    text = described if description is None else description
+    _show(context, context.client.workflows.create(name, given, description=text or ""))
 
 
 @api_command(app)
@@ -90,7 +100,7 @@ def update(
     workflow: WorkflowName,
     spec: Annotated[
         str | None,
-        typer.Option("--spec", metavar="FILE", help="The next version; - for stdin."),
+        typer.Option("--spec", metavar="FILE", help="The next version, as for create."),
     ] = None,
     description: Description = None,
 ) -> None:
@@ -99,9 +109,15 @@ def update(
     Runs that are started from now on follow the new version. Others keep theirs.
 
     Examples:
-      celeriac workflows update brief --spec brief.json
+      celeriac workflows update brief --spec brief.yaml
     """
-    given = None if spec is None else parse_object(read_text(spec), spec)
+    from celeriac.cli.workflows import reading
+
+    given = None
+    if spec is not None:
+        name = None if parse_uuid(workflow) else workflow
+        given, described = reading.specification(spec, name)
+        description = described if description is None else description
     _show(context, context.client.workflows.change(workflow, spec=given, description=description))
 
 
@@ -193,10 +209,7 @@ def validate(files: Files, as_json: Json = False) -> None:
         "workflows": [reading.described(each.workflow) for each in found if each.workflow],
     }
     if faults and not as_json:
-        lines = "\n".join(f"  {fault.shown}" for fault in faults)
-        raise CommandError(
-            f"There are faults.\n{lines}", exit_code=ExitCode.USAGE, problem="workflow_invalid"
-        )
+        raise reading.faulty(faults)
     shown = [reading.drawn(each.workflow) for each in found if each.workflow]
     output.write(value, "\n\n".join(shown))
     if faults:

@@ -2,13 +2,13 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from celeriac.cli.core.arguments import STDIN, read_text
-from celeriac.cli.core.output import UsageProblemError, duration, short
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError, duration, short
 from celeriac.domain.workflows.builder import Workflow as BuiltWorkflow
 from celeriac.domain.workflows.document import MAX_BYTES, Workflow, check
 from celeriac.domain.workflows.graph import Graph
@@ -19,6 +19,8 @@ from celeriac.kit.yaml_text import ReadText
 from celeriac.kit.yaml_text import read_text as read_yaml
 
 _LONG = 60
+_ANY_NAME = "workflow"
+_NOT_OF_SPEC = ("workflow", "description")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,70 @@ class Checked:
     faults: list[FaultInFile] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    file: str
+    value: Any
+    read: ReadText | None = None
+    """Knows the places; None if a module has built the value."""
+
+
 def documents(given: str) -> Iterator[Checked]:
     """Yield the documents of a file, of standard input, or of MODULE:NAME.
 
     Raises UsageProblemError if there is nothing to read.
     """
+    source = _source(given)
+    if faults := _unreadable(source):
+        yield Checked(None, faults)
+    elif (entries := _entries(source.value)) is not None:
+        for index, entry in enumerate(entries):
+            yield _checked(source, entry, ("workflows", index))
+    else:
+        yield _checked(source, source.value, ())
+
+
+def specification(given: str, name: str | None) -> tuple[dict[str, Any], str | None]:
+    """Return the specification of a document, and its description, None without one.
+
+    `given` is as for `documents`. The document may leave out its name; None accepts any. Raises
+    UsageProblemError for another name, and CommandError for faults.
+    """
+    source = _source(given)
+    if faults := _unreadable(source):
+        raise faulty(faults)
+    if _entries(source.value) is not None:
+        raise UsageProblemError(
+            f"{source.file} has a list of workflows.",
+            cure=f"`celeriac apply -f {given}` creates and changes all of them.",
+        )
+    document = source.value
+    if isinstance(document, dict):
+        document = {"workflow": name or _ANY_NAME, **document}
+    checked = _checked(source, document, ())
+    if checked.workflow is None:
+        raise faulty(checked.faults)
+    if name is not None and checked.workflow.name != name:
+        raise UsageProblemError(
+            f"{source.file} is the workflow {checked.workflow.name}, not {name}.",
+            cure="Give the same name, or leave out the field workflow.",
+        )
+    spec = {field: value for field, value in document.items() if field not in _NOT_OF_SPEC}
+    return spec, document.get("description")
+
+
+def faulty(faults: Sequence[FaultInFile]) -> CommandError:
+    """Return the error that lists faults."""
+    lines = "\n".join(f"  {fault.shown}" for fault in faults)
+    return CommandError(
+        f"There are faults.\n{lines}", exit_code=ExitCode.USAGE, problem="workflow_invalid"
+    )
+
+
+def _source(given: str) -> _Source:
     module, colon, name = given.rpartition(":")
     if colon and not Path(given).exists() and all(map(str.isidentifier, module.split("."))):
-        yield _checked(given, _built(module, name).to_dict(), None, ())
-        return
+        return _Source(given, _built(module, name).to_dict())
     if given.endswith(".py"):
         raise UsageProblemError(
             f"{given} is a program, and isn't run.",
@@ -70,41 +127,38 @@ def documents(given: str) -> Iterator[Checked]:
     file = "(standard input)" if given == STDIN else given
     if len(text) > MAX_BYTES:
         raise UsageProblemError(f"{file} has more than {MAX_BYTES:,} characters; split it.")
-    yield from _read(file, text)
-
-
-def _read(file: str, text: str) -> Iterator[Checked]:
     read = read_yaml(text, file)
-    if read.faults:
-        found = [
-            FaultInFile(file, place.line, place.column, None, None, "", message)
-            for place, message in read.faults
-        ]
-        yield Checked(None, found)
-        return
-    entries = read.value.get("workflows") if isinstance(read.value, dict) else None
-    if isinstance(entries, list) and "workflow" not in read.value:
-        for index, entry in enumerate(entries):
-            yield _checked(file, entry, read, ("workflows", index))
-    else:
-        yield _checked(file, read.value, read, ())
+    return _Source(file, read.value, read)
 
 
-def _checked(
-    file: str, document: Any, read: ReadText | None, before: tuple[str | int, ...]
-) -> Checked:
+def _unreadable(source: _Source) -> list[FaultInFile]:
+    found = () if source.read is None else source.read.faults
+    return [
+        FaultInFile(source.file, place.line, place.column, None, None, "", message)
+        for place, message in found
+    ]
+
+
+def _entries(value: Any) -> list[Any] | None:
+    """Return the workflows of a file for `celeriac apply`; None if it is none."""
+    entries = value.get("workflows") if isinstance(value, dict) else None
+    return entries if isinstance(entries, list) and "workflow" not in value else None
+
+
+def _checked(source: _Source, document: Any, before: tuple[str | int, ...]) -> Checked:
     workflow, faults = check(document)
     name = document.get("workflow") if isinstance(document, dict) else None
     named = name if isinstance(name, str) else None
-    return Checked(workflow, [_placed(file, fault, read, before, named) for fault in faults])
+    return Checked(workflow, [_placed(source, fault, before, named) for fault in faults])
 
 
 def _placed(
-    file: str, fault: Fault, read: ReadText | None, before: tuple[str | int, ...], name: str | None
+    source: _Source, fault: Fault, before: tuple[str | int, ...], name: str | None
 ) -> FaultInFile:
+    read = source.read
     place = read.place((*before, *fault.path), fault.offset) if read is not None else None
     line, column = (None, None) if place is None else (place.line, place.column)
-    return FaultInFile(file, line, column, name, fault.step, fault.field, fault.message)
+    return FaultInFile(source.file, line, column, name, fault.step, fault.field, fault.message)
 
 
 def _built(module: str, name: str) -> BuiltWorkflow:

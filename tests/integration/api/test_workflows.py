@@ -25,6 +25,14 @@ SPEC: dict[str, Any] = {
 }
 
 
+OUTER = """\
+workflow: outer
+description: runs another
+steps:
+  inner: {workflow: brief, with: {texts: [a]}}
+"""
+
+
 @pytest.fixture
 def brief(ada: Asker) -> str:
     """A workflow of ada's."""
@@ -168,8 +176,9 @@ def test_the_command_line_creates_runs_and_shows(
 ) -> None:
     monkeypatch.setenv("CELERIAC_API_URL", api_url)
     monkeypatch.setenv("CELERIAC_API_KEY", client.keys.create("cli").token)
-    file = tmp_path / "brief.json"
+    file, outer = tmp_path / "brief.json", tmp_path / "outer.yaml"
     file.write_text(json.dumps(SPEC), encoding="utf-8")
+    outer.write_text(OUTER, encoding="utf-8")
 
     def celeriac(*arguments: str, code: int = 0) -> str:
         assert main(arguments) == code, capsys.readouterr().err
@@ -192,4 +201,13 @@ def test_the_command_line_creates_runs_and_shows(
     celeriac("workflow-runs", "cancel", again)
     forked = id_of("workflow-runs", "fork", run_id, "--step", "sums")
     celeriac("workflow-runs", "cancel", forked)
+
+    assert "runs another" in celeriac("workflows", "create", "outer", "--spec", str(outer))
+    outer_id = id_of("workflows", "run", "outer", "--detach")
+    celeriac("workflow-runs", "items", outer_id, "inner")
+    assert "outer" in celeriac("workflow-runs", "show", "last"), "not the one below it"
+    celeriac("workflow-runs", "cancel", "last")
+    changed = celeriac("workflows", "update", "outer", "--spec", str(outer), "--description", "x")
+    assert "runs another" not in changed
+    celeriac("workflows", "delete", "outer")
     celeriac("workflows", "delete", "brief")

@@ -171,3 +171,24 @@ def test_the_published_schema_is_that_of_the_model(capsys: pytest.CaptureFixture
     assert code == ExitCode.OK
     assert SCHEMA.read_text(encoding="utf-8") == json_schema(), "run: make docs"
     assert json.loads(out) == json.loads(json_schema())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BAD, "8:5: step fetch, retrys: there is no field retrys: did you mean retry?"),
+        (GOOD, "is the workflow brief, not other."),
+        ("workflows:\n  - {workflow: other, steps: {a: {task: a}}}\n", "a list of workflows"),
+        ("[]", "a workflow must be an object with workflow and steps"),
+        ("a: [", "2:1: this is not valid YAML"),
+    ],
+)
+def test_what_is_no_document_of_the_workflow_is_not_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    file = tmp_path / "flow.yaml"
+    file.write_text(text)
+    server = ("--api-url", "http://127.0.0.1:1", "--api-key", "none")
+    code, out, err = run(capsys, "create", "other", "--spec", str(file), *server)
+    assert (code, out) == (ExitCode.USAGE, "")
+    assert words in err
