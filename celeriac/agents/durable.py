@@ -24,12 +24,19 @@ from celeriac.domain.executions.steps import (
     StoredStep,
 )
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.logs.redact import redact_text
 from celeriac.services.ports import Job, RunContext
 
 IN_PLACE_SECONDS = 2.0
 """A sleep of which no more is left is waited for in place: parking takes about as long."""
+
+MAX_QUESTIONS = 100
+"""How many questions an attempt parks for; later attempts ask the others."""
+
+_KEPT_CHARACTERS = 16_000
+"""The longest result of a step, and the longest text of its error, that is kept in memory."""
 
 _CHUNK = 500
 """How many children are started by one commit."""
@@ -51,7 +58,7 @@ class DurableCalls:
         self._loaded_at: float | None = None
         self._by_place: dict[str, StoredStep] = {}
         self._next = 1
-        self._questions: list[Question] = []
+        self._questions: dict[str, Question] = {}
         self._seconds: list[float] = []
         self._children = 0
 
@@ -65,13 +72,13 @@ class DurableCalls:
         if self._children:
             reason, note = WaitingFor.CHILDREN, f"Waits for {counted(self._children, 'execution')}."
         elif self._questions:
-            reason, note = WaitingFor.APPROVAL, self._questions[0].title
+            reason, note = WaitingFor.APPROVAL, next(iter(self._questions.values())).title
         else:
             reason, note = WaitingFor.SLEEP, f"Sleeps for {min(self._seconds):.0f} s."
         return Parked(
             reason,
             note,
-            questions=tuple(self._questions),
+            questions=tuple(self._questions.values()),
             seconds=min(self._seconds, default=None),
             children=bool(self._children),
         )
@@ -103,8 +110,9 @@ class DurableCalls:
         if error is None:
             result = encode_result(value, f"The step {name!r}")
         else:
-            message = redact_text(str(error.get("message", "")))
-            error = {**error, "message": message, "last_number": self._next - 1}
+            kept = {name: _kept(each) for name, each in error.items()}
+            message = redact_text(str(kept.get("message", "")))
+            error = {**kept, "message": message, "last_number": self._next - 1}
         step = await self._find(path, name, StepKind.STEP)
         await self._store(
             NewStep(
@@ -165,8 +173,8 @@ class DurableCalls:
             )
             await self._store(new)
         answer = (await self._context.answers()).get(question.key)
-        if answer is None:
-            self._questions.append(question)
+        if answer is None and len(self._questions) < MAX_QUESTIONS:
+            self._questions.setdefault(question.key, question)
         return answer
 
     async def run(
@@ -328,6 +336,7 @@ class DurableCalls:
         return seconds
 
     def _remember(self, step: NewStep, value: JsonValue = None) -> None:
+        large = len(step.result or "") > _KEPT_CHARACTERS
         self._by_place[_place(step.path, step.name)] = StoredStep(
             number=step.number,
             path=step.path,
@@ -336,7 +345,9 @@ class DurableCalls:
             status=step.status,
             attempt=self._job.attempt,
             retry_count=self._job.retry_count,
-            result=value,
+            # later attempts read it when they need it, and so does this one
+            result=None if large else value,
+            has_large_result=large,
             error=step.error,
             width=step.width,
         )
@@ -348,6 +359,10 @@ class DurableCalls:
         last = int((step.error or {}).get("last_number", 0))
         later = (each for each in self._by_place.values() if each.number > last)
         return not any(_is_behind(each.path, step.path) for each in later)
+
+
+def _kept(value: JsonValue) -> JsonValue:
+    return clip(value, _KEPT_CHARACTERS) if isinstance(value, str) else value
 
 
 def _place(path: str | None, name: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,66 @@ async def large(ctx: AgentContext, size: int) -> int:
     if ctx.attempt == 1:
         raise celeriac.RetryableError("again")
     return len(text)
+
+
+@celeriac.agent("nested", durable=True)
+async def nested(ctx: AgentContext, log: str) -> list[str]:
+    """Make a step within a step, then sleep, and go on."""
+
+    async def outer() -> list[str]:
+        return [await ctx.step("inner", note, log, "inner"), note(log, "outer")]
+
+    made = await ctx.step("outer", outer)
+    await ctx.sleep(3600)
+    return [*made, await ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("nested-in-child", durable=True)
+def nested_in_child(ctx: ChildContext, log: str) -> list[str]:
+    """Do the same in a child process."""
+
+    def outer() -> list[str]:
+        return [ctx.step("inner", note, log, "inner"), note(log, "outer")]
+
+    made = ctx.step("outer", outer)
+    ctx.sleep(3600)
+    return [*made, ctx.step("after", note, log, "after")]
+
+
+@celeriac.agent("for-ever", durable=True)
+async def for_ever(ctx: AgentContext) -> None:
+    """Sleep until the last time that Python knows."""
+    await ctx.sleep(until=datetime.max.replace(tzinfo=UTC))
+
+
+@celeriac.agent("asks-much", durable=True)
+async def asks_much(ctx: AgentContext, number: int) -> None:
+    """Ask many questions at once."""
+    await ctx.gather(*(ctx.ask(f"Question {each}?") for each in range(number)))
+
+
+@celeriac.agent("hoarder", durable=True)
+async def hoarder(ctx: AgentContext) -> list[int]:
+    """Store results that are large, but small when PostgreSQL has compressed them."""
+    sizes = [len(await ctx.step(f"s{n}", "x".__mul__, 500_000)) for n in range(3)]
+    if ctx.attempt == 1:
+        raise celeriac.RetryableError("again")
+    return sizes
+
+
+@celeriac.agent("stubborn", durable=True)
+async def stubborn(ctx: AgentContext) -> int:
+    """Try a step again very often."""
+    tries = 0
+
+    def attempt() -> int:
+        nonlocal tries
+        tries += 1
+        if tries < 1_100:
+            raise ValueError(str(tries))
+        return tries
+
+    return int(await ctx.step(attempt, retry=2_000, backoff=0.0))
 
 
 @celeriac.agent("bounded", durable=True)

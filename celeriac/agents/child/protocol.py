@@ -4,6 +4,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -34,6 +35,7 @@ from celeriac.kit.json_types import (
     is_deeper,
     loads,
     refuse_big_integers,
+    storable_text,
 )
 from celeriac.kit.validation import first_fault
 from celeriac.kit.words import counted
@@ -127,7 +129,10 @@ class UsageMessage(_Message):
 
 Path = Annotated[str, Field(max_length=200, pattern=r"^\d+(\.\d+)*$")] | None
 """The place of a durable call in the code; None: its name identifies it."""
-Name = Annotated[str, Field(min_length=1, max_length=220)]
+Name = Annotated[str, Field(min_length=1, max_length=220), AfterValidator(storable_text)]
+
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
+"""Of a time to sleep until: the later ones of those that PostgreSQL stores can't be read back."""
 
 
 class _DurableCall(_Message):
@@ -172,6 +177,8 @@ class SleepMessage(_DurableCall):
     def _needs_one(self) -> Self:
         if (self.seconds is None) == (self.until is None):
             raise ValueError("sleep needs either seconds or until")
+        if self.until is not None and not _FIRST_YEAR <= self.until.year <= _LAST_YEAR:
+            raise ValueError(f"until needs a year from {_FIRST_YEAR} to {_LAST_YEAR}")
         return self
 
 
@@ -180,7 +187,7 @@ class RunMessage(_DurableCall):
 
     type: Literal["run"] = "run"
     kind: Literal[StepKind.RUN, StepKind.MAP] = StepKind.RUN
-    task: str = Field(min_length=1, max_length=200)
+    task: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable_text)]
     items: list[dict[str, Any]]
     parallel: Annotated[int, Field(ge=1, le=MAX_CHILDREN)] | None = None
     keep_errors: bool = False

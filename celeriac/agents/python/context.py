@@ -361,8 +361,9 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         if isinstance(effect, Pause):
             return await asyncio.sleep(effect.seconds)
         if isinstance(effect, Call):
-            value = effect.function()
-            return await value if inspect.isawaitable(value) else value
+            with _within(Scope.inside(effect.place)):
+                value = effect.function()
+                return await value if inspect.isawaitable(value) else value
         reply = await self._transport.request(effect.message)
         if reply["type"] == "park":
             raise Parking
@@ -432,7 +433,8 @@ class ChildContext(_Context[None, "Answer"]):
         if isinstance(effect, Pause):
             return time.sleep(effect.seconds)
         if isinstance(effect, Call):
-            value = effect.function()
+            with _within(Scope.inside(effect.place)):
+                value = effect.function()
             if inspect.iscoroutine(value):
                 value.close()
                 raise TypeError("a plain function can't await: give ctx.step a plain function")

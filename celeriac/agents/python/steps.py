@@ -30,6 +30,7 @@ T = TypeVar("T")
 _MAX_NAME = 200
 _MAX_MESSAGE = 10_000
 _LONGEST_BACKOFF_SECONDS = 300.0
+_MOST_DOUBLINGS = 60
 
 
 class Parking(BaseException):
@@ -71,6 +72,11 @@ class Scope:
         uses = self._names[name] = self._names.get(name, 0) + 1
         return Place(f"{self._prefix}{self._count}", name if uses == 1 else f"{name}#{uses}")
 
+    @classmethod
+    def inside(cls, place: Place) -> "Scope":
+        """Return the scope of what a step's function calls: it isn't called once that is stored."""
+        return cls(f"{place.path}.0.")
+
     def branches(self) -> str:
         """Return the place of the next `gather`."""
         self._count += 1
@@ -90,9 +96,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a function of the user."""
+    """Call a function of the user, as the step at a place."""
 
     function: Callable[[], Any]
+    place: "Place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +137,15 @@ def step(
     while True:
         tries += 1
         try:
-            value = yield Call(function)
+            value = yield Call(function, place)
         except (TimeLimitError, LeaseLostError, StepsChangedError):
             raise
         except Exception as error:
             report = _report(error)
             if tries <= retry and report["retryable"]:
-                yield Pause(min(backoff * 2 ** (tries - 1), _LONGEST_BACKOFF_SECONDS))
+                yield Pause(
+                    min(backoff * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_BACKOFF_SECONDS)
+                )
                 continue
             yield Request({"type": "step_done", **place.message(), "error": report, "tries": tries})
             raise _failed(place.name, report) from error

@@ -92,10 +92,12 @@ _EVENTS: Mapping[StepStatus, str] = {
 
 _LOAD = text("""
 SELECT number, path, name, kind, status, attempt, retry_count,
-       CASE WHEN pg_column_size(result) <= :small THEN result END,
-       pg_column_size(result) > :small, error,
+       CASE WHEN NOT large THEN result END, large, error,
        CAST(extract(epoch FROM wake_at - now()) AS double precision), width
-FROM steps
+FROM steps,
+     -- compressed, and if that is small, as it is
+     LATERAL (SELECT pg_column_size(result) > :small
+                     OR octet_length(CAST(result AS text)) > :small) AS size (large)
 WHERE execution_id = :id AND number > :after
 ORDER BY number
 LIMIT :limit

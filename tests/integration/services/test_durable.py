@@ -397,3 +397,69 @@ def test_a_list_that_has_another_length_is_named(bench: Bench) -> None:
     assert execution.error_code == "steps_changed"
     assert "'double' had 3 items" in (execution.error_message or "")
     bench.core.assert_consistent()
+
+
+@BOTH
+def test_a_step_may_call_steps(bench: Bench, kind: str) -> None:
+    execution_id = bench.submit(f"nested{kind}", log=str(bench.log))
+    bench.work()
+    bench.core.pass_time(3_601)
+    bench.core.execute("UPDATE steps SET wake_at = wake_at - interval '3601 s'")
+    bench.core.resume()
+    bench.worker = bench.another_worker()
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == ["inner", "outer", "after"], execution.error_message
+    assert execution.attempt == 2
+    assert bench.lines() == ["inner", "outer", "after"]
+
+
+def test_a_sleep_until_a_time_that_cannot_be_read_back_is_refused(bench: Bench) -> None:
+    execution_id = bench.submit("for_ever", spec=TaskSpec())
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert (execution.status, execution.error_code) == (Status.FAILED, "invalid_input")
+    assert "until needs a year from 1970 to 9000" in (execution.error_message or "")
+
+
+def test_an_attempt_asks_only_so_many_questions(bench: Bench) -> None:
+    execution_id = bench.submit("asks_much", number=durable.MAX_QUESTIONS + 3)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.status is Status.WAITING, execution.error_message
+    assert bench.core.count("approvals") == durable.MAX_QUESTIONS
+
+
+def test_large_results_are_not_kept_in_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[bool] = []
+    load = AttemptSteps.load
+
+    async def watched(steps: AttemptSteps) -> Any:
+        found = await load(steps)
+        loaded.extend(each.has_large_result and each.result is None for each in found)
+        return found
+
+    monkeypatch.setattr(AttemptSteps, "load", watched)
+    execution_id = bench.submit("hoarder")
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == [500_000] * 3, execution.error_message
+    assert loaded == [True] * 3
+
+
+def test_a_step_may_be_tried_very_often(bench: Bench) -> None:
+    execution_id = bench.submit("stubborn", spec=TaskSpec())
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.result == 1_100, execution.error_message

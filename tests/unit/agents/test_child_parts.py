@@ -11,12 +11,15 @@ from celeriac.agents.child.protocol import (
     MAX_LINE,
     ErrorReport,
     LineSplitter,
+    RunMessage,
+    StepMessage,
     UsageMessage,
     parse_line,
 )
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
+    ChildProtocolError,
     MemoryLimitError,
     PermanentError,
     ProviderRateLimitedError,
@@ -57,6 +60,23 @@ def test_usage_becomes_a_model_call() -> None:
 
     assert isinstance(message, UsageMessage)
     assert message.model_call() == ModelCall("p", "m", input_tokens=1, output_tokens=2)
+
+
+@pytest.mark.parametrize(
+    "until", ["9999-12-31T23:59:59-23:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00+23:00"]
+)
+def test_times_that_the_database_cannot_give_back_are_refused(until: str) -> None:
+    with pytest.raises(ChildProtocolError, match="until needs a year from 1970 to 9000"):
+        parse_line(f'{{"type": "sleep", "name": "s", "until": "{until}"}}'.encode())
+
+
+def test_names_of_steps_can_be_stored() -> None:
+    step = parse_line(rb'{"type": "step", "name": "a\u0000"}')
+    run = parse_line(rb'{"type": "run", "name": "a", "task": "b\u0000", "items": []}')
+
+    assert isinstance(step, StepMessage)
+    assert isinstance(run, RunMessage)
+    assert (step.name, run.task) == ("a\ufffd", "b\ufffd")
 
 
 def test_known_codes_become_their_own_errors() -> None:

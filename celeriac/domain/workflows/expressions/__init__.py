@@ -77,10 +77,21 @@ class Expression:
 MAX_CHARACTERS = 2_000
 """Limit of an expression."""
 
+_CACHED_CHARACTERS = 200
+"""Longer expressions are parsed each time: each may take 0.2 MB, and users write them."""
 
-@lru_cache(maxsize=4_096)
+
 def compiled(text: str) -> Expression:
     """Return the parsed expression. Raises ExpressionSyntaxError with the place of the fault."""
+    return _cached(text) if len(text) <= _CACHED_CHARACTERS else _parsed(text)
+
+
+@lru_cache(maxsize=4_096)
+def _cached(text: str) -> Expression:
+    return _parsed(text)
+
+
+def _parsed(text: str) -> Expression:
     if len(text) > MAX_CHARACTERS:
         raise ExpressionSyntaxError(
             f"an expression has at most {MAX_CHARACTERS:,} characters; do it in a task instead", 0

@@ -18,6 +18,7 @@ from celeriac.domain.workflows.expressions.values import (
     less,
 )
 from celeriac.kit.json_types import JsonValue
+from celeriac.kit.text import clip
 
 Path = tuple[str, ...]
 """A name and the fields below it, such as `("steps", "draft", "result")`."""
@@ -142,7 +143,7 @@ class Field(Node):
         """Whether the object has the field; raises ExpressionError if there is no object."""
         found = self.of.value(scope)
         if not isinstance(found, dict):
-            raise ExpressionError(f"{kind_of(found)} has no fields, such as {self.name!r}")
+            raise ExpressionError(f"{kind_of(found)} has no fields, such as {shown(self.name)}")
         return self.name in found
 
     def references(self, local: frozenset[str]) -> Iterator[Reference]:
@@ -170,8 +171,16 @@ def field_of(value: JsonValue, name: str) -> JsonValue:
     if isinstance(value, dict):
         if name in value:
             return value[name]
-        raise ExpressionError(f"there is no field {name!r}")
-    raise ExpressionError(f"{kind_of(value)} has no fields, such as {name!r}")
+        raise ExpressionError(f"there is no field {shown(name)}")
+    raise ExpressionError(f"{kind_of(value)} has no fields, such as {shown(name)}")
+
+
+_SHOWN = 80
+
+
+def shown(name: str) -> str:
+    """Return a name for a message; it may be a calculated one of any length."""
+    return repr(clip(name, _SHOWN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +243,7 @@ class ObjectOf(Parts):
             if not isinstance(key, str):
                 raise ExpressionError(f"the name of a field must be a text, not {kind_of(key)}")
             if key in made:
-                raise ExpressionError(f"the field {key!r} is there twice")
+                raise ExpressionError(f"the field {shown(key)} is there twice")
             made[key] = part.value(scope)
         return made
 

@@ -139,6 +139,8 @@ class _Parser:
         )
         self._nested -= 1
         if kind is Negative and isinstance(inner, Literal) and inner.kind == "number":
+            if inner.literal == INT64.start:
+                raise ExpressionSyntaxError("this integer is beyond 64 bits", mark.offset)
             return Literal(mark.offset, -inner.literal)
         return self._made(kind, mark.offset, (inner,))
 

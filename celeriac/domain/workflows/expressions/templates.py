@@ -70,7 +70,7 @@ def _written(value: JsonValue, work: Work) -> str:
     return text
 
 
-_CACHED_CHARACTERS = 4_000
+_CACHED_CHARACTERS = 400
 """Longer texts are parsed each time: the cache must not hold documents."""
 
 
@@ -154,14 +154,23 @@ def render(value: JsonValue, names: Mapping[str, JsonValue], work: Work | None =
 
     A text that is one expression becomes that expression's value. Raises ExpressionError.
     """
-    return _render(value, names, work or Work())
+    return _render(value, names, work or Work(), set())
 
 
-def _render(value: JsonValue, names: Mapping[str, JsonValue], work: Work) -> JsonValue:
+def _render(
+    value: JsonValue, names: Mapping[str, JsonValue], work: Work, placed: set[int]
+) -> JsonValue:
     if isinstance(value, str):
-        return text_template(value).value(names, work) if BEGIN in value else value
+        if BEGIN not in value:
+            return value
+        made = text_template(value).value(names, work)
+        if id(made) in placed:  # the same data again: as JSON it is written out each time
+            work.value(made)
+        if isinstance(made, str | list | dict):
+            placed.add(id(made))
+        return made
     if isinstance(value, Mapping):
-        return {name: _render(inner, names, work) for name, inner in value.items()}
+        return {name: _render(inner, names, work, placed) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_render(inner, names, work) for inner in value]
+        return [_render(inner, names, work, placed) for inner in value]
     return value

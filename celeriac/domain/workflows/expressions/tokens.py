@@ -1,5 +1,6 @@
 """Splits a CEL expression into tokens."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +97,10 @@ def _number(written: str, offset: int) -> int | float:
     elif written.isdigit():
         number = int(written) if len(written) <= 20 else INT64.stop  # noqa: PLR2004 - digits
     else:
-        return float(written)
+        fraction = float(written)
+        if math.isinf(fraction):
+            raise ExpressionSyntaxError("this number is too large", offset)
+        return fraction
     # its negative may be the smallest integer
     if number > INT64.stop:
         raise ExpressionSyntaxError("this integer is beyond 64 bits", offset)

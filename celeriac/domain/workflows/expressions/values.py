@@ -51,7 +51,8 @@ class Work:
                 self.spend(1 + len(each))
                 stack.extend(each)
             elif isinstance(each, dict):
-                self.spend(1 + 2 * len(each))
+                characters = sum(map(len, each))
+                self.spend(1 + 2 * len(each) + characters // _CHARACTERS_OF_A_UNIT)
                 stack.extend(each.values())
 
 

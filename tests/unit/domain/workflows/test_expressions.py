@@ -345,3 +345,43 @@ def test_long_texts_and_expressions_are_bounded() -> None:
     with pytest.raises(ExpressionSyntaxError, match="at most 1,000 expressions"):
         text_template(many)
     assert render(many[:15_000], {"input": INPUT}) == "3-" * 1_000
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999", "int(1e999)", "[-1e999]", "1" * 400 + ".0", "--9223372036854775808"]
+)
+def test_numbers_that_json_does_not_have_are_refused(text: str) -> None:
+    with pytest.raises(ExpressionSyntaxError, match=r"too large|beyond 64 bits"):
+        compiled(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "l.map(r, size(t.lowerAscii()))",
+        "l.exists(r, o[t] == 1)",
+        "l.exists(r, {t: 1, t: 2} == o)",
+        "l.map(r, {t: 1})",
+    ],
+)
+def test_long_texts_cost_what_they_take(text: str) -> None:
+    names: dict[str, Any] = {"l": list(range(10_000)), "t": "é\0" * 400_000, "o": {}}
+    begun = time.process_time()
+    with pytest.raises(ExpressionError) as raised:
+        compiled(text).value(names)
+    assert time.process_time() - begun < 5
+    assert len(raised.value.message) < 500
+
+
+def test_letters_beyond_ascii_stay_as_they_are() -> None:
+    assert value("'ÀbC\\u00df'.lowerAscii() + 'éx'.upperAscii()") == "Àbc\u00dféX"
+
+
+def test_a_template_places_the_same_data_only_so_often() -> None:
+    names = {"input": {"large": "x" * 1_000_000, "rows": list(range(100_000))}}
+    once = {"text": "${{ input.large }}", "rows": "${{ input.rows }}"}
+    assert render(once, names) == {"text": names["input"]["large"], "rows": names["input"]["rows"]}
+    for path in ("large", "rows"):
+        many = {f"f{number}": f"${{{{ input.{path} }}}}" for number in range(1_000)}
+        with pytest.raises(ExpressionError, match="works too long"):
+            render(many, names)
