@@ -23,6 +23,7 @@ from celeriac.db.schema.executions import (
 )
 from celeriac.db.schema.reports import reports
 from celeriac.db.schema.usage import model_calls
+from celeriac.db.schema.workflows import workflow_runs
 
 TABLES: tuple[Table, ...] = (
     executions,
@@ -41,6 +42,7 @@ _DAY = 86_400_000
 _MONDAY = 4 * _DAY
 """The first Monday of Unix time, in milliseconds: periods of a week begin on Mondays."""
 _KNOWN = "celeriac_partitions"
+_MARK = "celeriac drops this partition"
 _CLOCK_SLACK = timedelta(hours=1)
 
 
@@ -149,19 +151,45 @@ def covered_until(there: Sequence[Period], moment: datetime) -> datetime | None:
 
 
 _STRAGGLER = """
-SELECT EXISTS (SELECT FROM {name}
-WHERE status NOT IN ('completed', 'failed', 'cancelled')
-   OR completed_at >= now() - make_interval(secs => :seconds))
+WITH part AS MATERIALIZED (
+    SELECT id, completed_at FROM {name} WHERE id >= :least AND id < :above ORDER BY id LIMIT :most
+)
+SELECT EXISTS (SELECT FROM part WHERE completed_at IS NULL
+                  OR completed_at >= now() - make_interval(secs => :seconds)),
+       (SELECT id FROM part ORDER BY id OFFSET :most - 1)
 """
+_MOST_READ = 50_000
+"""Rows that one statement reads: a partition may have too many for the statement time-out."""
 
 
 def has_stragglers(connection: Connection, period: Period, *, days: float) -> bool:
-    """Whether an execution of a period lives, or ended less than `days` ago.
+    """Whether an execution or a run of a period lives, or ended less than `days` ago.
 
-    Reads the whole partition if there is none. It may be detached already.
+    Runs have their events in the period's partitions. Reads all of the period if there is none. Its
+    partition of `executions` may be detached already.
     """
-    query = text(_STRAGGLER.format(name=period.name(executions.name)))
-    return bool(connection.execute(query, {"seconds": days * 86_400}).scalar_one())
+    return any(
+        _has_straggler(connection, name, period, days)
+        for name in (workflow_runs.name, period.name(executions.name))
+    )
+
+
+def _has_straggler(connection: Connection, name: str, period: Period, days: float) -> bool:
+    query = text(_STRAGGLER.format(name=name))
+    least: UUID | None = period.least
+    while least is not None:
+        parameters = {
+            "least": least,
+            "above": period.above,
+            "most": _MOST_READ,
+            "seconds": days * 86_400,
+        }
+        found, least = connection.execute(query, parameters).one()
+        if found:
+            return True
+        if least is not None:
+            least = UUID(int=least.int + 1)
+    return False
 
 
 _STATES = text("""
@@ -176,8 +204,11 @@ ORDER BY t.place
 def detach(connection: Connection, period: Period) -> None:
     """Detach the partition of `executions`, beside all other work; needs autocommit mode.
 
-    Nothing is inserted into the period any more. May be repeated.
+    Nothing is inserted into the period any more. May be repeated. The table is marked before, so
+    that `left_over` finds it, and nothing that others have detached or copied.
     """
+    name = period.name(executions.name)
+    connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS '{_MARK}'")
     _detach(connection, period, (executions,))
 
 
@@ -188,6 +219,7 @@ def attach(connection: Connection, period: Period) -> None:
         f"ALTER TABLE {executions.name} ATTACH PARTITION {name}"
         f" FOR VALUES FROM ('{period.least}') TO ('{period.above}')"
     )
+    connection.exec_driver_sql(f"COMMENT ON TABLE {name} IS NULL")
 
 
 def drop(connection: Connection, period: Period) -> None:
@@ -218,17 +250,18 @@ LEFT JOIN pg_class other
 LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
 WHERE c.relkind = 'r' AND c.relname ~ '^executions_[0-9]{8}$' AND pg_table_is_visible(c.oid)
   AND (NOT c.relispartition OR i.inhdetachpending)
+  AND obj_description(c.oid, 'pg_class') = :mark
 ORDER BY c.relname
 """)
 
 
 def left_over(connection: Connection) -> list[Period]:
-    """Return the periods that were being dropped when that was interrupted.
+    """Return the periods that `detach` and `drop` were dropping when that was interrupted.
 
     One whose partitions are no longer all there has no length.
     """
     found = []
-    for name, bounds in connection.execute(_LEFT_OVER).all():
+    for name, bounds in connection.execute(_LEFT_OVER, {"mark": _MARK}).all():
         day = datetime.strptime(name.removeprefix("executions_"), "%Y%m%d").replace(tzinfo=UTC)
         begin = _stamp(day)
         found.append(_period(bounds) if bounds else Period(begin, begin))
@@ -288,7 +321,8 @@ def _step(table: Table, period: Period) -> str:
         ALTER TABLE {table.name} ATTACH PARTITION {name}
             FOR VALUES FROM ('{period.least}') TO ('{period.above}');
     ELSIF NOT (SELECT relispartition FROM pg_class WHERE oid = '{name}'::regclass) THEN
-        RAISE 'the partition {name} is being dropped' USING ERRCODE = 'lock_not_available';
+        RAISE '{name} is no partition: it is being dropped, or was detached'
+            USING ERRCODE = 'lock_not_available';
     END IF;"""  # noqa: S608 - put together from constants and numbers
 
 

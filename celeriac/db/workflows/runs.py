@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Select, select, text
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
+from celeriac.db.partitions import ensure
 from celeriac.db.schema.catalog import workflow_versions, workflows
 from celeriac.db.schema.workflows import workflow_runs as table
 from celeriac.domain.executions.events import EventType
@@ -72,6 +73,7 @@ VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, 'runn
 
 def add(connection: Connection, new: NewRun) -> None:
     """Insert a run."""
+    ensure(connection, [new.id])  # for its events
     values = {each.name: getattr(new, each.name) for each in fields(NewRun)}
     connection.execute(_ADD, values | {"input": storable(new.input)})
 

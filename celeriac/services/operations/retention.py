@@ -185,8 +185,8 @@ class Retention:
         with self._database.autocommit() as connection:
             whole = not partitions.has_stragglers(connection, period, days=self._policy.executions)
         if whole:
-            count, stay = self._executions_of(period, retention.delete_rest, say=False)
-            if not stay and self._dropped(period):
+            count, stay, missed = self._executions_of(period, retention.delete_rest, say=False)
+            if missed or (not stay and self._dropped(period)):
                 return count
         return self._executions_of(period, retention.delete_executions)[0]
 
@@ -196,11 +196,13 @@ class Retention:
         delete: Callable[[Connection, Sequence[UUID]], int],
         *,
         say: bool = True,
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, int]:
         """Remove files of executions that ended long ago, then `delete` them.
 
-        Returns how many were deleted, and how many have files that stay.
+        Returns how many were deleted, how many have files that stay, and how many were not deleted
+        because another keeper was deleting.
         """
+        missed = 0
 
         def find(after: UUID) -> list[UUID]:
             with self._database.autocommit() as connection:
@@ -213,9 +215,13 @@ class Retention:
                 )
 
         def finish(gone: list[UUID]) -> int:
-            return self._deleted(lambda connection: delete(connection, gone))
+            nonlocal missed
+            count = self._deleted(lambda connection: delete(connection, gone))
+            missed += 0 if count else len(gone)
+            return count
 
-        return self._with_files("executions", find, self._removed_files, finish, say=say)
+        done, stay = self._with_files("executions", find, self._removed_files, finish, say=say)
+        return done, stay, missed
 
     def _dropped(self, period: Period) -> bool:
         """Drop the partitions of a period; False if something in it has turned up that lives.

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from celeriac.db import partitions, reports, sessions
+from celeriac.db import retention as retention_rows
 from celeriac.db.budgets import windows
 from celeriac.db.budgets.windows import ChargeScope
 from celeriac.db.executions import leases
@@ -26,12 +27,14 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit import ids
 from celeriac.services.audit import AuditTrail
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
 from tests.support.families import claim_of, parent_of
+from tests.support.workflows import Flows
 
 DAY = 86_400
 NONE = [0] * (1 + len(CHILDREN))
@@ -126,6 +129,7 @@ def _ids_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     real = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * DAY * 10**9)
     monkeypatch.setattr(ids, "_sequence", type(ids._sequence)())  # it never goes backwards
+    monkeypatch.setattr(partitions, "_MOST_READ", 2)  # a period is read in parts
 
 
 def count(core: Core, table: str, execution_id: UUID) -> int:
@@ -217,6 +221,44 @@ def test_an_interrupted_drop_is_continued(core: Core, places: StoragePaths, how:
     assert not names & partition_names(core)
 
 
+def test_copies_and_archives_of_others_are_left_alone(core: Core, places: StoragePaths) -> None:
+    old = completed(core, places)
+    (archive,) = (name for name in named_after(core, old) if name.startswith("executions_"))
+    pass_days(core, places, 31)
+    for statement in (
+        "CREATE TABLE executions_20200106 AS SELECT * FROM executions",
+        f"ALTER TABLE executions DETACH PARTITION {archive}",
+    ):
+        core.execute(statement)
+    retention(core, places)
+    assert {"executions_20200106", archive} <= partition_names(core)
+    core.execute(f"DROP TABLE executions_20200106, {archive}")
+
+
+def test_what_only_another_keeper_may_delete_is_not_left_behind(
+    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [completed(core, places) for _ in range(3)]
+    for each in old:
+        core.execute(
+            "INSERT INTO steps (execution_id, number, name, kind, status, attempt, retry_count)"
+            " VALUES (:id, 1, 'a', 'step', 'completed', 1, 0)", id=each
+        )  # fmt: skip
+    pass_days(core, places, 31)
+    tries = iter([False])
+    real = retention_rows.single_instance
+    monkeypatch.setattr(
+        retention_rows,
+        "single_instance",
+        lambda connection: next(tries, True) and real(connection),
+    )
+    policy = replace(POLICY, sessions=0, files=0, logs=0, audit=0, idempotency_keys=0)
+    retention(core, places, policy)
+    retention(core, places, policy)
+    for each in old:
+        assert [count(core, table, each) for table in ("executions", *CHILDREN)] == NONE
+
+
 def _leave_pending(core: Core, period: partitions.Period) -> None:
     """Let a statement that detaches give up while it waits for a reader."""
     with core.database.transaction() as reader, core.database.autocommit() as connection:
@@ -246,6 +288,43 @@ def test_a_row_that_turns_up_while_its_period_is_dropped_is_kept(
     assert count(core, "executions", late[0]) == 1
     assert count(core, "executions", old) == 0
     assert core.get(late[0]).status is Status.QUEUED
+
+
+STEPS = {"a": {"task": "a"}, "b": {"task": "b", "needs": ["a"]}}
+
+
+def test_a_run_makes_the_partition_of_its_events(core: Core) -> None:
+    flows = Flows(core)
+    run_id = flows.start(flows.define("w", STEPS))
+    flows.drive()
+    assert flows.ran(run_id).status is RunStatus.COMPLETED
+    assert count(core, "events", run_id) > 0
+
+
+def test_the_events_of_a_run_stay_while_it_lives(
+    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = completed(core, places)
+    flows = Flows(core)
+    run_id = flows.start(flows.define("w", STEPS))
+    first = flows.take()
+    assert first is not None
+    monkeypatch.undo()  # the second step begins now
+    flows.end(first)
+    before = count(core, "events", run_id)
+    assert before > 0
+    pass_days(core, places, 31)
+    retention(core, places)
+    assert count(core, "executions", old) == 0
+    assert count(core, "events", run_id) == before
+    flows.drive()
+    assert flows.ran(run_id).status is RunStatus.COMPLETED
+    retention(core, places)
+    assert count(core, "events", run_id) > before
+    core.execute("UPDATE workflow_runs SET completed_at = completed_at - interval '31 days'")
+    names = named_after(core, run_id)
+    retention(core, places)
+    assert not names & partition_names(core)
 
 
 def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePaths) -> None:
