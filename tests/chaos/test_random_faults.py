@@ -51,8 +51,12 @@ LATER, RELEASE = _ONE.format("later"), _ONE.format("release-by-version")
 TAMPERED: Mapping[tuple[str, Harm], str] = {
     ("accepted and gone", Harm.LOST): f"DELETE FROM executions WHERE id = {NOOP}",
     ("stored twice", Harm.DOUBLED): f"""
-        CREATE TEMP TABLE twin ON COMMIT DROP AS SELECT * FROM executions WHERE id = {NOOP};
+        CREATE TEMP TABLE twin ON COMMIT DROP AS
+        SELECT e.*, i.variables FROM executions e JOIN execution_inputs i ON i.execution_id = e.id
+        WHERE e.id = {NOOP};
         UPDATE twin SET id = celeriac_uuid7();
+        INSERT INTO execution_inputs SELECT id, variables FROM twin;
+        ALTER TABLE twin DROP COLUMN variables;
         INSERT INTO executions SELECT * FROM twin""",
     ("not ended", Harm.LOST): f"UPDATE executions SET status = 'queued' WHERE id = {NOOP}",
     ("wrong end", Harm.LOST): f"UPDATE executions SET status = 'failed' WHERE id = {NOOP}",
