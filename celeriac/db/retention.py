@@ -206,6 +206,51 @@ def ages(
     return {row[0]: ExecutionAge(row[1], row[2]) for row in rows}
 
 
+_OLD_RUNS = """
+SELECT r.id FROM workflow_runs r
+WHERE r.id < :bound AND r.completed_at < now() - make_interval(secs => :seconds)
+  AND NOT EXISTS (SELECT FROM workflow_runs p
+                  WHERE p.id = r.parent_run_id AND p.completed_at IS NULL)
+ORDER BY r.id
+LIMIT :limit
+"""
+
+_DELETE_ITEMS = text(f"""
+DELETE FROM step_items WHERE (run_id, step_no, item_no, round) IN (
+    SELECT run_id, step_no, item_no, round FROM step_items
+    WHERE run_id = ANY (ARRAY({_OLD_RUNS}))
+    LIMIT :limit)
+""")  # noqa: S608 - put together from constants
+
+_OF_RUNS = {"step_runs": "run_id", "fan_ins": "run_id", "events": "execution_id"}
+"""Tables whose rows are deleted with their run, and the columns that name it."""
+
+_DELETE_RUNS = text(
+    f"""
+WITH gone AS (
+    DELETE FROM workflow_runs WHERE id = ANY (ARRAY({_OLD_RUNS}))
+      AND NOT EXISTS (SELECT FROM step_items WHERE run_id = workflow_runs.id)
+    RETURNING id
+)"""  # noqa: S608 - put together from constants
+    + "".join(
+        f", {table}_gone AS (DELETE FROM {table} WHERE {column} = ANY (ARRAY(SELECT id FROM gone)))"  # noqa: S608
+        for table, column in _OF_RUNS.items()
+    )
+    + " SELECT count(*) FROM gone"
+)
+
+
+def delete_runs(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete runs of workflows that ended more than `days` ago, with their steps and items.
+
+    A run below one that has not ended stays. Deletes up to `limit` items, then up to `limit` runs
+    without items; returns how many rows of both those were. Needs a transaction.
+    """
+    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
+    items = connection.execute(_DELETE_ITEMS, parameters).rowcount
+    return items + int(connection.execute(_DELETE_RUNS, parameters).scalar_one())
+
+
 _DELETE_KEYS = text("""
 DELETE FROM idempotency_keys WHERE (workspace_id, owner_id, key) IN (
     SELECT workspace_id, owner_id, key FROM idempotency_keys

@@ -142,7 +142,7 @@ class RunItem(Wire):
     index: int = Field(description="From 0, in the order of the map's list.", examples=[0])
     round: int = Field(examples=[1])
     status: str = Field(
-        description="That of its execution or run; completed, failed or cancelled.",
+        description="That of its execution or run; deleted if retention has deleted that.",
         examples=["completed"],
     )
     execution_id: UUID | None

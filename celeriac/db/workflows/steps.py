@@ -328,7 +328,7 @@ def count_down(
 
 _ITEMS_OF = """
 SELECT i.run_id, i.step_no, i.item_no, i.round,
-       coalesce(i.status, e.status, r.status) AS status, i.execution_id, i.child_run_id,
+       coalesce(i.status, e.status, r.status, 'deleted') AS status, i.execution_id, i.child_run_id,
        {result} AS result,
        coalesce(i.error_code, e.error_code, r.error_code) AS error_code,
        coalesce(i.error_message, e.error_message, r.error_message) AS error_message
@@ -464,6 +464,20 @@ def take_over(connection: Connection, run_id: UUID, origin_id: UUID, nos: Sequen
     parameters = {"run_id": run_id, "origin_id": origin_id, "nos": list(nos)}
     for statement in _TAKE_OVER:
         connection.execute(statement, parameters)
+
+
+_LACKS = text("""
+SELECT EXISTS (
+    SELECT FROM step_items i
+    LEFT JOIN executions e ON e.id = i.execution_id
+    LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+    WHERE i.run_id = :run_id AND i.status IS NULL AND e.id IS NULL AND r.id IS NULL)
+""")
+
+
+def lacks_results(connection: Connection, run_id: UUID) -> bool:
+    """Whether an execution or a run to which an item of a run refers is deleted."""
+    return bool(connection.execute(_LACKS, {"run_id": run_id}).scalar_one())
 
 
 _TAKE_OVER_ITEMS = text("""

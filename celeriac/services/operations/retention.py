@@ -105,6 +105,11 @@ class Retention:
             # those of deleted sessions, in any case
             ("session_files", self._session_files, True),
             ("executions", self._executions, policy.executions),
+            (
+                "workflow_runs",
+                self._rows(retention.delete_runs, policy.executions),
+                policy.executions,
+            ),
             ("workdirs", self._workdirs, policy.files),
             ("log_files", self._log_files, policy.logs),
             (

@@ -184,7 +184,8 @@ class Runs:
         """Start a run that repeats only what did not succeed in one that has ended.
 
         It has the same version and input, and refers to the finished steps and items. Raises
-        NotFoundError, and ConflictError for a run that has not ended, or has completed.
+        NotFoundError, and ConflictError for a run that has not ended, has completed, or has results
+        that are deleted.
         """
         origin = self.get(actor, run_id)
         if origin.status is RunStatus.COMPLETED:
@@ -330,6 +331,12 @@ def _take_over(
     kept = taken_over(graph, statuses, again=again, given=request.results)
     nos = [plan.numbers[name] for name in kept if name not in request.results]
     rows.take_over(connection, run_id, origin.id, nos)
+    if rows.lacks_results(connection, run_id):
+        raise ConflictError(
+            "Results of the run that would be taken over are deleted, as all that ended long ago; "
+            "start a new run.",
+            status=origin.status,
+        )
     for name, result in request.results.items():
         rows.give_result(connection, run_id, plan.numbers[name], result)
     if request.input is not None or request.results:

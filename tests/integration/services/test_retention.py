@@ -21,12 +21,14 @@ from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
 from celeriac.domain.budgets import Budget
+from celeriac.domain.errors import ConflictError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.usage import ModelCall
+from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit import ids
 from celeriac.services.audit import AuditTrail
@@ -34,7 +36,7 @@ from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
 from tests.support.families import claim_of, parent_of
-from tests.support.workflows import Flows
+from tests.support.workflows import FAILS, Flows
 
 DAY = 86_400
 NONE = [0] * (1 + len(CHILDREN))
@@ -54,6 +56,7 @@ _AGE = (
     "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
     "UPDATE sessions SET updated_at = updated_at - d, files_removed_at = files_removed_at - d",
     "UPDATE idempotency_keys SET created_at = created_at - d",
+    "UPDATE workflow_runs SET completed_at = completed_at - d",
 )
 
 
@@ -423,6 +426,53 @@ def test_an_interrupted_removal_is_taken_up_again(core: Core, places: StoragePat
     retention(core, places)
     assert not places.session(session_id).exists()
     assert retention(core, places) == 0
+
+
+OF_RUNS = ("workflow_runs", "step_runs", "fan_ins", "step_items", "executions", "events")
+
+
+def test_old_runs_of_workflows_go_with_their_steps_and_items(
+    core: Core, places: StoragePaths
+) -> None:
+    flows = Flows(core)
+    inner = {"each": {"task": "echo", "map": "[1, 2, 3, 4, 5]"}}
+    flows.define("inner", inner)
+    outer = flows.define("outer", {"a": {"workflow": "inner"}, "b": {"task": "slow"}})
+    old = flows.run(inner)
+    assert old.status is RunStatus.COMPLETED
+    live = flows.start(outer)
+    slow = next(c for c in iter(flows.take, None) if flows.names[c.task_id] == "slow")
+    flows.drive()
+    (below,) = flows.children(live)
+    assert below.completed_at is not None
+
+    pass_days(core, places, 31)
+    retention(core, places)
+
+    wanted = RunFilter()
+    found = [each.id for each in flows.runs.find(core.actor, wanted).items]
+    assert found == [below.id, live], "also what a live run refers to"
+    assert core.count("step_runs") == 3
+    assert flows.runs.log(old.id, after=0, limit=10) == []
+    flows.end(slow)
+    assert flows.ran(live).status is not RunStatus.RUNNING, "its log still has a place"
+    pass_days(core, places, 31)
+    retention(core, places)
+    assert [core.count(each) for each in OF_RUNS] == [0] * len(OF_RUNS)
+
+
+def test_a_run_whose_results_are_deleted_is_not_run_again(core: Core, places: StoragePaths) -> None:
+    flows = Flows(core)
+    steps = {"a": {"task": "a"}, "b": {"task": "b", "needs": ["a"]}}
+    ran = flows.run(steps, lambda name, given: FAILS if name == "b" else given)
+    pass_days(core, places, 31)
+    core.execute("UPDATE workflow_runs SET completed_at = now()")
+    retention(core, places)
+
+    assert [item.status for item in ran.items("a")] == ["deleted"]
+    with pytest.raises(ConflictError, match="are deleted"):
+        flows.runs.retry(core.actor, ran.id)
+    assert len(flows.runs.find(core.actor, RunFilter()).items) == 1
 
 
 def test_zero_keeps_everything(core: Core, places: StoragePaths) -> None:
