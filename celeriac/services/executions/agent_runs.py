@@ -147,13 +147,13 @@ class AgentRuns:
     def only_waits(self, running: Running) -> bool:
         """Whether a started agent needs no slot; see `Runner.only_waits`.
 
-        Waits until the runner knows it, or the agent has ended.
+        Waits until the runner knows it, the agent has ended or its hard limit is reached.
         """
         runner, spec, task = running.runner, running.spec, running.task
         if runner is None or spec is None or task is None:
             return False
         while (known := runner.only_waits(spec.agent)) is None:
-            if task.wait(_LOOK_SECONDS):
+            if task.wait(_LOOK_SECONDS) or running.attempt.time_limits.hard_passed:
                 return False
         if known and running.claim.agent_version_id not in self._waiting:
             if len(self._waiting) >= _MOST_VERSIONS:

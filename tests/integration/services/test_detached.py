@@ -23,6 +23,7 @@ from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.memory import MemoryRunner
 from tests.support.outages import holding
 from tests.support.waiting import wait_until
 
@@ -211,6 +212,26 @@ def test_the_hard_limit_holds_without_a_slot(
     (attempt,) = worker.attempts.all()
     attempt.time_limits.begin(Limits(soft_seconds=0.1, hard_seconds=0.2))
     wait_until(lambda: core.status(execution_id) is not Status.RUNNING, "it was stopped")
+    assert core.get(execution_id).error_code == "hard_time_limit"
+    core.assert_consistent()
+
+
+def test_the_hard_limit_holds_while_nobody_knows_whether_it_waits(
+    core: Core, gate: Gate, worker_of: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(10)
+    monkeypatch.setattr(MemoryRunner, "only_waits", lambda _runner, _agent: None)
+    execution_id = core.queued()
+    with ThreadPoolExecutor(1) as slots:
+        slot = slots.submit(worker.execute, core.message(execution_id))
+        wait_until(lambda: gate.inside == 1, "its module is imported, which takes for ever")
+        (attempt,) = worker.attempts.all()
+        attempt.time_limits.begin(Limits(soft_seconds=0.1, hard_seconds=0.2))
+        try:
+            wait_until(lambda: core.status(execution_id) is not Status.RUNNING, "it was stopped")
+        finally:
+            gate.open.set()
+        assert slot.result(20) == 1
     assert core.get(execution_id).error_code == "hard_time_limit"
     core.assert_consistent()
 
