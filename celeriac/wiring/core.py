@@ -2,10 +2,12 @@
 
 import os
 import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from pydantic import SecretStr
 
@@ -259,10 +261,12 @@ def build(
     connections: int,
     app: Any = None,
     lock_seconds: float = LOCK_SECONDS,
+    call_due: Callable[[], None] = lambda: None,
 ) -> CoreServices:
     """Build the services of one process; nothing is connected yet.
 
     `app` is the Celery app of a worker or beat; other programs publish with one of their own.
+    `call_due` is called when a run of a workflow has ended that a Celery task has started.
     Raises ConfigurationError if an address is missing.
     """
     database = Database(
@@ -285,8 +289,13 @@ def build(
         Spawn(database, plans, specs, dispatch),
         dispatch,
         Cancel(database, live),
+        call_due=call_due,
     )
-    ended = advance.after_executions
+
+    def ended(execution_ids: Sequence[UUID]) -> None:
+        advance.after_executions(execution_ids)
+        dispatch.after_ends(execution_ids)
+
     return CoreServices(
         settings=settings,
         database=database,

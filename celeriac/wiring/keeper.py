@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -12,6 +13,7 @@ from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
+from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
@@ -45,6 +47,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     check_every = min(interval, settings.worker.lease_seconds / _CHECKS_PER_LEASE)
     recover, expire, cancel = container.recover, container.expire, container.cancel
     kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
+    then_send = partial(_then_send, container.dispatch)
     jobs: list[tuple[str, float, Callable[[], int]]] = [
         ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
         (
@@ -52,9 +55,9 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _MESSAGES_SECONDS,
             lambda: recover.requeue_lost_messages(older_than=options.resend_seconds, limit=limit),
         ),
-        ("release_siblings", interval, lambda: recover.release_siblings(limit)),
+        ("release_siblings", interval, lambda: then_send(recover.release_siblings(limit))),
         ("cancel_children", interval, lambda: cancel.children(limit)),
-        ("resume_waiting", interval, lambda: recover.resume_due(limit)),
+        ("resume_waiting", interval, lambda: then_send(recover.resume_due(limit))),
         (
             "release_reservations",
             _RESERVATIONS_SECONDS,
@@ -62,7 +65,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ),
         ("advance_workflows", interval, lambda: container.advance.due(limit)),
         ("end_overdue_workflows", interval, lambda: container.advance.overdue(limit)),
-        ("expire_approvals", interval, lambda: expire.expire_overdue(limit)),
+        ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
@@ -82,6 +85,13 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     else:
         logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
     return [MaintenanceJob(*job) for job in jobs]
+
+
+def _then_send(dispatch: Dispatch, count: int) -> int:
+    """Send what a job has made due, not in the next turn of another; return its count."""
+    if count:
+        dispatch.try_to_send()
+    return count
 
 
 def _repeated(work: Callable[[], int], seconds: float) -> int:

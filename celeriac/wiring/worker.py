@@ -27,6 +27,7 @@ from celeriac.services.executions.attempt import AttemptRegistry, Registration
 from celeriac.services.executions.calls import CallIdentity, StartCalls, StartRun
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.detached import Detached
+from celeriac.services.executions.dispatch import SendSoon
 from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.heartbeat import Heartbeat
@@ -156,7 +157,8 @@ class WorkerRuntime:
         )
         limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
         claim = ClaimAttempt(database, registration, lease_seconds=lease_seconds)
-        finish = Finish(database, live)
+        self._send_soon = SendSoon(container.dispatch.try_to_send)
+        finish = Finish(database, live, self._send_soon)
         runs = AgentRuns(
             specs=container.specs,
             runners=self._runners,
@@ -223,6 +225,7 @@ class WorkerRuntime:
         self._own_loops.close()
         self._rate_threads.shutdown(wait=False)
         self._advancing.close()
+        self._send_soon.close()
         self._limiter.close()
         self._heartbeat_database.close()
         self._budget_database.close()

@@ -111,6 +111,7 @@ class WorkerProcess:
             connections=settings.worker.database_connections,
             app=worker.app,
             lock_seconds=worker_lock_seconds(settings),
+            call_due=self._call_ended.set,
         )
         self._runtime = WorkerRuntime(
             self._container,

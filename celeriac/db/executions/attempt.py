@@ -211,7 +211,7 @@ WITH done AS (
 def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
     """Return a finishing statement, without and with the claim of the next execution."""
     return (
-        with_guards(statement + "SELECT status FROM done", PARTS, **transitions),
+        with_guards(statement + "SELECT status, {made_due} FROM done", PARTS, **transitions),
         with_guards(statement + CLAIM_NEXT, PARTS, **transitions, claim=Transition.CLAIM),
     )
 
@@ -228,14 +228,16 @@ _STATEMENTS = {
 class Finished:
     """The stored status, None if the lease was lost, and the next claim, if any.
 
-    `again` if an earlier try, whose answer was lost, had stored it; `instead` is what was stored
-    instead of an outcome that can't be stored.
+    `made_due` if the end has made other executions due, or parking this one again. `again` if an
+    earlier try, whose answer was lost, had stored it; `instead` is what was stored instead of an
+    outcome that can't be stored.
     """
 
     status: Status | None
     claim: Claim | None = None
     again: bool = False
     instead: Outcome | None = None
+    made_due: bool = False
 
 
 def finish(
@@ -257,29 +259,29 @@ def finish(
         "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
     }  # fmt: skip
     if next_claim is None:
-        status = connection.execute(alone, parameters).scalar_one_or_none()
+        row = connection.execute(alone, parameters).one_or_none() or (None, False)
         claim = None
     else:
         row = connection.execute(with_claim, parameters | next_claim.parameters()).one()
-        status = row[0]
-        claim = claim_from_row(row[1:], next_claim.token)
+        claim = claim_from_row(row[2:], next_claim.token)
+    status, made_due = row[:2]
     if status is not None:
-        return Finished(Status(status), claim)
+        return Finished(Status(status), claim, made_due=made_due)
     known = _as_finished(connection, lease)
     return Finished(known, claim, again=known is not None)
 
 
 def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
     """Park; resumes at once if all questions have answers, or all children have ended, already."""
-    status = park(connection, lease, outcome)
+    status, made_due = park(connection, lease, outcome)
     if status is None:
         known = _as_finished(connection, lease)
         return Finished(known, again=known is not None)
-    if outcome.questions:
-        resume_answered(connection, [lease.execution_id])
-    if outcome.children:
-        resume_without_children(connection, lease.execution_id)
-    return Finished(status)
+    if outcome.questions and resume_answered(connection, [lease.execution_id]):
+        made_due = True
+    if outcome.children and resume_without_children(connection, lease.execution_id):
+        made_due = True
+    return Finished(status, made_due=made_due)
 
 
 _AS_FINISHED = text(

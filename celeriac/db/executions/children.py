@@ -265,6 +265,17 @@ def forget_parents(connection: Connection, *, limit: int) -> None:
     connection.execute(_FORGET_PARENTS, {"limit": limit})
 
 
+_ANY_OF = text("""
+SELECT EXISTS (SELECT FROM executions
+               WHERE id = ANY (CAST(:ids AS uuid[])) AND parent_id IS NOT NULL)
+""")
+
+
+def any_of(connection: Connection, execution_ids: Sequence[UUID]) -> bool:
+    """Whether any of these executions has a parent."""
+    return bool(connection.execute(_ANY_OF, {"ids": list(execution_ids)}).scalar_one())
+
+
 _COUNTS = text("""
 SELECT status, count(*) FROM executions WHERE parent_id = :id GROUP BY status
 """)

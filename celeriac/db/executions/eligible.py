@@ -97,7 +97,7 @@ CLAIM_NEXT = (
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM taken
 )
-SELECT ended.status, {of_taken}
+SELECT ended.status, {made_due}, {of_taken}
 FROM (SELECT max(status) AS status FROM done) AS ended LEFT JOIN taken ON true
 """
 )

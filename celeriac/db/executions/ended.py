@@ -124,6 +124,7 @@ WHERE c.id = ANY (ARRAY(
         AND s.execution_id = ANY (ARRAY(SELECT parent_id FROM ended WHERE parent_id IS NOT NULL))
         AND s.parallel IS NOT NULL,
     LATERAL ({NEXT_SIBLINGS.format(ended="(SELECT id FROM ended)")}) AS picked))
+RETURNING c.id
 """
 
 _ORPHANS = """
@@ -179,6 +180,14 @@ _PARTS = MappingProxyType(
 
 They run for every completion, so a part must cost next to nothing for an execution that it does not
 concern: no scan, and no row.
+"""
+
+
+MADE_DUE = "(EXISTS (SELECT FROM awake WHERE resumed) OR EXISTS (SELECT FROM followed))"
+"""Whether the ends have made other executions due, as SQL behind the parts.
+
+That is a parent that waited for its last child, or children that their step held back. The same
+statement can't claim or send them: it doesn't see what its own parts have changed.
 """
 
 

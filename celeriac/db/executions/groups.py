@@ -8,8 +8,8 @@ What is claimed here runs without a slot: only executions of the agent versions 
 names, of those that are `first`. A worker that names none claims nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -234,7 +234,7 @@ _AND_CLAIM = (
     ", {live}"
     + _more(":next_queue", limit=f"least({_MOST}, (SELECT count(*) FROM done))", tokens=_TOKENS)
     + """
-SELECT done.id, done.status, {of_taken}, taken.lease_token
+SELECT done.id, done.status, {made_due}, {of_taken}, taken.lease_token
 FROM (SELECT id, status, row_number() OVER () AS place FROM done) AS done
 LEFT JOIN (SELECT *, row_number() OVER () AS place FROM taken) AS taken USING (place)
 """
@@ -245,7 +245,7 @@ def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextCl
     """Return a finishing statement, without and with claims."""
     parts = {**PARTS, "held": held_for("g.delay")}
     return (
-        with_guards(statement + "\nSELECT id, status FROM done", parts, **transitions),
+        with_guards(statement + "\nSELECT id, status, {made_due} FROM done", parts, **transitions),
         with_guards(statement + _AND_CLAIM, parts, **transitions, claim=Transition.CLAIM),
     )
 
@@ -292,27 +292,42 @@ def transition_of(outcome: Ending) -> Transition:
     return Transition.RETRY
 
 
+@dataclass(frozen=True, slots=True)
+class GroupFinished:
+    """What a statement has stored and claimed."""
+
+    status: Mapping[UUID, Status]
+    """The stored status by execution."""
+    claims: Sequence[Claim] = ()
+    made_due: bool = False
+    """Whether the ends have made other executions due."""
+
+
 def finish_group(
     connection: Connection,
     ends: Sequence[EndValues],
     queue: str = "",
     more: MoreClaims | None = None,
-) -> tuple[dict[UUID, Status], list[Claim]]:
+) -> GroupFinished:
     """Store ends of the same transition, and claim the `first` executions of `queue`.
 
-    Returns the stored status by execution, and the claims: at most as many as were stored.
-    What is missing was not written: its lease is lost, an earlier try has stored it, or somebody
-    else has locked its row. See `finish` for the rest.
+    At most as many are claimed as were stored. What is missing was not written: its lease is lost,
+    an earlier try has stored it, or somebody else has locked its row. See `finish` for the rest.
     """
     (transition,) = {each.transition for each in ends}
     alone, with_claims = _STATEMENTS[transition]
     parameters = _given(ends)
     if more is None:
-        rows = connection.execute(alone, parameters).all()
-        return {row[0]: Status(row[1]) for row in rows}, []
+        return _finished(connection.execute(alone, parameters).all())
     parameters |= {"next_queue": queue, **more.parameters()}
     rows = connection.execute(with_claims, parameters).all()
-    return {row[0]: Status(row[1]) for row in rows}, _claims([row[2:] for row in rows])
+    return replace(_finished(rows), claims=_claims([row[3:] for row in rows]))
+
+
+def _finished(rows: Sequence[Sequence[Any]]) -> GroupFinished:
+    return GroupFinished(
+        {row[0]: Status(row[1]) for row in rows}, made_due=bool(rows) and bool(rows[0][2])
+    )
 
 
 _VALUES = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import TextClause, text
 
-from celeriac.db.executions.ended import ENDED_COLUMNS, ended_parts
+from celeriac.db.executions.ended import ENDED_COLUMNS, MADE_DUE, ended_parts
 from celeriac.domain.executions.states import TERMINAL, TRANSITIONS, Transition
 
 CELERY_TASK_ID = """CASE WHEN e.queued_at IS NULL THEN e.id ELSE CAST(
@@ -23,10 +23,10 @@ def filled(
 ) -> str:
     """Fill `{name_from}` and `{name_to}` in `statement` from the transitions, and `parts`.
 
-    `{ended}` and `{ended_columns}` are known. Raises ValueError for a statement that ends
-    executions and leaves one of them out.
+    `{ended}`, `{ended_columns}` and `{made_due}` are known. Raises ValueError for a statement that
+    ends executions and leaves one of the first two out.
     """
-    values = {"ended_columns": ENDED_COLUMNS, **(parts or {})}
+    values = {"ended_columns": ENDED_COLUMNS, "made_due": MADE_DUE, **(parts or {})}
     targets = set()
     for name, transition in transitions.items():
         sources, target = TRANSITIONS[transition]

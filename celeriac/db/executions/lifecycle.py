@@ -27,6 +27,7 @@ from celeriac.db.executions.ended import hold
 from celeriac.db.executions.groups import (
     Ending,
     EndValues,
+    GroupFinished,
     MoreClaims,
     claim_group,
     claim_more,
@@ -40,6 +41,7 @@ __all__ = [
     "EndValues",
     "Ending",
     "Finished",
+    "GroupFinished",
     "MoreClaims",
     "NewExecutions",
     "NextClaim",

@@ -143,7 +143,7 @@ WITH {new_questions}, done AS (
            CAST(:data AS jsonb)
     FROM done
 ){insert_questions}{ended}
-SELECT status FROM done
+SELECT status, {made_due} FROM done
 """,
     QUESTION_PARTS,
     park=Transition.PARK,
@@ -151,10 +151,11 @@ SELECT status FROM done
 )
 
 
-def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
+def park(connection: Connection, lease: Lease, parked: Parked) -> tuple[Status | None, bool]:
     """Park an execution and store its questions, in one statement.
 
-    Returns None if the lease was lost: nothing was written. If cancellation is requested, the
+    Returns its status, and whether others are due because it has ended; the status is None if the
+    lease was lost: nothing was written. If cancellation is requested, the
     execution is cancelled instead. A question with a known key is not stored again: if all
     questions already have answers, the caller must resume the execution.
     """
@@ -173,7 +174,7 @@ def park(connection: Connection, lease: Lease, parked: Parked) -> Status | None:
             **question_columns(parked.questions),
         },
     ).one_or_none()
-    return None if row is None else Status(row[0])
+    return (None, False) if row is None else (Status(row[0]), row[1])
 
 
 _RESUMING = """

@@ -11,15 +11,17 @@ and sends another.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 import structlog
 
 from celeriac.db import workers
 from celeriac.db.engine import Database
-from celeriac.db.executions import lifecycle
+from celeriac.db.executions import children, lifecycle
 from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableError
 from celeriac.domain.executions.model import QueuedMessage
+from celeriac.kit.threads import Threads
 from celeriac.logs import Step
 from celeriac.services.ports import LiveEvents, TaskQueue
 
@@ -107,6 +109,31 @@ class Dispatch:
         self.live.changed([item.message.execution_id for item in due])
         return len(due)
 
+    def after_ends(self, execution_ids: Sequence[UUID]) -> None:
+        """Send what the ends of these executions have made due. Never raises.
+
+        Only the end of a child makes others due: its parent, or children that were held back.
+        """
+        if not execution_ids:
+            return
+        try:
+            with self._database.autocommit() as connection:
+                found = children.any_of(connection, execution_ids)
+        except DatabaseUnavailableError as error:
+            logger.warning("dispatch.left_to_keeper", error=error.message)
+            return
+        if found:
+            self.try_to_send()
+
+    def try_to_send(self) -> None:
+        """Send as `send_eligible` does; the keeper sends what can't be sent now. Never raises."""
+        try:
+            self.send_eligible()
+        except DatabaseUnavailableError as error:
+            logger.warning("dispatch.left_to_keeper", error=error.message)
+        except Exception:  # what is due is committed, and the caller has other work
+            logger.exception("dispatch.left_to_keeper")
+
     @property
     def _paused(self) -> bool:
         return time.monotonic() < self._paused_until
@@ -147,6 +174,38 @@ class Dispatch:
                 )
         except DatabaseUnavailableError:
             logger.warning("dispatch.not_taken_back", count=len(messages))
+
+
+class SendSoon:
+    """Sends what is eligible in a thread of its own, so that no slot waits for it."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        """Send by `send`, which raises nothing."""
+        self._send = send
+        self._threads = Threads("dispatch", 1)
+        self._lock = threading.Lock()
+        self._waiting = False
+
+    def __call__(self) -> None:
+        """Send soon, once for all calls until then; returns at once and raises nothing."""
+        with self._lock:
+            if self._waiting:
+                return
+            self._waiting = True
+        try:
+            self._threads.submit(self._begin)
+        except (RuntimeError, MemoryError) as error:  # no thread is left, or the process ends
+            self._waiting = False
+            logger.warning("dispatch.left_to_keeper", error=str(error))
+
+    def close(self) -> None:
+        """Begin no more."""
+        self._threads.shutdown(wait=False)
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._waiting = False  # what becomes due from now on may not be seen
+        self._send()
 
 
 def _window(slots: int) -> int:

@@ -8,7 +8,7 @@ import math
 import random
 import traceback
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -18,7 +18,14 @@ import structlog
 from celeriac.db.engine import Database, first_line, refuses
 from celeriac.db.executions import leases, lifecycle
 from celeriac.db.executions.leases import PendingWrites
-from celeriac.db.executions.lifecycle import Ending, EndValues, Finished, MoreClaims, NextClaim
+from celeriac.db.executions.lifecycle import (
+    Ending,
+    EndValues,
+    Finished,
+    GroupFinished,
+    MoreClaims,
+    NextClaim,
+)
 from celeriac.domain.errors import (
     BusyError,
     CeleriacError,
@@ -239,9 +246,20 @@ class Written:
 class Finish:
     """Stores outcomes of attempts."""
 
-    def __init__(self, database: Database, live: LiveEvents) -> None:
+    def __init__(
+        self,
+        database: Database,
+        live: LiveEvents,
+        made_due: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Call `made_due` after an end that has made other executions due.
+
+        That are a parent that waited for its last child, children that their step held back, and an
+        execution that was parked for what had happened already. Without it the keeper sends them.
+        """
         self._database = database
         self._live = live
+        self._made_due = made_due
 
     def __call__(
         self,
@@ -273,7 +291,8 @@ class Finish:
         changed = [claim.lease.execution_id] if finished.status is not None else []
         if finished.claim is not None:
             changed.append(finished.claim.lease.execution_id)
-        self._publish(changed)
+        # `again`: what the first try has made due is unknown
+        self._after(changed, made_due=finished.made_due or finished.again)
         return finished
 
     def group(
@@ -289,34 +308,33 @@ class Finish:
         if not ends:
             return Written({}, (), lost=False)
         lost = False
-        claims: Sequence[Claim] = ()
         try:
-            status, claims = self._send(ends, queue, more)
+            done = self._send(ends, queue, more)
         except Exception as error:  # noqa: BLE001 - each is stored alone
             kind, reason = type(error).__name__, first_line(error)
             logger.warning("execution.ends_repeated", count=len(ends), kind=kind, error=reason)
             if not is_unavailable(error):
                 return Written({}, (), lost=not refuses(error))
             lost = True
-            status = self._send_again(ends)
-        self._publish([*status, *(claim.lease.execution_id for claim in claims)])
-        return Written(status, claims, lost)
+            done = self._send_again(ends)
+        changed = [*done.status, *(claim.lease.execution_id for claim in done.claims)]
+        self._after(changed, made_due=done.made_due or lost)
+        return Written(done.status, done.claims, lost)
 
     def _send(
         self, ends: Sequence[EndValues], queue: str, more: MoreClaims | None
-    ) -> tuple[Mapping[UUID, Status], Sequence[Claim]]:
+    ) -> GroupFinished:
         with self._database.autocommit() as connection:
             return lifecycle.finish_group(connection, ends, queue, more)
 
-    def _send_again(self, ends: Sequence[EndValues]) -> Mapping[UUID, Status]:
+    def _send_again(self, ends: Sequence[EndValues]) -> GroupFinished:
         try:
-            status, _ = retry_while_unavailable(
+            return retry_while_unavailable(
                 lambda: self._send(ends, "", None), seconds=_DATABASE_SECONDS
             )
         except Exception as error:  # noqa: BLE001 - each is stored alone
             logger.warning("execution.ends_repeated", count=len(ends), error=first_line(error))
-            return {}
-        return status
+            return GroupFinished({})
 
     def found(self, more: MoreClaims) -> Sequence[Claim]:
         """Return what a statement has claimed whose answer was lost."""
@@ -403,8 +421,10 @@ class Finish:
         with self._database.autocommit() as connection:
             leases.store_batch(connection, [batch])
 
-    def _publish(self, changed: Sequence[UUID]) -> None:
+    def _after(self, changed: Sequence[UUID], *, made_due: bool) -> None:
         try:
+            if made_due:
+                self._made_due()
             self._live.changed(changed)
         except Exception:  # the outcome is stored, and the next claim must not be lost
             logger.exception("execution.not_published")

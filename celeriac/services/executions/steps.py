@@ -121,8 +121,8 @@ class AttemptSteps:
         messages = await retry_until_stored_in(
             self._database.threads, start, seconds=_DATABASE_SECONDS
         )
-        if messages:
-            await self._database.threads.run(self._store.dispatch.send, messages)
+        send = partial(self._store.dispatch.send, messages)
+        await self._database.threads.run(send if messages else self._store.dispatch.try_to_send)
         for execution_id in ids:
             logger.info(
                 "execution.child_created",

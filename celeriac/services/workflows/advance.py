@@ -6,7 +6,7 @@ Any number of processes may advance one run at the same time; each turn locks th
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import structlog
@@ -16,6 +16,7 @@ from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.workflows.states import StepStatus
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import Cancel
@@ -51,13 +52,20 @@ class Advance:
         spawn: Spawn,
         dispatch: Dispatch,
         cancel: Cancel,
+        *,
+        call_due: Callable[[], None] = lambda: None,
     ) -> None:
+        """Call `call_due` when a run has ended that a Celery task has started.
+
+        Without it the keeper ends the task.
+        """
         self._database = database
         self._plans = plans
         self._spawn = spawn
         self._dispatch = dispatch
         self._cancel = cancel
         self._live = dispatch.live
+        self._call_due = call_due
 
     def __call__(self, run_id: UUID, *, seconds: float | None = None) -> bool:
         """Do all that can be done for a run now, and for the runs above and below it.
@@ -165,6 +173,8 @@ class Advance:
             self._dispatch.send_eligible()
         if turn.ended is not None:
             logger.info("workflow.run_ended", run_id=run_id, status=turn.ended.status)
+            if turn.ended.trigger_type == TriggerType.CELERY:
+                self._call_due()
 
     def _act(self, action: Action, plan: Plan, values: RunValues) -> set[UUID]:
         match action:

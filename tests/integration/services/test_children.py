@@ -279,7 +279,10 @@ def test_as_many_siblings_run_as_their_parent_allows(core: Core, end: str) -> No
 
 def test_a_sibling_that_no_end_has_released_is_released_by_the_keeper(core: Core) -> None:
     claim, children = parent_of(core, 3, parallel=1)
-    core.execute("UPDATE executions SET held = 'parallel' WHERE id = :id", id=children[0])
+    core.execute(
+        "UPDATE executions SET status = 'pending', held = 'parallel' WHERE id = :id",
+        id=children[0],
+    )
 
     assert core.recover.release_siblings(100) == 1
     assert core.recover.release_siblings(100) == 0

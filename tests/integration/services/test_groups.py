@@ -44,12 +44,13 @@ def end(
     core: Core, claims: list[Claim], outcome: Ending, more: MoreClaims | None = None
 ) -> tuple[dict[UUID, Status], list[Claim]]:
     with core.database.autocommit() as connection:
-        return lifecycle.finish_group(
+        done = lifecycle.finish_group(
             connection,
             [lifecycle.end_values(each.lease, outcome) for each in claims],
             DEFAULT_QUEUE,
             more,
         )
+    return dict(done.status), list(done.claims)
 
 
 @pytest.mark.parametrize(("outcome", "status", "event"), ENDS, ids=str)
