@@ -15,9 +15,10 @@ from billiard.einfo import ExceptionInfo
 from celery import Celery, Task, signals
 from celery.app.task import Context
 from celery.app.trace import build_tracer
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import QueueNotFound, TaskRevokedError
 from celery.result import denied_join_result
 from celery.states import FAILURE, REVOKED, STARTED
+from kombu.exceptions import SerializationError, SerializerNotInstalled
 from kombu.utils import json as celery_json
 
 from celeriac.domain.errors import CeleryCallError
@@ -34,6 +35,11 @@ _KEPT = (
 
 _GROUP_SUFFIXES = ("", ".j", ".t", ".s", ".d")
 """The keys of a group in Redis: its results, and what its chord counts."""
+
+_FAULTS = (
+    TypeError, ValueError, LookupError, SerializationError, SerializerNotInstalled, QueueNotFound,
+)  # fmt: skip
+"""What Celery raises for callbacks that nobody can send, such as those of a broken message."""
 
 ending: ContextVar[Returned | None] = ContextVar("ending", default=None)
 """What the function of a task must return, while its end is traced."""
@@ -77,6 +83,12 @@ class CeleryCallEnding:
             "called_directly": False,
         }
         request["delivery_info"] = {**(request.get("delivery_info") or {}), "redelivered": False}
+        try:
+            self._end(task, request, outcome)
+        except _FAULTS as error:
+            raise CeleryCallError(f"{type(error).__name__}: {error}") from error
+
+    def _end(self, task: Task, request: Mapping[str, Any], outcome: CallOutcome) -> None:
         with denied_join_result():  # sending must not subscribe to the result
             match outcome:
                 case Returned():

@@ -38,9 +38,10 @@ SELECT k.id, k.digest, k.role, k.unlimited, k.revoked_at IS NOT NULL AS revoked,
 FROM api_keys k
 JOIN users u ON u.id = k.user_id
 JOIN workspaces w ON w.id = k.workspace_id
-LEFT JOIN memberships m
-       ON m.workspace_id = coalesce(CAST(:workspace_id AS uuid), k.workspace_id)
-      AND m.user_id = k.user_id
+-- a member who was added while the workspace was deleted is none
+LEFT JOIN workspaces p
+       ON p.id = coalesce(CAST(:workspace_id AS uuid), k.workspace_id) AND p.deleted_at IS NULL
+LEFT JOIN memberships m ON m.workspace_id = p.id AND m.user_id = k.user_id
 WHERE k.prefix = :prefix
 """)
 

@@ -60,7 +60,7 @@ class CallEnding(Protocol):
         """Store the result of a Celery task, and go on with what follows it.
 
         May be repeated. Raises any error of the broker or the result backend; then the end must be
-        tried again.
+        tried again. Raises CeleryCallError for what follows the task if that can't be sent.
         """
         ...
 

@@ -18,12 +18,13 @@ from celeriac.db import accounts, workspaces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import ForbiddenError
+from celeriac.domain.errors import CeleryCallError, ForbiddenError
 from celeriac.domain.executions.calls import (
     Arguments,
     Call,
     CallOutcome,
     NewCall,
+    Raised,
     Returned,
     batch_result,
     outcome_of,
@@ -47,6 +48,9 @@ _TAKEN_SECONDS = 60.0
 _AT_ONCE = 10
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
+MOST_FAULTS = 8
+"""The tries of a Celery task whose callbacks can't be sent."""
+
 _PAGE = 500
 _REVOKED_BY = "celery revoke"
 
@@ -214,6 +218,9 @@ class EndCalls:
         try:
             self._ending.end(call, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            if isinstance(error, CeleryCallError) and call.tries >= MOST_FAULTS:
+                self._give_up(call, error)
+                return
             pause = grown(_FIRST_RETRY_SECONDS, call.tries, _LONGEST_RETRY_SECONDS)
             logger.warning(
                 "celery_call.not_ended",
@@ -232,6 +239,17 @@ class EndCalls:
             celery_task_id=call.celery_task_id,
             outcome=type(outcome).__name__.lower(),
         )
+
+    def _give_up(self, call: Call, error: CeleryCallError) -> None:
+        """Fail a Celery task whose callbacks can't be sent; each try may send some of them."""
+        logger.error("celery_call.given_up", celery_task_id=call.celery_task_id, error=str(error))
+        failed = Raised(f"celery_call: What follows this task can't be sent: {error}")
+        try:
+            self._ending.end(call, failed)
+        except CeleryCallError:
+            logger.exception("celery_call.no_result", celery_task_id=call.celery_task_id)
+        with self._database.autocommit() as connection:
+            calls.mark_ended(connection, call)
 
     def keep(self, *, older_than: float) -> int:
         """Prolong what the result backend has of tasks that run for longer; return how many.

@@ -11,6 +11,7 @@ from celery.states import FAILURE, PENDING, REVOKED, SUCCESS
 
 from celeriac.adapters.celery_calls import CeleryCallEnding, new_call
 from celeriac.adapters.celery_queue import CeleryOptions, create_app
+from celeriac.domain.errors import CeleryCallError
 from celeriac.domain.executions.calls import (
     EXECUTE_AGENT,
     Call,
@@ -87,6 +88,18 @@ def test_an_unavailable_broker_fails_no_task(valkey_server: ValkeyServer) -> Non
     with pytest.raises(Exception, match="refused"):
         CeleryCallEnding(away).end(call, Returned(1))
     assert away.AsyncResult(call.celery_task_id).state == PENDING
+
+
+@pytest.mark.filterwarnings("ignore:Exception raised outside body:RuntimeWarning")
+@pytest.mark.parametrize(
+    "poison", [{"task": None}, {**NEXT, "args": 5}, {**NEXT, "options": {"countdown": "soon"}}]
+)
+def test_callbacks_that_nobody_can_send_are_a_fault(app: Celery, poison: Any) -> None:
+    call = call_of(callbacks=[poison])
+    with pytest.raises(CeleryCallError):
+        CeleryCallEnding(app).end(call, Returned(1))
+    CeleryCallEnding(app).end(call, Raised("what follows it can't be sent"))
+    assert app.AsyncResult(call.celery_task_id).state == FAILURE
 
 
 def test_an_ignored_result_is_not_stored(app: Celery) -> None:

@@ -8,8 +8,10 @@ from uuid import UUID
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.accounts import Role
-from celeriac.wiring.core import CoreServices
+from celeriac.db import accounts, workspaces
+from celeriac.domain.accounts import Actor, Role
+from celeriac.services.keys import add_key
+from celeriac.wiring.core import CoreServices, secret_key
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 from tests.support.working import claim
 
@@ -187,6 +189,31 @@ def test_the_client_invites_and_accepts(client: Client, api_url: str) -> None:
         eve.workspaces.revoke_invitation("team", other.id)
     client.workspaces.delete("team")
     assert [each.name for each in client.workspaces.list() if each.personal_of is None] == []
+
+
+def test_a_member_who_is_added_during_the_deletion_is_none(
+    team: Asker, person: Callable[..., Asker], container: CoreServices
+) -> None:
+    ada = person("ada")
+    user_id = UUID(ada.get(ME).json()["id"])
+    workspace_id = UUID(team.get(TEAM).json()["id"])
+    program = Actor(user_id, "ada", Role.ADMIN, workspace_id)
+    with container.database.transaction() as connection:
+        workspaces.add_member(connection, workspace_id, user_id, Role.ADMIN)
+        user = accounts.user(connection, user_id)
+        assert user is not None
+        key = add_key(
+            connection,
+            secret_key(container.settings),
+            program,
+            user,
+            workspace_id,
+            name="k",
+            role=Role.ADMIN,
+        )
+        assert team.delete(TEAM).status_code == 204
+    asker = Asker(team.client, key.token)
+    assert_problem(asker.get("/api/v1/tasks"), 401, "unauthenticated")
 
 
 def test_a_workspace_is_deleted_and_its_history_stays(

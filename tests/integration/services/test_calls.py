@@ -10,7 +10,7 @@ import pytest
 from celeriac.db import accounts, retention
 from celeriac.db.executions import calls
 from celeriac.domain.accounts import Role
-from celeriac.domain.errors import ForbiddenError, NotFoundError
+from celeriac.domain.errors import CeleryCallError, ForbiddenError, NotFoundError
 from celeriac.domain.executions.calls import (
     Arguments,
     Call,
@@ -23,7 +23,13 @@ from celeriac.domain.executions.calls import (
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.domain.executions.states import TRANSITIONS, Status
 from celeriac.services.catalog.tasks import Tasks
-from celeriac.services.executions.calls import CallIdentity, EndCalls, RevokeCalls, StartCalls
+from celeriac.services.executions.calls import (
+    MOST_FAULTS,
+    CallIdentity,
+    EndCalls,
+    RevokeCalls,
+    StartCalls,
+)
 from tests.support.catalog import make_colleague
 from tests.support.core import Core
 from tests.support.ends import GOING_ON, WAYS, arrange, rows
@@ -38,10 +44,14 @@ class Ending:
     ended: list[tuple[str, CallOutcome]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     away: bool = False
+    broken: bool = False
+    """Whether the callbacks of tasks that succeed can't be sent."""
 
     def end(self, call: Call, outcome: CallOutcome) -> None:
         if self.away:
             raise ConnectionError("the broker is away")
+        if self.broken and isinstance(outcome, Returned):
+            raise CeleryCallError("TypeError: 'NoneType' object is not iterable")
         self.ended.append((call.celery_task_id, outcome))
 
     def keep(self, found: Sequence[Call]) -> None:
@@ -191,6 +201,22 @@ def test_what_can_not_be_ended_is_tried_again(
     assert ending.ended == [
         (CALL.celery_task_id, Revoked(f"The execution {subject(core)} was cancelled."))
     ]
+
+
+def test_what_nobody_can_end_is_given_up(
+    core: Core, start: StartCalls, end_calls: EndCalls, ending: Ending
+) -> None:
+    start.execution(CALL, arguments(core))
+    complete(core, subject(core))
+    ending.broken = True
+    for tries in range(1, MOST_FAULTS + 1):
+        assert not core.count("celery_calls WHERE ended_at IS NOT NULL"), tries
+        core.execute("UPDATE celery_calls SET due_at = now()")
+        assert end_calls() == 1
+    assert [type(outcome) for _, outcome in ending.ended] == [Raised]
+    assert core.count("celery_calls WHERE ended_at IS NOT NULL") == 1
+    core.execute("UPDATE celery_calls SET due_at = NULL")
+    assert end_calls() == 0
 
 
 def test_a_task_of_a_dead_process_is_ended_by_another(
