@@ -34,6 +34,7 @@ from celeriac.kit.json_types import (
     loads,
     long_integers,
 )
+from celeriac.kit.words import counted
 
 MAX_VALUES = 10_000
 """Maximum number of values and names in a body; enough for any specification."""
@@ -135,7 +136,9 @@ class _JsonRequest(Request):
     def _check(self, size: int) -> None:
         if self.max_bytes is not None and size > self.max_bytes:
             raise TooLargeError(
-                f"The body may have {self.max_bytes} bytes.", field="body", limit=self.max_bytes
+                f"The body may have {counted(self.max_bytes, 'byte')}.",
+                field="body",
+                limit=self.max_bytes,
             )
 
     async def body(self) -> bytes:
