@@ -158,7 +158,7 @@ class WorkerProcess:
     def wait_until_idle(self) -> None:
         """Take nothing new; wait until nothing runs, or what runs must be handed back."""
         self._closing = True
-        while self.running and not self._worker.shutdown.draining:
+        while not self._runtime.attempts.idle and not self._worker.shutdown.draining:
             time.sleep(_IDLE_SECONDS)
 
     def close(self) -> None:
@@ -170,7 +170,8 @@ class WorkerProcess:
         if self._worker.shutdown.started:
             self.wait_until_idle()
         until = time.monotonic() + _HAND_BACK_SECONDS
-        while self.running and time.monotonic() < until:
+        # an agent whose claim commits now would start while another worker gets it
+        while not self._runtime.attempts.idle and time.monotonic() < until:
             self._stop_attempts()
             time.sleep(_IDLE_SECONDS)
         self._ended.set()

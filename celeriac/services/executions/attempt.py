@@ -235,6 +235,12 @@ class AttemptRegistry:
             with self._lock:
                 self._slots.discard(tokens)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and no claim is being made, after which something might run."""
+        with self._lock:
+            return not (self._attempts or self._slots)
+
     def tokens(self) -> set[UUID]:
         """Return the tokens of all attempts that run here and of all claims being made."""
         with self._lock:

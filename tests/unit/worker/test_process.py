@@ -57,3 +57,17 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process._beat()
     assert heartbeat.ticks == TICKS
     assert 1 <= heartbeat.reports <= 2 + (time.monotonic() - began)
+
+
+def test_a_process_waits_for_claims_that_are_being_made() -> None:
+    process: Any = WorkerProcess.__new__(WorkerProcess)
+    attempts = AttemptRegistry()
+    process._runtime = SimpleNamespace(attempts=attempts)
+    process._worker = Worker(Celery(), SimpleNamespace())  # type: ignore[arg-type]
+    waiting = threading.Thread(target=process.wait_until_idle, daemon=True)
+    with attempts.claiming():
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive(), "what is claimed now would begin after the process has ended"
+    waiting.join(10)
+    assert not waiting.is_alive()
