@@ -11,7 +11,8 @@ from celeriac.db.accounts import PresentedKey
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import UnauthenticatedError, WorkspaceDeniedError
-from celeriac.services.keys import KEY_SCHEME, key_hash, prefix_of
+from celeriac.kit.tokens import key_hash, prefix_of
+from celeriac.services.keys import KEY_SCHEME
 
 _SECONDS = 5.0
 """How long a valid key is cached, and a revocation takes to apply in other processes."""

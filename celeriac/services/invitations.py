@@ -19,7 +19,8 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.paging import Page
 from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.services.keys import NewKey, add_key, key_hash, new_token, prefix_of
+from celeriac.kit.tokens import key_hash, new_token, prefix_of
+from celeriac.services.keys import NewKey, add_key
 from celeriac.services.reading import present, read_page
 from celeriac.services.workspaces import managed, shared
 

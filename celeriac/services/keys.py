@@ -1,8 +1,5 @@
-"""Secret tokens: their form and the hash that is stored; and new API keys."""
+"""New API keys."""
 
-import hashlib
-import hmac
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -12,14 +9,12 @@ import structlog
 from celeriac.db import accounts, audit
 from celeriac.db.engine import Connection
 from celeriac.domain.accounts import Actor, ApiKey, Role, User
+from celeriac.kit.tokens import key_hash, new_token
 from celeriac.services.reading import present
 
 logger = structlog.get_logger(__name__)
 
 KEY_SCHEME = "cel"
-_PREFIX_BYTES = 6
-_SECRET_BYTES = 24
-_PARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +23,6 @@ class NewKey:
 
     key: ApiKey
     token: str
-
-
-def new_token(scheme: str) -> tuple[str, str]:
-    """Return the public prefix of a new secret token, and the token: `scheme_prefix_secret`."""
-    prefix = secrets.token_hex(_PREFIX_BYTES)
-    return prefix, f"{scheme}_{prefix}_{secrets.token_hex(_SECRET_BYTES)}"
-
-
-def prefix_of(scheme: str, token: str) -> str | None:
-    """Return the public prefix of a token; None if it has not the form of one."""
-    parts = token.split("_")
-    well_formed = len(parts) == _PARTS and parts[0] == scheme
-    return parts[1] if well_formed and token.isascii() and token.isprintable() else None
-
-
-def key_hash(secret_key: str, token: str) -> str:
-    """Return the keyed hash (HMAC-SHA256, hexadecimal) under which a key is stored."""
-    return hmac.new(secret_key.encode(), token.encode(), hashlib.sha256).hexdigest()
 
 
 def add_key(
