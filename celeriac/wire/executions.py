@@ -57,6 +57,13 @@ class ExecutionSummary(Wire):
     root_id: UUID | None = Field(
         default=None, description="The first execution of its tree, if it has a parent."
     )
+    workflow_run_id: UUID | None = Field(
+        default=None, description="The run of a workflow that has made it as an item of a step."
+    )
+    step: str | None = Field(default=None, description="The step of that run.")
+    item: int | None = Field(
+        default=None, description="The item of that step, from 0 in the order of a map's list."
+    )
     batch_id: UUID | None
     session_id: UUID | None
     request_id: str | None = Field(examples=["shop-42"])

@@ -96,6 +96,8 @@ def _execution(row: Execution) -> dict[str, Any]:
         links["origin"] = f"{_EXECUTIONS}/{row.origin_id}"
     if row.parent_id is not None:
         links["parent"] = f"{_EXECUTIONS}/{row.parent_id}"
+    if row.workflow_run_id is not None:
+        links["workflow_run"] = f"{PREFIX}/workflow-runs/{row.workflow_run_id}"
     if row.batch_id is not None:
         links["batch"] = f"{_EXECUTIONS}?batch_id={row.batch_id}"
     return values | {"links": links}

@@ -164,6 +164,12 @@ api_command(app)(tree)
 app.command()(retry)
 
 
+def _place_in_run(execution: "Execution") -> str:
+    if execution.workflow_run_id is None:
+        return ""
+    return f"{execution.workflow_run_id}, step {execution.step}, item {execution.item}"
+
+
 def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
     error = execution.error_details or {}
     return {
@@ -187,6 +193,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "cancelled by": execution.cancel_requested_by or "",
         "repeats": execution.origin_id or "",
         "started by": execution.parent_id or "",
+        "workflow run": _place_in_run(execution),
         "batch": execution.batch_id or "",
         "session": execution.session_id or "",
         "Celery task": execution.celery_task_id or "",

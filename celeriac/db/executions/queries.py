@@ -45,6 +45,7 @@ from celeriac.db.schema.approvals import approvals
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.executions import events, execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table
+from celeriac.db.schema.workflows import step_runs
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
@@ -100,6 +101,12 @@ _COMPUTED = {
         func.extract("epoch", table.c.completed_at - table.c.started_at), Double
     ),
     "progress_note": func.left(table.c.progress_note, 2_000),
+    "workflow_run_id": table.c.run_id,
+    "step": select(step_runs.c.step)
+    .where(step_runs.c.run_id == table.c.run_id, step_runs.c.step_no == table.c.step_no)
+    .correlate(table)
+    .scalar_subquery(),
+    "item": table.c.item_no,
 }
 
 

@@ -337,13 +337,18 @@ LEFT JOIN executions e ON e.id = i.execution_id
 LEFT JOIN execution_results x ON x.execution_id = i.execution_id
 LEFT JOIN workflow_runs r ON r.id = i.child_run_id
 WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
-  AND i.item_no > :after
+  AND i.item_no > :after {only}
 ORDER BY i.item_no
 LIMIT :limit
 """
 _RESULT = "coalesce(i.result, x.result, r.result)"
-_ITEMS = with_guards(_ITEMS_OF, {"result": "NULL::jsonb"})
-_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": _RESULT})
+_NO_RESULT = "NULL::jsonb"
+_ITEMS = with_guards(_ITEMS_OF, {"result": _NO_RESULT, "only": ""})
+_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": _RESULT, "only": ""})
+_FAILED_ITEMS = with_guards(
+    _ITEMS_OF,
+    {"result": _NO_RESULT, "only": "AND coalesce(i.status, e.status, r.status) = 'failed'"},
+)
 
 
 def items(
@@ -366,6 +371,17 @@ def items(
     }
     rows = connection.execute(_ITEMS_WITH_RESULTS if results else _ITEMS, parameters)
     return [StepItem(*row) for row in rows]
+
+
+def first_failed(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int
+) -> StepItem | None:
+    """Return the first of the items that have failed, or None."""
+    parameters = {
+        "run_id": run_id, "step_no": step_no, "round": round_no, "after": -1, "limit": 1
+    }  # fmt: skip
+    row = connection.execute(_FAILED_ITEMS, parameters).first()
+    return None if row is None else StepItem(*row)
 
 
 _EXECUTIONS_OF = text("""

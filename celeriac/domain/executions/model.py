@@ -246,6 +246,11 @@ class Execution:
     """Whether the model's token limit cut the result off."""
     error_type: str | None = None
     """The class of the last attempt's exception."""
+    workflow_run_id: UUID | None = None
+    """The run of a workflow that has made it as an item of a step."""
+    step: str | None = None
+    item: int | None = None
+    """From 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

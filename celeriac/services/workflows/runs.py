@@ -31,6 +31,7 @@ from celeriac.domain.workflows.records import RunFilter, StepItem, StepRun, Work
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.words import counted
 from celeriac.services.executions.submit import claim_key
 from celeriac.services.reading import present, read_page
 from celeriac.services.workflows.advance import Advance
@@ -326,7 +327,16 @@ def _take_over(
 ) -> None:
     """Give a new run what it takes over from its origin."""
     graph = plan.graph
-    statuses = {step.step: step.status for step in rows.of_run(connection, origin.id)}
+    steps = {step.step: step for step in rows.of_run(connection, origin.id)}
+    if request.step is not None and request.items:
+        width = steps[request.step].width
+        if max(request.items) >= width:
+            raise InvalidInputError(
+                f"The step {request.step!r} has no item {max(request.items)}: it has "
+                f"{counted(width, 'item')}, and they count from 0.",
+                field="items",
+            )
+    statuses = {name: step.status for name, step in steps.items()}
     again = frozenset() if request.step is None else graph.below(request.step) | {request.step}
     kept = taken_over(graph, statuses, again=again, given=request.results)
     nos = [plan.numbers[name] for name in kept if name not in request.results]

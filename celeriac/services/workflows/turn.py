@@ -30,8 +30,13 @@ from celeriac.domain.workflows.states import (
     StepTransition,
 )
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.text import clip
+from celeriac.kit.words import counted
 from celeriac.services.workflows.plans import Plan
 from celeriac.services.workflows.values import RunValues, evaluate, holds, result_of
+
+_SHOWN = 300
+"""Characters of an item's error in that of its step."""
 
 DEADLINE = "deadline"
 """The error code of a run that has taken longer than its deadline."""
@@ -239,10 +244,12 @@ class _Turn:
 
     def _error_of(self, step: StepRun, spec: Step, allowed: int) -> tuple[str, str]:
         if spec.map is not None:
-            return (
-                "too_many_failures",
-                f"{step.failed} of {step.width} items failed; {allowed} may.",
-            )
+            said = f"{step.failed} of {counted(step.width, 'item')} failed; {allowed} may."
+            failed = rows.first_failed(self._connection, step.run_id, step.step_no, step.round)
+            if failed is not None:
+                why = failed.error_message or failed.error_code or ""
+                said += f" Item {failed.item_no}: {clip(why, _SHOWN)}"
+            return "too_many_failures", said
         found = rows.items(
             self._connection, step.run_id, step.step_no, step.round, after=-1, limit=1,
             results=False,

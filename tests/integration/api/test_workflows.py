@@ -111,6 +111,9 @@ def test_a_run_is_followed_to_its_end(ada: Asker, brief: str, container: CoreSer
     assert [(s["completed"], s["remaining"]) for s in run["steps"]] == [(3, 0), (1, 0)]
     items = ada.get(f"{RUNS}/{run_id}/steps/sums/items?include=result&limit=2").json()
     assert [each["result"]["summary"] for each in items["items"]] == ["sums 0", "sums 1"]
+    second = ada.get(items["items"][1]["_links"]["execution"]).json()
+    assert (second["workflow_run_id"], second["step"], second["item"]) == (run_id, "sums", 1)
+    assert second["_links"]["workflow_run"] == f"{RUNS}/{run_id}"
     rest = ada.get(f"{RUNS}/{run_id}/steps/sums/items?after={items['next_after']}").json()
     assert [each["index"] for each in rest["items"]] == [2]
     assert "result" not in rest["items"][0]

@@ -122,6 +122,8 @@ def test_a_fork_begins_at_its_step_with_what_was_before_it(flows: Flows) -> None
 def test_a_fork_names_single_items_of_a_map(flows: Flows) -> None:
     origin = flows.run(MAP, ten_fold).id
     counts(flows)
+    with pytest.raises(InvalidInputError, match="has no item 1000: it has"):
+        flows.runs.fork(flows.core.actor, origin, ForkRequest(step="each", items=[3, 1000]))
     request = ForkRequest(step="each", items=[3, 5])
     forked = flows.runs.fork(flows.core.actor, origin, request).run_id
     flows.drive(lambda name, given: "new" if name == "each" else given)

@@ -108,6 +108,7 @@ def test_a_failed_item_fails_the_map_and_what_has_not_begun_is_cancelled(flows: 
     assert ran.status_of("each") is StepStatus.FAILED
     assert (ran.steps["each"].failed, ran.steps["each"].cancelled) == (1, 39)
     assert (ran.status, ran.run.error_code) == (RunStatus.FAILED, "too_many_failures")
+    assert ran.run.error_message == "1 of 40 items failed; 0 may. Item 0: it failed"
     assert ran.statuses["all"] == "cancelled"
     assert len(flows.done) == 1
     flows.assert_counted()

@@ -30,6 +30,8 @@ def test_a_chain_hands_results_on_and_returns_the_last(flows: Flows) -> None:
     (item,) = ran.items("facts")
     execution = flows.core.get(item.execution_id)
     assert execution.trigger_type is TriggerType.WORKFLOW
+    made_by = (execution.workflow_run_id, execution.step, execution.item)
+    assert made_by == (ran.id, "facts", 0)
     assert (execution.options.soft_seconds, execution.options.hard_seconds) == (240.0, 300.0)
     assert [kind for kind, _ in ran.events()][-1] == "completed"
     flows.assert_counted()
