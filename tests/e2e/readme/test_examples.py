@@ -246,7 +246,11 @@ _SETTINGS = [key for key, how in RUN.items() if how == SETTINGS]
 def test_variables_of_the_page_are_settings(page: str, words: str) -> None:
     [block] = [each for each in blocks(page) if each.language == "sh" and words in each.text]
     script = block.text.replace("celeriac worker\n", "")
-    load = "from celeriac.settings import Settings; print(Settings.load().model_fields_set)"
+    load = (
+        "from celeriac.settings import Settings; found = Settings.load();"
+        " parts = [found, *(part for _, part in found if hasattr(part, \"model_fields_set\"))];"
+        " print(set().union(*(part.model_fields_set for part in parts)))"
+    )
     done = subprocess.run(
         ["bash", "-c", f"set -aeuo pipefail\n{script}\n{sys.executable} -c '{load}'"],
         capture_output=True,
