@@ -19,7 +19,7 @@ from sqlalchemy import text
 
 from benchmarks.figures import Figure, Target
 from benchmarks.meter import WARM, Meter
-from celeriac.db import migrate, retention, usage
+from celeriac.db import migrate, partitions, retention, usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.db.executions.lifecycle import NextClaim
@@ -109,6 +109,8 @@ class _History:
         self.rare = uuid4()
         """The task, agent, batch, session and origin of the oldest executions."""
         self.begin = datetime.now(UTC) - timedelta(days=_DAYS)
+        with core.database.transaction() as connection:
+            partitions.ensure(connection, [uuid7_at(self.begin), uuid7_at(datetime.now(UTC))])
         core.execute(_TASK, rare=self.rare, common=core.task)
         core.execute(_WORKER)  # so that what is submitted is sent
         actor = core.actor

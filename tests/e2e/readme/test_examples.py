@@ -248,7 +248,7 @@ def test_variables_of_the_page_are_settings(page: str, words: str) -> None:
     script = block.text.replace("celeriac worker\n", "")
     load = (
         "from celeriac.settings import Settings; found = Settings.load();"
-        " parts = [found, *(part for _, part in found if hasattr(part, \"model_fields_set\"))];"
+        ' parts = [found, *(part for _, part in found if hasattr(part, "model_fields_set"))];'
         " print(set().union(*(part.model_fields_set for part in parts)))"
     )
     done = subprocess.run(

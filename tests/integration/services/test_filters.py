@@ -81,7 +81,7 @@ WHERE id = :common
 _SEED = text("""
 INSERT INTO executions (
     id, workspace_id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status,
-    trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id,
+    trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id, parent_id,
     created_at, available_at, queued_at, completed_at, max_crashes, waiting_for, error_code,
     worker_id)
 SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
@@ -95,6 +95,7 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
        CASE kind WHEN 0 THEN 'webhook' WHEN 1 THEN 'scheduled' WHEN 2 THEN 'workflow'
                  ELSE 'manual' END,
        'async', 0, 'task_execution',
+       CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
        CASE WHEN kind = 0 THEN CAST(:rare AS uuid) WHEN kind = 9 THEN gen_random_uuid() END,
@@ -130,6 +131,7 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
         "batch_id": [{"batch_id": seeded.rare}],
         "origin_id": [{"origin_id": seeded.rare}],
         "session_id": [{"session_id": seeded.rare}],
+        "parent_id": [{"parent_id": seeded.rare}],
         "trigger_type": [{"trigger_type": each} for each in TriggerType],
         "waiting_for": [{"waiting_for": each} for each in WaitingFor],
         "error_code": [{"error_code": "rare"}, {"error_code": "common"}, {"error_code": "none"}],
