@@ -64,7 +64,7 @@ class DurableCalls:
 
     @property
     def must_wait(self) -> bool:
-        """Whether a call was told to wait, so that the attempt must be parked."""
+        """Whether a call has to wait, so that the attempt must be parked."""
         return bool(self._questions or self._seconds or self._children)
 
     def parked(self) -> Parked:

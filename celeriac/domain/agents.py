@@ -171,7 +171,7 @@ class PythonAgent(Strict):
     """Names of the worker's environment variables that a child process may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
-    """Where it must wait, the attempt ends, and another one goes on with its steps answered."""
+    """Where it must wait, the attempt ends, and another one continues with its steps answered."""
 
 
 class CommandAgent(Strict):
@@ -189,7 +189,7 @@ class CommandAgent(Strict):
     """Names of the worker's environment variables that the program may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
-    """Where it must wait, it is told to end, and is started again when it can go on."""
+    """Where it must wait, it is asked to end, and is started again when it can continue."""
 
 
 AgentSpec = Annotated[

@@ -58,7 +58,7 @@ class Invitation(Wire):
     )
     role: Role = Field(description="What the member may do in the workspace.")
     status: InvitationStatus = Field(
-        description="Only an open one can be accepted. void: whoever made it may not invite any "
+        description="Only an open one can be accepted. void: its maker may not invite any "
         "more, or the key that made it is revoked."
     )
     created_at: datetime

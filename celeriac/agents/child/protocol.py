@@ -210,7 +210,7 @@ DurableCall = StepMessage | StepDoneMessage | SleepMessage | RunMessage
 
 
 class ParkMessage(_Message):
-    """The last message of a child that was told to `park`."""
+    """The last message of a child, in reply to `park`."""
 
     type: Literal["park"] = "park"
 

@@ -234,7 +234,7 @@ async def run_in_child(
     computes the cost of model calls that the child reports without one. An error of the gateway's
     `calls` ends the child and is raised. At the soft limit (the first cancellation after it has
     passed) the child gets `soft_limit`, and has until the hard limit to send a result or an error.
-    The child continues while its questions are open, or with `durable` it is told to park. Raises
+    The child continues while its questions are open, or with `durable` it is sent `park`. Raises
     the error that the child reports,
     AgentMisconfiguredError if the child's user has no access to a file that it needs,
     ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such

@@ -1,8 +1,8 @@
 """Celery tasks that end with executions: one row for each, until its retention is over.
 
 The row is written with its executions. `pending` counts those that have not ended; `ended` counts
-it down, and sets `due_at` with the last one. Whoever takes a due row ends its Celery task. A row
-that was taken becomes due again after a while, so that a lost process doesn't matter.
+it down, and sets `due_at` with the last one. The process that takes a due row ends its Celery task.
+A row that was taken becomes due again after a while, so that a lost process doesn't matter.
 """
 
 from collections.abc import Sequence

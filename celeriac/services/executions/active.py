@@ -32,7 +32,7 @@ class Active:
 
 
 class RemoteControl:
-    """Asks and tells the database what Celery's own state doesn't have."""
+    """Reads and writes what Celery's own state doesn't have, in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,7 +1,8 @@
 """Advances runs: what follows when items of their steps have ended.
 
-Whoever ends an item calls this after its commit. A step that is due says so in its row, so nothing
-is lost if that process dies: the keeper advances runs with steps that have been due for a while.
+The process that ends an item calls this after its commit. A step that is due says so in its row, so
+nothing is lost if that process dies: the keeper advances runs with steps that have been due for a
+while.
 Any number of processes may advance one run at the same time; each turn locks the run.
 """
 
@@ -111,7 +112,7 @@ class Advance:
     def due(self, limit: int) -> int:
         """Advance runs whose steps have been due for a while; return how many.
 
-        Whoever made them due has died, or still works on it.
+        The process that made them due has died, or still works on it.
         """
         with self._database.autocommit() as connection:
             found = rows.due_runs(connection, older_than=_REPAIRED_AFTER_SECONDS, limit=limit)

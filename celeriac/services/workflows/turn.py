@@ -2,7 +2,7 @@
 
 The transaction holds the lock of the run and of the steps that are due. An item that ends meanwhile
 makes its step due after it. What takes long, or locks the counters of items, is left to the caller
-as an action; the step stays due until it is done, so whoever comes next does it.
+as an action; the step stays due until it is done, so the next process that takes a turn does it.
 """
 
 from collections.abc import Collection, Sequence

@@ -340,7 +340,7 @@ class Calculation(Parts):
 
     @property
     def kind(self) -> str | None:
-        """The kind of the value, if the sign or a part tells it."""
+        """The kind of the value, if the sign or a part determines it."""
         if self.sign != "+":
             return "number"
         return self.parts[0].kind or self.parts[1].kind
