@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db.engine import Database
+from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.domain.errors import DatabaseUnavailableError
@@ -103,7 +104,7 @@ class Advance:
             return
         try:
             with self._database.autocommit() as connection:
-                found = rows.runs_of(connection, execution_ids)
+                found = item_rows.runs_of(connection, execution_ids)
         except DatabaseUnavailableError as error:
             logger.warning("workflow.not_advanced", error=error.message)
             return
@@ -200,13 +201,13 @@ class Advance:
             if step.status is not StepStatus.RUNNING or step.stopping:
                 return
             missing = dict.fromkeys(range(step.spawned, step.width), StepStatus.CANCELLED)
-            rows.count_down(connection, run_id, step_no, missing)
+            item_rows.count_down(connection, run_id, step_no, missing)
             rows.stop(connection, run_id, step_no)
 
     def _cancel_items(self, values: RunValues, step_no: int, *, everything: bool) -> set[UUID]:
         run = values.run
         with self._database.autocommit() as connection:
-            ids = rows.live_executions(
+            ids = item_rows.live_executions(
                 connection, run.id, step_no=step_no, started=everything, limit=_CANCELLED_AT_ONCE
             )
             children = (

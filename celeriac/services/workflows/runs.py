@@ -12,6 +12,7 @@ from celeriac.db.catalog import current_workflow_version
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
+from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.runs import NewRun
@@ -284,7 +285,7 @@ class Runs:
         with self._database.autocommit() as connection:
             found = next((s for s in rows.of_run(connection, run_id) if s.step == step), None)
             of_step = present(found, "step", step)
-            return rows.items(
+            return item_rows.items(
                 connection, run_id, of_step.step_no, round_no or of_step.round,
                 after=after, limit=limit, results=results,
             )  # fmt: skip
@@ -341,18 +342,18 @@ def _take_over(
     kept = taken_over(graph, statuses, again=again, given=request.results)
     nos = [plan.numbers[name] for name in kept if name not in request.results]
     rows.take_over(connection, run_id, origin.id, nos)
-    if rows.lacks_results(connection, run_id):
+    if item_rows.lacks_results(connection, run_id):
         raise ConflictError(
             "Results of the run that would be taken over are deleted, as all that ended long ago; "
             "start a new run.",
             status=origin.status,
         )
     for name, result in request.results.items():
-        rows.give_result(connection, run_id, plan.numbers[name], result)
+        item_rows.give_result(connection, run_id, plan.numbers[name], result)
     if request.input is not None or request.results:
         return  # the lists of maps may differ
     for name in continued(graph, kept):
         if name in again and (name != request.step or not request.items):
             continue
         items = request.items if name == request.step else ()
-        rows.take_over_items(connection, run_id, origin.id, plan.numbers[name], again=items)
+        item_rows.take_over_items(connection, run_id, origin.id, plan.numbers[name], again=items)

@@ -14,10 +14,11 @@ from uuid import UUID
 from celeriac.db.catalog import TASKS, WORKFLOWS, current_workflow_version
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
+from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows.items import NewItem
 from celeriac.db.workflows.runs import NewRun
-from celeriac.db.workflows.steps import NewItem
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import (
     CeleriacError,
@@ -233,8 +234,8 @@ class _Making:
             scope["result"] = result_of(connection, state, before=1) if state.round > 1 else None
         left = self._not_taken_over(run, state, numbers)
         made = self._make(run, state, step, scope, left) if left else Spawned()
-        rows.add_items(connection, run_id, step_no, state.round, self.items)
-        rows.count_down(connection, run_id, step_no, self.ended)
+        item_rows.add_items(connection, run_id, step_no, state.round, self.items)
+        item_rows.count_down(connection, run_id, step_no, self.ended)
         rows.set_spawned(connection, run_id, step_no, numbers.stop)
         return made
 
@@ -242,7 +243,7 @@ class _Making:
         """Return the items that an earlier run has not completed; those are counted down."""
         if run.origin_id is None or not numbers:
             return numbers
-        found = rows.items(
+        found = item_rows.items(
             self.connection, run.id, state.step_no, state.round,
             after=numbers.start - 1, limit=len(numbers), results=False,
         )  # fmt: skip
@@ -419,7 +420,7 @@ def _known_keys(
         key = _quiet_key(step, {**scope, "item": items[number], "index": number})
         if key in wanted and key is not None:
             first.setdefault(key, number)
-    found = rows.executions_of_items(
+    found = item_rows.executions_of_items(
         connection, state.run_id, state.step_no, state.round, list(first.values())
     )
     return {key: found[number] for key, number in first.items() if number in found}

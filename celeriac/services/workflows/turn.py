@@ -11,6 +11,7 @@ from typing import Any
 
 from celeriac.db.engine import Connection
 from celeriac.db.executions import lifecycle
+from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.steps import Move
@@ -204,7 +205,7 @@ class _Turn:
                 runs.live_children(self._connection, self._run.id, step.step_no, limit=1)
             )
         return bool(
-            rows.live_executions(
+            item_rows.live_executions(
                 self._connection,
                 self._run.id,
                 step_no=step.step_no,
@@ -245,12 +246,12 @@ class _Turn:
     def _error_of(self, step: StepRun, spec: Step, allowed: int) -> tuple[str, str]:
         if spec.map is not None:
             said = f"{step.failed} of {counted(step.width, 'item')} failed; {allowed} may."
-            failed = rows.first_failed(self._connection, step.run_id, step.step_no, step.round)
+            failed = item_rows.first_failed(self._connection, step.run_id, step.step_no, step.round)
             if failed is not None:
                 why = failed.error_message or failed.error_code or ""
                 said += f" Item {failed.item_no}: {clip(why, _SHOWN)}"
             return "too_many_failures", said
-        found = rows.items(
+        found = item_rows.items(
             self._connection, step.run_id, step.step_no, step.round, after=-1, limit=1,
             results=False,
         )  # fmt: skip
@@ -373,7 +374,7 @@ class _Turn:
         self._events.append((event, facts))
         self._turn.ended = replace(run, status=outcome)
         if run.parent_run_id is not None and run.parent_step_no is not None:
-            rows.count_down(
+            item_rows.count_down(
                 self._connection,
                 run.parent_run_id,
                 run.parent_step_no,

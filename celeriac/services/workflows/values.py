@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from celeriac.db.engine import Connection
-from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows import items as item_rows
 from celeriac.domain.workflows.expressions import compiled
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.records import StepItem, StepRun, WorkflowRun
@@ -101,7 +101,7 @@ class RunValues:
 
     def _of_map(self, connection: Connection, step: StepRun) -> dict[str, JsonValue]:
         """Return the results of a map in the order of its items, and its errors."""
-        size = rows.results_size(connection, step.run_id, step.step_no, step.round)
+        size = item_rows.results_size(connection, step.run_id, step.step_no, step.round)
         results: list[JsonValue] = [None] * step.width
         errors: list[JsonValue] = []
         inline = size <= INLINE_BYTES
@@ -118,7 +118,7 @@ class RunValues:
 
 def result_of(connection: Connection, step: StepRun, *, before: int = 0) -> JsonValue:
     """Return the result of a step that is no map: that of its last round, or `before` that."""
-    found = rows.items(
+    found = item_rows.items(
         connection, step.run_id, step.step_no, step.round - before, after=-1, limit=1, results=True
     )
     return found[0].result if found else None
@@ -127,7 +127,7 @@ def result_of(connection: Connection, step: StepRun, *, before: int = 0) -> Json
 def every_item(connection: Connection, step: StepRun, *, results: bool) -> Iterable[StepItem]:
     """Yield all items of a step's round."""
     after = -1
-    while page := rows.items(
+    while page := item_rows.items(
         connection, step.run_id, step.step_no, step.round,
         after=after, limit=_PAGE, results=results,
     ):  # fmt: skip

@@ -1,0 +1,263 @@
+"""Items of steps: their rows, results and counters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.run_items import COUNT_DOWN
+from celeriac.domain.workflows.records import StepItem
+from celeriac.domain.workflows.states import StepStatus
+from celeriac.kit.json_types import JsonValue, storable, storable_text
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """An item of a step to insert."""
+
+    item_no: int
+    execution_id: UUID | None = None
+    child_run_id: UUID | None = None
+    status: StepStatus | None = None
+    """Of an item that has neither, and has ended."""
+    result: JsonValue = None
+    code: str | None = None
+    message: str | None = None
+
+
+_ADD_ITEMS = text("""
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
+                        error_code, error_message)
+SELECT :run_id, :step_no, i.item_no, :round, i.execution_id, i.child_run_id, i.status,
+       CAST(i.result AS jsonb), i.code, i.message
+FROM unnest(CAST(:item_nos AS int[]), CAST(:execution_ids AS uuid[]),
+            CAST(:child_run_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:results AS text[]),
+            CAST(:codes AS text[]), CAST(:messages AS text[]))
+     AS i (item_no, execution_id, child_run_id, status, result, code, message)
+""")
+
+
+def add_items(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int, items: Sequence[NewItem]
+) -> None:
+    """Insert items of a step. A unique key over run, step, item and round forbids a second one."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "item_nos": [each.item_no for each in items],
+        "execution_ids": [each.execution_id for each in items],
+        "child_run_ids": [each.child_run_id for each in items],
+        "statuses": [each.status for each in items],
+        "results": [None if each.result is None else storable(each.result) for each in items],
+        "codes": [each.code for each in items],
+        "messages": [
+            None if each.message is None else storable_text(each.message) for each in items
+        ],
+    }
+    connection.execute(_ADD_ITEMS, parameters)
+
+
+_COUNT_DOWN = with_guards(
+    """
+WITH ended AS (
+    SELECT * FROM unnest(CAST(:run_ids AS uuid[]), CAST(:step_nos AS smallint[]),
+                         CAST(:item_nos AS int[]), CAST(:statuses AS text[]))
+                  AS e (run_id, step_no, item_no, status)
+){count_down}
+SELECT count(*) FROM items_counted
+""",
+    {"count_down": "".join(f", {name} AS ({part})" for name, part in COUNT_DOWN.items())},
+)
+
+
+def count_down(
+    connection: Connection, run_id: UUID, step_no: int, ended: Mapping[int, StepStatus]
+) -> None:
+    """Count items down that end without an execution: runs of workflows, and what can't begin."""
+    if not ended:
+        return
+    parameters = {
+        "run_ids": [run_id] * len(ended),
+        "step_nos": [step_no] * len(ended),
+        "item_nos": list(ended),
+        "statuses": [status.value for status in ended.values()],
+    }
+    connection.execute(_COUNT_DOWN, parameters)
+
+
+_ITEMS_OF = """
+SELECT i.run_id, i.step_no, i.item_no, i.round,
+       coalesce(i.status, e.status, r.status, 'deleted') AS status, i.execution_id, i.child_run_id,
+       {result} AS result,
+       coalesce(i.error_code, e.error_code, r.error_code) AS error_code,
+       coalesce(i.error_message, e.error_message, r.error_message) AS error_message
+FROM step_items i
+LEFT JOIN executions e ON e.id = i.execution_id
+LEFT JOIN execution_results x ON x.execution_id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
+  AND i.item_no > :after {only}
+ORDER BY i.item_no
+LIMIT :limit
+"""
+_RESULT = "coalesce(i.result, x.result, r.result)"
+_NO_RESULT = "NULL::jsonb"
+_ITEMS = with_guards(_ITEMS_OF, {"result": _NO_RESULT, "only": ""})
+_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": _RESULT, "only": ""})
+_FAILED_ITEMS = with_guards(
+    _ITEMS_OF,
+    {"result": _NO_RESULT, "only": "AND coalesce(i.status, e.status, r.status) = 'failed'"},
+)
+
+
+def items(
+    connection: Connection,
+    run_id: UUID,
+    step_no: int,
+    round_no: int,
+    *,
+    after: int,
+    limit: int,
+    results: bool,
+) -> list[StepItem]:
+    """Return up to `limit` items numbered above `after`, with their results if wanted."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "after": after,
+        "limit": limit,
+    }
+    rows = connection.execute(_ITEMS_WITH_RESULTS if results else _ITEMS, parameters)
+    return [StepItem(*row) for row in rows]
+
+
+def first_failed(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int
+) -> StepItem | None:
+    """Return the first of the items that have failed, or None."""
+    parameters = {
+        "run_id": run_id, "step_no": step_no, "round": round_no, "after": -1, "limit": 1
+    }  # fmt: skip
+    row = connection.execute(_FAILED_ITEMS, parameters).first()
+    return None if row is None else StepItem(*row)
+
+
+_EXECUTIONS_OF = text("""
+SELECT item_no, execution_id FROM step_items
+WHERE run_id = :run_id AND step_no = :step_no AND round = :round
+  AND item_no = ANY(CAST(:item_nos AS int[])) AND execution_id IS NOT NULL
+""")
+
+
+def executions_of_items(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int, item_nos: Sequence[int]
+) -> dict[int, UUID]:
+    """Return the executions of items by their numbers."""
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "item_nos": list(item_nos),
+    }
+    return {row[0]: row[1] for row in connection.execute(_EXECUTIONS_OF, parameters)}
+
+
+_SIZE = with_guards(
+    """
+SELECT coalesce(sum(octet_length(CAST({result} AS text))), 0) FROM step_items i
+LEFT JOIN execution_results x ON x.execution_id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
+""",
+    {"result": _RESULT},
+)
+
+
+def results_size(connection: Connection, run_id: UUID, step_no: int, round_no: int) -> int:
+    """Return the size of the results of a step's items, in bytes of JSON."""
+    parameters = {"run_id": run_id, "step_no": step_no, "round": round_no}
+    return int(connection.execute(_SIZE, parameters).scalar_one())
+
+
+_LIVE_EXECUTIONS = text("""
+SELECT id FROM executions
+WHERE run_id = :run_id AND completed_at IS NULL AND cancel_requested_at IS NULL
+  AND (CAST(:step_no AS smallint) IS NULL OR step_no = :step_no)
+  AND (CAST(:started AS boolean) OR status IN ('pending', 'queued'))
+LIMIT :limit
+""")
+
+
+def live_executions(
+    connection: Connection, run_id: UUID, *, step_no: int | None, started: bool, limit: int
+) -> list[UUID]:
+    """Return executions of a run, or of a step, whose cancellation is possible.
+
+    Without `started` only those that have not begun.
+    """
+    parameters = {"run_id": run_id, "step_no": step_no, "started": started, "limit": limit}
+    return list(connection.execute(_LIVE_EXECUTIONS, parameters).scalars())
+
+
+_RUNS_OF = text("""
+SELECT DISTINCT run_id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND run_id IS NOT NULL
+""")
+
+
+def runs_of(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Return the runs of workflows that executions belong to."""
+    return list(connection.execute(_RUNS_OF, {"ids": list(execution_ids)}).scalars())
+
+
+_LACKS = text("""
+SELECT EXISTS (
+    SELECT FROM step_items i
+    LEFT JOIN executions e ON e.id = i.execution_id
+    LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+    WHERE i.run_id = :run_id AND i.status IS NULL AND e.id IS NULL AND r.id IS NULL)
+""")
+
+
+def lacks_results(connection: Connection, run_id: UUID) -> bool:
+    """Whether an execution or a run to which an item of a run refers is deleted."""
+    return bool(connection.execute(_LACKS, {"run_id": run_id}).scalar_one())
+
+
+_TAKE_OVER_ITEMS = text("""
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result)
+SELECT :run_id, i.step_no, i.item_no, i.round, i.execution_id, i.child_run_id, i.status, i.result
+FROM step_items i
+LEFT JOIN executions e ON e.id = i.execution_id
+LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :origin_id AND i.step_no = :step_no AND i.round = 1
+  AND coalesce(i.status, e.status, r.status) = 'completed'
+  AND i.item_no <> ALL (CAST(:again AS int[]))
+""")
+
+
+def take_over_items(
+    connection: Connection, run_id: UUID, origin_id: UUID, step_no: int, *, again: Sequence[int]
+) -> None:
+    """Let a step of a new run begin with the completed items of another run, except `again`."""
+    parameters = {
+        "run_id": run_id, "origin_id": origin_id, "step_no": step_no, "again": list(again)
+    }  # fmt: skip
+    connection.execute(_TAKE_OVER_ITEMS, parameters)
+
+
+_GIVE = text("""
+UPDATE step_runs
+SET status = 'completed', width = 1, spawned = 1, round = 1, completed_at = now()
+WHERE run_id = :run_id AND step_no = :step_no
+""")
+
+
+def give_result(connection: Connection, run_id: UUID, step_no: int, result: JsonValue) -> None:
+    """Let a step of a new run, which is no map, have a result without running."""
+    connection.execute(_GIVE, {"run_id": run_id, "step_no": step_no})
+    item = NewItem(0, status=StepStatus.COMPLETED, result=result)
+    add_items(connection, run_id, step_no, 1, [item])
