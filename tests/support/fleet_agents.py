@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,23 @@ async def give(count: int = 0, depth: int = 0, text: int = 0) -> Any:
     value: Any = list(range(count))
     for _ in range(depth):
         value = {"c": value}
+    return value
+
+
+@celeriac.agent("fleet pick")
+async def pick(
+    value: Any = None, bad: Sequence[Any] = (), cured: str = "", gate: str = "", diary: str = ""
+) -> Any:
+    """Return the value, unless it is one of `bad` and the file `cured` doesn't exist.
+
+    Writes the value into `diary`, and waits until the file `gate` exists.
+    """
+    if diary:
+        append(diary, str(value))
+    while gate and not _is_open(gate):  # noqa: ASYNC110 - the gate is a file
+        await asyncio.sleep(_POLL_SECONDS)
+    if value in bad and not (cured and _is_open(cured)):
+        raise PermanentError(f"{value} is bad")
     return value
 
 
@@ -252,9 +270,13 @@ def _who(ctx: "AgentContext | ChildContext") -> dict[str, int]:
 
 
 def _write(diary: str, ctx: "AgentContext | ChildContext") -> None:
-    line = f"{ctx.attempt} {os.getpid()}\n".encode()
+    append(diary, f"{ctx.attempt} {os.getpid()}")
+
+
+def append(diary: str, line: str) -> None:
+    """Append a line to a file in one write."""
     handle = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(handle, line)
+        os.write(handle, f"{line}\n".encode())
     finally:
         os.close(handle)

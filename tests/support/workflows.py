@@ -6,6 +6,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from celeriac.db.engine import Database
+from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.executions.model import Claim, Completed, Failed, Failure, Outcome
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
@@ -135,7 +137,7 @@ class Flows:
 
     def ran(self, run_id: UUID) -> "Ran":
         """Return a run and its steps as they are now."""
-        return Ran(self, run_id)
+        return Ran(self.runs, self.core.actor, run_id)
 
     def children(self, run_id: UUID) -> list[WorkflowRun]:
         """Return the runs below a run, one level."""
@@ -144,10 +146,15 @@ class Flows:
 
     def assert_counted(self) -> None:
         """Fail where counters contradict the items that they count, or something is due."""
-        with self.core.database.autocommit() as connection:
-            faults = list(connection.execute(_MISCOUNTED))
-        assert faults == []
+        assert_counted(self.core.database)
         self.core.assert_consistent()
+
+
+def assert_counted(database: Database) -> None:
+    """Fail where counters of runs contradict the items that they count, or something is due."""
+    with database.autocommit() as connection:
+        faults = list(connection.execute(_MISCOUNTED))
+    assert faults == []
 
 
 _MISCOUNTED = text("""
@@ -171,11 +178,12 @@ WHERE s.status = 'running' AND s.kind = 'task'
 class Ran:
     """A run and its steps as they were at one time."""
 
-    def __init__(self, flows: Flows, run_id: UUID) -> None:
-        self.run = flows.runs.get(flows.core.actor, run_id)
-        self.steps: dict[str, StepRun] = {s.step: s for s in flows.runs.steps(run_id)}
+    def __init__(self, runs: Runs, actor: Actor, run_id: UUID) -> None:
+        self.run = runs.get(actor, run_id)
+        self.steps: dict[str, StepRun] = {step.step: step for step in runs.steps(run_id)}
         self.id = run_id
-        self._flows = flows
+        self._runs = runs
+        self._actor = actor
 
     @property
     def status(self) -> RunStatus:
@@ -194,10 +202,8 @@ class Ran:
 
     def items(self, step: str) -> list[Any]:
         """Return the items of a step, with their results."""
-        return self._flows.runs.items(
-            self._flows.core.actor, self.id, step, limit=100_000, results=True
-        )
+        return self._runs.items(self._actor, self.id, step, limit=100_000, results=True)
 
     def events(self) -> list[tuple[str, JsonObject]]:
-        log = self._flows.runs.log(self.id, after=0, limit=10_000)
+        log = self._runs.log(self.id, after=0, limit=10_000)
         return [(event.type.value, event.data) for event in log]

@@ -1,0 +1,142 @@
+"""Cancellations and deadlines of runs on real workers: what runs stops, and nothing begins."""
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.domain.executions.states import Status
+from celeriac.domain.workflows.states import RunStatus
+from tests.support.fleet_workflows import FleetWorkflows
+
+pytestmark = pytest.mark.requirement("E3")
+
+_STATUSES = text("""
+SELECT status, started_at IS NOT NULL AS began, count(*) FROM executions
+WHERE run_id = ANY(:runs) GROUP BY 1, 2
+""")
+_STOPPED = text("""
+SELECT extract(epoch FROM max(e.completed_at) - max(r.cancel_requested_at))
+FROM executions e JOIN workflow_runs r ON r.id = e.run_id WHERE r.id = :id
+""")
+_LATE = text("""
+SELECT count(*) FROM executions e JOIN workflow_runs r ON r.id = e.run_id
+WHERE r.id = ANY(:runs) AND e.created_at > r.cancel_requested_at
+""")
+_ENDS = text("""
+SELECT count(*) FROM events WHERE execution_id = ANY(:runs)
+    AND type IN ('completed', 'failed', 'cancelled')
+""")
+
+
+def statuses(flows: FleetWorkflows, run_id: UUID) -> dict[tuple[str, bool], int]:
+    """Count the executions of a run and of those below it, by status and whether they began."""
+    with flows.fleet.container.database.autocommit() as connection:
+        rows = connection.execute(_STATUSES, {"runs": flows.below(run_id)})
+        return {(row[0], row[1]): row[2] for row in rows}
+
+
+def held(flows: FleetWorkflows, name: str) -> dict[str, Any]:
+    """Return variables of an agent that waits for a file that never comes."""
+    notes = flows.fleet.notes
+    return {"diary": str(notes / f"{name}-diary"), "gate": str(notes / f"{name}-gate")}
+
+
+@pytest.mark.failure("W6")
+def test_a_thousand_items_end_with_their_run(
+    flows: FleetWorkflows, record_property: Any
+) -> None:
+    """The running ones are stopped, the waiting ones never begin, and nothing follows."""
+    waits = held(flows, "w6")
+    steps = {
+        "each": {"task": "pick", "map": "input.list", "parallel": 100, "with": waits},
+        "after": {"task": "pick", "needs": ["each"]},
+    }
+    workflow = flows.define("w6", steps, input={"list": "array"})
+    run_id = flows.start(workflow, list=list(range(1000)))
+    flows.wait_lines(flows.fleet.notes / "w6-diary", 100)
+
+    flows.runs.cancel(flows.fleet.actor, run_id)
+
+    ran = flows.ended(run_id)
+    seconds = float(flows.fleet.scalar(_STOPPED, id=run_id))
+    record_property("seconds", seconds)
+    print(f"1,000 items, 100 of them running, had ended {seconds:.2f} s after the request")
+    assert (ran.status, ran.statuses["after"]) == (RunStatus.CANCELLED, "cancelled")
+    assert statuses(flows, run_id) == {("cancelled", True): 100, ("cancelled", False): 900}
+    assert len((flows.fleet.notes / "w6-diary").read_text().split()) == 100
+    assert flows.fleet.scalar(_LATE, runs=[run_id]) == 0
+
+
+@pytest.mark.failure("W17")
+def test_a_deadline_ends_an_unfinished_map_and_fails_its_run(flows: FleetWorkflows) -> None:
+    steps = {
+        "each": {"task": "pick", "map": "[1, 2, 3]", "parallel": 2, "with": held(flows, "w17")},
+        "after": {"task": "pick", "needs": ["each"]},
+        "failed": {"task": "pick", "run": "failure", "with": {"value": "${{ run.error.code }}"}},
+    }
+    run_id = flows.start(flows.define("w17", steps, deadline="2s"))
+
+    ran = flows.ended(run_id)
+
+    assert (ran.status, ran.run.error_code) == (RunStatus.FAILED, "deadline")
+    assert ran.statuses == {"each": "cancelled", "after": "cancelled", "failed": "completed"}
+    assert [item.status for item in ran.items("each")] == [Status.CANCELLED] * 3
+    assert ran.items("failed")[0].result == "deadline"
+
+
+@pytest.mark.failure("W21")
+def test_a_cancellation_reaches_three_levels_of_workflows(flows: FleetWorkflows) -> None:
+    steps: dict[str, Any] = {"leaf": {"task": "pick", "with": held(flows, "w21")}}
+    for level in range(3):
+        flows.define(f"w21-{level}", steps)
+        steps = {
+            "below": {"workflow": f"w21-{level}", "map": "[1, 2]"},
+            "tail": {"task": "pick", "needs": ["below"]},
+        }
+    run_id = flows.start(flows.define("w21", steps))
+    flows.wait_lines(flows.fleet.notes / "w21-diary", 8)
+
+    flows.runs.cancel(flows.fleet.actor, run_id)
+
+    flows.ended(run_id)
+    below = flows.below(run_id)
+    assert len(below) == 1 + 2 + 4 + 8
+    assert {flows.ran(each).status for each in below} == {RunStatus.CANCELLED}
+    assert statuses(flows, run_id) == {("cancelled", True): 8}
+
+
+@pytest.mark.failure("W22")
+def test_a_run_that_is_cancelled_at_any_moment_has_one_outcome(flows: FleetWorkflows) -> None:
+    """And no step is made after the request, however close the end was."""
+    steps = {
+        "a": {"task": "pick", "map": "[1, 2]"},
+        "b": {"task": "pick", "needs": ["a"]},
+        "c": {"task": "pick", "needs": ["b"]},
+    }
+    workflow = flows.define("w22", steps)
+    moments = random.Random(22)
+
+    def race(seconds: float) -> UUID:
+        run_id = flows.start(workflow)
+        time.sleep(seconds)  # any moment will do: what is asserted holds at all of them
+        flows.runs.cancel(flows.fleet.actor, run_id)
+        return run_id
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = list(pool.map(race, [moments.uniform(0, 0.25) for _ in range(100)]))
+
+    ended = flows.all_ended(runs)
+    outcomes = Counter(ran.status for ran in ended)
+    print(f"of 100 runs {outcomes}")
+    assert outcomes.keys() <= {RunStatus.CANCELLED, RunStatus.COMPLETED}
+    for ran in ended:
+        requested = ran.run.cancel_requested_at is not None
+        assert ran.status is (RunStatus.CANCELLED if requested else RunStatus.COMPLETED)
+    assert flows.fleet.scalar(_LATE, runs=runs) == 0
+    assert flows.fleet.scalar(_ENDS, runs=runs) == len(runs)
