@@ -240,14 +240,18 @@ def stop(connection: Connection, run_id: UUID, step_no: int) -> None:
 
 
 _SPAWNED = text("""
-UPDATE step_runs SET spawned = :spawned
+UPDATE step_runs
+SET spawned = :spawned, due_at = CASE WHEN CAST(:due AS boolean) THEN due_at END
 WHERE run_id = :run_id AND step_no = :step_no
 """)
 
 
-def set_spawned(connection: Connection, run_id: UUID, step_no: int, spawned: int) -> None:
-    """Move the cursor of a step: so many of its items were made."""
-    connection.execute(_SPAWNED, {"run_id": run_id, "step_no": step_no, "spawned": spawned})
+def set_spawned(
+    connection: Connection, run_id: UUID, step_no: int, spawned: int, *, due: bool
+) -> None:
+    """Move the cursor of a step: so many of its items were made. Without `due` that was all."""
+    parameters = {"run_id": run_id, "step_no": step_no, "spawned": spawned, "due": due}
+    connection.execute(_SPAWNED, parameters)
 
 
 _TAKE_OVER = (

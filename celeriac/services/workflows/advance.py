@@ -7,7 +7,8 @@ Any number of processes may advance one run at the same time; each turn locks th
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -42,6 +43,16 @@ _REPAIRED_AFTER_SECONDS = 2.0
 """How long a step is due before the keeper takes care of it."""
 
 _BY_ENGINE = "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What an action has led to."""
+
+    others: Collection[UUID] = ()
+    """Runs below to advance."""
+    whole: bool = False
+    """The run needs no other turn because of it."""
 
 
 class Advance:
@@ -162,10 +173,11 @@ class Advance:
             self._after_turn(run_id, turn)
             if turn.ended is not None and turn.ended.parent_run_id is not None:
                 others.add(turn.ended.parent_run_id)
-            for action in turn.actions:
-                others |= self._act(action, plan, values)
+            done = [self._act(action, plan, values) for action in turn.actions]
+            for each in done:
+                others.update(each.others)
             late = until is not None and time.monotonic() > until
-            if not turn.actions or late:
+            if late or all(each.whole for each in done):
                 return others
 
     def _after_turn(self, run_id: UUID, turn: Turn) -> None:
@@ -178,19 +190,19 @@ class Advance:
             if turn.ended.trigger_type == TriggerType.CELERY:
                 self._call_due()
 
-    def _act(self, action: Action, plan: Plan, values: RunValues) -> set[UUID]:
+    def _act(self, action: Action, plan: Plan, values: RunValues) -> _Done:
         match action:
             case SpawnItems(step_no):
                 spawned = self._spawn(values.run, plan, step_no, values)
                 self._dispatch.send(spawned.messages)
                 if spawned.pending:
                     self._dispatch.send_eligible()
-                return set(spawned.children)
+                return _Done(spawned.children, whole=spawned.whole)
             case StopItems(step_no):
                 self._stop(values.run.id, step_no)
             case CancelItems(step_no, everything):
-                return self._cancel_items(values, step_no, everything=everything)
-        return set()
+                return _Done(self._cancel_items(values, step_no, everything=everything))
+        return _Done()
 
     def _stop(self, run_id: UUID, step_no: int) -> None:
         """Let no more items of a step begin."""

@@ -7,7 +7,7 @@ on.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +63,8 @@ class Spawned:
     messages: Sequence[QueuedMessage] = ()
     pending: bool = False
     children: Sequence[UUID] = ()
+    whole: bool = False
+    """Nothing is left to do for the step until one of its items has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +238,10 @@ class _Making:
         made = self._make(run, state, step, scope, left) if left else Spawned()
         item_rows.add_items(connection, run_id, step_no, state.round, self.items)
         item_rows.count_down(connection, run_id, step_no, self.ended)
-        rows.set_spawned(connection, run_id, step_no, numbers.stop)
-        return made
+        whole = state.parallel is None and not self.ended and len(numbers) == state.width
+        # no item existed before, so none can have made the step due
+        rows.set_spawned(connection, run_id, step_no, numbers.stop, due=not whole)
+        return replace(made, whole=whole)
 
     def _not_taken_over(self, run: WorkflowRun, state: StepRun, numbers: range) -> Sequence[int]:
         """Return the items that an earlier run has not completed; those are counted down."""

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from celeriac.domain.errors import PermanentError
 from celeriac.domain.executions.events import EventType
@@ -17,6 +16,7 @@ from celeriac.services.ports import Job, RunContext
 from tests.support.asking import YES, Asking, a_question
 from tests.support.core import Core
 from tests.support.executing import Worker
+from tests.support.statements import sent
 
 
 async def say(job: Job, context: RunContext) -> JsonValue:
@@ -41,27 +41,12 @@ def worker(core: Core, tmp_path: Path) -> Iterator[Worker]:
     loop.close()
 
 
-@contextmanager
-def sent(core: Core) -> Iterator[list[str]]:
-    """Give the block a list of the statements that are sent meanwhile."""
-    statements: list[str] = []
-
-    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(core.database.engine, "before_cursor_execute", executed)
-    try:
-        yield statements
-    finally:
-        event.remove(core.database.engine, "before_cursor_execute", executed)
-
-
 def test_one_statement_submits_and_two_run_an_execution(core: Core, worker: Worker) -> None:
     worker.run(core.queued())  # reads the specification
-    with sent(core) as submitting:
+    with sent(core.database) as submitting:
         execution_id = core.queued()
     message = core.message(execution_id)
-    with sent(core) as running:
+    with sent(core.database) as running:
         worker.execute(message)
     assert (len(submitting), len(running)) == (1, 2)
 
@@ -71,7 +56,7 @@ def test_what_is_told_costs_one_statement_with_the_end(core: Core, worker: Worke
     (execution_id,) = core.pending_many([{"events": 50}])
     core.dispatch.send_due()
     message = core.message(execution_id)
-    with sent(core) as running:
+    with sent(core.database) as running:
         worker.execute(message)
     assert len(running) == 3
     assert len(core.events(execution_id)) == 54
@@ -82,7 +67,7 @@ def test_a_failure_is_one_statement(core: Core, worker: Worker) -> None:
     (execution_id,) = core.pending_many([{"fails": True}])
     core.dispatch.send_due()
     message = core.message(execution_id)
-    with sent(core) as running:
+    with sent(core.database) as running:
         worker.execute(message)
     assert core.status(execution_id) is Status.FAILED
     assert len(running) == 2
@@ -94,7 +79,7 @@ def test_the_end_of_who_asked_or_saved_locks_first(core: Core, worker: Worker, w
     (execution_id,) = core.pending_many([{what: True}])
     core.dispatch.send_due()
     message = core.message(execution_id)
-    with sent(core) as running:
+    with sent(core.database) as running:
         worker.execute(message)
     assert core.status(execution_id) is Status.COMPLETED
     locks = [n for n, each in enumerate(running) if each.endswith("FOR NO KEY UPDATE")]
@@ -109,7 +94,7 @@ def test_a_turn_claims_with_the_statement_that_finishes(core: Core, worker: Work
     first = core.queued()
     core.pending_many([{}] * 4)
     message = core.message(first)
-    with sent(core) as running:
+    with sent(core.database) as running:
         assert worker.execute(message) == 5
     assert len(running) == 6, "one to claim the first, then one for each"
 
@@ -119,7 +104,7 @@ def test_an_answer_reads_the_question_once(core: Core) -> None:
     asking = Asking(core)
     approval_id = asking.only(asking.parked()).id
     core.dispatch.send_due()
-    with sent(core) as answering:
+    with sent(core.database) as answering:
         asking.approvals.answer(core.actor, approval_id, YES)
     dispatching = [each for each in answering if "RECURSIVE" in each]
     assert len(answering) - len(dispatching) == 4, answering
