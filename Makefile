@@ -138,6 +138,12 @@ MINUTES ?= 45
 chaos: $(READY) ## 10,000 executions under random faults, as a table (EXECUTIONS= SEED= MINUTES= CHAOS_ARGS=)
 	@$(BIN)/python -m tests.support.chaos --executions $(EXECUTIONS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS_ARGS)
 
+WIDTH ?= 10000
+KILLS ?= 4
+.PHONY: chaos-wide
+chaos-wide: $(READY) ## A map-reduce of 10,000 items whose workers are killed meanwhile (WIDTH= KILLS=)
+	@$(BIN)/python -m tests.support.chaos.wide --width $(WIDTH) --kills $(KILLS)
+
 requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 

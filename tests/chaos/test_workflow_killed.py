@@ -9,7 +9,7 @@ from sqlalchemy import text
 from celeriac.domain.workflows.states import RunStatus
 from tests.support import unreliable_messages
 from tests.support.fleet import UNHURRIED, Fleet
-from tests.support.fleet_workflows import FleetWorkflows
+from tests.support.fleet_workflows import FleetWorkflows, Steps
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("E3")
@@ -40,7 +40,7 @@ def test_a_map_survives_killed_workers_and_its_reduce_starts_once(flows: FleetWo
     worker = fleet.worker("w0")
     numbers = list(range(WIDTH))
     step = {"task": "nap", "map": str(numbers), "with": {"seconds": 0.05}, "parallel": 16}
-    steps = {"each": step, "all": {"task": "pick", "needs": ["each"]}}
+    steps: Steps = {"each": step, "all": {"task": "pick", "needs": ["each"]}}
     run_id = flows.start(flows.define("killed", steps))
     for number in range(1, 3):
         wait_ended(flows, run_id, WIDTH * number // 3)
@@ -59,13 +59,13 @@ def test_a_map_survives_killed_workers_and_its_reduce_starts_once(flows: FleetWo
 def test_messages_that_come_twice_or_never_don_t_miscount(flows: FleetWorkflows) -> None:
     """Every process sends each message twice, and loses one of ten."""
     fleet, program = flows.fleet, unreliable_messages.__name__
-    for name, command in (("beat", ["beat"]), ("w1", ["worker", "--pool", "threads", "-c", "4"])):
-        options = ["-n", "w1@fleet", *unreliable_messages.WORKER] if name == "w1" else []
-        arguments = ["-m", program, "-A", "celeriac", *command, *options]
-        started = fleet.program(name, [*arguments, "--loglevel=INFO"], **UNHURRIED)
-    fleet.wait_ready(started)
+    unreliable = ["-m", program, "-A", "celeriac"]
+    fleet.program("beat", [*unreliable, "beat"], **UNHURRIED)
+    options = ["--pool", "threads", "-c", "4", "-n", "w1@fleet", *unreliable_messages.WORKER]
+    worker = fleet.program("w1", [*unreliable, "worker", *options], **UNHURRIED)
+    fleet.wait_ready(worker)
     numbers = list(range(20))
-    steps = {
+    steps: Steps = {
         "each": {
             "task": "pick", "map": str(numbers), "parallel": 3, "with": {"value": "${{ item }}"}
         },
@@ -93,7 +93,7 @@ def test_an_item_that_kills_its_worker_fails_as_any_other(flows: FleetWorkflows)
     fleet.beat()
     crashing = fleet.worker("w1")
     flows.task("crash", max_crashes=1)
-    steps = {
+    steps: Steps = {
         "a": {"task": "crash", "with": {"diary": str(fleet.diary)}},
         "b": {"task": "pick", "needs": ["a"]},
         "failed": {
@@ -146,7 +146,7 @@ def test_the_rest_of_a_map_is_made_after_its_maker_was_killed(flows: FleetWorkfl
     """The worker that makes the items dies between two chunks of a thousand."""
     fleet, width = flows.fleet, 6_000
     maker = fleet.worker("w1")
-    steps = {
+    steps: Steps = {
         "list": {"task": "give", "with": {"count": width}},
         "each": {
             "task": "pick", "map": "steps.list.result", "parallel": 1,

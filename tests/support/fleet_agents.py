@@ -89,14 +89,21 @@ async def give(count: int = 0, depth: int = 0, text: int = 0) -> Any:
 
 @celeriac.agent("fleet pick")
 async def pick(
-    value: Any = None, bad: Sequence[Any] = (), cured: str = "", gate: str = "", diary: str = ""
+    *,
+    value: Any = None,
+    bad: Sequence[Any] = (),
+    cured: str = "",
+    gate: str = "",
+    diary: str = "",
+    seconds: float = 0.0,
 ) -> Any:
     """Return the value, unless it is one of `bad` and the file `cured` doesn't exist.
 
-    Writes the value into `diary`, and waits until the file `gate` exists.
+    Writes the value into `diary`, takes `seconds`, and waits until the file `gate` exists.
     """
     if diary:
         append(diary, str(value))
+    await asyncio.sleep(seconds)
     while gate and not _is_open(gate):  # noqa: ASYNC110 - the gate is a file
         await asyncio.sleep(_POLL_SECONDS)
     if value in bad and not (cured and _is_open(cured)):

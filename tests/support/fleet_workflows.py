@@ -15,6 +15,9 @@ from tests.support.fleet import Fleet
 from tests.support.waiting import wait_until
 from tests.support.workflows import Ran, assert_counted
 
+Steps = Mapping[str, Mapping[str, Any]]
+"""The steps of a document; `task` names a function of `fleet_agents`."""
+
 _MADE = text("""
 SELECT step, count(*) FROM executions JOIN step_runs USING (run_id, step_no)
 WHERE run_id = ANY(:runs) GROUP BY step
@@ -47,7 +50,7 @@ class FleetWorkflows:
             self._tasks[function] = specs.current(made, workspace=workspace).task_name
         return self._tasks[function]
 
-    def define(self, name: str, steps: Mapping[str, Mapping[str, Any]], **fields: Any) -> UUID:
+    def define(self, name: str, steps: Steps, **fields: Any) -> UUID:
         """Store a workflow; `task` of a step names a function of `fleet_agents`."""
         named = {
             key: {**step, "task": self.task(step["task"])} if "task" in step else dict(step)
@@ -71,18 +74,19 @@ class FleetWorkflows:
     def all_ended(self, run_ids: Sequence[UUID], *, within: float = 45.0) -> list[Ran]:
         """Wait until runs have ended, check that the counters are right, and return them."""
         for run_id in run_ids:
-            wait_until(
-                lambda each=run_id: self.runs.get(self.fleet.actor, each).status.terminal,
-                f"the run {run_id} ends",
-                within=within,
-            )
+            self._wait_end(run_id, within)
         assert_counted(self.fleet.container.database)
         self.fleet.assert_consistent()
         return [self.ran(run_id) for run_id in run_ids]
 
-    def run(
-        self, name: str, steps: Mapping[str, Mapping[str, Any]], *, given: Any = None, **fields: Any
-    ) -> Ran:
+    def _wait_end(self, run_id: UUID, within: float) -> None:
+        wait_until(
+            lambda: self.runs.get(self.fleet.actor, run_id).status.terminal,
+            f"the run {run_id} ends",
+            within=within,
+        )
+
+    def run(self, name: str, steps: Steps, *, given: Any = None, **fields: Any) -> Ran:
         """Define a workflow, and run it to its end."""
         return self.ended(self.start(self.define(name, steps, **fields), **(given or {})))
 

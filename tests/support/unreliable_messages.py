@@ -1,4 +1,4 @@
-"""`python -m tests.support.unreliable_messages`: Celery, whose messages of executions are unreliable.
+"""`python -m tests.support.unreliable_messages`: Celery that loses and doubles messages.
 
 Each message is sent twice, but every tenth is lost. The messages that a process has lost or doubled
 are in its log.

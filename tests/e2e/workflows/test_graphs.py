@@ -75,7 +75,8 @@ def test_last_steps_run_once_and_a_skipped_one_fails_nothing(
     flows: FleetWorkflows, fails: bool
 ) -> None:
     flows.define(
-        f"w14-{fails}-sub", {"none": {"task": "pick", "when": "run.schedule != null"}, "any": {"task": "pick"}}
+        f"w14-{fails}-sub",
+        {"none": {"task": "pick", "when": "run.schedule != null"}, "any": {"task": "pick"}},
     )
     ran = flows.run(
         f"w14-{fails}",
