@@ -36,8 +36,10 @@ def demo(
     Starts PostgreSQL, Valkey, a small language model, worker, keeper and API in
     a home of its own and on free ports, so that nothing else is disturbed. The
     model summarises and sorts a few texts as background executions. While they
-    run, the worker is killed once: all complete all the same, each exactly once.
-    Then everything is stopped.
+    run, the worker is killed: all complete all the same, each exactly once.
+    Then a workflow sorts all texts at the same time and writes one note about
+    the results. Its worker is killed in the middle too, and the note is written
+    once, after all texts are sorted. Then everything is stopped.
 
     Exits with 0 where all of it worked, else with 1 and the reason.
 
@@ -45,7 +47,9 @@ def demo(
       celeriac demo
       celeriac demo --json > results.json
     """
-    from celeriac.cli.demo.scenario import Scenario, read_files, run_supervised, show_results
+    from celeriac.cli.core.output import duration
+    from celeriac.cli.demo.scenario import Scenario, read_files, run_supervised
+    from celeriac.cli.demo.showing import show_results, show_run
     from celeriac.cli.system import SystemOptions, running_system
     from celeriac.embedded.output import Terminal
     from celeriac.logs import LogOptions, Service, configure
@@ -72,9 +76,13 @@ def demo(
     terminal = Terminal(console, own_name="system", quiet=True)
     with running_system(options, terminal) as system:
         begun = time.monotonic()
-        results = run_supervised(Scenario(system, document, texts, console, deadline))
+        outcome = run_supervised(Scenario(system, document, texts, console, deadline))
         took = time.monotonic() - begun
+    executions, run, items = outcome.executions, outcome.workflow.run, outcome.workflow.items
     if as_json:
-        output.json({"seconds": round(took, 3), "executions": results})
-    else:
-        show_results(console, results, took)
+        workflow = {"run": run, "items": items}
+        output.json({"seconds": round(took, 3), "executions": executions, "workflow": workflow})
+        return
+    show_results(console, executions)
+    show_run(console, run, items)
+    console.print(f"• {duration(took)} from the first request to the last.", highlight=False)

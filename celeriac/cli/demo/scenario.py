@@ -2,11 +2,9 @@
 
 import os
 import signal
-import textwrap
 import threading
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,35 +13,26 @@ from typing import Any
 from uuid import UUID
 
 from rich.console import Console
-from rich.text import Text
 
 import celeriac
-from celeriac.cli.core.output import CommandError, ExitCode, duration, plain, printable, short
+from celeriac.cli.core.output import CommandError, ExitCode, short
+from celeriac.cli.demo.proof import DemoFailedError, Result, results_of
+from celeriac.cli.demo.showing import Progress
+from celeriac.cli.demo.workflow import WorkflowResult, WorkflowScenario
 from celeriac.cli.system import System
 from celeriac.client import Client, ClientError, Delta
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import LIVE, Status
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.embedded.output import read_last_lines
 from celeriac.kit.words import counted
-from celeriac.wire import Event, ExecutionSummary
+from celeriac.wire import ExecutionSummary
 
 _POLL_SECONDS = 0.2
-_LINE_CHARACTERS = 80
 _AT_KILL = 2
 """The worker is killed when so many executions are completed, and so many run."""
 _LAST_LINES = 8
 _LOG_CHARACTERS = 200
-_RESULT_CHARACTERS = 400
-_STATED = {"status", "result", "duration_seconds", "input_tokens", "output_tokens"}
-
-Result = Mapping[str, Any]
-"""An execution after its end: ids, `_STATED` fields, and counts of its events."""
-
-
-class DemoFailedError(CommandError):
-    """A part of the demo did not do what it is there to show."""
-
-    code = "demo_failed"
 
 
 def read_files(directory: Path | None = None) -> tuple[dict[str, Any], dict[str, str]]:
@@ -63,26 +52,28 @@ def read_files(directory: Path | None = None) -> tuple[dict[str, Any], dict[str,
         }
     except (OSError, ValueError) as error:
         raise CommandError(f"The demo's files in {directory} can't be read: {error}") from error
-    if not (document.get("agents") and document.get("tasks") and texts):
-        raise CommandError(f"The demo's files in {directory} name no agent, no task or no text.")
+    sections = ("agents", "tasks", "workflows")
+    if not (all(document.get(each) for each in sections) and texts):
+        raise CommandError(
+            f"The demo's files in {directory} name no agent, no task, no workflow or no text."
+        )
     return document, texts
 
 
-def fault_in(events: Sequence[Event]) -> str | None:
-    """Return why an execution did not complete exactly once, by its events; or None."""
-    completed = sum(event.type is EventType.COMPLETED for event in events)
-    gapless = [event.seq for event in events] == list(range(1, len(events) + 1))
-    if completed == 1 and gapless:
-        return None
-    return f"has {completed} `completed` events{'' if gapless else ' and gaps in its log'}"
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo has shown."""
+
+    executions: Sequence[Result]
+    workflow: WorkflowResult
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """The steps of the demo. `deadline` is a `time.monotonic()` time.
 
-    `document` is what `Client.apply` takes; each of its tasks runs once on each of `texts`, which
-    is its variable `text`.
+    `document` is what `Client.apply` takes. Each of its tasks with a variable `text` runs once on
+    each of `texts`; then its workflow runs once on all of them.
     """
 
     system: System
@@ -91,10 +82,12 @@ class Scenario:
     console: Console
     deadline: float
 
-    def run(self) -> Sequence[Result]:
-        """Run all steps and return the results. Raises DemoFailedError, ClientError."""
+    def run(self) -> Outcome:
+        """Run all and return the results. Raises DemoFailedError, ClientError."""
         with self._connect() as client:
             # the demo's home is its own: what runs there is left by a demo that was cut short
+            for run in client.workflow_runs.list(status=RunStatus.RUNNING.value):
+                client.workflow_runs.cancel(run.id)
             earlier = client.executions.cancel_many(status=sorted(LIVE)).affected
             if earlier:
                 self._say(f"Cancelled {counted(earlier, 'execution')} of an earlier demo.")
@@ -108,7 +101,16 @@ class Scenario:
             progress.end_stream()
             if not progress.heard:
                 raise DemoFailedError(f"The live stream of {progress.streamed} brought no text.")
-            return _results(client, progress.labels)
+            executions = results_of(client, progress.labels)
+            workflow = WorkflowScenario(
+                client=client,
+                document=self.document["workflows"][0],
+                texts=self.texts,
+                kill_worker=self._kill_worker,
+                say=self._say,
+                deadline=self.deadline,
+            )
+            return Outcome(executions, workflow.run())
 
     def _connect(self) -> Client:
         return Client(self.system.api_url, api_key=self.system.api_key)
@@ -118,13 +120,15 @@ class Scenario:
         agents, tasks = self.document["agents"], self.document["tasks"]
         client.apply(self.document)
         self._say(
-            f"Made {counted(len(agents), 'agent')} and {counted(len(tasks), 'task')} over HTTP."
+            f"Made {counted(len(agents), 'agent')}, {counted(len(tasks), 'task')} and a workflow "
+            "over HTTP."
         )
         execute = client.executions.execute
         labels = {
             execute(task["name"], {"text": text}).execution_id: (task["name"], name)
             for name, text in self.texts.items()
             for task in tasks
+            if _reads_text(task)
         }
         self._say(f"Submitted {counted(len(labels), 'execution')} to run in the background.")
         return labels
@@ -183,6 +187,10 @@ class Scenario:
         self.console.print(f"• {line}", markup=False, highlight=False, soft_wrap=True)
 
 
+def _reads_text(task: Mapping[str, Any]) -> bool:
+    return "text" in task["spec"]["variables_schema"]["properties"]
+
+
 def _ready_for_kill(states: Sequence[ExecutionSummary]) -> bool:
     statuses = [each.status for each in states]
     return min(statuses.count(Status.COMPLETED), statuses.count(Status.RUNNING)) >= _AT_KILL
@@ -192,42 +200,12 @@ def _ended(state: ExecutionSummary) -> bool:
     return state.status.terminal
 
 
-def _results(client: Client, labels: Mapping[UUID, tuple[str, str]]) -> Sequence[Result]:
-    """Return the results of all executions.
-
-    Raises DemoFailedError unless each completed exactly once, and one lost its worker.
-    """
-    results: list[Result] = []
-    faults = []
-    for execution_id, (task, text) in labels.items():
-        events = list(client.executions.events(execution_id))
-        if fault := fault_in(events):
-            faults.append(f"{task} on {text} {fault}")
-        counts = Counter(event.type for event in events)
-        results.append(
-            {
-                "execution_id": execution_id,
-                "task": task,
-                "text": text,
-                **client.executions.get(execution_id).model_dump(include=_STATED),
-                "attempts": counts[EventType.STARTED],
-                "workers_lost": counts[EventType.WORKER_LOST],
-                "completed_events": counts[EventType.COMPLETED],
-            }
-        )
-    if faults:
-        raise DemoFailedError("\n  ".join(["Not all completed exactly once:", *faults]))
-    if not any(each["workers_lost"] for each in results):
-        raise DemoFailedError("The killed worker held no execution, so nothing was shown.")
-    return results
-
-
-def run_supervised(scenario: Scenario) -> Sequence[Result]:
+def run_supervised(scenario: Scenario) -> Outcome:
     """Run the scenario in a thread, while this one supervises the processes.
 
     Raises CommandError, with the last lines of all logs if the demo failed.
     """
-    future: Future[Sequence[Result]] = Future()
+    future: Future[Outcome] = Future()
 
     def run() -> None:
         try:
@@ -250,73 +228,3 @@ def run_supervised(scenario: Scenario) -> Sequence[Result]:
             lines += [short(line, _LOG_CHARACTERS) for line in last]
         cure = f"All logs are in {scenario.system.home.logs}."
         raise DemoFailedError("\n".join(lines), cure=cure) from error
-
-
-class Progress:
-    """Prints a line for each change of an execution, and the live output of the first.
-
-    `labels` are the tasks and texts of the executions.
-    """
-
-    def __init__(self, console: Console, labels: Mapping[UUID, tuple[str, str]]) -> None:
-        self.labels = labels
-        self.streamed = " on ".join(next(iter(labels.values())))
-        self.heard = False
-        """Whether there was live output."""
-        self._console = console
-        self._seen: dict[UUID, tuple[Status, int]] = {}
-        self._words = ""
-
-    def update(self, states: Sequence[ExecutionSummary]) -> None:
-        """Print what has changed."""
-        for state in states:
-            now = (state.status, state.attempt)
-            if self._seen.get(state.id) != now:
-                task, text = self.labels[state.id]
-                self._print(f"{task:<14}{text:<22}{state.status.value:<10}attempt {state.attempt}")
-            self._seen[state.id] = now
-
-    def stream(self, words: str) -> None:
-        """Print live output in lines of some words."""
-        self.heard = True
-        *lines, self._words = textwrap.wrap(
-            self._words + words, _LINE_CHARACTERS, drop_whitespace=False
-        ) or [""]
-        for line in lines:
-            self._print(f"live output   {self.streamed}: {line.strip()}")
-
-    def end_stream(self) -> None:
-        """Print the rest of the live output."""
-        words, self._words = self._words.strip(), ""
-        if words:
-            self._print(f"live output   {self.streamed}: {words}")
-
-    def _print(self, line: str) -> None:
-        text = f"  {printable(line)}"
-        self._console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
-
-def show_results(console: Console, results: Sequence[Result], seconds: float) -> None:
-    """Print each result by task, and what the events prove."""
-    for task in dict.fromkeys(each["task"] for each in results):
-        console.print(Text(f"\n{task}", style="bold underline"))
-        for each in [each for each in results if each["task"] == task]:
-            result = printable(short(plain(each["result"]), _RESULT_CHARACTERS))
-            totals = (
-                f"  {duration(each['duration_seconds'])}, "
-                f"{counted(each['input_tokens'], 'token')} read, {each['output_tokens']} written, "
-                f"{counted(each['attempts'], 'attempt')}"
-            )
-            parts = ((f"{each['text']}\n", "bold"), f"  {result}\n", (totals, "dim"))
-            console.print(Text.assemble(*parts), soft_wrap=True)
-    lost = sum(each["workers_lost"] > 0 for each in results)
-    read = sum(each["input_tokens"] for each in results)
-    written = sum(each["output_tokens"] for each in results)
-    for line in (
-        "",
-        f"• {counted(len(results), 'execution')}, each completed exactly once by its own log.",
-        f"• {lost} of them lost their worker on the way and were run again.",
-        f"• {counted(read, 'token')} read and {written:,} written by a model on this machine.",
-        f"• {duration(seconds)} from the first request to the last result.",
-    ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -33,6 +33,7 @@ def test_the_demo_shows_all_of_it_also_after_one_that_was_killed() -> None:
             wait_until(lambda: demo.exit_code is not None, "it has ended", within=_SECONDS + 30)
             text = demo.log.read_text()
             assert demo.exit_code == 0, text
+            assert text.count("Killed the worker (process ") == 2
         finally:
             demo.close()
     for words in (
@@ -43,6 +44,10 @@ def test_the_demo_shows_all_of_it_also_after_one_that_was_killed() -> None:
         "live output",
         "12 executions, each completed exactly once",
         "lost their worker on the way and were run again",
+        "Started the workflow demo-digest: 6 texts at the same time",
+        "✓ sort · completed · 6 of 6",
+        "The step sort had 6 items, each completed exactly once",
+        "The step note began once, after all of them: 1 execution.",
         "stopping postgres",
     ):
         assert words in text, f"{words!r} is not told:\n{text}"

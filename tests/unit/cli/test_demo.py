@@ -10,10 +10,13 @@ import pytest
 from rich.console import Console
 
 from celeriac.cli.core.output import CommandError
-from celeriac.cli.demo.scenario import Progress, fault_in, read_files
+from celeriac.cli.demo.proof import fault_in
+from celeriac.cli.demo.scenario import read_files
+from celeriac.cli.demo.showing import Progress, show_run
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
-from celeriac.wire import Event, ExecutionSummary
+from celeriac.domain.workflows.states import RunStatus, StepStatus
+from celeriac.wire import Event, ExecutionSummary, Run, RunStep
 
 C, Q, S, L, R, D = (
     EventType.CREATED,
@@ -87,3 +90,51 @@ def test_each_change_is_a_line_and_all_live_output_is_shown(terminal: bool) -> N
                       (("queued", "0"), ("running", "1"), ("completed", "1"))]  # fmt: skip
     live = " ".join(line.partition(": ")[2] for line in lines if "live out" in line)
     assert live == "A parcel " + "is \N{REPLACEMENT CHARACTER}[2Jlate. " * 8 + "It comes."
+
+
+def _item(text: str, attempts: int) -> dict[str, Any]:
+    return {
+        "text": text,
+        "status": Status.COMPLETED,
+        "attempts": attempts,
+        "workers_lost": attempts - 1,
+    }
+
+
+def _step(name: str, *, items: int) -> RunStep:
+    values: dict[str, Any] = {
+        "step": name, "status": StepStatus.COMPLETED, "items": items, "remaining": 0, "failed": 0,
+        "cancelled": 0, "round": 1, "started_at": None, "completed_at": None, "error_message": None,
+    }  # fmt: skip
+    return RunStep.model_construct(**values)
+
+
+def test_a_run_is_shown_as_a_tree_with_its_items_in_plain_words() -> None:
+    written = StringIO()
+    steps = [_step("sort", items=2), _step("note", items=1)]
+    values: dict[str, Any] = {
+        "id": uuid4(), "workflow_name": "demo-digest", "status": RunStatus.COMPLETED,
+        "error_message": None, "result": "Two things.", "steps": steps,
+    }  # fmt: skip
+    items = {
+        "sort": [_item("late-parcel", 2), _item("billing-mail", 1)],
+        "note": [_item("all texts", 1)],
+    }
+    show_run(Console(file=written, width=60), Run.model_construct(**values), items)
+    lines = [" ".join(line.split()) for line in written.getvalue().splitlines() if line]
+    assert lines[0] == f"demo-digest · completed · {values['id']}"
+    assert lines[1:6] == [
+        "✓ sort · completed · 2 of 2",
+        "late-parcel completed, 2 attempts, lost its worker on the way",
+        "billing-mail completed, 1 attempt",
+        "✓ note · completed",
+        "all texts completed, 1 attempt",
+    ]
+    assert lines[6:] == [
+        "Two things.",
+        (
+            "• The step sort had 2 items, each completed exactly once; "
+            "1 of them lost their worker and were run again."
+        ),
+        "• The step note began once, after all of them: 1 execution.",
+    ]

@@ -10,6 +10,8 @@ from celeriac.api.v1.catalog import NewAgent, NewTask
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.prompts import compiled
 from celeriac.domain.schemas import check_schema
+from celeriac.domain.workflows.document import check
+from celeriac.domain.workflows.graph import Graph
 from celeriac.services.catalog.schemas import check_variables
 
 DEMO = Path(__file__).parents[3] / "examples" / "demo"
@@ -46,9 +48,31 @@ def test_there_are_enough_texts_of_a_size_that_a_small_model_reads() -> None:
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=lambda path: path.stem)
-def test_each_text_fits_each_task(demo: dict[str, Any], path: Path) -> None:
+def test_each_text_fits_each_task_that_reads_one(demo: dict[str, Any], path: Path) -> None:
     variables = {"text": path.read_text()}
-    for each in demo["tasks"]:
-        spec = NewTask.model_validate(each).spec
+    specs = [NewTask.model_validate(each).spec for each in demo["tasks"]]
+    readers = [spec for spec in specs if "text" in spec.variables_schema["properties"]]
+    assert len(readers) == 2
+    for spec in readers:
         check_variables(spec.variables_schema, variables)
         assert variables["text"].strip() in compiled(spec.prompt).render(variables)
+
+
+def test_the_workflow_is_a_map_over_the_texts_and_a_step_that_needs_it(
+    demo: dict[str, Any],
+) -> None:
+    [document] = demo["workflows"]
+    workflow, faults = check(document)
+    assert workflow is not None, faults
+    steps = workflow.spec.steps
+    assert [step.map is not None for step in steps.values()] == [True, False]
+    assert Graph.of(workflow.spec).needs["note"] == ("sort",)
+    assert {step.target for step in steps.values()} <= {each["name"] for each in demo["tasks"]}
+
+
+def test_the_note_of_the_workflow_reads_what_the_sorter_returns(demo: dict[str, Any]) -> None:
+    [note] = [each for each in demo["tasks"] if each["name"] == "demo-note"]
+    spec = NewTask.model_validate(note).spec
+    variables = {"messages": [{"category": "billing", "urgency": "high", "summary": "Twice."}]}
+    check_variables(spec.variables_schema, variables)
+    assert "- billing: Twice." in compiled(spec.prompt).render(variables)
