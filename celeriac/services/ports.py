@@ -30,6 +30,7 @@ from celeriac.domain.usage import (
     RateRequest,
     Reservation,
 )
+from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.time_limits import TimeLimits
 
@@ -214,6 +215,14 @@ class RunContext(Protocol):
     @property
     def stored_steps(self) -> StoredSteps:
         """The execution's stored steps."""
+        ...
+
+    async def step_results(self, step: str, *, run_id: UUID | None, after: int) -> ResultsPage:
+        """Return results of a step of the workflow's run that the execution is part of.
+
+        Those of items numbered above `after`, as many as fit into a page. `run_id` names a run
+        above it. Raises InvalidInputError if there is no such step, or it has not ended.
+        """
         ...
 
     def idempotency_key(self, step: str) -> str:

@@ -6,11 +6,16 @@ from uuid import UUID, uuid4
 
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import Cassette, Header, Interaction
-from celeriac.domain.errors import AgentMisconfiguredError, CassetteUnavailableError
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    CassetteUnavailableError,
+    InvalidInputError,
+)
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
+from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.json_types import JsonObject, JsonValue, loads
 from celeriac.services.time_limits import TimeLimits
 
@@ -102,6 +107,8 @@ class MemoryRunContext:
         """The cassette to replay."""
         self.recorded = Cassette(Header(celeriac_cassette=1))
         self.stored_steps = MemorySteps()
+        self.results_of_steps: dict[str, list[JsonValue]] = {}
+        """Results by the steps of the workflow's run."""
         self._workdir = workdir
         self._execution_id = execution_id
 
@@ -110,6 +117,13 @@ class MemoryRunContext:
         """The directory of the execution; made if it does not exist."""
         self._workdir.mkdir(parents=True, exist_ok=True)
         return self._workdir
+
+    async def step_results(self, step: str, *, run_id: UUID | None, after: int) -> ResultsPage:
+        """Return the results in `results_of_steps`, two to a page."""
+        if run_id is not None or step not in self.results_of_steps:
+            raise InvalidInputError(f"The run has no step {step!r}.", field="step")
+        page = self.results_of_steps[step][after + 1 : after + 3]
+        return ResultsPage(page, after + len(page) if page else None)
 
     def idempotency_key(self, step: str) -> str:
         """Return `execution_id:step`."""

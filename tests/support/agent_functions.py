@@ -43,6 +43,16 @@ def echo(**variables: Any) -> dict[str, Any]:
     return variables
 
 
+@celeriac.agent("read results")
+async def read_results(ctx: "AgentContext", step: Any) -> list[Any]:
+    return [each async for each in ctx.results(step)]
+
+
+@celeriac.agent("read results in child")
+def read_results_in_child(ctx: "ChildContext", step: Any) -> list[Any]:
+    return list(ctx.results(step))
+
+
 @celeriac.agent("greet")
 async def greet(ctx: "AgentContext", name: str) -> dict[str, Any]:
     await ctx.progress(1, 2, "half")

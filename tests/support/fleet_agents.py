@@ -117,6 +117,24 @@ async def ask_by(ctx: "AgentContext", schema: dict[str, Any]) -> Any:
     return (await ctx.ask("Which one?", schema=schema)).value
 
 
+@celeriac.agent("fleet large")
+async def large(number: int, characters: int) -> str:
+    """Return the number and a long text."""
+    return f"{number} " + "x" * characters
+
+
+@celeriac.agent("fleet numbers")
+async def numbers(ctx: "AgentContext", step: Any) -> list[int]:
+    """Return the numbers in the results of `large`."""
+    return [int(each.split()[0]) async for each in ctx.results(step)]
+
+
+@celeriac.agent("fleet numbers in child")
+def numbers_in_child(ctx: "ChildContext", step: Any) -> list[int]:
+    """Do the same in a child process."""
+    return [int(each.split()[0]) for each in ctx.results(step)]
+
+
 @celeriac.agent("fleet nap")
 async def nap(ctx: "AgentContext", seconds: float, diary: str | None = None) -> dict[str, int]:
     if diary is not None:

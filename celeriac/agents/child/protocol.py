@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +29,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.steps import MAX_CHILDREN, NewChildren, StepKind
 from celeriac.domain.tasks import Priority
 from celeriac.domain.usage import MAX_COST, MAX_COUNT, ModelCall
+from celeriac.domain.workflows.model import MAX_ITEMS
 from celeriac.kit.json_types import (
     MAX_DEPTH,
     JsonObject,
@@ -209,6 +211,23 @@ class RunMessage(_DurableCall):
 DurableCall = StepMessage | StepDoneMessage | SleepMessage | RunMessage
 
 
+class ResultsMessage(_Message):
+    """Read results of a step of the workflow's run. The reply `results` has a page of them."""
+
+    type: Literal["results"] = "results"
+    id: str = ""
+    """Identifies the request; the reply has the same."""
+    step: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(storable_text)]
+    run: UUID | None = None
+    """A run above that of the execution; None: its own."""
+    after: Annotated[int, Field(ge=-1, le=MAX_ITEMS)] = -1
+    """The number of the last item that was read."""
+
+
+Request = DurableCall | ResultsMessage
+"""A message with a reply that has the same `id`."""
+
+
 class ParkMessage(_Message):
     """The last message of a child, in reply to `park`."""
 
@@ -320,6 +339,7 @@ ChildMessage = Annotated[
     | StepDoneMessage
     | SleepMessage
     | RunMessage
+    | ResultsMessage
     | ParkMessage
     | LogMessage
     | ResultMessage

@@ -14,14 +14,15 @@ from celeriac.agents.child.protocol import (
     AskMessage,
     ChildMessage,
     DeltaMessage,
-    DurableCall,
     ErrorMessage,
     EventMessage,
     LogMessage,
     ParkMessage,
     ProgressMessage,
     ReleaseMessage,
+    Request,
     ResultMessage,
+    ResultsMessage,
     RunMessage,
     SleepMessage,
     StepDoneMessage,
@@ -133,8 +134,18 @@ class MessageRelay:
             question = await CHECKS.run(message.question, policy)
         return await self.durable.ask(message.path, message.name, question)
 
-    async def call(self, message: DurableCall) -> JsonObject:
-        """Make a durable call and return the reply."""
+    async def call(self, message: Request) -> JsonObject:
+        """Make a durable call, or read results, and return the reply."""
+        if isinstance(message, ResultsMessage):
+            page = await self._context.step_results(
+                message.step, run_id=message.run, after=message.after
+            )
+            return {
+                "type": "results",
+                "id": message.id,
+                "results": page.results,
+                "next_after": page.next_after,
+            }
         place = (message.path, message.name)
         reply: JsonObject
         match message:
@@ -387,6 +398,8 @@ class _Supervision(MessageRelay):
                 self._start(self._answer(message), f"ask {message.key}")
             case StepMessage() | StepDoneMessage() | SleepMessage() | RunMessage():
                 self._start(self._reply(message), f"{message.type} {message.name}")
+            case ResultsMessage():
+                self._start(self._reply(message), f"{message.type} {message.step}")
             case _:
                 await self.apply(message)
 
@@ -412,7 +425,7 @@ class _Supervision(MessageRelay):
         except Exception as error:  # noqa: BLE001 - `next_message` raises it
             await self._child.fail(error)
 
-    async def _reply(self, message: DurableCall) -> None:
+    async def _reply(self, message: Request) -> None:
         try:
             reply = await self.call(message)
             self._child.send({**time_left(self._context.time_limits), **reply})

@@ -9,7 +9,15 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -293,6 +301,10 @@ class _Context(Generic[Sent_co, Asked_co]):
         )
         return self._perform(place, flow)
 
+    def _wanted(self, step: str | Mapping[str, Any], after: int) -> JsonObject:
+        """Return the message that asks for results of a step; raises InvalidInputError."""
+        return {"type": "results", **steps.results_of(step), "after": after}
+
 
 def _first(flow: Flow[list[Any]]) -> Flow[Any]:
     return (yield from flow)[0]
@@ -369,6 +381,21 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
             raise Parking
         return reply
 
+    async def results(self, step: str | Mapping[str, Any]) -> AsyncIterator[Any]:
+        """Yield the results of a step of the workflow's run that this execution is part of.
+
+        They come in the order of the step's items, null for those that have failed, and are read
+        in pages. `step` is its id, or what `steps.ID.results` gives if the results are too large to
+        be passed: that may also be of a run above. Raises InvalidInputError if there is no such
+        step, or it has not ended.
+        """
+        after: int | None = -1
+        while after is not None:
+            page = await self._transport.request(self._wanted(step, after))
+            for each in page["results"]:
+                yield each
+            after = page["next_after"]
+
     async def gather(
         self, *work: Awaitable[Any], parallel: int | None = None, return_errors: bool = False
     ) -> list[Any]:
@@ -443,6 +470,14 @@ class ChildContext(_Context[None, "Answer"]):
         if reply["type"] == "park":
             raise Parking
         return reply
+
+    def results(self, step: str | Mapping[str, Any]) -> Iterator[Any]:
+        """Yield the results of a step of the workflow's run: see `AgentContext.results`."""
+        after: int | None = -1
+        while after is not None:
+            page = self._transport.request(self._wanted(step, after))
+            yield from page["results"]
+            after = page["next_after"]
 
     def gather(
         self,

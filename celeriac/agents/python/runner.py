@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.process import ChildCommand, Confinement
-from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage, DurableCall
+from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage, Request
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.child.run import SWALLOWED, MessageRelay, describe_work, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
@@ -196,7 +196,7 @@ class _InProcess:
 
     async def request(self, message: JsonObject) -> JsonObject:
         call = _parsed(message)
-        assert isinstance(call, DurableCall)
+        assert isinstance(call, Request)
         return await self._relay.call(call)
 
 

@@ -155,6 +155,20 @@ def step(
         return plain
 
 
+def results_of(step: str | Mapping[str, Any]) -> JsonObject:
+    """Return the fields of a message that asks for results; raises InvalidInputError."""
+    if isinstance(step, str):
+        return {"step": step}
+    found = step.get("results_of")
+    if not isinstance(found, Mapping) or not {"run", "step"} <= found.keys():
+        raise InvalidInputError(
+            "ctx.results needs the id of a step, or what steps.ID.results gives for large results: "
+            'an object with "results_of".',
+            field="step",
+        )
+    return {"step": found["step"], "run": found["run"]}
+
+
 def sleep(place: Place, seconds: float | timedelta | None, until: datetime | None) -> Flow[None]:
     """Wait until a time."""
     if (seconds is None) == (until is None):

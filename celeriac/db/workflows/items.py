@@ -103,10 +103,11 @@ WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
 ORDER BY i.item_no
 LIMIT :limit
 """
-_RESULT = "coalesce(i.result, x.result, r.result)"
+RESULT = "coalesce(i.result, x.result, r.result)"
+"""The result of an item `i`, with `x` of `execution_results` and `r` of `workflow_runs`."""
 _NO_RESULT = "NULL::jsonb"
 _ITEMS = with_guards(_ITEMS_OF, {"result": _NO_RESULT, "only": ""})
-_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": _RESULT, "only": ""})
+_ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": RESULT, "only": ""})
 _FAILED_ITEMS = with_guards(
     _ITEMS_OF,
     {"result": _NO_RESULT, "only": "AND coalesce(i.status, e.status, r.status) = 'failed'"},
@@ -173,7 +174,7 @@ LEFT JOIN execution_results x ON x.execution_id = i.execution_id
 LEFT JOIN workflow_runs r ON r.id = i.child_run_id
 WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
 """,
-    {"result": _RESULT},
+    {"result": RESULT},
 )
 
 

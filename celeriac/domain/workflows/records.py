@@ -1,5 +1,6 @@
 """Workflows, their runs, and the steps and items of runs, as they are stored."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -126,6 +127,25 @@ class StepItem:
     result: JsonValue
     error_code: str | None
     error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledStep:
+    """A step whose results are read. Without a step of this name, the others are None."""
+
+    run_id: UUID
+    step_no: int | None
+    round: int | None
+    status: StepStatus | None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPage:
+    """Some results of a step in the order of its items; null for an item without one."""
+
+    results: Sequence[JsonValue]
+    next_after: int | None
+    """The number of the last item; None if there were none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

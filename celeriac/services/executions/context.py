@@ -15,6 +15,7 @@ from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation, dollars
+from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission
@@ -116,6 +117,10 @@ class AttemptContext:
     def delta(self, data: JsonObject) -> None:
         """Publish a piece of streaming output."""
         self._services.live.delta(self._lease.execution_id, data)
+
+    async def step_results(self, step: str, *, run_id: UUID | None, after: int) -> ResultsPage:
+        """Return a page of the results of a step of the execution's run."""
+        return await self.stored_steps.results_of_step(step, run_id=run_id, after=after)
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Store how far the work is. Raises TypeError or ValueError for other types."""

@@ -28,11 +28,13 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
+from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, StopReason
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.run_results import read_results
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_all
 from celeriac.services.ports import Job, LiveEvents
 from celeriac.services.retrying import retry_statement, retry_until_stored_in
@@ -244,6 +246,18 @@ class AttemptSteps:
             if len(page) < limit:
                 return found
             after = max(page)
+
+    async def results_of_step(self, step: str, *, run_id: UUID | None, after: int) -> ResultsPage:
+        """Return a page of the results of a step of the workflow's run."""
+        return await self._read(
+            partial(
+                read_results,
+                execution_id=self._lease.execution_id,
+                step=step,
+                run_id=run_id,
+                after=after,
+            )
+        )
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
         self._attempt.check_lease()

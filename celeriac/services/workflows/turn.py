@@ -19,6 +19,7 @@ from celeriac.domain.errors import CeleriacError, TooLargeError, UnavailableErro
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.workflows.expressions import ExpressionError
 from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.workflows.expressions.values import kind_of
 from celeriac.domain.workflows.items import Ended, allowed_failures, is_strict, settled_as
 from celeriac.domain.workflows.model import MAX_ITEMS, RunFailure, Step, StepKind
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
@@ -405,7 +406,7 @@ def _width(spec: Step, scope: dict[str, Any]) -> int:
         return 1
     items = evaluate(spec.map, scope)
     if not isinstance(items, list):
-        raise ExpressionError(f"{spec.map}: a map needs a list.")
+        raise ExpressionError(f"{spec.map}: a map needs a list, not {kind_of(items)}.")
     if len(items) > MAX_ITEMS:
         raise TooLargeError(f"A map has at most {MAX_ITEMS:,} items, not {len(items):,}.")
     return len(items)

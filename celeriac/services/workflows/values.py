@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from celeriac.db.engine import Connection
 from celeriac.db.workflows import items as item_rows
 from celeriac.domain.workflows.expressions import compiled
+from celeriac.domain.workflows.expressions.values import ResultsReference
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.records import StepItem, StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus
@@ -19,11 +19,6 @@ INLINE_BYTES = 256 * 1024
 _PAGE = 1_000
 _MOST_ERRORS = 1_000
 """Failed items of a map that `errors` lists."""
-
-
-def reference(run_id: UUID, step: str, count: int) -> JsonValue:
-    """Return what stands for the results of a map that are too large to hand on."""
-    return {"results_of": {"run": str(run_id), "step": step, "count": count}}
 
 
 @dataclass
@@ -112,7 +107,8 @@ class RunValues:
                     error = _error(item.error_code, item.error_message)
                     errors.append({"index": item.item_no, **error})
         if not inline:
-            return {"results": reference(step.run_id, step.step, step.width), "errors": errors}
+            results_of = ResultsReference(str(step.run_id), step.step, step.width)
+            return {"results": results_of, "errors": errors}
         return {"results": results, "errors": errors}
 
 

@@ -220,3 +220,26 @@ def test_single_items_are_run_again(flows: FleetWorkflows) -> None:
 
     assert forked.result == [0, 2, 4, 6]
     assert flows.made(forked.id) == Counter(each=2, all=1)
+
+
+def test_results_of_many_megabytes_are_read_in_pages_by_agents(flows: FleetWorkflows) -> None:
+    """By a coroutine in the worker and by a child process; one names the step, one is given it."""
+    count = 120
+    ran = flows.run(
+        "large-results",
+        {
+            "each": {
+                "task": "large", "map": str(list(range(count))),
+                "with": {"number": "${{ item }}", "characters": 100_000},
+            },
+            "inside": {"task": "numbers", "with": {"step": "each"}, "needs": ["each"]},
+            "child": {
+                "task": "numbers_in_child", "with": {"step": "${{ steps.each.results }}"},
+            },
+        },
+        returns="${{ {'inside': steps.inside.result, 'child': steps.child.result} }}",
+    )  # fmt: skip
+
+    assert ran.status is RunStatus.COMPLETED
+    assert ran.result == {"inside": list(range(count)), "child": list(range(count))}
+    assert flows.made(ran.id) == Counter(each=count, inside=1, child=1)

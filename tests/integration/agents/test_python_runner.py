@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from celeriac.domain.errors import (
+    CeleriacError,
     OutputInvalidError,
     PermanentError,
     RetryableError,
@@ -65,6 +66,34 @@ async def test_a_plain_function_runs_in_a_child_and_reports_the_same(
     _assert_reported(context)
     broken = (EventType.LOG, {"level": "error", "message": "broken", "source": "shop"})
     assert context.events == [*TOLD, broken]
+
+
+@pytest.mark.parametrize("function", ["read_results", "read_results_in_child"])
+async def test_results_of_a_step_are_read_over_all_pages(
+    runner: PythonRunner, context: RecordingContext, function: str
+) -> None:
+    context.results_of_steps["each"] = [1, None, {"a": 3}, "four", 5]
+
+    outcome = await runner.run(python_job(function, step="each"), context)
+
+    assert outcome.result == [1, None, {"a": 3}, "four", 5]
+
+
+@pytest.mark.parametrize("function", ["read_results", "read_results_in_child"])
+@pytest.mark.parametrize(
+    ("step", "fault"),
+    [
+        ("none", "has no step 'none'"),
+        ({"count": 3}, "needs the id of a step, or what steps.ID.results gives"),
+        ({"results_of": {"run": "x", "step": "each"}}, "run"),
+        ("", "step"),
+    ],
+)
+async def test_results_that_can_t_be_read_are_an_error_that_says_why(
+    runner: PythonRunner, context: RecordingContext, function: str, step: Any, fault: str
+) -> None:
+    with pytest.raises(CeleriacError, match=fault):
+        await runner.run(python_job(function, step=step), context)
 
 
 def _assert_reported(context: RecordingContext) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions.values import (
+    ResultsReference,
     Work,
     in_range,
     is_number,
@@ -41,6 +42,8 @@ def _integer(value: JsonValue, name: str) -> int:
 
 def _size(work: Work, value: JsonValue) -> int:
     work.spend()
+    if isinstance(value, ResultsReference):
+        return value.count
     if isinstance(value, str | list | dict):
         return len(value)
     raise ExpressionError(f"size needs a text, a list or an object, not {kind_of(value)}")

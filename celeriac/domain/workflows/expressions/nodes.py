@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from celeriac.domain.errors import ExpressionError
 from celeriac.domain.workflows.expressions.functions import Function
 from celeriac.domain.workflows.expressions.values import (
+    ResultsReference,
     Work,
     add,
     calculate,
@@ -434,7 +435,7 @@ class Macro(Node):
     def value(self, scope: Scope) -> JsonValue:
         """Return its value; raises ExpressionError."""
         found = self.of.value(scope)
-        if not isinstance(found, list | dict):
+        if not isinstance(found, list | dict) or isinstance(found, ResultsReference):
             raise ExpressionError(f"{self.macro} needs a list or an object, not {kind_of(found)}")
         scope.work.spend(1 + len(found))
         inner = (scope.inside(self.name, each) for each in found)

@@ -14,6 +14,18 @@ MAX_CHARACTERS: Final = 1_000_000
 """Limit of every text that an expression makes."""
 
 _CHARACTERS_OF_A_UNIT = 256
+_TOO_LARGE = "results that are too large for an expression; read them in a task with ctx.results"
+
+
+class ResultsReference(dict[str, Any]):
+    """Stands for the results of a map that are too large to be handed on.
+
+    As JSON it is `{"results_of": {"run": …, "step": …, "count": …}}`.
+    """
+
+    def __init__(self, run: str, step: str, count: int) -> None:
+        super().__init__(results_of={"run": run, "step": step, "count": count})
+        self.count = count
 
 
 class Work:
@@ -69,7 +81,7 @@ def kind_of(value: JsonValue) -> str:
             return "a text"
         case list() | tuple():
             return "a list"
-    return "an object"
+    return _TOO_LARGE if isinstance(value, ResultsReference) else "an object"
 
 
 def is_number(value: JsonValue) -> bool:
@@ -109,7 +121,7 @@ def less(one: JsonValue, other: JsonValue, work: Work) -> bool:
 
 def contains(container: JsonValue, value: JsonValue, work: Work) -> bool:
     """Whether a list has an element, or an object a name."""
-    if isinstance(container, dict):
+    if isinstance(container, dict) and not isinstance(container, ResultsReference):
         return isinstance(value, str) and value in container
     if isinstance(container, list):
         return any(equal(each, value, work) for each in container)
