@@ -66,7 +66,7 @@ FULL = Scale(
     heavy_cancels=20,
     chain=100,
     fan_out=1000,
-    fan_in=1000,
+    fan_in=10_000,
     flow_rounds=3,
 )
 

@@ -39,7 +39,7 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
     figures = document["figures"]
     assert (
         list(figures)
-        == "throughput peers rate idle batch lists flows waits running cancels".split()
+        == "throughput peers rate idle batch lists flows fan-ins waits running cancels".split()
     )
     targets = [target for figure in figures.values() for target in figure["targets"]]
     for target in targets:
@@ -75,6 +75,9 @@ def test_a_quick_run_measures_everything_and_prints_one_document(tmp_path: Path)
             "celeriac, Celery's canvas",
             "bare Celery",
         } <= set(each)
+    rates = figures["fan-ins"]["measured"]["ends_per_second"]
+    assert rates.keys() == {"1 row", "8 rows", "32 rows"}
+    assert all(rate > 0 for of_rows in rates.values() for rate in of_rows.values())
     cancelled = figures["cancels"]["measured"]
     assert {"llm", "python coroutine", "python function", "command"} <= cancelled.keys()
     assert cancelled["llm"]["samples"] == 2

@@ -30,6 +30,7 @@ class ForgetfulDatabase(Database):
     def __init__(self, original: Database) -> None:
         super().__init__(original.engine.url.render_as_string(hide_password=False), connections=8)
         self.losses = 0
+        self.spared = 0
         self.late = 0
         self._unfinished: list[_Unfinished] = []
 
@@ -65,7 +66,9 @@ class ForgetfulDatabase(Database):
 
     def _lose(self) -> None:
         self.settle()
-        if self.losses > 0:
+        if self.spared > 0:
+            self.spared -= 1
+        elif self.losses > 0:
             self.losses -= 1
             raise DatabaseUnavailableError("the answer got lost")
 

@@ -1,12 +1,13 @@
 """Items of workflow runs are counted down by the statements that end them."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 SHARDS = 32
 """An item of a step is counted in the row of `fan_ins` with its number modulo this."""
 
-_COUNTED = f"""
-SELECT run_id, step_no, mod(item_no, {SHARDS}) AS shard, CAST(count(*) AS int) AS ended,
+_COUNTED = """
+SELECT run_id, step_no, mod(item_no, {shards}) AS shard, CAST(count(*) AS int) AS ended,
        CAST(count(*) FILTER (WHERE status = 'completed') AS int) AS completed,
        CAST(count(*) FILTER (WHERE status = 'failed') AS int) AS failed,
        CAST(count(*) FILTER (WHERE status = 'cancelled') AS int) AS cancelled
@@ -60,16 +61,20 @@ WHERE s.run_id = ANY (ARRAY(SELECT run_id FROM step_locked))
   AND s.run_id = touched.run_id AND s.step_no = touched.step_no AND {_CONCERNED}
 """
 
-COUNT_DOWN = MappingProxyType(
-    {
-        "items_counted": _COUNTED,
+
+def counting_down(shards: int) -> Mapping[str, str]:
+    """Return the parts of `COUNT_DOWN` for steps whose items are counted in so many rows."""
+    return {
+        "items_counted": _COUNTED.format(shards=shards),
         "fan_locked": _FAN_LOCKED,
         "fanned": _FANNED,
         "touched": _TOUCHED,
         "step_locked": _STEP_LOCKED,
         "stepped": _STEPPED,
     }
-)
+
+
+COUNT_DOWN = MappingProxyType(counting_down(SHARDS))
 """Counts items of workflow steps down: first the row of `fan_ins` that an item has, and only who
 brings that to 0 the step. The step becomes due when no item is left, exactly once.
 
