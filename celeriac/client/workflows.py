@@ -131,13 +131,23 @@ class WorkflowRuns(Resource):
             after = found.next_after
 
     def cancel(self, run_id: str | UUID) -> wire.Run:
-        """Request the end of a run and of all below it."""
+        """Request the end of a run and of all below it. Undo tasks are not stopped."""
         return self._transport.post(wire.Run, path(_RUNS, run_id, "cancel"), None)
 
-    def retry(self, run_id: str | UUID, *, idempotency_key: str | None = None) -> wire.AcceptedRun:
-        """Start a run that repeats only what did not succeed in one that has ended."""
+    def retry(
+        self,
+        run_id: str | UUID,
+        *,
+        compensation: bool = False,
+        idempotency_key: str | None = None,
+    ) -> wire.AcceptedRun:
+        """Start a run that repeats only what did not succeed in one that has ended.
+
+        With `compensation` it runs only the undo tasks that failed.
+        """
+        body = {"compensation": True} if compensation else None
         return self._transport.create_work(
-            wire.AcceptedRun, path(_RUNS, run_id, "retry"), None, idempotency_key
+            wire.AcceptedRun, path(_RUNS, run_id, "retry"), body, idempotency_key
         )
 
     def fork(

@@ -87,7 +87,7 @@ class Workspaces:
             # after it, so that what was submitted until then is found
             wanted = ExecutionFilter(workspace_id=workspace.id, cancellable=True)
             if queries.find_ids(connection, wanted, before=None, limit=1) or runs.uncancelled_in(
-                connection, workspace.id, limit=1
+                connection, workspace.id, limit=1, compensating=not cancel
             ):
                 raise ConflictError(
                     f"The workspace {workspace.name!r} has executions or runs of workflows that "

@@ -71,6 +71,9 @@ class RunStep(Wire):
     """A step of a run, with the numbers of its items; a step that is no map has one."""
 
     step: str = Field(examples=["fetch"])
+    undoes: str | None = Field(
+        description="The step that it undoes, if it is an undo step.", examples=[None]
+    )
     kind: StepKind
     status: StepStatus = Field(examples=["completed"])
     items: int = Field(description="How many items it has; 0 before it has begun.", examples=[1])
@@ -106,6 +109,9 @@ class RunSummary(Wire):
     compensation: Compensation | None = Field(
         description="What became of the undo tasks of a run that failed or was cancelled."
     )
+    compensation_run_id: UUID | None = Field(
+        description="The run that retries its failed undo tasks."
+    )
     origin_id: UUID | None = Field(description="The run that it retries or forks.")
     parent_run_id: UUID | None = Field(description="The run of which it is an item of a step.")
     depth: int = Field(description="1, or one more than that of its parent.", examples=[1])
@@ -123,13 +129,14 @@ class RunSummary(Wire):
         events="/api/v1/workflow-runs/{id}/events",
         stream="/api/v1/workflow-runs/{id}/stream",
         origin="/api/v1/workflow-runs/{origin_id}",
+        compensation_run="/api/v1/workflow-runs/{compensation_run_id}",
         parent="/api/v1/workflow-runs/{parent_run_id}",
         cancel=None,
     )
 
 
 class Run(RunSummary):
-    """A run of a workflow with its steps, in the order of the document."""
+    """A run of a workflow with its steps, in the order of the document; undo steps follow."""
 
     input: dict[str, Any] = Field(examples=[{"url": "https://example.org"}])
     result: Any = Field(examples=["A page about examples."])

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workflows.states import Compensation, RunStatus
 from tests.support import unreliable_messages
 from tests.support.fleet import UNHURRIED, Fleet
 from tests.support.fleet_workflows import FleetWorkflows, Steps
@@ -179,3 +179,43 @@ def test_the_rest_of_a_map_is_made_after_its_maker_was_killed(flows: FleetWorkfl
 def wait_ended(flows: FleetWorkflows, run_id: UUID, count: int) -> None:
     """Wait until so many executions of a run have completed."""
     wait_until(lambda: flows.fleet.scalar(_ENDED, id=run_id) >= count, f"{count} have completed")
+
+
+_UNDONE = text("""
+SELECT count(*), count(*) FILTER (WHERE status = 'completed'), max(attempt)
+FROM executions WHERE run_id = :id AND step_no > 3
+""")
+
+
+@pytest.mark.failure("W23")
+def test_a_run_is_undone_once_though_it_is_cancelled_and_a_worker_is_killed(
+    flows: FleetWorkflows,
+) -> None:
+    fleet = flows.fleet
+    fleet.beat()
+    first = fleet.worker("w1")
+    paths = {"diary": str(fleet.diary), "gate": str(fleet.gate)}
+    each = {"task": "noop", "with": paths, "undo": {"task": "take_back"}}
+    steps: Steps = {
+        "one": each,
+        "all": {**each, "map": str(list(range(40))), "needs": ["one"]},
+        "bad": {"task": "refuse", "with": {"diary": str(fleet.diary)}, "needs": ["all"]},
+    }
+    run_id = flows.start(flows.define("undone", steps))
+    wait_until(lambda: len(fleet.diary_lines()) > 2, "undo tasks run")
+    fleet.worker("w2")
+    first.kill()
+    assert flows.runs.cancel(fleet.actor, run_id).status is RunStatus.COMPENSATING
+    fleet.open_gate()
+
+    ran = flows.ended(run_id, within=120)
+
+    assert (ran.status, ran.run.compensation) == (RunStatus.FAILED, Compensation.COMPENSATED)
+    with fleet.container.database.autocommit() as connection:
+        made, completed, attempts = connection.execute(_UNDONE, {"id": run_id}).one()
+    assert (made, completed) == (41, 41)
+    assert attempts > 1, "some were running on the killed worker"
+    of_one, of_all = ran.steps["one.undo"].started_at, ran.steps["all.undo"].completed_at
+    assert of_one is not None
+    assert of_all is not None
+    assert of_one >= of_all

@@ -70,6 +70,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/e2e/workflows/test_maps.py reads some in the same way",
     ("docs/workflows.md", "client.workflows.start("): "needs a run that ends; "
     "tests/integration/api/test_workflows.py calls these methods",
+    ("docs/workflows.md", "celeriac workflow-runs retry RUN --compensation"): "needs a failed run; "
+    "tests/integration/api/test_workflows.py runs this command",
     ("docs/workspaces.md", "celeriac workspaces create"): "several people type it; "
     "tests/e2e/cli/test_workspaces.py does",
     ("README.md", "make demo "): "builds an environment; tests/e2e/cli/test_demo.py runs the demo",

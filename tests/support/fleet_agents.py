@@ -50,6 +50,20 @@ async def hold(ctx: "AgentContext", diary: str, gate: str) -> dict[str, int]:
     return _who(ctx)
 
 
+@celeriac.agent("fleet take_back")
+async def take_back(
+    ctx: "AgentContext",
+    input: dict[str, str],  # noqa: A002 - what undo tasks are given
+    result: Any,
+    error: Any,
+) -> Any:
+    """As `hold`, as an undo task, with the paths that its step was given."""
+    _write(input["diary"], ctx)
+    while not _is_open(input["gate"]):  # noqa: ASYNC110 - the gate is a file
+        await asyncio.sleep(_POLL_SECONDS)
+    return result if error is None else error
+
+
 @celeriac.agent("fleet talk")
 async def talk(ctx: "AgentContext", diary: str, gate: str) -> dict[str, int]:
     """As `hold`, with an event at every look."""

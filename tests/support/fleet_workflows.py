@@ -51,13 +51,15 @@ class FleetWorkflows:
         return self._tasks[function]
 
     def define(self, name: str, steps: Steps, **fields: Any) -> UUID:
-        """Store a workflow; `task` of a step names a function of `fleet_agents`."""
-        named = {
-            key: {**step, "task": self.task(step["task"])} if "task" in step else dict(step)
-            for key, step in steps.items()
-        }
+        """Store a workflow; `task` of a step and of its `undo` names a function of the fleet."""
+        named = {key: self._named(step) for key, step in steps.items()}
         spec = WorkflowSpec.model_validate({"steps": named, **fields})
         return self.workflows.create(self.fleet.actor, name=name, spec=spec).id
+
+    def _named(self, step: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a step, or an undo, with the name of its task."""
+        named = {**step, "task": self.task(step["task"])} if "task" in step else dict(step)
+        return {**named, "undo": self._named(step["undo"])} if "undo" in step else named
 
     def start(self, workflow: UUID, **given: Any) -> UUID:
         """Start a run."""

@@ -76,7 +76,8 @@ class Flows:
     def define(self, name: str, steps: Mapping[str, Any], **fields: Any) -> UUID:
         """Create a workflow, with the tasks that its steps name."""
         for step in steps.values():
-            for task in (step.get("task"), step.get("undo", {}).get("task")):
+            undo = step.get("undo")
+            for task in (step.get("task"), undo["task"] if isinstance(undo, dict) else undo):
                 if task is not None and task not in self.names.values():
                     self.add_task(task)
         spec = WorkflowSpec.model_validate({"steps": dict(steps), **fields})

@@ -27,6 +27,7 @@ from celeriac.domain.workflows.records import (
     WorkflowRun,
     WorkflowVersion,
 )
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 
@@ -138,7 +139,10 @@ def run_summary(found: WorkflowRun) -> wire.RunSummary:
 
 def run(found: WorkflowRun, steps: Sequence[StepRun]) -> wire.Run:
     """Return a run of a workflow with its steps as answers show it."""
-    shown = [wire.RunStep.model_validate(_values(step) | {"items": step.width}) for step in steps]
+    shown = [
+        wire.RunStep.model_validate(_values(step) | {"items": step.width, "undoes": step.undoes})
+        for step in steps
+    ]
     return wire.Run.model_validate(_run(found) | {"steps": shown})
 
 
@@ -151,7 +155,7 @@ def _run(found: WorkflowRun) -> dict[str, Any]:
     priority = None if found.priority is None else Priority(found.priority).label
     values = _values(found) | {"priority": priority, "event_count": found.event_seq}
     links = wire.RunSummary.links_of(values)
-    if not found.status.terminal:
+    if not (found.status.terminal or found.status is RunStatus.COMPENSATING):
         links |= {"cancel": f"{links['self']}/cancel"}
     return values | {"links": links}
 

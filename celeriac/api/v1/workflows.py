@@ -30,7 +30,8 @@ from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.services.workflows.runs import ForkRequest, StartedRun, StartRequest
+from celeriac.services.workflows.again import ForkRequest
+from celeriac.services.workflows.runs import StartedRun, StartRequest
 from celeriac.wire.workflows import EXAMPLE
 from celeriac.wiring.api import ApiServices
 
@@ -42,7 +43,7 @@ WorkflowPath = Annotated[
     Path(description="The workflow's id, or the name of one of yours.", examples=["brief"]),
 ]
 RunPath = Annotated[UUID, Path(description="The run's id.")]
-StepPath = Annotated[str, Path(max_length=60, description="The step's id.", examples=["fetch"])]
+StepPath = Annotated[str, Path(max_length=70, description="The step's id.", examples=["fetch"])]
 _Id = Annotated[UUID, Field(strict=False)]
 After = Annotated[int, Query(ge=0, le=MAX_SEQ, description="Only events numbered above it.")]
 
@@ -84,6 +85,16 @@ class StartRun(Strict):
     input: dict[str, Any] = Field(default_factory=dict)
     priority: PriorityLabel | None = Field(
         default=None, description="Of its executions; default is that of the workflow."
+    )
+
+
+class Retry(Strict):
+    """What a retry repeats."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"compensation": True}]})
+
+    compensation: bool = Field(
+        default=False, description="Only the undo tasks that failed, and no step."
     )
 
 
@@ -249,7 +260,7 @@ def cancel_run(run_id: RunPath, actor: Operator, services: Services) -> Response
     """Request the end of a run and of all below it, and return the run.
 
     From then on no step begins, except those with `run: always`. What runs is stopped, which takes
-    seconds. A run that has ended does not change.
+    seconds; then the undo tasks run. A run that has ended, or is `compensating`, does not change.
     """
     found = services.runs.cancel(actor, run_id)
     return json_response(views.run(found, services.runs.steps(run_id)))
@@ -267,14 +278,21 @@ def retry_run(
     run_id: RunPath,
     actor: Operator,
     services: Services,
+    body: Retry | None = None,
     key: IdempotencyKey = None,
 ) -> Response:
     """Start a run that repeats only what did not succeed in one that has failed or was cancelled.
 
     It follows the same version with the same input, and refers to the finished steps and items of
-    its origin.
+    its origin, except those that were undone. With `compensation` it runs only the undo tasks that
+    failed; that must succeed before the steps are retried.
     """
-    started = services.runs.retry(actor, run_id, idempotency(request, key, None))
+    started = services.runs.retry(
+        actor,
+        run_id,
+        idempotency(request, key, body),
+        compensation=body is not None and body.compensation,
+    )
     return _accepted(actor, services, started)
 
 

@@ -96,7 +96,7 @@ def items(
 
 @api_command(app)
 def cancel(context: CommandContext, run: RunId) -> None:
-    """End a run and all below it. Steps with `run: always` still run.
+    """End a run and all below it. Steps with `run: always` and undo tasks still run.
 
     Examples:
       celeriac workflow-runs cancel last
@@ -106,13 +106,21 @@ def cancel(context: CommandContext, run: RunId) -> None:
 
 
 @api_command(app)
-def retry(context: CommandContext, run: RunId) -> None:
+def retry(
+    context: CommandContext,
+    run: RunId,
+    *,
+    compensation: Annotated[
+        bool, typer.Option("--compensation", help="Repeat only the undo tasks that failed.")
+    ] = False,
+) -> None:
     """Start a run that repeats only what did not succeed in one that has ended.
 
     Examples:
       celeriac workflow-runs retry last
+      celeriac workflow-runs retry last --compensation
     """
-    accepted = context.client.workflow_runs.retry(run)
+    accepted = context.client.workflow_runs.retry(run, compensation=compensation)
     context.output.write(accepted, str(accepted.run_id))
 
 

@@ -45,6 +45,8 @@ def _bad(step: "RunStep") -> list[tuple[str, int]]:
 def head_text(run: "Run") -> str:
     """Return the first line of a run."""
     parts = [run.workflow_name, run.status.value, str(run.id)]
+    if run.compensation is not None:
+        parts.append(run.compensation.value)
     if run.error_message:
         parts.append(run.error_message)
     return printable(" · ".join(parts)).replace("\n", " ")

@@ -24,6 +24,8 @@ workflow_runs = table_of_ids(
     Column("error_message", Text),
     Column("error_step", Text),
     Column("compensation", Text),
+    # the run that retries what failed of it; written once
+    Column("compensation_run_id", Uuid),
     Column("origin_id", Uuid),
     # the item of a step that it is
     Column("parent_run_id", Uuid),
@@ -60,7 +62,7 @@ step_runs = Table(
     "step_runs",
     metadata,
     Column("run_id", Uuid, primary_key=True),
-    # its place in the document, from 1; the undo steps follow
+    # its place in the document, from 1; that of an undo step is that of its step, after all others
     Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
     Column("step", Text, nullable=False),
     Column("kind", Text, nullable=False),

@@ -15,7 +15,7 @@ from celeriac.db.schema.workflows import workflow_runs as table
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.workflows.records import RunFilter, WorkflowRun
-from celeriac.domain.workflows.states import RUN_TRANSITIONS, RunTransition
+from celeriac.domain.workflows.states import RUN_TRANSITIONS, RunStatus, RunTransition
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
 
 _COMPUTED: Mapping[str, ColumnElement[object]] = {
@@ -111,8 +111,13 @@ def unfinished_of(connection: Connection, workflow_id: UUID) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def uncancelled_in(connection: Connection, workspace_id: UUID, *, limit: int) -> list[UUID]:
-    """Return up to `limit` runs of a workspace that have not ended and are not cancelled."""
+def uncancelled_in(
+    connection: Connection, workspace_id: UUID, *, limit: int, compensating: bool
+) -> list[UUID]:
+    """Return up to `limit` runs of a workspace that have not ended and are not cancelled.
+
+    Those that are being compensated, which can't be cancelled, only if `compensating`.
+    """
     query = select(table.c.id).where(
         table.c.workspace_id == workspace_id,
         text(
@@ -121,18 +126,21 @@ def uncancelled_in(connection: Connection, workspace_id: UUID, *, limit: int) ->
         table.c.completed_at.is_(None),
         table.c.cancel_requested_at.is_(None),
     )
+    if not compensating:
+        query = query.where(table.c.status != RunStatus.COMPENSATING)
     return list(connection.execute(query.limit(limit)).scalars())
 
 
 _REQUEST_CANCEL = text("""
 UPDATE workflow_runs SET cancel_requested_at = now(), cancel_requested_by = :by
 WHERE id = :id AND completed_at IS NULL AND cancel_requested_at IS NULL
+  AND status <> 'compensating'
 RETURNING id
 """)
 
 
 def request_cancel(connection: Connection, run_id: UUID, by: str) -> bool:
-    """Mark a run that has not ended; False if it has, or was marked before.
+    """Mark a run; False if it has ended, is being compensated, or was marked before.
 
     From the commit on none of its steps begins: who starts one locks the run's row first.
     """
@@ -143,12 +151,16 @@ def request_cancel(connection: Connection, run_id: UUID, by: str) -> bool:
 _OVERDUE = text("""
 SELECT id FROM workflow_runs
 WHERE completed_at IS NULL AND NOT overdue AND deadline_at IS NOT NULL AND deadline_at <= now()
+  AND status <> 'compensating'
 ORDER BY deadline_at LIMIT :limit
 """)
 
 
 def overdue(connection: Connection, *, limit: int) -> list[UUID]:
-    """Return runs that have not ended and whose deadline has passed, the longest ago first."""
+    """Return runs that have not ended and whose deadline has passed, the longest ago first.
+
+    A run that is being compensated has no deadline any more.
+    """
     return list(connection.execute(_OVERDUE, {"limit": limit}).scalars())
 
 
@@ -163,7 +175,7 @@ def meet_deadline(connection: Connection, run_id: UUID) -> None:
 _CHILDREN = text("""
 SELECT id FROM workflow_runs
 WHERE parent_run_id = :run_id AND completed_at IS NULL AND cancel_requested_at IS NULL
-  AND parent_step_no = :step_no
+  AND parent_step_no = :step_no AND status <> 'compensating'
 LIMIT :limit
 """)
 

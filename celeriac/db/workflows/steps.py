@@ -65,7 +65,10 @@ ORDER BY s.step_no
 
 
 def of_run(connection: Connection, run_id: UUID) -> list[StepRun]:
-    """Return all steps of a run in the order of the document, with the numbers of their items."""
+    """Return all steps of a run in the order of the document, with the numbers of their items.
+
+    Undo steps follow, in the order of the steps that they undo.
+    """
     return [_step(row) for row in connection.execute(_OF_RUN, {"run_id": run_id})]
 
 
@@ -258,7 +261,8 @@ _TAKE_OVER = (
     text("""
     UPDATE step_runs n
     SET status = o.status, width = o.width, spawned = o.width, round = o.round,
-        started_at = o.started_at, completed_at = o.completed_at
+        started_at = o.started_at, completed_at = o.completed_at, error_code = o.error_code,
+        error_message = o.error_message
     FROM step_runs o
     WHERE n.run_id = :run_id AND n.step_no = ANY(CAST(:nos AS smallint[]))
       AND o.run_id = :origin_id AND o.step_no = n.step_no

@@ -8,6 +8,7 @@ from uuid import UUID
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
+from celeriac.domain.workflows.undo import undone_by
 from celeriac.kit.json_types import JsonObject, JsonValue
 
 
@@ -59,6 +60,8 @@ class WorkflowRun:
     error_step: str | None
     """The step whose failure made the run fail."""
     compensation: Compensation | None
+    compensation_run_id: UUID | None
+    """The run that retries its failed undo tasks."""
     origin_id: UUID | None
     """The run that it retries or forks."""
     parent_run_id: UUID | None
@@ -88,7 +91,7 @@ class StepRun:
 
     run_id: UUID
     step_no: int
-    """Its place in the document, from 1."""
+    """Its place in the document, from 1; that of an undo step is that of its step after all."""
     step: str
     kind: StepKind
     status: StepStatus
@@ -109,6 +112,11 @@ class StepRun:
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
+
+    @property
+    def undoes(self) -> str | None:
+        """The step that an undo step undoes; None for another step."""
+        return undone_by(self.step)
 
 
 @dataclass(frozen=True, slots=True)

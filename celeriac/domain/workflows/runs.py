@@ -1,14 +1,14 @@
-"""The rules of a run: when a step may begin, how a run ends, and what is undone (pure).
+"""The rules of a run: when a step may begin, and how a run ends (pure).
 
 The engine keeps the same state as rows; these functions are the rules that its statements follow.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from celeriac.domain.workflows.graph import Graph
-from celeriac.domain.workflows.model import RunOn, Step, UndoOn
+from celeriac.domain.workflows.model import RunOn, Step
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 
 Statuses = Mapping[str, StepStatus]
@@ -159,48 +159,3 @@ def _without_last(graph: Graph, statuses: Statuses) -> Statuses:
         id_: StepStatus.SKIPPED if step.is_last else statuses[id_]
         for id_, step in graph.steps.items()
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Undoing:
-    """An undo task to run; it begins after those of `after` have ended, however they end."""
-
-    step: str
-    after: frozenset[str]
-
-
-def compensation(
-    graph: Graph, statuses: Statuses, began: Collection[str], completed: Sequence[str]
-) -> list[Undoing]:
-    """Return the undo tasks of a run that failed or was cancelled, in a possible order.
-
-    `began` are the steps of which at least one attempt or item began, `completed` the completed
-    ones in the order of their completion. A step is undone after the steps that need it, directly
-    or through others; steps that don't depend on each other are undone independently.
-    """
-    place = {id_: index for index, id_ in enumerate(completed)}
-    rank = {id_: index for index, id_ in enumerate(graph.order)}
-    # what began and didn't complete is the newest
-    left = sorted(
-        (id_ for id_ in graph.steps if _is_undone(graph.steps[id_], statuses[id_], id_ in began)),
-        key=lambda id_: (place.get(id_, len(place)), rank[id_]),
-        reverse=True,
-    )
-    wanted = frozenset(left)
-    after = {id_: graph.below(id_) & wanted for id_ in left}
-    found: list[Undoing] = []
-    done: set[str] = set()
-    while left:
-        step = next(id_ for id_ in left if after[id_] <= done)
-        left.remove(step)
-        done.add(step)
-        found.append(Undoing(step, after[step]))
-    return found
-
-
-def _is_undone(step: Step, status: StepStatus, began: bool) -> bool:  # noqa: FBT001
-    if step.undo is None:
-        return False
-    if status is StepStatus.COMPLETED:
-        return True
-    return began and step.undo.on is UndoOn.STARTED

@@ -18,6 +18,7 @@ from celeriac.domain.workflows.references import (
     expression_faults,
     template_faults,
 )
+from celeriac.domain.workflows.undo import VARIABLES
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.text import clip
 
@@ -287,8 +288,8 @@ def _cycle_faults(spec: WorkflowSpec) -> Iterator[Fault]:
 
 
 def _target_faults(at: Path, step: Step, catalog: Catalog) -> Iterator[Fault]:
-    if step.undo is not None and step.undo.task not in catalog.tasks:
-        yield Fault((*at, "undo", "task"), _missing("task", step.undo.task, catalog.tasks))
+    if step.undo is not None:
+        yield from _undo_faults((*at, "undo", "task"), step.undo.task, catalog)
     if step.task is not None:
         facts = catalog.tasks.get(step.task)
         if facts is None:
@@ -303,24 +304,57 @@ def _target_faults(at: Path, step: Step, catalog: Catalog) -> Iterator[Fault]:
             yield from _variable_faults(at, step, schema, f"workflow {step.workflow}")
 
 
+def _undo_faults(at: Path, task: str, catalog: Catalog) -> Iterator[Fault]:
+    """Yield why a task can't undo a step: its variables are given."""
+    facts = catalog.tasks.get(task)
+    if facts is None:
+        yield Fault(at, _missing("task", task, catalog.tasks))
+        return
+    schema = facts.variables_schema
+    takes = f"an undo task gets the variables {', '.join(VARIABLES)}"
+    for name in _needed(schema):
+        if name not in VARIABLES:
+            yield Fault(
+                at, f"{takes}; the task {task} needs {clip(name, _SHOWN)}: give it a default"
+            )
+    missing = [name for name in VARIABLES if name not in _parts(schema)]
+    if _closed(schema) and missing:
+        yield Fault(
+            at, f"{takes}; the schema of the task {task} has no {', '.join(missing)}: add it there"
+        )
+
+
+def _parts(schema: JsonObject) -> JsonObject:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _needed(schema: JsonObject) -> Iterator[str]:
+    """Yield the variables that a schema requires, and gives no default."""
+    parts, required = _parts(schema), schema.get("required")
+    for name in required if isinstance(required, list) else ():
+        part = parts.get(name)
+        if not (isinstance(part, Mapping) and "default" in part):
+            yield name
+
+
+def _closed(schema: JsonObject) -> bool:
+    return schema.get("additionalProperties") is False and "patternProperties" not in schema
+
+
 def _missing(kind: str, name: str, known: Collection[str]) -> str:
     return f"there is no {kind} {name}{_near(name, known)}"
 
 
 def _variable_faults(at: Path, step: Step, schema: JsonObject, whose: str) -> Iterator[Fault]:
     """Yield what a `with` lacks, has too much, or has wrong, as far as it is known without data."""
-    properties = schema.get("properties")
-    parts: JsonObject = properties if isinstance(properties, Mapping) else {}
-    required = schema.get("required")
-    for name in required if isinstance(required, list) else ():
-        part = parts.get(name)
-        has_default = isinstance(part, Mapping) and "default" in part
-        if name not in step.with_ and not has_default:
+    parts = _parts(schema)
+    for name in _needed(schema):
+        if name not in step.with_:
             yield Fault((*at, "with"), f"the {whose} needs {name}: add it to with")
-    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
     for name, value in step.with_.items():
         part = parts.get(name)
-        if part is None and closed:
+        if part is None and _closed(schema):
             cure = _near(name, parts) or "; remove it"
             yield Fault((*at, "with", name), f"the {whose} has no {clip(name, _SHOWN)}{cure}")
         elif isinstance(part, Mapping) and not any(True for _ in texts_of(value)):

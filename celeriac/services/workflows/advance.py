@@ -20,20 +20,21 @@ from celeriac.db.workflows import steps as rows
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import TriggerType
-from celeriac.domain.workflows.states import StepStatus
+from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import Cancel
-from celeriac.services.workflows.plans import Plan, Plans
-from celeriac.services.workflows.spawn import Spawn, actor_of
-from celeriac.services.workflows.turn import (
+from celeriac.services.workflows.outcomes import (
     DEADLINE,
     Action,
     CancelItems,
     SpawnItems,
     StopItems,
     Turn,
-    take_turn,
 )
+from celeriac.services.workflows.plans import Plan, Plans
+from celeriac.services.workflows.spawn import Spawn, actor_of
+from celeriac.services.workflows.turn import take_turn
+from celeriac.services.workflows.undo_items import SpawnUndo
 from celeriac.services.workflows.values import RunValues
 
 logger = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ class Advance:
         self._database = database
         self._plans = plans
         self._spawn = spawn
+        self._spawn_undo = SpawnUndo(database, spawn.of_task)
         self._dispatch = dispatch
         self._cancel = cancel
         self._live = dispatch.live
@@ -153,7 +155,7 @@ class Advance:
         message = "The run has taken longer than its deadline."
         with self._database.transaction() as connection:
             run = runs.lock(connection, run_id)
-            if run is None or run.status.terminal:
+            if run is None or run.status.terminal or run.status is RunStatus.COMPENSATING:
                 return
             runs.fail(connection, run_id, code=DEADLINE, message=message, step=None)
             runs.meet_deadline(connection, run_id)
@@ -181,7 +183,7 @@ class Advance:
                 return others
 
     def _after_turn(self, run_id: UUID, turn: Turn) -> None:
-        if turn.changed:
+        if turn.events:
             self._live.changed([run_id])
         if turn.released:
             self._dispatch.send_eligible()
@@ -193,7 +195,10 @@ class Advance:
     def _act(self, action: Action, plan: Plan, values: RunValues) -> _Done:
         match action:
             case SpawnItems(step_no):
-                spawned = self._spawn(values.run, plan, step_no, values)
+                if plan.is_undo(step_no):
+                    spawned = self._spawn_undo(values.run, plan, step_no)
+                else:
+                    spawned = self._spawn(values.run, plan, step_no, values)
                 self._dispatch.send(spawned.messages)
                 if spawned.pending:
                     self._dispatch.send_eligible()
@@ -234,7 +239,9 @@ class Advance:
         return set(children)
 
     def cancel(self, run_id: UUID, *, by: str) -> bool:
-        """Store the request to cancel a run; False if it has ended, or was requested before.
+        """Store the request to cancel a run; False if it was requested before, or comes too late.
+
+        A run that has ended, or is being compensated, can't be cancelled.
 
         From the commit on no step of it begins. Advance it afterwards.
         """

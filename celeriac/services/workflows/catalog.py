@@ -156,11 +156,6 @@ def _not_run_yet(spec: WorkflowSpec) -> Iterator[tuple[str, str]]:
                 f"steps.{name}.approve",
                 "this release can't run it; let a task ask a person (docs/approvals.md)",
             )
-        if step.undo is not None:
-            yield (
-                f"steps.{name}.undo",
-                "this release can't run it; use a step with `run: failure`",
-            )
     if spec.limits:
         yield "limits", "this release has no limits of runs; use `parallel` of a step"
 

@@ -42,9 +42,22 @@ class Plan:
         """The steps to which the result of a run refers."""
         return tuple(referred(template_expressions(self.spec.returns)))
 
+    @cached_property
+    def undone(self) -> tuple[int, ...]:
+        """The numbers of the steps that have an undo task."""
+        return tuple(no for no, step in enumerate(self.spec.steps.values(), 1) if step.undo)
+
+    def is_undo(self, number: int) -> bool:
+        """Whether a number is that of an undo step: they are numbered after all others."""
+        return number > len(self.names)
+
     def step(self, number: int) -> Step:
         """Return the step with a number."""
         return self.spec.steps[self.names[number - 1]]
+
+    def undoes(self, number: int) -> Step:
+        """Return the step that the undo step with a number undoes."""
+        return self.step(number - len(self.names))
 
     def needs(self, number: int) -> tuple[str, ...]:
         """Return the steps that a step needs."""

@@ -1,7 +1,6 @@
 """Starts, cancels and reads runs of workflows."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -9,33 +8,39 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.catalog import current_workflow_version
-from celeriac.db.engine import Connection, Database
+from celeriac.db.engine import Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows import undo as undo_rows
 from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import (
     CeleriacError,
     ConflictError,
-    InvalidInputError,
     NotFoundError,
 )
 from celeriac.domain.executions.calls import CallKind, NewCall
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency, TriggerType
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.again import continued, taken_over
 from celeriac.domain.workflows.records import RunFilter, StepItem, StepRun, WorkflowRun
-from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonObject, JsonValue
-from celeriac.kit.words import counted
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.submit import claim_key
 from celeriac.services.reading import present, read_page
+from celeriac.services.workflows import undo
 from celeriac.services.workflows.advance import Advance
+from celeriac.services.workflows.again import (
+    ForkRequest,
+    check_fork,
+    check_results,
+    following,
+    take_over,
+)
 from celeriac.services.workflows.plans import Plan, Plans
 from celeriac.services.workflows.spawn import check_input, insert_run, with_defaults
 
@@ -56,21 +61,6 @@ class StartRequest:
     idempotency: Idempotency | None = None
     call: NewCall | None = None
     """The Celery task that ends with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForkRequest:
-    """Where a run is forked, and what differs; without a step only what did not succeed runs."""
-
-    step: str | None = None
-    """This step and all that need it run again."""
-    items: Sequence[int] = ()
-    """Of the step, a map: only these items of it run again."""
-    input: JsonObject | None = None
-    """None: that of the origin."""
-    results: Mapping[str, JsonValue] = field(default_factory=dict)
-    """Results that steps have instead of running."""
-    idempotency: Idempotency | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +147,9 @@ class Runs:
     def cancel(self, actor: Actor, run_id: UUID) -> WorkflowRun:
         """Request the cancellation of a run and of all below it; return the run.
 
-        From then on none of its steps begins, except those with `run: always`. Cancelling an ended
-        run changes nothing. Raises NotFoundError.
+        From then on none of its steps begins, except those with `run: always` and undo steps.
+        Cancelling a run that has ended, or is being compensated, changes nothing. Raises
+        NotFoundError.
         """
         self.get(actor, run_id)
         if self._advance.cancel(run_id, by=actor.name):
@@ -174,30 +165,83 @@ class Runs:
         inside = replace(actor, workspace_id=workspace_id)
         while True:
             with self._database.autocommit() as connection:
-                found = runs.uncancelled_in(connection, workspace_id, limit=_BATCH)
+                found = runs.uncancelled_in(
+                    connection, workspace_id, limit=_BATCH, compensating=False
+                )
             if not found:
                 return
             for run_id in found:
                 self.cancel(inside, run_id)
 
     def retry(
-        self, actor: Actor, run_id: UUID, idempotency: Idempotency | None = None
+        self,
+        actor: Actor,
+        run_id: UUID,
+        idempotency: Idempotency | None = None,
+        *,
+        compensation: bool = False,
     ) -> StartedRun:
         """Start a run that repeats only what did not succeed in one that has ended.
 
-        It has the same version and input, and refers to the finished steps and items. Raises
-        NotFoundError, and ConflictError for a run that has not ended, has completed, or has results
-        that are deleted.
+        It has the same version and input, and refers to the finished steps and items, except those
+        that were undone. With `compensation` it runs only the undo tasks that failed. Raises
+        NotFoundError, and ConflictError for a run that has not ended, has completed, has results
+        that are deleted, or of which undo tasks have failed; with `compensation`, of which none has
+        failed, or which another run retries.
         """
         origin = self.get(actor, run_id)
+        if compensation:
+            return self._compensate_again(actor, origin, idempotency)
         if origin.status is RunStatus.COMPLETED:
             raise ConflictError(
                 "The run has completed: there is nothing to retry. Fork it from a step instead.",
                 status=origin.status,
             )
+        if origin.compensation is Compensation.COMPENSATION_FAILED:
+            by = origin.compensation_run_id
+            raise ConflictError(
+                "Undo tasks of the run have failed, so a retry may do twice what was not undone. "
+                + ("Retry its compensation first." if by is None else f"Retry the run {by}, which "
+                   "retries its compensation.")
+                + " A fork runs the steps again in any case.",
+                status=origin.status,
+            )  # fmt: skip
         return self._again(actor, origin, ForkRequest(idempotency=idempotency))
 
-    def fork(self, actor: Actor, run_id: UUID, request: "ForkRequest") -> StartedRun:
+    def _compensate_again(
+        self, actor: Actor, origin: WorkflowRun, idempotency: Idempotency | None
+    ) -> StartedRun:
+        """Start a run with the steps of one that has ended, which runs its failed undo tasks."""
+        if origin.compensation is not Compensation.COMPENSATION_FAILED:
+            raise ConflictError(
+                f"No undo task of the run has failed; its compensation is "
+                f"{origin.compensation or 'null'}.",
+                status=origin.status,
+            )
+        plan = self._plans.of_version(origin.workflow_version_id)
+        new = following(actor, origin, origin.input, deadline_seconds=None)
+        with self._database.transaction() as connection:
+            earlier = claim_key(connection, actor, idempotency, "workflow_run", new.id)
+            if earlier is not None:
+                return StartedRun(earlier, created=False)
+            if not undo_rows.set_retried(connection, origin.id, by=new.id):
+                now = runs.get(connection, origin.id, workspace=None)
+                by = None if now is None else now.compensation_run_id
+                raise ConflictError(
+                    f"The run {by} retries the compensation of this run; if that has failed, too, "
+                    "retry that of the other run.",
+                    status=origin.status,
+                )
+            insert_run(connection, plan, new)
+            check_results(connection, origin)
+            undo.begin_again(connection, origin, new.id, plan)
+            details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
+            audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
+        logger.info("workflow.run_created", run_id=new.id, origin_id=origin.id)
+        self._begin(new.id)
+        return StartedRun(new.id)
+
+    def fork(self, actor: Actor, run_id: UUID, request: ForkRequest) -> StartedRun:
         """Start a run that begins at a step of one that has ended, with what was before it.
 
         Raises NotFoundError, ConflictError for a run that has not ended, InvalidInputError for
@@ -206,7 +250,7 @@ class Runs:
         origin = self.get(actor, run_id)
         return self._again(actor, origin, request)
 
-    def _again(self, actor: Actor, origin: WorkflowRun, request: "ForkRequest") -> StartedRun:
+    def _again(self, actor: Actor, origin: WorkflowRun, request: ForkRequest) -> StartedRun:
         if not origin.status.terminal:
             raise ConflictError(
                 f"The run is {origin.status}; only one that has ended can be run again. "
@@ -214,31 +258,18 @@ class Runs:
                 status=origin.status,
             )
         plan = self._plans.of_version(origin.workflow_version_id)
-        _check_fork(plan, request)
+        check_fork(plan, request)
         given = origin.input
         if request.input is not None:
             given = with_defaults(plan, request.input)
             check_input(plan, given)
-        new = NewRun(
-            id=uuid7(),
-            workspace_id=origin.workspace_id,
-            owner_id=actor.user_id,
-            workflow_id=origin.workflow_id,
-            workflow_version_id=origin.workflow_version_id,
-            trigger_type=TriggerType.MANUAL,
-            priority=origin.priority,
-            input=given,
-            created_by=actor.name,
-            request_id=actor.request_id,
-            deadline_seconds=plan.spec.deadline,
-            origin_id=origin.id,
-        )
+        new = following(actor, origin, given, deadline_seconds=plan.spec.deadline)
         with self._database.transaction() as connection:
             earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
             if earlier is not None:
                 return StartedRun(earlier, created=False)
             insert_run(connection, plan, new)
-            _take_over(connection, plan, origin, new.id, request)
+            take_over(connection, plan, origin, new.id, request)
             details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
             audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
         logger.info("workflow.run_created", run_id=new.id, origin_id=origin.id)
@@ -301,59 +332,3 @@ class Runs:
         """Like `events`, without a check: for callers that have checked a moment ago."""
         with self._database.autocommit() as connection:
             return logs.after(connection, run_id, after, limit)
-
-
-def _check_fork(plan: Plan, request: ForkRequest) -> None:
-    named = [*request.results, *([] if request.step is None else [request.step])]
-    for name in named:
-        if name not in plan.spec.steps:
-            known = ", ".join(plan.names)
-            raise InvalidInputError(
-                f"The workflow has no step {name!r}; its steps are {known}.",
-                field="results" if name in request.results else "step",
-            )
-    for name in request.results:
-        if plan.spec.steps[name].map is not None or plan.spec.steps[name].is_last:
-            raise InvalidInputError(
-                f"The step {name!r} is a map or a last step; only an ordinary step can be given a "
-                "result.",
-                field="results",
-            )
-    if request.items and (request.step is None or plan.spec.steps[request.step].map is None):
-        raise InvalidInputError("items needs a step that is a map.", field="items")
-
-
-def _take_over(
-    connection: Connection, plan: Plan, origin: WorkflowRun, run_id: UUID, request: ForkRequest
-) -> None:
-    """Give a new run what it takes over from its origin."""
-    graph = plan.graph
-    steps = {step.step: step for step in rows.of_run(connection, origin.id)}
-    if request.step is not None and request.items:
-        width = steps[request.step].width
-        if max(request.items) >= width:
-            raise InvalidInputError(
-                f"The step {request.step!r} has no item {max(request.items)}: it has "
-                f"{counted(width, 'item')}, and they count from 0.",
-                field="items",
-            )
-    statuses = {name: step.status for name, step in steps.items()}
-    again = frozenset() if request.step is None else graph.below(request.step) | {request.step}
-    kept = taken_over(graph, statuses, again=again, given=request.results)
-    nos = [plan.numbers[name] for name in kept if name not in request.results]
-    rows.take_over(connection, run_id, origin.id, nos)
-    if item_rows.lacks_results(connection, run_id):
-        raise ConflictError(
-            "Results of the run that would be taken over are deleted, as all that ended long ago; "
-            "start a new run.",
-            status=origin.status,
-        )
-    for name, result in request.results.items():
-        item_rows.give_result(connection, run_id, plan.numbers[name], result)
-    if request.input is not None or request.results:
-        return  # the lists of maps may differ
-    for name in continued(graph, kept):
-        if name in again and (name != request.step or not request.items):
-            continue
-        items = request.items if name == request.step else ()
-        item_rows.take_over_items(connection, run_id, origin.id, plan.numbers[name], again=items)

@@ -68,7 +68,7 @@ class Spawned:
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class Target:
     """What a step runs at present, or why it can't."""
 
     task: ExecutionSpec | None = None
@@ -162,29 +162,32 @@ class Spawn:
                     return _Making(connection, plan, values, target).chunk(run.id, step_no)
             except lifecycle.StaleSpecError:
                 continue
-        target = _Target(fault=ConflictError("The task is being changed."))
+        target = Target(fault=ConflictError("The task is being changed."))
         with self._database.transaction() as connection:
             return _Making(connection, plan, values, target).chunk(run.id, step_no)
 
-    def _target(self, run: WorkflowRun, step: Step, *, fresh: bool) -> _Target:
+    def _target(self, run: WorkflowRun, step: Step, *, fresh: bool) -> Target:
         try:
             if step.kind is StepKind.TASK:
-                return self._task(run, step.target, step.queue, fresh=fresh)
+                return self.of_task(run, step.target, step.queue, fresh=fresh)
             if step.kind is StepKind.WORKFLOW:
-                return _Target(workflow=self._workflow(run, step.target))
+                return Target(workflow=self._workflow(run, step.target))
         except UnavailableError:
             raise
         except CeleriacError as error:
-            return _Target(fault=error)
-        return _Target()
+            return Target(fault=error)
+        return Target()
 
-    def _task(self, run: WorkflowRun, name: str, queue: str | None, *, fresh: bool) -> _Target:
+    def of_task(
+        self, run: WorkflowRun, name: str, queue: str | None = None, *, fresh: bool
+    ) -> Target:
+        """Return a task by its name. Raises NotFoundError."""
         with self._database.autocommit() as connection:
             key = TASKS.id_of_name(connection, name, workspace=run.workspace_id)
         if key is None:
             raise NotFoundError("task", name)
         spec = self._specs.current(key, workspace=run.workspace_id, fresh=fresh)
-        return _Target(task=spec, window=self._dispatch.capacity(queue or spec.task.queue))
+        return Target(task=spec, window=self._dispatch.capacity(queue or spec.task.queue))
 
     def _workflow(self, run: WorkflowRun, name: str) -> Plan:
         if run.depth >= MAX_DEPTH:
@@ -210,7 +213,7 @@ class _Making:
     connection: Connection
     plan: Plan
     values: RunValues
-    target: _Target
+    target: Target
     items: list[NewItem] = field(default_factory=list)
     ended: dict[int, StepStatus] = field(default_factory=dict)
     """Items that end at once, to be counted down."""

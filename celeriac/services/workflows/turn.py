@@ -6,7 +6,7 @@ as an action; the step stays due until it is done, so the next process that take
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from celeriac.db.engine import Connection
@@ -22,7 +22,7 @@ from celeriac.domain.workflows.expressions.templates import render
 from celeriac.domain.workflows.expressions.values import kind_of
 from celeriac.domain.workflows.items import Ended, allowed_failures, is_strict, settled_as
 from celeriac.domain.workflows.model import MAX_ITEMS, RunFailure, Step, StepKind
-from celeriac.domain.workflows.records import StepRun, WorkflowRun
+from celeriac.domain.workflows.records import StepRun
 from celeriac.domain.workflows.runs import advance, outcome_of_run, settled
 from celeriac.domain.workflows.states import (
     STEP_TRANSITIONS,
@@ -31,56 +31,16 @@ from celeriac.domain.workflows.states import (
     StepStatus,
     StepTransition,
 )
-from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
+from celeriac.services.workflows import undo
+from celeriac.services.workflows.outcomes import CancelItems, SpawnItems, StopItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
 from celeriac.services.workflows.values import RunValues, evaluate, holds, result_of
 
 _SHOWN = 300
 """Characters of an item's error in that of its step."""
-
-DEADLINE = "deadline"
-"""The error code of a run that has taken longer than its deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnItems:
-    """Make the next items of a step."""
-
-    step_no: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopItems:
-    """Let no more items of a step begin, and count down those that were not made."""
-
-    step_no: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelItems:
-    """Cancel the items of a stopped step: all, or only those that have not begun."""
-
-    step_no: int
-    all: bool
-
-
-Action = SpawnItems | StopItems | CancelItems
-
-
-@dataclass(slots=True)
-class Turn:
-    """The outcome of a turn."""
-
-    actions: list[Action] = field(default_factory=list)
-    released: int = 0
-    """Executions that may run now."""
-    changed: bool = False
-    """Whether the log has new events."""
-    ended: WorkflowRun | None = None
-    """The run, if it has ended in this turn."""
-
 
 _OF_STATUS = {
     StepStatus.READY: StepTransition.UNBLOCK,
@@ -100,7 +60,11 @@ def take_turn(connection: Connection, run_id: Any, plan: Plan, values: RunValues
         rows.clear_due(connection, run_id, due)
         return turn
     values.run = run
-    _Turn(connection, plan, values, rows.of_run(connection, run_id), turn).take(set(due))
+    if run.status is RunStatus.COMPENSATING:
+        undo.take_turn(connection, run, plan, turn, due)
+    else:
+        _Turn(connection, plan, values, rows.of_run(connection, run_id), turn).take(set(due))
+    runs.log(connection, run_id, turn.events)
     waiting = {action.step_no for action in turn.actions}
     rows.clear_due(connection, run_id, [no for no in due if no not in waiting])
     return turn
@@ -122,7 +86,6 @@ class _Turn:
         self._steps = {step.step: step for step in steps}
         self._turn = turn
         self._moves: list[Move] = []
-        self._events: list[tuple[EventType, JsonObject]] = []
 
     # facts
 
@@ -177,8 +140,6 @@ class _Turn:
             self._go_on(step, self._spec(step), due=step.step_no in due)
         self._finish()
         self._flush()
-        runs.log(self._connection, self._run.id, self._events)
-        self._turn.changed = bool(self._events)
 
     def _running(self) -> list[StepRun]:
         return [step for step in self._steps.values() if step.status is StepStatus.RUNNING]
@@ -335,8 +296,8 @@ class _Turn:
             self._fail("step_cancelled", "The step was cancelled.", step.step)
 
     def _log(self, step: StepRun, status: StepStatus, **facts: JsonValue) -> None:
-        self._events.append((EventType.STEP, {"step": step.step, "status": status.value, **facts}))
-        self._turn.changed = True
+        said = {"step": step.step, "status": status.value, **facts}
+        self._turn.events.append((EventType.STEP, said))
 
     def _fail(self, code: str, message: str, step: str | None) -> None:
         if runs.fail(self._connection, self._run.id, code=code, message=message, step=step):
@@ -362,42 +323,18 @@ class _Turn:
             except ExpressionError as error:
                 self._fail(error.code, f"returns: {error.message}", None)
                 outcome = RunStatus.FAILED
-        self._end(outcome, result)
-
-    def _end(self, outcome: RunStatus, result: JsonValue) -> None:
-        run = self._run
-        transition, event = _ENDS[outcome]
-        if not runs.move(self._connection, run.id, transition, result=result):
-            return
-        facts: JsonObject = {}
-        if outcome is RunStatus.FAILED:
-            facts = {"code": run.error_code, "message": run.error_message, "step": run.error_step}
-        self._events.append((event, facts))
-        self._turn.ended = replace(run, status=outcome)
-        if run.parent_run_id is not None and run.parent_step_no is not None:
-            item_rows.count_down(
-                self._connection,
-                run.parent_run_id,
-                run.parent_step_no,
-                {run.parent_item_no or 0: _AS_ITEM[outcome]},
-            )
+        self._flush()
+        if outcome is not RunStatus.COMPLETED and undo.begin(
+            self._connection, self._run, self._plan
+        ):
+            undo.take_turn(self._connection, self._run, self._plan, self._turn)
+        else:
+            end_run(self._connection, self._run, outcome, self._turn, result=result)
 
     def _flush(self) -> None:
         """Write the changes of steps: expressions read what was stored."""
         rows.move(self._connection, self._run.id, self._moves)
         self._moves.clear()
-
-
-_ENDS = {
-    RunStatus.COMPLETED: (RunTransition.COMPLETE, EventType.COMPLETED),
-    RunStatus.FAILED: (RunTransition.FAIL, EventType.FAILED),
-    RunStatus.CANCELLED: (RunTransition.CANCEL, EventType.CANCELLED),
-}
-_AS_ITEM = {
-    RunStatus.COMPLETED: StepStatus.COMPLETED,
-    RunStatus.FAILED: StepStatus.FAILED,
-    RunStatus.CANCELLED: StepStatus.CANCELLED,
-}
 
 
 def _width(spec: Step, scope: dict[str, Any]) -> int:

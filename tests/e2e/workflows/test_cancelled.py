@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.executions.states import Status
-from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workflows.states import Compensation, RunStatus
 from tests.support.fleet_workflows import FleetWorkflows, Steps
 
 pytestmark = pytest.mark.requirement("E3")
@@ -138,3 +138,34 @@ def test_a_run_that_is_cancelled_at_any_moment_has_one_outcome(flows: FleetWorkf
         assert ran.status is (RunStatus.CANCELLED if requested else RunStatus.COMPLETED)
         assert made_and_began(ran.id) == raced[ran.id], "something has begun after the answer"
     assert flows.fleet.scalar(_ENDS, runs=list(raced)) == len(raced)
+
+
+@pytest.mark.failure("W23")
+def test_three_done_steps_are_undone_3_2_1_and_no_second_cancellation_stops_that(
+    flows: FleetWorkflows,
+) -> None:
+    undo = held(flows, "w23-undo")
+    steps: dict[str, Any] = {
+        f"s{number}": {
+            "task": "noop", "with": undo, "undo": {"task": "take_back"},
+            "needs": [f"s{number - 1}"] if number > 1 else [],
+        }
+        for number in (1, 2, 3)
+    }  # fmt: skip
+    steps["s4"] = {"task": "hold", "with": held(flows, "w23"), "needs": ["s3"]}
+    run_id = flows.start(flows.define("w23", steps))
+    flows.wait_lines(flows.fleet.notes / "w23-diary", 1)
+    flows.runs.cancel(flows.fleet.actor, run_id)
+    flows.wait_lines(flows.fleet.notes / "w23-undo-diary", 1)
+
+    assert flows.runs.cancel(flows.fleet.actor, run_id).status is RunStatus.COMPENSATING
+    (flows.fleet.notes / "w23-undo-gate").touch()
+
+    ran = flows.ended(run_id)
+    assert (ran.status, ran.run.compensation) == (RunStatus.CANCELLED, Compensation.COMPENSATED)
+    order = [data["undoes"] for _, data in ran.events() if data.get("status") == "running"
+             and "undoes" in data]  # fmt: skip
+    assert order == ["s3", "s2", "s1"]
+    made = flows.made(run_id)
+    assert [made[f"s{number}.undo"] for number in (1, 2, 3)] == [1, 1, 1]
+    assert ran.statuses["s4"] == "cancelled"

@@ -3,14 +3,15 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from celeriac.cli.main import main
-from celeriac.client import Client
-from celeriac.domain.executions.model import Completed
+from celeriac.client import Client, ClientError
+from celeriac.domain.executions.model import Completed, Failed, Failure, Outcome
 from celeriac.wiring.core import CoreServices
-from tests.support.api import Asker, assert_problem
+from tests.support.api import TASK, Asker, assert_problem
 from tests.support.working import claim, finish
 
 PATH = "/api/v1/workflows"
@@ -71,14 +72,14 @@ def test_a_workflow_that_cannot_run_is_refused_with_all_its_faults(ada: Asker) -
 def test_what_this_release_cannot_run_is_refused(ada: Asker) -> None:
     task = {"task": "summarise", "with": {"text": "a"}}
     spec = {
-        "steps": {"ask": {"approve": "May I?"}, "a": {**task, "undo": "summarise"}},
+        "steps": {"ask": {"approve": "May I?"}, "a": task},
         "limits": [{"key": "'x'", "max": 1}],
     }
     problem = assert_problem(
         ada.post(PATH, json={"name": "later", "spec": spec}), 422, "workflow_invalid"
     )
     assert {each["field"] for each in problem["fields"]} == {
-        "spec.steps.ask.approve", "spec.steps.a.undo", "spec.limits",
+        "spec.steps.ask.approve", "spec.limits",
     }  # fmt: skip
 
 
@@ -168,6 +169,75 @@ def test_the_client_starts_and_reads_runs(client: Client) -> None:
     forked = client.workflow_runs.fork(run_id, step="all", results={"all": {"summary": "x"}})
     client.workflow_runs.cancel(forked.run_id)
     client.workflows.delete("brief")
+
+
+def _end(
+    client: Client, container: CoreServices, run_id: UUID, step: str, outcome: Outcome
+) -> None:
+    """End the execution of a step, as a worker does."""
+    container.dispatch.send_due()
+    (item,) = client.workflow_runs.items(run_id, step)
+    assert item.execution_id is not None
+    finish(container, claim(container, item.execution_id), outcome)
+    container.advance.after([run_id])
+
+
+FAILED = Failed(Failure("agent_failed", "no", {}))
+
+
+def test_undo_steps_are_shown_and_a_failed_compensation_is_retried(
+    client: Client,
+    container: CoreServices,
+    api_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client.tasks.create("take-back", TASK["agent"], {"prompt": "Undo {{ result.id }}."})
+    text = {"text": "a"}
+    steps = {
+        "book": {"task": "summarise", "with": text, "undo": "take-back"},
+        "pay": {"task": "summarise", "with": text, "needs": ["book"], "retry": 0},
+    }
+    client.workflows.create("trip", {"steps": steps})
+    run_id = client.workflows.start("trip").run_id
+    _end(client, container, run_id, "book", Completed({"id": 7}))
+    _end(client, container, run_id, "pay", FAILED)
+    run = client.workflow_runs.get(run_id)
+    assert run.status == "compensating"
+    assert run.links["cancel"] is None
+    assert client.workflow_runs.cancel(run_id).status == "compensating"
+    assert [(each.step, each.undoes, each.status) for each in run.steps] == [
+        ("book", None, "completed"), ("pay", None, "failed"), ("book.undo", "book", "running"),
+    ]  # fmt: skip
+    _end(client, container, run_id, "book.undo", FAILED)
+    run = client.workflow_runs.get(run_id)
+    assert (run.status, run.compensation) == ("failed", "compensation_failed")
+    with pytest.raises(ClientError, match="Retry its compensation first"):
+        client.workflow_runs.retry(run_id)
+
+    monkeypatch.setenv("CELERIAC_API_URL", api_url)
+    monkeypatch.setenv("CELERIAC_API_KEY", client.keys.create("cli").token)
+    assert main(["workflow-runs", "retry", str(run_id), "--compensation"]) == 0
+    again = UUID(capsys.readouterr().out.split()[-1])
+    assert client.workflow_runs.get(run_id).compensation_run_id == again
+    assert run.links["compensation_run"] is None
+    found = client.workflow_runs.get(run_id).links["compensation_run"]
+    assert found == f"{RUNS}/{again}"
+    _end(client, container, again, "book.undo", Completed(None))
+    assert client.workflow_runs.get(again).compensation == "compensated"
+    assert main(["workflow-runs", "show", str(again)]) == 0
+    shown = capsys.readouterr().out
+    assert "trip · failed · " in shown
+    assert " · compensated · " in shown
+    assert "✓ book.undo · completed" in shown
+    (item,) = client.workflow_runs.items(again, "book.undo")
+    assert item.execution_id is not None
+    execution = client.executions.get(item.execution_id)
+    assert (execution.workflow_run_id, execution.step, execution.variables) == (
+        again, "book.undo", {"input": text, "result": {"id": 7}, "error": None},
+    )  # fmt: skip
+    with pytest.raises(ClientError, match=str(again)):
+        client.workflow_runs.retry(run_id, compensation=True)
 
 
 def test_the_command_line_creates_runs_and_shows(

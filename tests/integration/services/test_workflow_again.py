@@ -8,7 +8,7 @@ import pytest
 from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.workflows.runs import ForkRequest
+from celeriac.services.workflows.again import ForkRequest
 from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
 

@@ -768,6 +768,7 @@ CREATE TABLE workflow_runs (
     error_message text,
     error_step text,
     compensation text,
+    compensation_run_id uuid,
     origin_id uuid,
     parent_run_id uuid,
     parent_step_no smallint,

@@ -14,7 +14,6 @@ from celeriac.domain.workflows.runs import (
     Join,
     Need,
     advance,
-    compensation,
     join,
     outcome_of_run,
 )
@@ -22,9 +21,11 @@ from celeriac.domain.workflows.states import (
     RUN_TRANSITIONS,
     STEP_TRANSITIONS,
     TERMINAL_STEPS,
+    Compensation,
     RunStatus,
     StepStatus,
 )
+from celeriac.domain.workflows.undo import compensation_of, may_begin, undo_id, undone_by
 
 COMPLETED, FAILED, SKIPPED, DENIED, CANCELLED, BLOCKED, READY = (
     StepStatus.COMPLETED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.DENIED,
@@ -107,28 +108,30 @@ def test_a_skipped_branch_does_not_drop_the_join() -> None:
     assert [change.status for change in advance(found, none)] == [SKIPPED] * 3
 
 
+def undone_in_order(found: Graph, undo: dict[str, StepStatus]) -> list[list[str]]:
+    """Return the steps that are undone at the same time, one after the other."""
+    order = []
+    while begins := may_begin(found, undo):
+        undo |= dict.fromkeys(begins, FAILED)
+        order.append(begins)
+    return order
+
+
 def test_compensation_is_in_reverse_order_of_completion() -> None:
     """danielgerlag/workflow-core #191."""
-    undo = {"undo": "u"}
     found = graph(
-        a=undo,
-        b={**undo, "needs": ["a"]},
-        c={**undo, "needs": ["b"]},
-        side={"undo": {"task": "u", "on": "started"}},
-        lost={"undo": {"task": "u", "on": "started"}, "needs": ["c"]},
-        never={**undo, "needs": ["lost"]},
-        plain={},
+        a={}, b={"needs": ["a"]}, c={"needs": ["b"]}, side={}, lost={"needs": ["c"]}, plain={}
     )
-    statuses = {
-        "a": COMPLETED, "b": COMPLETED, "c": COMPLETED, "side": FAILED, "lost": FAILED,
-        "never": CANCELLED, "plain": COMPLETED,
-    }  # fmt: skip
-    found_order = compensation(
-        found, statuses, began={"a", "b", "c", "lost", "plain"}, completed=["a", "plain", "b", "c"]
-    )
-    assert [each.step for each in found_order] == ["lost", "c", "b", "a"]
-    assert found_order[-1].after == {"b", "c", "lost"}
-    assert found_order[0].after == frozenset()
+    undo = dict.fromkeys(["a", "b", "lost", "side"], BLOCKED)
+    assert undone_in_order(found, undo) == [["side", "lost"], ["b"], ["a"]]
+    assert may_begin(found, {"a": BLOCKED, "lost": StepStatus.RUNNING}) == []
+
+
+def test_an_undo_step_is_named_after_its_step() -> None:
+    assert undone_by(undo_id("book")) == "book"
+    assert undone_by("book") is None
+    assert compensation_of([COMPLETED]) is Compensation.COMPENSATED
+    assert compensation_of([COMPLETED, FAILED]) is Compensation.COMPENSATION_FAILED
 
 
 # Random graphs, random outcomes.
@@ -196,7 +199,7 @@ def test_every_run_ends_and_no_step_begins_before_its_needs(
         for id_, status in now.items():
             assert status not in FAILURES or found.steps[id_].tolerated
             assert status is not CANCELLED or id_ in began
-    _check_compensation(found, now, began, completed)
+    _check_compensation(found, {id_ for id_ in began if found.steps[id_].undo})
 
 
 def _check_begin(
@@ -215,18 +218,14 @@ def _check_begin(
         assert DENIED not in {now[need] for need in found.needs[step]}
 
 
-def _check_compensation(
-    found: Graph, now: dict[str, StepStatus], began: list[str], completed: list[str]
-) -> None:
-    undone = compensation(found, now, began, completed)
-    order = [each.step for each in undone]
-    assert len(set(order)) == len(order)
-    assert {id_ for id_ in completed if found.steps[id_].undo} <= set(order)
-    assert set(order) <= set(began)
-    for index, each in enumerate(undone):
-        assert each.after <= set(order[:index])
-        assert all(each.step in (*found.below(other), other) or other not in found.below(each.step)
-                   for other in order[index:])  # fmt: skip
+def _check_compensation(found: Graph, undone: set[str]) -> None:
+    order = undone_in_order(found, dict.fromkeys(undone, BLOCKED))
+    place = {id_: index for index, ids in enumerate(order) for id_ in ids}
+    assert sorted(place) == sorted(undone)
+    assert sum(map(len, order)) == len(undone)
+    for id_ in undone:
+        after = [place[other] for other in found.below(id_) & undone]
+        assert place[id_] == max(after, default=-1) + 1
 
 
 def test_transitions_leave_no_terminal_state_and_reach_every_state() -> None:
