@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, select, text
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, text
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
@@ -116,18 +116,18 @@ def uncancelled_in(
 ) -> list[UUID]:
     """Return up to `limit` runs of a workspace that have not ended and are not cancelled.
 
-    Those that are being compensated, which can't be cancelled, only if `compensating`.
+    With `compensating` also all that are being compensated, which can't be cancelled any more.
     """
+    undisturbed = table.c.cancel_requested_at.is_(None)
     query = select(table.c.id).where(
         table.c.workspace_id == workspace_id,
         text(
             "workflow_runs.status <> 'completed'"
         ),  # as the index of a workspace's statuses has it
         table.c.completed_at.is_(None),
-        table.c.cancel_requested_at.is_(None),
-    )
-    if not compensating:
-        query = query.where(table.c.status != RunStatus.COMPENSATING)
+        or_(table.c.status == RunStatus.COMPENSATING, undisturbed) if compensating
+        else and_(table.c.status != RunStatus.COMPENSATING, undisturbed),
+    )  # fmt: skip
     return list(connection.execute(query.limit(limit)).scalars())
 
 

@@ -2,6 +2,8 @@
 
 An item of an undo step has the number and the round of the item that it undoes. All of them are
 inserted when the compensation begins, as `ready`: what must be undone is stored before anything is.
+Executions and runs of items are looked for one by one, by their keys (`OFFSET 0`), whatever the
+planner thinks of their numbers.
 """
 
 from collections.abc import Sequence
@@ -37,8 +39,12 @@ WITH wanted AS (
 INSERT INTO step_items (run_id, step_no, item_no, round, status)
 SELECT :run_id, :steps + i.step_no, i.item_no, i.round, 'ready'
 FROM wanted w JOIN step_items i ON i.run_id = :run_id AND i.step_no = w.step_no
-LEFT JOIN executions e ON e.id = i.execution_id
-LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+LEFT JOIN LATERAL (
+    SELECT id, run_id, item_no, status, started_at FROM executions WHERE id = i.execution_id
+    OFFSET 0) e ON true
+LEFT JOIN LATERAL (
+    SELECT id, parent_run_id, status FROM workflow_runs WHERE id = i.child_run_id
+    OFFSET 0) r ON true
 -- not what an earlier run has done, and once what several items with one key share
 WHERE (e.run_id = i.run_id AND e.item_no = i.item_no OR r.parent_run_id = i.run_id)
   AND (coalesce(e.status, r.status) = 'completed'
@@ -116,7 +122,9 @@ _TAKE_OVER = text("""
 INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, status)
 SELECT :run_id, u.step_no, u.item_no, u.round, e.id, CASE WHEN e.id IS NULL THEN 'ready' END
 FROM step_items u
-LEFT JOIN executions e ON e.id = u.execution_id AND e.status = 'completed'
+LEFT JOIN LATERAL (
+    SELECT id FROM executions WHERE id = u.execution_id AND status = 'completed'
+    OFFSET 0) e ON true
 WHERE u.run_id = :origin_id AND u.step_no > :steps
 """)
 
@@ -189,12 +197,23 @@ WITH page AS MATERIALIZED (
                OVER (ORDER BY p.round DESC, p.item_no ROWS BETWEEN UNBOUNDED PRECEDING
                                                                AND 1 PRECEDING) AS bytes_before
     FROM page p
-    JOIN step_items i ON i.run_id = :run_id AND i.step_no = :of_step AND i.item_no = p.item_no
-                         AND i.round = p.round
-    LEFT JOIN executions e ON e.id = i.execution_id
-    LEFT JOIN execution_inputs v ON v.execution_id = i.execution_id
-    LEFT JOIN execution_results x ON x.execution_id = i.execution_id
-    LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+    CROSS JOIN LATERAL (
+        SELECT execution_id, child_run_id FROM step_items
+        WHERE run_id = :run_id AND step_no = :of_step AND item_no = p.item_no AND round = p.round
+        OFFSET 0) i
+    LEFT JOIN LATERAL (
+        SELECT status, error_code, error_message FROM executions WHERE id = i.execution_id
+        OFFSET 0) e ON true
+    LEFT JOIN LATERAL (
+        SELECT variables FROM execution_inputs WHERE execution_id = i.execution_id
+        OFFSET 0) v ON true
+    LEFT JOIN LATERAL (
+        SELECT result FROM execution_results WHERE execution_id = i.execution_id
+        OFFSET 0) x ON true
+    LEFT JOIN LATERAL (
+        SELECT status, input, result, error_code, error_message FROM workflow_runs
+        WHERE id = i.child_run_id
+        OFFSET 0) r ON true
 )
 SELECT item_no, round, status, input, result, error_code, error_message FROM found
 WHERE coalesce(bytes_before, 0) < :bytes
@@ -258,7 +277,10 @@ class NotUndone:
 _NOT_UNDONE = text("""
 SELECT u.item_no, u.round, coalesce(u.status, e.status, 'deleted'),
        coalesce(u.error_code, e.error_code), coalesce(u.error_message, e.error_message)
-FROM step_items u LEFT JOIN executions e ON e.id = u.execution_id
+FROM step_items u
+LEFT JOIN LATERAL (
+    SELECT status, error_code, error_message FROM executions WHERE id = u.execution_id
+    OFFSET 0) e ON true
 WHERE u.run_id = :run_id AND u.step_no = :step_no
   AND coalesce(u.status, e.status, 'deleted') <> 'completed'
 ORDER BY u.item_no, u.round

@@ -228,8 +228,8 @@ class Runs:
                 now = runs.get(connection, origin.id, workspace=None)
                 by = None if now is None else now.compensation_run_id
                 raise ConflictError(
-                    f"The run {by} retries the compensation of this run; if that has failed, too, "
-                    "retry that of the other run.",
+                    f"The compensation of this run is retried by the run {by}; if it has failed "
+                    "there, too, retry it there.",
                     status=origin.status,
                 )
             insert_run(connection, plan, new)

@@ -20,6 +20,7 @@ from celeriac.db.executions import queries as queues
 from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.db.sessions import MessageChange
+from celeriac.db.workflows import undo
 from celeriac.domain.executions.model import (
     Completed,
     ExecutionFilter,
@@ -176,6 +177,19 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         {"ix_executions_parent"},
     ),
     "save a session": (lambda c: save_session(c, MessageChange(1, ["2"])), BY_ID),
+    "find what a run undoes": (
+        lambda c: undo.plan(c, uuid4(), 1, [undo.Undoable(1, started=True, parallel=None)]),
+        BY_ID,
+    ),
+    "read what undo tasks are given": (
+        lambda c: undo.next_items(c, uuid4(), 2, 1, limit=1_000),
+        BY_ID,
+    ),
+    "find what was not undone": (lambda c: undo.first_not_undone(c, uuid4(), 2), BY_ID),
+    "retry what was not undone": (
+        lambda c: undo.take_over(c, uuid4(), uuid4(), 1, []),
+        BY_ID,
+    ),
     "what ended long ago": (
         lambda c: retention.old_executions(c, days=90, after=UUID(int=0), bound=uuid4(), limit=100),
         BY_ID,

@@ -98,6 +98,15 @@ def test_a_retried_compensation_of_a_map_undoes_only_the_items_that_were_not(
     flows.assert_counted()
 
 
+def test_a_compensation_of_which_results_are_deleted_cannot_be_retried(flows: Flows) -> None:
+    origin = compensation_failed(flows, chain("a", "b"), "b", "undo-a")
+    (item,) = flows.ran(origin).items("a")
+    flows.core.execute("DELETE FROM executions WHERE id = :id", id=item.execution_id)
+    with pytest.raises(ConflictError, match="are deleted"):
+        flows.runs.retry(flows.core.actor, origin, compensation=True)
+    assert flows.runs.get(flows.core.actor, origin).compensation_run_id is None
+
+
 def test_a_retry_runs_again_what_was_undone(flows: Flows) -> None:
     steps = {
         "free": {"task": "free"},
