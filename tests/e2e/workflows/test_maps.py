@@ -7,7 +7,7 @@ import pytest
 
 from celeriac.domain.executions.states import Status
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.services.workflows.runs import ForkRequest
+from celeriac.services.workflows.again import ForkRequest
 from tests.support.fleet_workflows import FleetWorkflows
 
 pytestmark = pytest.mark.requirement("E3")
