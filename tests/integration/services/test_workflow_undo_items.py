@@ -154,6 +154,7 @@ def test_a_cancelled_run_waits_for_the_compensation_below_it(flows: Flows) -> No
 
     flows.runs.cancel(flows.core.actor, run_id)
 
+    assert flows.advance(run_id, seconds=5.0), "nothing is left to do until the run below ends"
     assert flows.ran(run_id).status is RunStatus.RUNNING
     flows.drive()
     (child,) = flows.children(run_id)
