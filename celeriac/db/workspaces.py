@@ -57,10 +57,13 @@ def find(
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _workspace)
 
 
-def lock(connection: Connection, workspace_id: UUID) -> None:
-    """Lock a workspace for a change of its members, or its deletion, until the transaction ends."""
-    query = select(table.c.id).where(table.c.id == workspace_id)
-    connection.execute(query.with_for_update(key_share=True))
+def lock(connection: Connection, workspace_id: UUID) -> bool:
+    """Lock a workspace for a change of its members, or its deletion, until the transaction ends.
+
+    Locked before the rows of members. False if it is deleted.
+    """
+    query = select(table.c.id).where(table.c.id == workspace_id, _LIVE)
+    return connection.execute(query.with_for_update(key_share=True)).first() is not None
 
 
 _SWITCH_OFF = text("""
@@ -121,6 +124,37 @@ def end(connection: Connection, workspace_id: UUID) -> list[UUID]:
     What has happened in it stays until retention removes it (`KEPT`).
     """
     return list(connection.execute(_DELETE, {"id": workspace_id}).scalars())
+
+
+_DELETED = """
+SELECT left_over.id
+FROM workspaces w, LATERAL (
+    SELECT e.id FROM {table} e
+    WHERE e.workspace_id = w.id AND {listed} AND e.completed_at IS NULL
+      AND e.cancel_requested_at IS NULL
+    LIMIT :limit) AS left_over
+WHERE w.deleted_at > now() - make_interval(secs => CAST(:seconds AS double precision))
+LIMIT :limit
+"""
+# The conditions `listed` are those of the indexes of a workspace's statuses.
+_LEFT_EXECUTIONS = text(
+    _DELETED.format(table="executions", listed="e.status <> 'completed' AND e.max_crashes <> -1")
+)
+_LEFT_RUNS = text(_DELETED.format(table="workflow_runs", listed="e.status <> 'completed'"))
+
+
+def left_executions(connection: Connection, *, seconds: float, limit: int) -> list[UUID]:
+    """Return executions to cancel in workspaces that were deleted in the last `seconds`.
+
+    A submission that began before the deletion was committed can't see it, and locks nothing.
+    """
+    parameters = {"seconds": seconds, "limit": limit}
+    return list(connection.execute(_LEFT_EXECUTIONS, parameters).scalars())
+
+
+def left_runs(connection: Connection, *, seconds: float, limit: int) -> list[UUID]:
+    """Return runs of workflows to cancel; see `left_executions`."""
+    return list(connection.execute(_LEFT_RUNS, {"seconds": seconds, "limit": limit}).scalars())
 
 
 def member(

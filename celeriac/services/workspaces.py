@@ -70,6 +70,7 @@ class Workspaces:
 
         Executions, runs, sessions, usage and the audit trail stay until retention removes them.
         With `cancel` what has not ended is cancelled by it; running executions end within seconds.
+        What a request stores at the same moment is cancelled by the keeper.
         Raises ForbiddenError, NotFoundError, and ConflictError for a personal workspace or, without
         `cancel`, if executions or runs of workflows have not ended.
         """
@@ -81,8 +82,7 @@ class Workspaces:
             for each in cancel:
                 each(actor, workspace.id)
         with self._database.transaction() as connection:
-            workspace = shared(_visible(connection, actor, reference))
-            workspaces.lock(connection, workspace.id)
+            workspace = _locked(connection, shared(_visible(connection, actor, reference)))
             revoked = workspaces.end(connection, workspace.id)
             # after it, so that what was submitted until then is found
             wanted = ExecutionFilter(workspace_id=workspace.id, cancellable=True)
@@ -116,7 +116,7 @@ class Workspaces:
         """
         actor.require_administrator()
         with self._database.transaction() as connection:
-            workspace = shared(_visible(connection, actor, reference))
+            workspace = _locked(connection, shared(_visible(connection, actor, reference)))
             found = _user(connection, user)
             if not workspaces.add_member(connection, workspace.id, found.id, role):
                 raise ConflictError(
@@ -144,7 +144,7 @@ class Workspaces:
         admin; administrators may say that it may be left `without_admin`.
         """
         with self._database.transaction() as connection:
-            workspace = shared(managed(connection, actor, reference))
+            workspace = _locked(connection, shared(managed(connection, actor, reference)))
             before = _member(connection, workspace, user_id, lock=True)
             if not role.includes(Role.ADMIN):
                 _keep_an_admin(connection, actor, workspace, before, without_admin=without_admin)
@@ -174,7 +174,7 @@ class Workspaces:
         leaves = user_id == actor.user_id
         with self._database.transaction() as connection:
             find = _visible if leaves else managed
-            workspace = shared(find(connection, actor, reference))
+            workspace = _locked(connection, shared(find(connection, actor, reference)))
             member = _member(connection, workspace, user_id, lock=True)
             if leaves and not actor.limit.includes(member.role):
                 raise ForbiddenError(
@@ -230,6 +230,16 @@ def shared(found: Workspace) -> Workspace:
     return found
 
 
+def _locked(connection: Connection, found: Workspace) -> Workspace:
+    """Lock a workspace before its members, as its deletion does, and return it.
+
+    Raises NotFoundError if it was deleted meanwhile.
+    """
+    if not workspaces.lock(connection, found.id):
+        raise NotFoundError("workspace", found.name)
+    return found
+
+
 def _keep_an_admin(
     connection: Connection,
     actor: Actor,
@@ -240,12 +250,12 @@ def _keep_an_admin(
 ) -> None:
     """Raise an error if the workspace would be left without an admin, unless that is wanted.
 
-    Raises ConflictError, and ForbiddenError if someone wants it who is no administrator.
+    The workspace is locked. Raises ConflictError, and ForbiddenError if someone wants it who is no
+    administrator.
     """
     if without_admin:
         actor.require_administrator()
         return
-    workspaces.lock(connection, workspace.id)
     if member.role is Role.ADMIN and not workspaces.has_other_admin(
         connection, workspace.id, member.id
     ):

@@ -21,7 +21,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 21
+KEEPER_CONNECTIONS = 22
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -31,6 +31,7 @@ _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
+_DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
 _PARTITION_SECONDS = 3_600.0
 
@@ -57,6 +58,14 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ),
         ("release_siblings", interval, lambda: then_send(recover.release_siblings(limit))),
         ("cancel_children", interval, lambda: cancel.children(limit)),
+        (
+            "cancel_in_deleted_workspaces",
+            _DELETED_SECONDS,
+            lambda: (
+                cancel.of_deleted_workspaces(limit)
+                + container.advance.cancel_of_deleted_workspaces(limit)
+            ),
+        ),
         ("resume_waiting", interval, lambda: then_send(recover.resume_due(limit))),
         (
             "release_reservations",

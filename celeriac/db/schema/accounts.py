@@ -40,6 +40,7 @@ workspaces = table_of_ids(
     timestamp("deleted_at"),
     UniqueConstraint("personal_of"),
     Index("uq_workspaces_name", "name", unique=True, **where("deleted_at IS NULL")),
+    Index("ix_workspaces_deleted_at", "deleted_at", **where("deleted_at IS NOT NULL")),
 )
 
 memberships = Table(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit
+from celeriac.db import audit, workspaces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import children, lifecycle, queries
 from celeriac.domain.accounts import Actor
@@ -26,6 +26,12 @@ _TURNS = 4
 
 _PARENT = "parent"
 """Who cancels children."""
+
+DELETED_WORKSPACE = "deleted workspace"
+"""Who cancels what was submitted to a workspace while it was deleted."""
+
+DELETED_SECONDS = 3_600.0
+"""How long after the deletion of a workspace such executions and runs are looked for."""
 
 AfterEnds = Callable[[Sequence[UUID]], None]
 """Does what follows when executions have ended, after the commit; raises nothing."""
@@ -123,6 +129,14 @@ class Cancel:
             if not moved:
                 break
         return total
+
+    def of_deleted_workspaces(self, limit: int) -> int:
+        """Cancel executions that were stored while their workspace was deleted; return how many."""
+        with self._database.transaction() as connection:
+            found = workspaces.left_executions(connection, seconds=DELETED_SECONDS, limit=limit)
+            moved = lifecycle.request_cancel(connection, found, DELETED_WORKSPACE) if found else {}
+        self._publish(DELETED_WORKSPACE, moved)
+        return len(moved)
 
     def _publish(self, by: str, moved: Mapping[UUID, Status]) -> None:
         """Notify workers and watchers of committed cancellations."""

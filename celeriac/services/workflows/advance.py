@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac.db import workspaces
 from celeriac.db.engine import Database
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
@@ -22,7 +23,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.services.executions.dispatch import Dispatch
-from celeriac.services.executions.stop import Cancel
+from celeriac.services.executions.stop import DELETED_SECONDS, DELETED_WORKSPACE, Cancel
 from celeriac.services.workflows.outcomes import (
     DEADLINE,
     Action,
@@ -237,6 +238,12 @@ class Advance:
         for child in children:
             self.cancel(child, by=run.cancel_requested_by or _BY_ENGINE)
         return set(children)
+
+    def cancel_of_deleted_workspaces(self, limit: int) -> int:
+        """Cancel runs that were stored while their workspace was deleted; return how many."""
+        with self._database.autocommit() as connection:
+            found = workspaces.left_runs(connection, seconds=DELETED_SECONDS, limit=limit)
+        return sum(self.cancel(run_id, by=DELETED_WORKSPACE) for run_id in found)
 
     def cancel(self, run_id: UUID, *, by: str) -> bool:
         """Store the request to cancel a run; False if it was requested before, or comes too late.

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import partitions, retention, sessions, workers
+from celeriac.db import partitions, retention, sessions, workers, workspaces
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, leases, lifecycle, park, queries, steps
 from celeriac.db.executions import queries as queues
@@ -82,6 +82,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         ENDS | {"ix_executions_due"},
     ),
     "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), ENDS),
+    "what deleted workspaces have left": (
+        lambda c: workspaces.left_executions(c, seconds=60.0, limit=100),
+        {"ix_executions_status"},
+    ),
     "renew a lease": (
         lambda c: leases.renew(c, uuid4(), lease_seconds=30.0),
         {"ix_executions_worker"},

@@ -31,6 +31,7 @@ CREATE TABLE workspaces (
     CONSTRAINT fk_workspaces_personal_of FOREIGN KEY (personal_of) REFERENCES users(id)
 );
 CREATE UNIQUE INDEX uq_workspaces_name ON workspaces (name) WHERE deleted_at IS NULL;
+CREATE INDEX ix_workspaces_deleted_at ON workspaces (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE memberships (
     workspace_id uuid NOT NULL,
