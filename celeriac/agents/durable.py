@@ -7,16 +7,23 @@ identifies the step and the name is checked. Without a path the name identifies 
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from celeriac.agents.results import encode_result
 from celeriac.domain.approvals import Answer, Question
-from celeriac.domain.errors import InvalidInputError, PermanentError, StepsChangedError
+from celeriac.domain.errors import (
+    InvalidInputError,
+    PermanentError,
+    ResultsTooLargeError,
+    StepsChangedError,
+)
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.steps import (
     MAX_CHILDREN,
+    MAX_RESULTS_BYTES,
     MAX_STEPS,
+    Child,
     NewChildren,
     NewStep,
     StepKind,
@@ -264,7 +271,7 @@ class DurableCalls:
             if live:
                 self._children += live
                 return None
-        results = await self._steps.results(number) if width else {}
+        results = await self._results(waiting) if width else {}
         failed = [each for each in results.values() if each.status is not Status.COMPLETED]
         if step is None or step.status is StepStatus.WAITING or starts:
             error: JsonObject | None = None
@@ -295,6 +302,17 @@ class DurableCalls:
             }
             for _, child in sorted(results.items())
         ]
+
+    async def _results(self, step: NewStep) -> Mapping[int, Child]:
+        found = await self._steps.results(step.number, most_bytes=MAX_RESULTS_BYTES)
+        if found is None:
+            raise ResultsTooLargeError(
+                f"The results of the step {step.name!r} have more than {MAX_RESULTS_BYTES:,} bytes "
+                "of JSON together. Let its executions return less, such as the location of what "
+                "they have stored, or split the items over several steps and sum up the results of "
+                "each before the next."
+            )
+        return found
 
     async def _find(self, path: str | None, name: str, kind: StepKind) -> StoredStep | None:
         """Return the stored step of a call. Raises StepsChangedError if it is another one."""

@@ -24,6 +24,7 @@ from celeriac.db.schema.executions import (
 from celeriac.db.schema.reports import reports
 from celeriac.db.schema.usage import model_calls
 from celeriac.db.schema.workflows import workflow_runs
+from celeriac.domain.errors import PartitionsError
 
 TABLES: tuple[Table, ...] = (
     executions,
@@ -84,21 +85,65 @@ def is_partition(name: str) -> bool:
 
 
 _ATTACHED = text("""
-SELECT pg_get_expr(c.relpartbound, c.oid)
+SELECT i.inhparent::regclass::text, i.inhrelid::regclass::text,
+       pg_get_expr(c.relpartbound, c.oid)
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'executions'::regclass AND NOT i.inhdetachpending
+WHERE i.inhparent = ANY (CAST(CAST(:tables AS text[]) AS regclass[])) AND NOT i.inhdetachpending
+ORDER BY 1, 2
 """)
 _BOUNDS = re.compile(r"FROM \('(.+)'\) TO \('(.+)'\)")
 
 
+@dataclass(frozen=True, slots=True)
+class OddPartition:
+    """A partition without a beginning or an end, which somebody else has attached."""
+
+    table: str
+    name: str
+    bounds: str
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.table} ({self.bounds})"
+
+    @property
+    def cure(self) -> str:
+        """What to do about it."""
+        return (
+            f"Detach it: ALTER TABLE {self.table} DETACH PARTITION {self.name}; then insert its "
+            f"rows into {self.table}."
+        )
+
+
+def odd_partitions(connection: Connection) -> list[OddPartition]:
+    """Return the partitions that belong to no period: of all partitioned tables."""
+    names = [table.name for table in TABLES]
+    return [
+        OddPartition(*row)
+        for row in connection.execute(_ATTACHED, {"tables": names})
+        if not _BOUNDS.search(row[2])
+    ]
+
+
 def periods(connection: Connection) -> list[Period]:
-    """Return the periods that have partitions, the oldest first."""
-    return sorted(map(_period, connection.execute(_ATTACHED).scalars()))
+    """Return the periods that have partitions, the oldest first.
+
+    Raises PartitionsError if a partition of `executions` belongs to no period.
+    """
+    found = []
+    for row in connection.execute(_ATTACHED, {"tables": [executions.name]}):
+        if not _BOUNDS.search(row[2]):
+            odd = OddPartition(*row)
+            raise PartitionsError(
+                f"Celeriac did not make the partition {odd}, and can't make others beside it. "
+                f"{odd.cure}"
+            )
+        found.append(_period(row[2]))
+    return sorted(found)
 
 
 def _period(bounds: str) -> Period:
     match = _BOUNDS.search(bounds)
-    assert match is not None, "no partition has other bounds, and none is the default"
+    assert match is not None, "checked before, or made here"
     return Period(UUID(match[1]).int >> 80, UUID(match[2]).int >> 80)
 
 
@@ -106,7 +151,7 @@ def ensure(connection: Connection, ids: Sequence[UUID]) -> None:
     """Make the partitions that executions with these ids need, if they lack.
 
     The connection remembers what it has seen of the present, which is not dropped: as a rule this
-    asks nothing.
+    asks nothing. Raises PartitionsError.
     """
     least, most = min(ids).int >> 80, max(ids).int >> 80
     known = connection.info.get(_KNOWN)

@@ -27,6 +27,7 @@ CHILDREN = (
     "deliveries",
     "steps",
     "live_children",
+    "execution_trees",
     "ended_parents",
 )
 """Tables whose rows are deleted with their execution."""

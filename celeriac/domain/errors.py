@@ -240,6 +240,10 @@ class BrokerUnavailableError(UnavailableError, code="broker_unavailable"):
     """The message broker doesn't answer; accepted executions are stored and sent later."""
 
 
+class PartitionsError(DatabaseUnavailableError, code="database_partitions"):
+    """Somebody has attached a partition beside which Celeriac can't make its own; it is named."""
+
+
 class LeaseExpiredError(DatabaseUnavailableError):
     """This worker process has no valid lease now, so it can't claim; its heartbeat renews it."""
 
@@ -297,6 +301,14 @@ class ToolServerError(RetryableError, code="tool_server_failed"):
 
 class StepsChangedError(PermanentError, code="steps_changed"):
     """The agent's code calls other steps than those that the execution has stored."""
+
+
+class TreeLimitError(PermanentError, code="tree_limit"):
+    """A tree of executions has as many generations or executions as it may have."""
+
+
+class ResultsTooLargeError(PermanentError, code="results_too_large"):
+    """The results of several executions are over the limit for what is read at once."""
 
 
 class StepFailedError(ExecutionError, code="step_failed"):

@@ -189,8 +189,11 @@ class StoredSteps(Protocol):
         """Return the children of a step by their items in its list, without results."""
         ...
 
-    async def results(self, number: int) -> Mapping[int, Child]:
-        """Return the children of a step by their items in its list, with results."""
+    async def results(self, number: int, *, most_bytes: int) -> Mapping[int, Child] | None:
+        """Return the children of a step by their items in its list, with results.
+
+        None if they have more than `most_bytes` of JSON together.
+        """
         ...
 
 

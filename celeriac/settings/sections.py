@@ -268,6 +268,9 @@ class WorkerSettings(Group, env_prefix="CELERIAC_WORKER_"):
     coroutines: int = Field(default=100, ge=0)
     """Executions of agents that only wait (language models, Python coroutines) that one process
     runs besides those in its slots. 0: each execution takes a slot."""
+    tree_executions: int = Field(default=100_000, ge=1)
+    """How many executions a tree may start: durable functions that run tasks, and what these
+    start."""
     stall_seconds: float = Field(default=90.0, ge=1)
     """A worker that takes no messages for so many seconds, although some wait and it has free
     slots, ends, so that its supervisor starts another."""

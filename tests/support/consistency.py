@@ -84,6 +84,10 @@ _FAULTS = {
         LEFT JOIN live_children t ON t.execution_id = c.execution_id AND t.shard = 0
         WHERE coalesce(c.live, 0) <> coalesce(e.live, 0)
            OR coalesce(t.live, 0) <> coalesce(c.shards, 0)""",
+    "a tree has more executions than it counts": """
+        SELECT e.root_id FROM executions e LEFT JOIN execution_trees t ON t.execution_id = e.root_id
+        WHERE e.root_id IS NOT NULL
+        GROUP BY e.root_id, t.started HAVING count(*) > coalesce(t.started, 0)""",
     "what a budget has reserved is not the sum of its reservations": """
         SELECT w.budget_id FROM budget_windows w
         LEFT JOIN budget_reservations r USING (budget_id, window_key)

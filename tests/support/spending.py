@@ -44,7 +44,11 @@ def admission_of(
 
 
 def services_of(
-    database: Database, live: LiveEvents | None = None, queue: TaskQueue | None = None
+    database: Database,
+    live: LiveEvents | None = None,
+    queue: TaskQueue | None = None,
+    *,
+    tree_executions: int = 100_000,
 ) -> AttemptServices:
     """Return the services of a process's attempts; `queue` gets the messages of children."""
     live = live or MemoryLiveEvents()
@@ -59,6 +63,7 @@ def services_of(
             live,
             SpecCache(database),
             Dispatch(database, queue or MemoryTaskQueue(), live),
+            tree_executions=tree_executions,
         ),
     )
 

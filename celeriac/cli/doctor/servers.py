@@ -48,7 +48,8 @@ def check_database(settings: Settings) -> Iterator[Finding]:
             skew = abs((said.now - datetime.now(UTC)).total_seconds())
             schema = migrate.schema(connection)
             session = engine.session_settings(connection)
-            there = partitions.periods(connection) if schema.usable else []
+            odd = partitions.odd_partitions(connection) if schema.usable else []
+            there = partitions.periods(connection) if schema.usable and not odd else []
     except ConfigurationError as error:
         yield failed(DATABASE, error.message, None, ExitCode.USAGE)
         return
@@ -60,7 +61,9 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         yield finding
     yield _judge_schema(schema)
     if schema.usable:
-        yield _judge_partitions(there, said.now)
+        yield from map(_judge_odd, odd)
+        if not odd:
+            yield _judge_partitions(there, said.now)
     yield _judge_clock(skew)
 
 
@@ -173,6 +176,11 @@ def _judge_schema(schema: migrate.Schema) -> Finding:
     if schema.usable:
         return warning(SCHEMA, message, schema.cure)
     return failed(SCHEMA, message, schema.cure, ExitCode.FAILED)
+
+
+def _judge_odd(odd: partitions.OddPartition) -> Finding:
+    message = f"Celeriac did not make {odd}: no partitions can be made beside it, or dropped"
+    return failed(PARTITIONS, message, odd.cure)
 
 
 def _judge_partitions(there: Sequence[partitions.Period], now: datetime) -> Finding:

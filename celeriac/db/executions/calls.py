@@ -103,24 +103,64 @@ def postpone(connection: Connection, call: Call, *, seconds: float) -> None:
     connection.execute(_POSTPONE, parameters)
 
 
-_SELECT = """
+_COLUMNS_OF_EXECUTIONS = """
 SELECT e.id, e.status, r.result, e.error_code, e.error_message
 FROM executions e LEFT JOIN execution_results r ON r.execution_id = e.id
 """
-_EXECUTION = text(f"{_SELECT} WHERE e.id = :subject_id")
-_BATCH = text(f"{_SELECT} WHERE e.batch_id = :subject_id ORDER BY e.id")
+_EXECUTION = text(f"{_COLUMNS_OF_EXECUTIONS} WHERE e.id = :subject_id")
+_BATCH = text(f"""
+SELECT id, status, CASE WHEN total <= :room THEN result END, error_code, error_message, total
+FROM (
+    SELECT page.*, sum(:each + coalesce(octet_length(error_message), 0)
+                       + coalesce(octet_length(CAST(result AS text)), 0))
+                   OVER (ORDER BY id) AS total
+    FROM ({_COLUMNS_OF_EXECUTIONS}
+          WHERE e.batch_id = :subject_id AND e.id > :after ORDER BY e.id LIMIT :limit) AS page
+) AS sized
+ORDER BY id
+""")
+_BATCH_PAGE = 100
+_BYTES_EACH = 100
+"""What else an execution has in the result of a batch, at most."""
 
 
 _RUN = text("""
 SELECT id, status, result, error_code, error_message FROM workflow_runs WHERE id = :subject_id
 """)
-_ENDS = {CallKind.EXECUTION: _EXECUTION, CallKind.BATCH: _BATCH, CallKind.WORKFLOW: _RUN}
+_ENDS = {CallKind.EXECUTION: _EXECUTION, CallKind.WORKFLOW: _RUN}
 
 
-def executions(connection: Connection, call: Call) -> list[CalledExecution]:
-    """Return the executions of a Celery task in their order, or its run, with their results."""
+def executions(
+    connection: Connection, call: Call, *, most_bytes: int
+) -> list[CalledExecution] | None:
+    """Return the executions of a Celery task in their order, or its run, with their results.
+
+    None if those of a batch have more than `most_bytes` of JSON together.
+    """
+    if call.kind is CallKind.BATCH:
+        return _batch(connection, call.subject_id, most_bytes)
     rows = connection.execute(_ENDS[call.kind], {"subject_id": call.subject_id})
     return [CalledExecution(row[0], Status(row[1]), *row[2:]) for row in rows]
+
+
+def _batch(connection: Connection, batch_id: UUID, room: int) -> list[CalledExecution] | None:
+    found: list[CalledExecution] = []
+    after = UUID(int=0)
+    while True:
+        parameters = {
+            "subject_id": batch_id,
+            "after": after,
+            "limit": _BATCH_PAGE,
+            "room": room,
+            "each": _BYTES_EACH,
+        }
+        page = connection.execute(_BATCH, parameters).all()
+        if page and page[-1][5] > room:
+            return None
+        found += [CalledExecution(row[0], Status(row[1]), *row[2:5]) for row in page]
+        if len(page) < _BATCH_PAGE:
+            return found
+        after, room = page[-1][0], room - int(page[-1][5])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ children before their parents, so that no two wait for each other. See docs/adr/
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, text
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.executions.states import TRANSITIONS, Status, Transition
 from celeriac.domain.executions.steps import Child
+from celeriac.kit.json_types import JsonValue
 
 SHARDS = 16
 """So many statements may count down for one parent at the same time; a power of 2."""
@@ -139,6 +141,22 @@ def add(
     connection.execute(_ADD, parameters)
 
 
+_COUNT_TREE = text("""
+INSERT INTO execution_trees (execution_id, started) VALUES (:root_id, :number)
+ON CONFLICT (execution_id) DO UPDATE SET started = execution_trees.started + excluded.started
+RETURNING started
+""")
+
+
+def count_tree(connection: Connection, root_id: UUID, number: int) -> int:
+    """Count new executions of the tree of `root_id`; return how many were started below it so far.
+
+    Locks the tree's counter: call it last in the transaction.
+    """
+    parameters = {"root_id": root_id, "number": number}
+    return int(connection.execute(_COUNT_TREE, parameters).scalar_one())
+
+
 _DEPTH = text("""
 WITH RECURSIVE up AS (
     SELECT parent_id, 1 AS depth FROM executions WHERE id = :id
@@ -157,11 +175,8 @@ def depth(connection: Connection, execution_id: UUID, *, most: int) -> int:
 
 
 _OF_STEP = text("""
-SELECT c.item, c.execution_id, e.status, e.error_code, e.error_message,
-       r.result
+SELECT c.item, c.execution_id, e.status, e.error_code, e.error_message
 FROM children c LEFT JOIN executions e ON e.id = c.execution_id
-LEFT JOIN execution_results r
-    ON r.execution_id = e.id AND e.status = 'completed' AND CAST(:results AS boolean)
 WHERE c.parent_id = :id AND c.step = :step AND c.item > :after
 ORDER BY c.item
 LIMIT :limit
@@ -175,21 +190,61 @@ def of_step(
     step: int,
     after: int = -1,
     limit: int,
-    results: bool = True,
 ) -> dict[int, Child]:
-    """Return the children of a step by their items, in order, beginning behind the item `after`.
+    """Return the children of a step by their items, without results.
 
-    A child that retention has deleted counts as failed.
+    In order, beginning behind the item `after`. A child that retention has deleted counts as
+    failed.
+    """
+    parameters = {"id": parent_id, "step": step, "after": after, "limit": limit}
+    return {row[0]: _child(row, None) for row in connection.execute(_OF_STEP, parameters)}
+
+
+def _child(row: Sequence[Any], result: JsonValue) -> Child:
+    if row[2] is None:
+        return Child(row[1], Status.FAILED, None, "not_found", "The execution was deleted.")
+    return Child(row[1], Status(row[2]), result, row[3], row[4])
+
+
+_RESULTS = text("""
+SELECT item, execution_id, status, error_code, error_message,
+       CASE WHEN total <= :room THEN result END, total
+FROM (
+    SELECT page.*, sum(:each + coalesce(octet_length(error_message), 0)
+                       + coalesce(octet_length(CAST(result AS text)), 0))
+                   OVER (ORDER BY item) AS total
+    FROM (
+        SELECT c.item, c.execution_id, e.status, e.error_code, e.error_message, r.result
+        FROM children c LEFT JOIN executions e ON e.id = c.execution_id
+        LEFT JOIN execution_results r ON r.execution_id = e.id AND e.status = 'completed'
+        WHERE c.parent_id = :id AND c.step = :step AND c.item > :after
+        ORDER BY c.item
+        LIMIT :limit
+    ) AS page
+) AS sized
+ORDER BY item
+""")
+_BYTES_EACH = 200
+"""What else a child has in a message: its id, its status and names."""
+
+
+def results_of_step(
+    connection: Connection, parent_id: UUID, *, step: int, after: int = -1, limit: int, room: int
+) -> tuple[dict[int, Child], int]:
+    """Return what `of_step` does, with results, and their size in bytes of JSON.
+
+    If the size is over `room`, the results that exceed it are left out.
     """
     parameters = {
-        "id": parent_id, "step": step, "after": after, "limit": limit, "results": results
-    }  # fmt: skip
-    return {
-        row[0]: Child(row[1], Status(row[2]), row[5], row[3], row[4])
-        if row[2] is not None
-        else Child(row[1], Status.FAILED, None, "not_found", "The execution was deleted.")
-        for row in connection.execute(_OF_STEP, parameters)
+        "id": parent_id,
+        "step": step,
+        "after": after,
+        "limit": limit,
+        "room": room,
+        "each": _BYTES_EACH,
     }
+    rows = connection.execute(_RESULTS, parameters).all()
+    return {row[0]: _child(row, row[5]) for row in rows}, int(rows[-1][6]) if rows else 0
 
 
 _RELEASE = text(f"""

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.executions.steps import NewStep, StepKind, StepStatus, StoredStep
@@ -52,11 +53,15 @@ WHERE s.execution_id = :id AND s.number = :number AND s.attempt = :attempt AND s
 """)
 
 
+class PlaceTakenError(Exception):
+    """Another step has the place, or without a place the name."""
+
+
 def store(connection: Connection, lease: Lease, step: NewStep) -> tuple[bool, float | None]:
     """Store a step with its event, in one statement.
 
     Returns whether the lease was held, otherwise nothing is stored, and the seconds until the end
-    of a sleep. Repeatable.
+    of a sleep. Repeatable. Raises PlaceTakenError.
     """
     event = _EVENTS.get(step.status)
     data: dict[str, JsonValue] = {"name": step.name, "kind": step.kind, "tries": step.tries}
@@ -81,7 +86,12 @@ def store(connection: Connection, lease: Lease, step: NewStep) -> tuple[bool, fl
         "event": event,
         "data": storable(data),
     }
-    row = connection.execute(_STORE, parameters).first()
+    try:
+        row = connection.execute(_STORE, parameters).first()
+    except IntegrityError as error:
+        if "uq_steps_place" in str(error.orig):
+            raise PlaceTakenError from error
+        raise
     return (False, None) if row is None else (True, row[0])
 
 

@@ -1,6 +1,6 @@
 """Steps of executions, and their children."""
 
-from sqlalchemy import JSON, Column, Index, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy import JSON, Column, Index, Integer, SmallInteger, Table, Text, Uuid, text
 
 from celeriac.db.schema.base import enum_check, metadata, stored, timestamp, where
 from celeriac.domain.executions.steps import StepKind, StepStatus
@@ -29,6 +29,8 @@ steps = Table(
     Column("error", JSON),
     enum_check("kind", StepKind),
     enum_check("status", StepStatus),
+    # two calls that race for one place are not both stored
+    Index("uq_steps_place", "execution_id", text("coalesce(path, ':' || name)"), unique=True),
     Index("ix_steps_parallel", "execution_id",
           **where("status = 'waiting' AND parallel IS NOT NULL")),
     postgresql_with=stored(dead=10_000, share=0.01, inserted=250_000),
@@ -58,6 +60,15 @@ live_children = Table(
 
 Shard 0 counts the other shards that are not 0.
 """
+
+execution_trees = Table(
+    "execution_trees",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("started", Integer, nullable=False),
+    postgresql_with=stored(dead=1_000, fill=50),
+)
+"""How many executions were started below the first one of a tree."""
 
 ended_parents = Table(
     "ended_parents",

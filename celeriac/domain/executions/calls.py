@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from celeriac.domain.errors import InvalidInputError, TooLargeError
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.steps import MAX_RESULTS_BYTES
 from celeriac.domain.tasks import Priority, QueueName
 from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, loads, storable
 from celeriac.kit.words import counted
@@ -140,6 +141,16 @@ def outcome_of(call: Call, ended: Sequence[CalledExecution]) -> CallOutcome:
         case Status.CANCELLED:
             return Revoked(f"The {what} {one.id} was cancelled.")
     return Raised(f"{one.error_code}: {one.error_message} ({what} {one.id})")
+
+
+def too_large(call: Call) -> Raised:
+    """Return how a batch ends whose results are too large for one Celery result."""
+    return Raised(
+        f"results_too_large: The results of the batch {call.subject_id} have more than "
+        f"{MAX_RESULTS_BYTES:,} bytes of JSON together. The executions have ended: read their "
+        "results from the API, one by one. Start smaller batches, or let the executions return "
+        "less."
+    )
 
 
 def batch_result(batch_id: UUID | None, ended: Sequence[CalledExecution]) -> JsonObject:

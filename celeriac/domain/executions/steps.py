@@ -14,6 +14,10 @@ MAX_STEPS = 10_000
 MAX_CHILDREN = 10_000
 """How many executions one step may start."""
 
+MAX_RESULTS_BYTES = 16_000_000
+"""How many bytes of JSON the results of the executions of one step, or of one Celery task
+`batch_process`, may have together. They are read at once, and sent to a child as one line."""
+
 MAX_DEPTH = 16
 """How many generations a tree of executions may have."""
 

@@ -28,8 +28,10 @@ from celeriac.domain.executions.calls import (
     Returned,
     batch_result,
     outcome_of,
+    too_large,
 )
 from celeriac.domain.executions.model import SubmitRequest, TriggerType
+from celeriac.domain.executions.steps import MAX_RESULTS_BYTES
 from celeriac.kit.backoff import grown
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.dispatch import Dispatch
@@ -214,7 +216,8 @@ class EndCalls:
 
     def _end(self, call: Call) -> None:
         with self._database.autocommit() as connection:
-            outcome = outcome_of(call, calls.executions(connection, call))
+            ended = calls.executions(connection, call, most_bytes=MAX_RESULTS_BYTES)
+        outcome = too_large(call) if ended is None else outcome_of(call, ended)
         try:
             self._ending.end(call, outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again

@@ -1,6 +1,7 @@
 """Stores the steps of attempts, and starts the executions that they run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -17,7 +18,8 @@ from celeriac.domain.errors import (
     ConflictError,
     LeaseLostError,
     NotFoundError,
-    PermanentError,
+    StepsChangedError,
+    TreeLimitError,
 )
 from celeriac.domain.executions.model import (
     QueuedMessage,
@@ -31,6 +33,7 @@ from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewS
 from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
+from celeriac.kit.words import counted
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, StopReason
 from celeriac.services.executions.dispatch import Dispatch
@@ -52,12 +55,20 @@ class StepStore:
     """What stores the steps of all attempts of a process. Safe to share between threads."""
 
     def __init__(
-        self, database: Database, live: LiveEvents, specs: SpecCache, dispatch: Dispatch
+        self,
+        database: Database,
+        live: LiveEvents,
+        specs: SpecCache,
+        dispatch: Dispatch,
+        *,
+        tree_executions: int,
     ) -> None:
+        """`tree_executions` may be started below the first execution of a tree."""
         self.database = database
         self.live = live
         self.specs = specs
         self.dispatch = dispatch
+        self.tree_executions = tree_executions
 
 
 class AttemptSteps:
@@ -93,7 +104,7 @@ class AttemptSteps:
         self._attempt.expect_rows()
 
         def store() -> tuple[bool, float | None]:
-            with self._database.autocommit() as connection:
+            with _place_of(step), self._database.autocommit() as connection:
                 return steps.store(connection, self._lease, step)
 
         held, seconds = await retry_until_stored_in(
@@ -176,7 +187,8 @@ class AttemptSteps:
                     raise LeaseLostError("The execution is being cancelled.")
                 return ()
             if step is not None:
-                steps.store(connection, lease, step)
+                with _place_of(step):
+                    steps.store(connection, lease, step)
             request = SubmitRequest(
                 task_id=task_id,
                 priority=parent.priority if new.priority is None else new.priority,
@@ -203,7 +215,17 @@ class AttemptSteps:
             )
             if new.parallel is not None:
                 children.release(connection, parent_id=lease.execution_id)
+            self._count_tree(connection, parent.root_id, len(ids))
             return messages
+
+    def _count_tree(self, connection: Connection, root_id: UUID, number: int) -> None:
+        most = self._store.tree_executions
+        if children.count_tree(connection, root_id, number) > most:
+            raise TreeLimitError(
+                f"The tree of the execution {root_id} may start {counted(most, 'execution')}, and "
+                "this step would exceed that. A task that runs itself needs a condition that ends "
+                "this; for larger trees set CELERIAC_WORKER_TREE_EXECUTIONS."
+            )
 
     def _shared_budget(self) -> TreeBudget | None:
         """Return the budget of the tree: that of the first execution that has one."""
@@ -215,20 +237,13 @@ class AttemptSteps:
     def _check_depth(self, connection: Connection) -> None:
         depth = children.depth(connection, self._lease.execution_id, most=MAX_DEPTH)
         if depth >= MAX_DEPTH:
-            raise PermanentError(
+            raise TreeLimitError(
                 f"The tree of executions has {MAX_DEPTH} generations already. A task that runs "
                 "itself needs a condition that ends this."
             )
 
     async def children(self, number: int) -> dict[int, Child]:
         """Return the children of a step by their items, without results."""
-        return await self._children(number, results=False, limit=_PAGE)
-
-    async def results(self, number: int) -> dict[int, Child]:
-        """Return the children of a step by their items, with results."""
-        return await self._children(number, results=True, limit=_RESULTS_PAGE)
-
-    async def _children(self, number: int, *, results: bool, limit: int) -> dict[int, Child]:
         found: dict[int, Child] = {}
         after = -1
         while True:
@@ -238,12 +253,11 @@ class AttemptSteps:
                     parent_id=self._lease.execution_id,
                     step=number,
                     after=after,
-                    limit=limit,
-                    results=results,
+                    limit=_PAGE,
                 )
             )
             found |= page
-            if len(page) < limit:
+            if len(page) < _PAGE:
                 return found
             after = max(page)
 
@@ -259,6 +273,42 @@ class AttemptSteps:
             )
         )
 
+    async def results(self, number: int, *, most_bytes: int) -> dict[int, Child] | None:
+        """Return the children of a step by their items, with results; None if these are larger."""
+        found: dict[int, Child] = {}
+        after, room = -1, most_bytes
+        while True:
+            page, size = await self._read(
+                partial(
+                    children.results_of_step,
+                    parent_id=self._lease.execution_id,
+                    step=number,
+                    after=after,
+                    limit=_RESULTS_PAGE,
+                    room=room,
+                )
+            )
+            if size > room:
+                return None
+            found |= page
+            if len(page) < _RESULTS_PAGE:
+                return found
+            after, room = max(page), room - size
+
     async def _read(self, work: Callable[[Connection], T]) -> T:
         self._attempt.check_lease()
         return await retry_statement(self._database, work, seconds=_DATABASE_SECONDS)
+
+
+@contextmanager
+def _place_of(step: NewStep) -> Iterator[None]:
+    """Raise StepsChangedError if another step has this one's place: two calls raced for it."""
+    try:
+        yield
+    except steps.PlaceTakenError:
+        where = f"at the place {step.path}" if step.path else "of this name"
+        raise StepsChangedError(
+            f"The step {step.name!r} can't be stored: this attempt has stored another step "
+            f"{where} already. Start calls that run at the same time with ctx.gather, and don't "
+            "call a step's function again while an earlier call of it still runs."
+        ) from None

@@ -42,7 +42,7 @@ def database(shared_database: Database) -> Database:
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
                 " usage_deltas, workers, deliveries, webhook_endpoints, budget_windows,"
-                " steps, children, live_children, ended_parents, celery_calls"
+                " steps, children, live_children, execution_trees, ended_parents, celery_calls"
             )
         )
     return shared_database

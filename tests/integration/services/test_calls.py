@@ -159,6 +159,32 @@ def test_a_batch_ends_with_its_last_execution(
     ]
 
 
+def test_a_batch_with_too_large_results_says_so(
+    core: Core,
+    start: StartCalls,
+    end_calls: EndCalls,
+    ending: Ending,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are compared with the limit by size, in pages, before they are read."""
+    monkeypatch.setattr("celeriac.services.executions.calls.MAX_RESULTS_BYTES", 6_000)
+    monkeypatch.setattr("celeriac.db.executions.calls._BATCH_PAGE", 2)
+    assert start.batch(CALL, arguments(core, *({"n": n} for n in range(5)))) is None
+    for (execution_id,) in rows(core, "SELECT id FROM executions ORDER BY id"):
+        complete(core, execution_id, "x" * 1_200)
+
+    assert end_calls() == 1
+    core.execute("UPDATE celery_calls SET ended_at = NULL, due_at = now()")
+    monkeypatch.setattr("celeriac.services.executions.calls.MAX_RESULTS_BYTES", 7_000)
+    assert end_calls() == 1
+
+    (_, refused), (_, returned) = ending.ended
+    assert isinstance(refused, Raised)
+    assert refused.message.startswith("results_too_large: ")
+    assert isinstance(returned, Returned)
+    assert returned.value["results"] == ["x" * 1_200] * 5
+
+
 def test_an_empty_batch_ends_at_once(core: Core, start: StartCalls) -> None:
     outcome = start.batch(CALL, Arguments(str(core.task), []))
     assert outcome == Returned({"batch_id": None, "results": [], "errors": []})
@@ -184,7 +210,7 @@ def test_every_end_makes_the_task_due_and_nothing_else_does(core: Core, name: st
         taken = calls.take_due(connection, limit=10, seconds=60)
         assert len(taken) == (1 if way else 0)
         for call in taken:
-            (execution,) = calls.executions(connection, call)
+            (execution,) = calls.executions(connection, call, most_bytes=1) or ()
             assert execution.status is TRANSITIONS[way.transition][1] if way else None
 
 

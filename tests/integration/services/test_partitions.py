@@ -8,13 +8,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from celeriac.cli.doctor.findings import Level
+from celeriac.cli.doctor.servers import check_database
 from celeriac.db import partitions
 from celeriac.db.engine import Database
 from celeriac.db.partitions import Period
+from celeriac.domain.errors import PartitionsError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.ids import uuid7_at
 from celeriac.services.executions import submit
 from celeriac.services.operations.partitions import make_partitions
+from celeriac.settings import Settings
 from tests.support.core import Core
 
 NOW = datetime.now(UTC)
@@ -82,6 +86,35 @@ def test_a_wrong_clock_finds_or_makes_its_partition(
     assert len(made) == 1
     assert tables(own_database, made[0]) == ALL
     core.assert_consistent()
+
+
+@pytest.mark.parametrize("table", ["executions", "events"])
+@pytest.mark.parametrize(
+    "bounds", ["DEFAULT", f"FOR VALUES FROM (MINVALUE) TO ('{uuid7_at(NOW - 99 * WEEK)}')"]
+)
+def test_a_partition_that_somebody_has_attached_is_named_with_the_cure(
+    own_database: Database, bounds: str, table: str
+) -> None:
+    core = Core(own_database)
+    url = own_database.engine.url.render_as_string(hide_password=False)
+    core.execute(f"CREATE TABLE mine PARTITION OF {table} {bounds}")
+
+    (found,) = [
+        each for each in check_database(Settings(database_url=url)) if each.subject == "partitions"
+    ]
+
+    assert found.level is Level.FAIL
+    assert f"mine of {table} ({bounds})" in found.message
+    cure = f"ALTER TABLE {table} DETACH PARTITION mine"
+    assert cure in (found.cure or "")
+    if table == "executions":
+        with (
+            own_database.autocommit() as connection,
+            pytest.raises(PartitionsError, match=cure),
+        ):
+            partitions.periods(connection)
+    core.execute(f"ALTER TABLE {table} DETACH PARTITION mine")
+    core.pending()
 
 
 def test_several_at_once_make_it_once(own_database: Database) -> None:

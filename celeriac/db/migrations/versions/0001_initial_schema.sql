@@ -333,6 +333,7 @@ CREATE TABLE steps (
     autovacuum_vacuum_insert_scale_factor = 0,
     autovacuum_vacuum_insert_threshold = 250000
 );
+CREATE UNIQUE INDEX uq_steps_place ON steps (execution_id, coalesce(path, ':' || name));
 CREATE INDEX ix_steps_parallel ON steps (execution_id)
     WHERE status = 'waiting' AND parallel IS NOT NULL;
 
@@ -357,6 +358,16 @@ CREATE TABLE live_children (
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_vacuum_threshold = 5000,
+    fillfactor = 50
+);
+
+CREATE TABLE execution_trees (
+    execution_id uuid NOT NULL,
+    started integer NOT NULL,
+    CONSTRAINT pk_execution_trees PRIMARY KEY (execution_id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
     fillfactor = 50
 );
 
