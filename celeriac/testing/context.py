@@ -16,7 +16,7 @@ from celeriac.domain.executions.steps import Child, NewChildren, NewStep, Stored
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
 from celeriac.domain.workflows.records import ResultsPage
-from celeriac.kit.json_types import JsonObject, JsonValue, loads
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 from celeriac.services.time_limits import TimeLimits
 
 
@@ -72,7 +72,11 @@ class MemorySteps:
         """Return the children of a step."""
         return self._children.get(number, {})
 
-    results = children
+    async def results(self, number: int, *, most_bytes: int) -> Mapping[int, Child] | None:
+        """Return the children of a step, or None if their results have more bytes of JSON."""
+        found = await self.children(number)
+        size = sum(len(dumps(child.result)) for child in found.values())
+        return found if size <= most_bytes else None
 
 
 class MemoryRunContext:

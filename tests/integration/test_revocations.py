@@ -5,10 +5,11 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from celery.worker.control import Panel
 
 from celeriac.services.executions.calls import RevokeCalls
 from celeriac.wiring.core import CoreServices
-from celeriac.worker.revoke import Revocations
+from celeriac.worker.revoke import Revocations, follow_revocations, stamps_of
 from tests.support.waiting import wait_until
 
 
@@ -40,3 +41,40 @@ def test_many_revocations_have_one_thread(
     assert (sorted(revoked), most) == (sorted(ids), 1)
     revocations.add(["one more"])
     wait_until(lambda: "one more" in revoked, "a new thread looks for it", within=10)
+
+
+def test_every_command_that_revokes_cancels(
+    container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids: list[object] = []
+    stamps: list[object] = []
+    done: list[str] = []
+    monkeypatch.setattr(Revocations, "add", lambda _, found: ids.extend(found))
+    monkeypatch.setattr(Revocations, "add_stamps", lambda _, found: stamps.append(found))
+    commands = ("revoke", "terminate", "revoke_by_stamped_headers")
+    for name in commands:
+        monkeypatch.setitem(Panel.data, name, lambda *_, name=name, **__: done.append(name))
+    follow_revocations(Celery(set_as_current=False), container.settings)
+
+    Panel.data["revoke"](None, "a", terminate=True)
+    Panel.data["revoke"](None, ["b", "c"])
+    Panel.data["terminate"](None, "KILL", ["d"])
+    Panel.data["revoke_by_stamped_headers"](None, {"team": "x"}, terminate=True)
+
+    assert ids == ["a", "b", "c", "d"]
+    assert stamps == [{"team": ["x"]}]
+    assert done == ["revoke", *commands], "Celery does its part, too"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"a": "x", "b": ["y", "z", 1]}, {"a": ["x"], "b": ["y", "z"]}),
+        (["a=x", "a=y", "b=z=1"], {"a": ["x", "y"], "b": ["z=1"]}),
+        ({}, {}),
+        (None, {}),
+        ([7], {}),
+    ],
+)
+def test_stamps_are_read_as_celery_takes_them(headers: object, expected: object) -> None:
+    assert stamps_of(headers) == expected

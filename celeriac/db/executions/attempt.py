@@ -35,7 +35,7 @@ from celeriac.kit.json_types import MAX_DEPTH, storable
 
 CLAIM_COLUMNS = (
     "id attempt task_id task_version_id agent_version_id workspace_id owner_id variables "
-    "retry_count celery_task_id request_id queue session_id trigger_type options run_id"
+    "retry_count celery_task_id request_id queue session_id trigger_type options run_id last_chance"
 ).split()
 """The columns of which `claim_from_row` makes a claim."""
 
@@ -45,7 +45,10 @@ _READ = {
     "variables": "coalesce((SELECT i.variables FROM execution_inputs i"
     " WHERE i.execution_id = {row}.id), '{{}}'::jsonb)",
     "celery_task_id": "{row}.celery_task_id::text",
+    "last_chance": "{row}.crash_count > 0 AND {row}.crash_count + 1 >= {row}.max_crashes",
 }
+_NO_COLUMNS = {"variables": "", "last_chance": "e.crash_count, e.max_crashes"}
+"""What is returned by an update instead, of which `_READ` makes them."""
 
 
 def _claimed(row: str) -> str:
@@ -59,7 +62,7 @@ PARTS = {
     "of_executions": _claimed("executions"),
     "of_claims": _claimed("claims"),
     "celery_task_id": CELERY_TASK_ID,
-    "of_e": ", ".join(f"e.{name}" for name in CLAIM_COLUMNS if name != "variables"),
+    "of_e": ", ".join(filter(None, (_NO_COLUMNS.get(n, f"e.{n}") for n in CLAIM_COLUMNS))),
     "kept": KEPT,
     "take": """attempt = attempt + 1, worker_id = :worker_id, worker_hostname = :worker,
         started_at = coalesce(started_at, now()), attempt_started_at = now(), batch_no = 0""",

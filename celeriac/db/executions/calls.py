@@ -5,7 +5,7 @@ it down, and sets `due_at` with the last one. The process that takes a due row e
 A row that was taken becomes due again after a while, so that a lost process doesn't matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, text
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.calls import Call, CalledExecution, CallKind, NewCall
 from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import storable
 
 _COLUMNS = "id, task_name, kind, subject_id, workspace_id, owner_id, tries, message"
 
@@ -193,6 +194,21 @@ def open_executions(connection: Connection, celery_task_ids: Sequence[str]) -> l
     """Return the executions of these Celery tasks that have not ended."""
     rows = connection.execute(_OPEN_EXECUTIONS, {"ids": list(celery_task_ids)})
     return [OpenExecutions(*row) for row in rows]
+
+
+_STAMPED = text("""
+SELECT c.id FROM celery_calls c
+WHERE c.ended_at IS NULL AND EXISTS (
+    SELECT FROM jsonb_each(CAST(:stamps AS jsonb)) AS wanted (name, stamps)
+    WHERE c.message #> ARRAY['request', 'stamps', wanted.name]
+          ?| ARRAY(SELECT jsonb_array_elements_text(wanted.stamps)))
+""")
+
+
+def stamped(connection: Connection, stamps: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the ids of Celery tasks that have not ended and have any of these stamps."""
+    given = storable({name: list(values) for name, values in stamps.items()})
+    return list(connection.execute(_STAMPED, {"stamps": given}).scalars())
 
 
 _OPEN_RUNS = text("""

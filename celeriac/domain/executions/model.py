@@ -179,6 +179,8 @@ class Claim:
     """Not parsed: a newer API may have stored options that this worker can't read."""
     run_id: UUID | None = None
     """The run of a workflow that it is a part of."""
+    last_chance: bool = False
+    """Whether it was lost with its worker before, and fails if that happens again."""
 
     @property
     def options(self) -> RunOptions:

@@ -40,7 +40,11 @@ from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopR
 from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.executions.finish import Raised, describe
 from celeriac.services.executions.lacks import Lacks
-from celeriac.services.executions.outcomes import outcome_of_error, outcome_of_fault
+from celeriac.services.executions.outcomes import (
+    outcome_of_error,
+    outcome_of_fault,
+    outcome_of_turn,
+)
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
@@ -83,6 +87,8 @@ class Running:
     """Why the agent could not be started."""
     slot: Event | None = None
     """Set when the slot that the attempt keeps is free; None if it keeps none."""
+    waits_for_turn: bool = False
+    """Whether it is not started, because another one has its last chance in this process."""
     look_at: float = 0.0
     """When its hard limit must be looked at again."""
 
@@ -111,13 +117,17 @@ class AgentRuns:
     def begin(self, claim: Claim, until: float) -> Running:
         """Register a claimed attempt: from now on its lease is its own, and it can be stopped."""
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
-        running = Running(Attempt(claim.lease), claim, until, time.monotonic())
+        attempt = Attempt(claim.lease, last_chance=claim.last_chance)
+        running = Running(attempt, claim, until, time.monotonic())
         self.attempts.add(running.attempt)
         return running
 
     def start(self, running: Running) -> None:
         """Start the agent. Raises nothing: `outcome` knows what failed."""
         claim, attempt = running.claim, running.attempt
+        if not self.attempts.may_run(attempt):
+            running.waits_for_turn = True
+            return
         try:
             spec = running.spec = self._read_spec(claim)
             attempt.time_limits.begin(spec.task.limits)
@@ -179,6 +189,8 @@ class AgentRuns:
         one; that counts as a crash (docs/adr/0014).
         """
         attempt, claim, spec = running.attempt, running.claim, running.spec
+        if running.waits_for_turn:
+            return outcome_of_turn(attempt, claim)
         if running.fault is not None or spec is None:
             fault = running.fault or RuntimeError("The attempt was not started.")
             return outcome_of_fault(fault, attempt, claim, spec)

@@ -35,8 +35,10 @@ class Attempt:
     the attempt. Methods may be called from any thread.
     """
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, *, last_chance: bool = False) -> None:
         self.lease = lease
+        self.last_chance = last_chance
+        """Whether the execution fails if this process is lost once more."""
         self.time_limits = TimeLimits()
         self.stop_reason: StopReason | None = None
         self.has_writes = False
@@ -219,6 +221,7 @@ class AttemptRegistry:
         self._lock = threading.Lock()
         self._attempts: dict[UUID, Attempt] = {}
         self._slots: set[ClaimTokens] = set()
+        self._last_chance: Attempt | None = None
 
     @contextmanager
     def claiming(self, known: Iterable[UUID] = ()) -> Iterator[ClaimTokens]:
@@ -266,6 +269,8 @@ class AttemptRegistry:
         with self._lock:
             earlier = self._attempts.get(key)
             self._attempts[key] = attempt
+            if attempt.last_chance and self._last_chance is None:
+                self._last_chance = attempt
         if earlier is not None:
             earlier.stop(StopReason.LEASE_LOST)
 
@@ -275,6 +280,17 @@ class AttemptRegistry:
         with self._lock:
             if self._attempts.get(key) is attempt:
                 del self._attempts[key]
+            if self._last_chance is attempt:
+                self._last_chance = None
+
+    def may_run(self, attempt: Attempt) -> bool:
+        """Whether a registered attempt may run: of those with their last chance one at a time.
+
+        Which of several has ended a process is unknown. In company, one that ends each process it
+        runs in would fail the others with it.
+        """
+        with self._lock:
+            return not attempt.last_chance or self._last_chance is attempt
 
     def all(self) -> list[Attempt]:
         """Return the running attempts."""

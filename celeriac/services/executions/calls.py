@@ -8,7 +8,7 @@ error, as Celery does, so that chains, groups, chords and callbacks go on
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -276,6 +276,12 @@ class RevokeCalls:
         self._database = database
         self._cancel = cancel
         self._cancel_run = cancel_run
+
+    def stamped(self, stamps: Mapping[str, Sequence[str]]) -> int:
+        """Cancel what tasks with any of these stamps have started; return how much that was."""
+        with self._database.autocommit() as connection:
+            found = calls.stamped(connection, stamps)
+        return self(found) if found else 0
 
     def __call__(self, celery_task_ids: Sequence[str]) -> int:
         """Cancel what these tasks have started and has not ended; return how much that was."""

@@ -27,6 +27,8 @@ logger = structlog.get_logger(__name__)
 LONGEST_HAND_BACK_SECONDS = 300.0
 """The longest delay of an attempt that was handed back; it doubles each time."""
 
+_TURN_SECONDS = 1.0
+_LONGEST_TURN_SECONDS = 30.0
 
 _STOPPED: dict[StopReason | None, Outcome | None] = {
     StopReason.LEASE_LOST: None,
@@ -68,6 +70,14 @@ def outcome_of_fault(
     logger.error("execution.fault", exc_info=error)
     policy = RetryPolicy() if spec is None else spec.task.retry
     return outcome_for(raised, policy, retry_count=claim.retry_count)
+
+
+def outcome_of_turn(attempt: Attempt, claim: Claim) -> Outcome | None:
+    """Return the outcome of an attempt that waits for its turn in a process; it tries again."""
+    if attempt.stop_reason in _STOPPED:
+        return _STOPPED[attempt.stop_reason]
+    seconds = grown(_TURN_SECONDS, claim.lease.attempt, _LONGEST_TURN_SECONDS)
+    return HandedBack(delay=seconds * random.uniform(0.5, 1))
 
 
 def _handed_back(failure: Failure, claim: Claim) -> HandedBack:

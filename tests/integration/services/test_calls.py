@@ -22,6 +22,7 @@ from celeriac.domain.executions.calls import (
 )
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.domain.executions.states import TRANSITIONS, Status
+from celeriac.kit.json_types import dumps
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.calls import (
     MOST_FAULTS,
@@ -285,6 +286,24 @@ def test_revoking_cancels_what_has_not_ended(core: Core, start: StartCalls) -> N
         core, "SELECT DISTINCT cancel_requested_by FROM executions WHERE batch_id IS NOT NULL"
     )
     assert [row[0] for row in by] == ["celery revoke"]
+
+
+def test_revoking_by_stamps_cancels_what_has_any_of_them(core: Core, start: StartCalls) -> None:
+    stamps = [{"team": "a"}, {"team": ["b", "a"]}, {"team": ["b"]}, {"other": "a"}, None]
+    for number, each in enumerate(stamps):
+        message = dumps({"request": {} if each is None else {"stamps": each}})
+        call = replace(CALL, celery_task_id=f"stamped-{number}", message=message)
+        start.execution(call, arguments(core))
+    revoke = RevokeCalls(core.database, core.cancel, no_run)
+
+    assert revoke.stamped({"team": ["x", "a"], "more": ["b"]}) == 2
+    assert revoke.stamped({"team": ["x"]}) == 0
+    assert revoke.stamped({}) == 0
+
+    cancelled = [
+        core.status(subject(core, f"stamped-{number}")) is Status.CANCELLED for number in range(5)
+    ]
+    assert cancelled == [True, True, False, False, False]
 
 
 def test_open_tasks_are_kept(
