@@ -20,7 +20,13 @@ EXECUTIONS = "/api/v1/task-executions"
 
 def start_children(container: CoreServices, claimed: Claim, *texts: str) -> None:
     """Start a child for each text, as a durable function does."""
-    store = StepStore(container.database, container.live, container.specs, container.dispatch)
+    store = StepStore(
+        container.database,
+        container.live,
+        container.specs,
+        container.dispatch,
+        tree_executions=100,
+    )
     steps = AttemptSteps(store, Attempt(claimed.lease), job_of(claimed))
     new = NewChildren(
         task="summarise", places=range(len(texts)), variables=[{"text": text} for text in texts]

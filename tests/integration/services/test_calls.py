@@ -211,7 +211,9 @@ def test_every_end_makes_the_task_due_and_nothing_else_does(core: Core, name: st
         taken = calls.take_due(connection, limit=10, seconds=60)
         assert len(taken) == (1 if way else 0)
         for call in taken:
-            (execution,) = calls.executions(connection, call, most_bytes=1) or ()
+            found = calls.executions(connection, call, most_bytes=1)
+            assert found is not None
+            (execution,) = found
             assert execution.status is TRANSITIONS[way.transition][1] if way else None
 
 

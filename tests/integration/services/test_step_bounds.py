@@ -5,11 +5,16 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.agents import durable
 from celeriac.domain.errors import StepsChangedError, TreeLimitError
 from celeriac.domain.executions.model import Claim, Completed
 from celeriac.domain.executions.states import Status
-from celeriac.domain.executions.steps import NewChildren, NewStep, StepKind, StepStatus
+from celeriac.domain.executions.steps import (
+    MAX_RESULTS_BYTES,
+    NewChildren,
+    NewStep,
+    StepKind,
+    StepStatus,
+)
 from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.steps import AttemptSteps
 from tests.support.core import Core
@@ -101,4 +106,4 @@ async def test_results_are_compared_with_the_limit_before_they_are_read(
     known = await steps.children(1)
     assert {each.status for each in known.values()} == {Status.COMPLETED}
     assert {each.result for each in known.values()} == {None}
-    assert durable.MAX_RESULTS_BYTES < 16 * 1024 * 1024, "a line for a child process has as much"
+    assert MAX_RESULTS_BYTES < 16 * 1024 * 1024, "a line for a child process has as much"
