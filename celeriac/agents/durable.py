@@ -74,9 +74,15 @@ class DurableCalls:
         """Whether a call has to wait, so that the attempt must be parked."""
         return bool(self._questions or self._seconds or self._children)
 
-    def parked(self) -> Parked:
-        """Return how to park the attempt: until something that a call waits for is there."""
-        if self._children:
+    def parked(self, *, more: bool = False) -> Parked:
+        """Return how to park the attempt: until something that a call waits for is there.
+
+        That is the end of all children, or with `more` of any: other calls begin then.
+        """
+        if self._children and more:
+            reason = WaitingFor.CHILD
+            note = f"Waits for the next of {counted(self._children, 'execution')}."
+        elif self._children:
             reason, note = WaitingFor.CHILDREN, f"Waits for {counted(self._children, 'execution')}."
         elif self._questions:
             reason, note = WaitingFor.APPROVAL, next(iter(self._questions.values())).title
@@ -88,6 +94,7 @@ class DurableCalls:
             questions=tuple(self._questions.values()),
             seconds=min(self._seconds, default=None),
             children=bool(self._children),
+            live_children=self._children if more else None,
         )
 
     async def begin(self, path: str | None, name: str) -> JsonObject:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,23 @@ async def bounded(ctx: AgentContext, task: str, width: int) -> Any:
 
     found = await ctx.gather(*(branch(n) for n in range(width)), parallel=2)
     return [found, most]
+
+
+@celeriac.agent("bounded-in-child", durable=True)
+def bounded_in_child(ctx: ChildContext, task: str, width: int) -> Any:
+    """Do so in a child process."""
+    work = [partial(ctx.run, task, {"n": n}) for n in range(width)]
+    return [ctx.gather(*work, parallel=2), 2]
+
+
+@celeriac.agent("queues", durable=True)
+async def queues(ctx: AgentContext, task: str) -> Any:
+    """Run children with queues and priorities of their own."""
+    return await ctx.gather(
+        ctx.run(task, {"n": 0}),
+        ctx.run(task, {"n": 1}, queue="slow", priority="high"),
+        ctx.map(task, [{"n": 2}], queue="slow", priority="low"),
+    )
 
 
 @celeriac.agent("killed", durable=True)

@@ -229,9 +229,13 @@ Request = DurableCall | ResultsMessage
 
 
 class ParkMessage(_Message):
-    """The last message of a child, in reply to `park`."""
+    """The last message of a child, in reply to `park`.
+
+    With `more` it goes on as soon as one of the executions that it waits for has ended.
+    """
 
     type: Literal["park"] = "park"
+    more: bool = False
 
 
 class AskMessage(_Message):

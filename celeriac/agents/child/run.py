@@ -356,7 +356,7 @@ class _Supervision(MessageRelay):
         if isinstance(last, ErrorMessage):
             raise error_of(last.error)
         if self.durable.must_wait and not isinstance(last, ResultMessage):
-            return self.durable.parked()
+            return self.durable.parked(more=isinstance(last, ParkMessage) and last.more)
         if not isinstance(last, ResultMessage):
             raise ChildProtocolError("The child process parked without a reason to wait.")
         if self.durable.must_wait:

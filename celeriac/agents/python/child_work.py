@@ -65,9 +65,9 @@ def work(start: Mapping[str, Any], commands: BinaryIO, answers: int) -> int:
     try:
         with limit:
             text = _call(start, ChildContext(start["job"], transport))
-    except Parking:
+    except Parking as parking:
         if os.getpid() == owner:
-            channel.send({"type": "park"})
+            channel.send({"type": "park", "more": parking.more})
         return 0
     except BaseException as error:
         if os.getpid() != owner or stop.requested:

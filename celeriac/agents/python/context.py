@@ -319,14 +319,11 @@ def _within(scope: Scope) -> Iterator[None]:
         SCOPE.reset(token)
 
 
-_PARKED = object()
-"""Stands for the result of a branch that must wait."""
-
-
 def _gathered(results: Sequence[Any], *, return_errors: bool) -> list[Any]:
     """Return the results of all branches; raise what they have raised."""
-    if any(each is _PARKED for each in results):
-        raise Parking
+    parked = [each for each in results if isinstance(each, Parking)]
+    if parked:
+        raise Parking(more=any(each.more for each in parked))
     errors = [each for each in results if isinstance(each, _Raised)]
     if errors and not return_errors:
         raise errors[0].error
@@ -413,14 +410,14 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         async def turn() -> None:
             for number, each in left:
                 results[number] = await self._branch(Scope(f"{place}.{number}."), each)
-                if results[number] is _PARKED and parallel is not None:
+                if isinstance(results[number], Parking) and parallel is not None:
                     return  # it keeps its turn: what it waits for goes on
 
         async with asyncio.TaskGroup() as turns:
             for _ in range(min(parallel or len(work), len(work))):
                 turns.create_task(turn())
         for number, each in left:
-            results[number] = _PARKED
+            results[number] = Parking(more=True)
             if inspect.iscoroutine(each):
                 each.close()
         return _gathered(results, return_errors=return_errors)
@@ -433,8 +430,8 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         try:
             with _within(scope):
                 return await work
-        except Parking:
-            return _PARKED
+        except Parking as parked:
+            return parked
         except Exception as error:  # noqa: BLE001 - raised when all have ended
             return _Raised(error)
 
@@ -494,14 +491,17 @@ class ChildContext(_Context[None, "Answer"]):
         place = (SCOPE.get() or self._scope).branches()
         results: list[Any] = []
         for number, each in enumerate(work):
-            if parallel is not None and sum(one is _PARKED for one in results) >= parallel:
-                results.append(_PARKED)
+            if (
+                parallel is not None
+                and sum(isinstance(one, Parking) for one in results) >= parallel
+            ):
+                results.append(Parking(more=True))
                 continue
             try:
                 with _within(Scope(f"{place}.{number}.")):
                     results.append(each())
-            except Parking:
-                results.append(_PARKED)
+            except Parking as parked:
+                results.append(parked)
             except Exception as error:  # noqa: BLE001 - raised when all have ended
                 results.append(_Raised(error))
         return _gathered(results, return_errors=return_errors)

@@ -153,10 +153,10 @@ async def _call(
     arguments = function.arguments(job.variables, ctx)
     try:
         result = await function.call(**arguments)
-    except Parking:
+    except Parking as parking:
         if not transport.durable.must_wait:
             raise PermanentError(f"{function.path} raised celeriac.Parking itself.") from None
-        return transport.durable.parked()
+        return transport.durable.parked(more=parking.more)
     except (SystemExit, KeyboardInterrupt) as error:
         raise PermanentError(f"{function.path} tried to end its process: {error!r}") from error
     if transport.durable.must_wait:

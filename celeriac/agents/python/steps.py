@@ -40,6 +40,11 @@ class Parking(BaseException):
     attempt.
     """
 
+    def __init__(self, *, more: bool = False) -> None:
+        """With `more`, branches of `gather` wait for the end of others to begin."""
+        super().__init__()
+        self.more = more
+
 
 @dataclass
 class Place:

@@ -275,14 +275,15 @@ def finish(
 
 
 def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:
-    """Park; resumes at once if all questions have answers, or all children have ended, already."""
+    """Park; resumes at once if all questions have answers, or children have ended, already."""
     status, made_due = park(connection, lease, outcome)
     if status is None:
         known = _as_finished(connection, lease)
         return Finished(known, again=known is not None)
     if outcome.questions and resume_answered(connection, [lease.execution_id]):
         made_due = True
-    if outcome.children and resume_without_children(connection, lease.execution_id):
+    live = outcome.live_children
+    if outcome.children and resume_without_children(connection, lease.execution_id, live=live):
         made_due = True
     return Finished(status, made_due=made_due)
 

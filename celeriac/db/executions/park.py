@@ -214,7 +214,7 @@ _RESUME_ANSWERED = with_guards(
 WITH ready AS (
     SELECT id FROM executions e
     WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({resume_from})
-      AND (waiting_until IS NULL OR waiting_for IN ('approval', 'children'))
+      AND (waiting_until IS NULL OR waiting_for IN ('approval', 'children', 'child'))
       AND NOT EXISTS (SELECT FROM approvals a WHERE a.execution_id = e.id AND a.status = 'open')
     ORDER BY id
     FOR UPDATE
@@ -234,8 +234,10 @@ _RESUME_ALONE = with_guards(
 WITH ready AS (
     SELECT id FROM executions e
     WHERE id = :id AND status IN ({resume_from})
-      AND NOT EXISTS (SELECT FROM live_children c
-                      WHERE c.execution_id = e.id AND c.shard = 0 AND c.live > 0)
+      AND (NOT EXISTS (SELECT FROM live_children c
+                       WHERE c.execution_id = e.id AND c.shard = 0 AND c.live > 0)
+           OR (SELECT sum(c.live) FROM live_children c
+               WHERE c.execution_id = e.id AND c.shard > 0) < CAST(:live AS bigint))
     FOR UPDATE
 )"""
     + _RESUMING,
@@ -243,12 +245,16 @@ WITH ready AS (
 )
 
 
-def resume_without_children(connection: Connection, execution_id: UUID) -> bool:
+def resume_without_children(
+    connection: Connection, execution_id: UUID, *, live: int | None = None
+) -> bool:
     """Resume an execution that an earlier statement of the transaction has parked.
 
-    Only if none of its children is left: the last one may have ended before it was parked.
+    Only if none of its children is left, or fewer than `live` are: they may have ended before it
+    was parked.
     """
-    return connection.execute(_RESUME_ALONE, {"id": execution_id}).one_or_none() is not None
+    parameters = {"id": execution_id, "live": live}
+    return connection.execute(_RESUME_ALONE, parameters).one_or_none() is not None
 
 
 _EXPIRE = with_guards(

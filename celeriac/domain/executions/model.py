@@ -398,7 +398,8 @@ class Parked:
     """The attempt ends and its worker is free; another attempt goes on.
 
     The execution resumes when all `questions` are answered, after `seconds`, or when all its
-    `children` have ended: whatever comes first.
+    `children` have ended: whatever comes first. For the reason `child` also when one of its
+    `live_children` has ended.
     """
 
     reason: WaitingFor
@@ -407,6 +408,8 @@ class Parked:
     questions: tuple[Question, ...] = ()
     seconds: float | None = None
     children: bool = False
+    live_children: int | None = None
+    """How many had not ended when the attempt looked."""
 
     def __post_init__(self) -> None:
         """Refuse what would wait forever."""

@@ -90,6 +90,8 @@ class WaitingFor(StrEnum):
     PROVIDER_LIMIT = "provider_limit"
     CHILDREN = "children"
     """The executions that it has started."""
+    CHILD = "child"
+    """The next of them to end."""
     SLEEP = "sleep"
 
 

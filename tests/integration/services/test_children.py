@@ -10,7 +10,14 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.errors import AgentMisconfiguredError, LeaseLostError, PermanentError
-from celeriac.domain.executions.model import Completed, Failed, Failure, HandedBack, Retry
+from celeriac.domain.executions.model import (
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Parked,
+    Retry,
+)
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.steps import NewChildren
 from celeriac.services.executions.attempt import Attempt, StopReason
@@ -129,6 +136,41 @@ def test_a_child_that_ends_while_its_parent_is_parked_is_never_missed(core: Core
 
         assert core.status(claim.lease.execution_id) is Status.PENDING
         assert resumed(core, claim.lease.execution_id) == 1
+        core.end(core.claim_again(claim), Completed(1))
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize(("seen", "status"), [(2, Status.PENDING), (1, Status.WAITING)])
+def test_a_parent_that_waits_for_any_child_sees_those_that_have_ended(
+    core: Core, seen: int, status: Status
+) -> None:
+    claim, (first, second) = parent_of(core, 2)
+    parent = claim.lease.execution_id
+    other = claim_of(core, second)
+    core.end(claim_of(core, first), Completed(1))
+
+    core.end(
+        claim,
+        Parked(WaitingFor.CHILD, "It waits for one.", children=True, live_children=seen),
+    )
+
+    assert core.status(parent) is status
+    core.end(other, Completed(2))
+    assert (core.status(parent), resumed(core, parent)) == (Status.PENDING, 1)
+    core.assert_consistent()
+
+
+def test_of_ends_at_once_one_resumes_a_parent_that_waits_for_any(core: Core) -> None:
+    for _ in range(10):
+        claim, children = parent_of(core, 4)
+        parent = claim.lease.execution_id
+        claims = [claim_of(core, child) for child in children]
+        core.end(
+            claim,
+            Parked(WaitingFor.CHILD, "It waits for one.", children=True, live_children=4),
+        )
+        together([partial(core.end, each, Completed(1)) for each in claims])
+        assert (core.status(parent), resumed(core, parent)) == (Status.PENDING, 1)
         core.end(core.claim_again(claim), Completed(1))
     core.assert_consistent()
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.agents import durable
 from celeriac.agents.python.runner import PythonRunner
@@ -15,7 +16,7 @@ from celeriac.domain.errors import RetryableError
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.steps import NewChildren
-from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.domain.tasks import Priority, RetryPolicy, TaskSpec
 from celeriac.kit.loop import LoopThread
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
@@ -214,9 +215,45 @@ def test_errors_of_children_may_be_results(bench: Bench) -> None:
     assert "unlucky" in execution.result[13]
 
 
-def test_branches_in_turn_wait_for_their_children(bench: Bench) -> None:
+def _children(bench: Bench, parent_id: UUID, status: Status = Status.QUEUED) -> list[UUID]:
+    query = text("SELECT id FROM executions WHERE parent_id = :id AND status = :status ORDER BY id")
+    with bench.core.database.autocommit() as connection:
+        rows = connection.execute(query, {"id": parent_id, "status": status})
+        return list(rows.scalars())
+
+
+@BOTH
+def test_a_branch_begins_when_another_has_ended(bench: Bench, kind: str) -> None:
+    """It doesn't wait for all that began with that one."""
+    core = bench.core
     bench.task("double")
-    execution_id = bench.submit("bounded", task="double", width=5)
+    execution_id = bench.submit(f"bounded{kind}", task="double", width=4)
+    core.dispatch.send_due()
+    bench.worker.run(execution_id)
+    core.dispatch.send_due()
+    slow, quick = _children(bench, execution_id)
+    assert core.get(execution_id).waiting_for is WaitingFor.CHILD
+
+    bench.worker.run(quick)
+
+    core.dispatch.send_due()
+    bench.worker.run(execution_id)
+    core.dispatch.send_due()
+    assert core.status(slow) is Status.QUEUED, "it has not begun"
+    assert len(_children(bench, execution_id)) == 2
+    bench.worker.run(_children(bench, execution_id)[1])
+    core.dispatch.send_due()
+    bench.worker.run(execution_id)
+    assert core.get(execution_id).waiting_for is WaitingFor.CHILDREN, "no branch is left to begin"
+    bench.work()
+    assert core.get(execution_id).result == [[0, 2, 4, 6], 2]
+    core.assert_consistent()
+
+
+@pytest.mark.parametrize("kind", ["", "_in_child"])
+def test_branches_in_turn_wait_for_their_children(bench: Bench, kind: str) -> None:
+    bench.task("double")
+    execution_id = bench.submit(f"bounded{kind}", task="double", width=5)
 
     bench.work()
 
@@ -224,6 +261,25 @@ def test_branches_in_turn_wait_for_their_children(bench: Bench) -> None:
     assert execution.status is Status.COMPLETED, execution.error_message
     assert execution.result == [[0, 2, 4, 6, 8], 2]
     bench.core.assert_consistent()
+
+
+def test_children_have_the_queue_of_their_task_unless_another_is_given(bench: Bench) -> None:
+    """The parent's own queue is not theirs; its priority is."""
+    bench.task("double", TaskSpec(queue="of-task", priority=Priority.LOW))
+    execution_id = bench.submit("queues", task="double", spec=TaskSpec(queue="of-parent"))
+    bench.core.dispatch.send_due()
+
+    bench.worker.run(execution_id)
+
+    bench.core.dispatch.send_due()
+    assert bench.core.get(execution_id).queue == "of-parent"
+    children = [bench.core.get(each) for each in _children(bench, execution_id)]
+    found = {each.variables["n"]: (each.queue, each.priority) for each in children}
+    assert found == {
+        0: ("of-task", Priority.NORMAL),
+        1: ("slow", Priority.HIGH),
+        2: ("slow", Priority.LOW),
+    }
 
 
 @BOTH
