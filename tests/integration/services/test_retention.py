@@ -1,49 +1,40 @@
 """Retention: what is old enough goes with all its traces, what lives never does."""
 
-import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from celeriac.db import partitions, reports, sessions
-from celeriac.db import retention as retention_rows
-from celeriac.db.budgets import windows
-from celeriac.db.budgets.windows import ChargeScope
-from celeriac.db.executions import leases
-from celeriac.db.executions.leases import PendingWrites
+from celeriac.db import sessions
 from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
-from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import ConflictError
-from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
-from celeriac.domain.executions.states import Status
-from celeriac.domain.reports import ReportFormat
 from celeriac.domain.sessions import SessionStatus
-from celeriac.domain.usage import ModelCall
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.kit import ids
-from celeriac.services.audit import AuditTrail
-from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.operations.retention import RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
 from tests.support.families import claim_of, parent_of
+from tests.support.retention import (
+    NONE,
+    POLICY,
+    completed,
+    count,
+    leave_files,
+    make_ids_old,
+    pass_days,
+    places_in,
+    retention,
+    with_session,
+)
 from tests.support.workflows import FAILS, Flows
 
-DAY = 86_400
-NONE = [0] * (1 + len(CHILDREN))
-OWN = Budget(max_tokens=100)
-POLICY = RetentionPolicy(
-    executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5
-)
 _KEPT_WITHOUT = frozenset(
     {"sessions", "cassettes", "budget_reservations", "children", "step_items"}
 )
@@ -52,94 +43,15 @@ _KEPT_WITHOUT = frozenset(
 Rows of `children` go with the parent, those of `step_items` with the run.
 """
 
-_AGE = (
-    "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",
-    "UPDATE sessions SET updated_at = updated_at - d, files_removed_at = files_removed_at - d",
-    "UPDATE idempotency_keys SET created_at = created_at - d",
-    "UPDATE workflow_runs SET completed_at = completed_at - d",
-)
-
 
 @pytest.fixture
 def places(tmp_path: Path) -> StoragePaths:
-    return StoragePaths(sessions=tmp_path / "s", workdirs=tmp_path / "w", logs=tmp_path / "l")
-
-
-def retention(core: Core, places: StoragePaths, policy: RetentionPolicy = POLICY) -> int:
-    trail = AuditTrail(core.database, "a key of tests alone: 0123456789abcdef")
-    trail.seal()
-    trail.seal()  # up to where the first call has looked
-    return Retention(core.database, places, policy, trail, batch=2)()
-
-
-def completed(core: Core, places: StoragePaths) -> UUID:
-    """Return an execution that ended and left something everywhere."""
-    claim = core.running()
-    notes = PendingWrites(
-        claim.lease, events=[NewEvent(EventType.MESSAGE)], calls=[ModelCall("p", "m", 1, 1)]
-    )
-    with core.database.autocommit() as connection:
-        assert leases.store_batch(connection, [notes])
-    core.end(claim, Completed(1))
-    execution_id = claim.lease.execution_id
-    with core.database.autocommit() as connection:
-        assert reports.add(connection, execution_id, ReportFormat.HTML, b"x", sha256="x")
-        windows.begin_windows(connection, ChargeScope(execution_id, core.task, None, None, OWN))
-    leave_files(places, execution_id)
-    return execution_id
-
-
-def leave_files(places: StoragePaths, execution_id: UUID) -> None:
-    places.workdir(execution_id).mkdir(parents=True)
-    (places.workdir(execution_id) / "out.txt").touch()
-    places.logs.mkdir(exist_ok=True)
-    places.log_file(execution_id).touch()
-
-
-def with_session(core: Core, places: StoragePaths) -> UUID:
-    """Return a session that an execution worked in, with its files."""
-    claim = core.running()
-    with core.database.autocommit() as connection:
-        made = sessions.begin(connection, claim.lease, runner="python", parent_id=None)
-    assert made is not None
-    core.finish(claim, Completed(1), (), None)
-    (places.session(made) / "work").mkdir(parents=True)
-    (places.session(made) / "work" / "a.txt").touch()
-    return made
-
-
-def pass_days(core: Core, places: StoragePaths, days: float) -> None:
-    """Let days pass for all rows and files; ids are from the past, too."""
-    for statement in _AGE:
-        core.execute(
-            statement.replace(" d", " make_interval(secs => :seconds)"), seconds=days * DAY
-        )
-    with core.database.transaction() as connection:
-        connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
-        connection.execute(
-            text("UPDATE audit_seals SET at = at - make_interval(secs => :seconds)"),
-            {"seconds": days * DAY},
-        )
-    for root in (places.workdirs, places.logs):
-        for path in [*root.glob("*"), *root.glob("errors/*")]:
-            then = path.stat().st_mtime - days * DAY
-            os.utime(path, (then, then))
+    return places_in(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _ids_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids hold the time at which they were made: here a year ago, as those of old rows do."""
-    real = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: real() - 365 * DAY * 10**9)
-    monkeypatch.setattr(ids, "_sequence", type(ids._sequence)())  # it never goes backwards
-    monkeypatch.setattr(partitions, "_MOST_READ", 2)  # a period is read in parts
-
-
-def count(core: Core, table: str, execution_id: UUID) -> int:
-    column = "id" if table == "executions" else "execution_id"
-    with core.database.autocommit() as connection:
-        query = text(f"SELECT count(*) FROM {table} WHERE {column} = :id")
-        return int(connection.execute(query, {"id": execution_id}).scalar_one())
+    make_ids_old(monkeypatch)
 
 
 def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
@@ -151,183 +63,6 @@ def session_status(core: Core, session_id: UUID) -> SessionStatus | None:
 def test_every_table_that_names_an_execution_is_thought_of() -> None:
     naming = {name for name, table in metadata.tables.items() if "execution_id" in table.c}
     assert naming - _KEPT_WITHOUT == set(CHILDREN)
-
-
-def partition_names(core: Core) -> set[str]:
-    with core.database.autocommit() as connection:
-        return set(connection.execute(_PARTITIONS).scalars())
-
-
-_PARTITIONS = text(
-    "SELECT relname FROM pg_class"
-    " WHERE relkind = 'r' AND relname ~ '^(executions?|events|model_calls|reports)_'"
-)
-
-
-def named_after(core: Core, execution_id: UUID) -> set[str]:
-    """Return the names of the partitions of the execution's period."""
-    with core.database.autocommit() as connection:
-        period = next(
-            each
-            for each in partitions.periods(connection)
-            if each.least <= execution_id < each.above
-        )
-    return {period.name(table.name) for table in partitions.TABLES}
-
-
-def test_a_period_that_is_wholly_old_is_dropped(core: Core, places: StoragePaths) -> None:
-    old = [completed(core, places) for _ in range(5)]
-    names = named_after(core, old[0])
-    assert names <= partition_names(core)
-    pass_days(core, places, 31)
-    assert retention(core, places) >= len(old)
-    assert not names & partition_names(core)
-    for execution_id in old:
-        assert [count(core, table, execution_id) for table in ("executions", *CHILDREN)] == NONE
-        assert not places.workdir(execution_id).exists()
-    again = completed(core, places)
-    assert core.get(again).result == 1
-
-
-def test_a_period_in_which_something_lives_stays_nearly_empty(
-    core: Core, places: StoragePaths
-) -> None:
-    old = [completed(core, places) for _ in range(5)]
-    live = core.running().lease.execution_id
-    names = named_after(core, live)
-    pass_days(core, places, 31)
-    retention(core, places)
-    assert names <= partition_names(core)
-    assert all(count(core, "executions", each) == 0 for each in old)
-    assert count(core, "executions", live) == 1
-
-
-@pytest.mark.parametrize("how", ["before the check", "after the check", "while it detaches"])
-def test_an_interrupted_drop_is_continued(core: Core, places: StoragePaths, how: str) -> None:
-    old = completed(core, places)
-    names = named_after(core, old)
-    pass_days(core, places, 31)
-    with core.database.autocommit() as connection:
-        period = next(
-            each for each in partitions.periods(connection) if each.least <= old < each.above
-        )
-        partitions.detach(connection, period)
-        if how == "after the check":
-            connection.exec_driver_sql(
-                f"ALTER TABLE events DETACH PARTITION {period.name('events')} CONCURRENTLY"
-            )
-            connection.exec_driver_sql(f"DROP TABLE {period.name('execution_inputs')}")
-        elif how == "while it detaches":
-            partitions.attach(connection, period)
-            _leave_pending(core, period)
-    retention(core, places)
-    assert not names & partition_names(core)
-
-
-def test_copies_and_archives_of_others_are_left_alone(core: Core, places: StoragePaths) -> None:
-    old = completed(core, places)
-    (archive,) = (name for name in named_after(core, old) if name.startswith("executions_"))
-    pass_days(core, places, 31)
-    for statement in (
-        "CREATE TABLE executions_20200106 AS SELECT * FROM executions",
-        f"ALTER TABLE executions DETACH PARTITION {archive}",
-    ):
-        core.execute(statement)
-    retention(core, places)
-    assert {"executions_20200106", archive} <= partition_names(core)
-    core.execute(f"DROP TABLE executions_20200106, {archive}")
-
-
-def test_what_only_another_keeper_may_delete_is_not_left_behind(
-    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = [completed(core, places) for _ in range(3)]
-    for each in old:
-        core.execute(
-            "INSERT INTO steps (execution_id, number, name, kind, status, attempt, retry_count)"
-            " VALUES (:id, 1, 'a', 'step', 'completed', 1, 0)", id=each
-        )  # fmt: skip
-    pass_days(core, places, 31)
-    tries = iter([False])
-    real = retention_rows.single_instance
-    monkeypatch.setattr(
-        retention_rows,
-        "single_instance",
-        lambda connection: next(tries, True) and real(connection),
-    )
-    policy = replace(POLICY, sessions=0, files=0, logs=0, audit=0, idempotency_keys=0)
-    retention(core, places, policy)
-    retention(core, places, policy)
-    for each in old:
-        assert [count(core, table, each) for table in ("executions", *CHILDREN)] == NONE
-
-
-def _leave_pending(core: Core, period: partitions.Period) -> None:
-    """Let a statement that detaches give up while it waits for a reader."""
-    with core.database.transaction() as reader, core.database.autocommit() as connection:
-        reader.execute(text("SELECT count(*) FROM executions"))
-        connection.exec_driver_sql("SET lock_timeout = '100ms'")
-        try:
-            with pytest.raises(OperationalError):
-                partitions.detach(connection, period)
-        finally:
-            connection.exec_driver_sql("RESET lock_timeout")
-
-
-def test_a_row_that_turns_up_while_its_period_is_dropped_is_kept(
-    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = completed(core, places)
-    pass_days(core, places, 31)
-    late: list[UUID] = []
-    detach = partitions.detach
-
-    def insert_first(connection: Connection, period: partitions.Period) -> None:
-        late.append(core.queued())
-        detach(connection, period)
-
-    monkeypatch.setattr(partitions, "detach", insert_first)
-    retention(core, places)
-    assert count(core, "executions", late[0]) == 1
-    assert count(core, "executions", old) == 0
-    assert core.get(late[0]).status is Status.QUEUED
-
-
-STEPS = {"a": {"task": "a"}, "b": {"task": "b", "needs": ["a"]}}
-
-
-def test_a_run_makes_the_partition_of_its_events(core: Core) -> None:
-    flows = Flows(core)
-    run_id = flows.start(flows.define("w", STEPS))
-    flows.drive()
-    assert flows.ran(run_id).status is RunStatus.COMPLETED
-    assert count(core, "events", run_id) > 0
-
-
-def test_the_events_of_a_run_stay_while_it_lives(
-    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = completed(core, places)
-    flows = Flows(core)
-    run_id = flows.start(flows.define("w", STEPS))
-    first = flows.take()
-    assert first is not None
-    monkeypatch.undo()  # the second step begins now
-    flows.end(first)
-    before = count(core, "events", run_id)
-    assert before > 0
-    pass_days(core, places, 31)
-    retention(core, places)
-    assert count(core, "executions", old) == 0
-    assert count(core, "events", run_id) == before
-    flows.drive()
-    assert flows.ran(run_id).status is RunStatus.COMPLETED
-    retention(core, places)
-    assert count(core, "events", run_id) > before
-    core.execute("UPDATE workflow_runs SET completed_at = completed_at - interval '31 days'")
-    names = named_after(core, run_id)
-    retention(core, places)
-    assert not names & partition_names(core)
 
 
 def test_old_executions_go_with_all_their_traces(core: Core, places: StoragePaths) -> None:
