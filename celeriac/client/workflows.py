@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -101,10 +102,24 @@ class WorkflowRuns(Resource):
         status: str | None = None,
         origin_id: str | UUID | None = None,
         parent_run_id: str | UUID | None = None,
+        top_level: bool = False,
+        trigger_type: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> Iterator[wire.RunSummary]:
-        """Yield runs, the newest first."""
+        """Yield runs that match all that is given, the newest first.
+
+        `top_level` leaves out those that are items of steps.
+        """
         wanted = given(
-            workflow=workflow, status=status, origin_id=origin_id, parent_run_id=parent_run_id
+            workflow=workflow,
+            status=status,
+            origin_id=origin_id,
+            parent_run_id=parent_run_id,
+            top_level=True if top_level else None,
+            trigger_type=trigger_type,
+            created_after=created_after,
+            created_before=created_before,
         )
         return self._transport.pages(wire.RunSummary, path(_RUNS), wanted)
 
@@ -115,12 +130,20 @@ class WorkflowRuns(Resource):
         *,
         round: int | None = None,  # noqa: A002 - the API's name
         results: bool = False,
+        status: str | None = None,
     ) -> Iterator[wire.RunItem]:
-        """Yield the items of a step in their order, with their results if wanted."""
+        """Yield the items of a step in their order, with their results if wanted.
+
+        `status` is that of the only items to yield.
+        """
         after = -1
         while True:
             asked = given(
-                after=after, limit=500, round=round, include=["result"] if results else None
+                after=after,
+                limit=500,
+                round=round,
+                status=status,
+                include=["result"] if results else None,
             )
             found = self._transport.get(
                 wire.RunItems, path(_RUNS, run_id, "steps", step, "items"), asked

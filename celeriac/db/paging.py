@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, get_args
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, literal, select
 
+from celeriac.kit.ids import uuid7_at
 from celeriac.kit.json_types import dumps
 
 T = TypeVar("T")
@@ -48,6 +50,37 @@ def given(query: Select[Any], *pairs: tuple[ColumnElement[Any], object]) -> Sele
 def matching(query: Select[Any], table: Table, wanted: object, *names: str) -> Select[Any]:
     """Return the query with an equality for each of these fields of `wanted` that is not None."""
     return given(query, *((table.c[name], getattr(wanted, name)) for name in names))
+
+
+def written_out(value: object, column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return a value that is part of the statement, not bound.
+
+    So the planner sees whether it is frequent, and which partial index fits.
+    """
+    plain = value.value if isinstance(value, StrEnum) else value
+    return literal(plain, column.type, literal_execute=True)
+
+
+_CLOCK_SLACK = timedelta(hours=1)
+"""How far the clock of an id may differ from the database's."""
+
+
+def created(
+    query: Select[Any], table: Table, *, after: datetime | None, before: datetime | None
+) -> Select[Any]:
+    """Return the query for rows created at or after a time, and before another one.
+
+    Ids are ordered by time: an index of them bounds what is read.
+    """
+    if after is not None:
+        query = query.where(
+            table.c.created_at >= after, table.c.id >= uuid7_at(after - _CLOCK_SLACK)
+        )
+    if before is not None:
+        query = query.where(
+            table.c.created_at < before, table.c.id < uuid7_at(before + _CLOCK_SLACK)
+        )
+    return query
 
 
 def newest(

@@ -168,5 +168,5 @@ class RunItems(Wire):
 
     items: list[RunItem]
     next_after: int | None = Field(
-        description="Send it as `after` for the next ones; null if none were found.", examples=[0]
+        description="Send it as `after` for the next ones; null if there are none.", examples=[0]
     )

@@ -1,6 +1,6 @@
 """Workflows on a real database; their executions are ended by the test, as a worker would."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -201,9 +201,9 @@ class Ran:
     def status_of(self, step: str) -> StepStatus:
         return self.steps[step].status
 
-    def items(self, step: str) -> list[Any]:
+    def items(self, step: str) -> Sequence[Any]:
         """Return the items of a step, with their results."""
-        return self._runs.items(self._actor, self.id, step, limit=100_000, results=True)
+        return self._runs.items(self._actor, self.id, step, limit=100_000, results=True).items
 
     def events(self) -> list[tuple[str, JsonObject]]:
         log = self._runs.log(self.id, after=0, limit=10_000)

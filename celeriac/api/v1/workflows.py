@@ -19,6 +19,7 @@ from celeriac.api.core.parameters import (
     Reference,
     Services,
     Shared,
+    Timestamp,
 )
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, page_response, problem_responses
@@ -26,10 +27,11 @@ from celeriac.api.v1.catalog import Description
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Name, Strict
+from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import RunFilter
-from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workflows.states import ItemStatus, RunStatus
 from celeriac.services.workflows.again import ForkRequest
 from celeriac.services.workflows.runs import StartedRun, StartRequest
 from celeriac.wire.workflows import EXAMPLE
@@ -129,6 +131,16 @@ class ListRuns(Strict):
     parent_run_id: _Id | None = Field(
         default=None, description="That are items of the steps of this run."
     )
+    top_level: Annotated[bool, Field(strict=False)] = Field(
+        default=False, description="Without runs that are items of steps."
+    )
+    trigger_type: Annotated[TriggerType, Field(strict=False)] | None = Field(
+        default=None, description="Started in this way."
+    )
+    created_after: Timestamp | None = Field(
+        default=None, description="Created at or after this time."
+    )
+    created_before: Timestamp | None = Field(default=None, description="Created before this time.")
     cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         default=None, description="`next_cursor` of the page before, with this filter."
     )
@@ -240,6 +252,10 @@ def list_runs(actor: Caller, services: Services, query: Annotated[ListRuns, Quer
         status=query.status,
         origin_id=query.origin_id,
         parent_run_id=query.parent_run_id,
+        top_level=query.top_level,
+        trigger_type=query.trigger_type,
+        created_after=query.created_after,
+        created_before=query.created_before,
     )
     page = services.runs.find(actor, wanted, cursor=query.cursor, limit=query.limit)
     return page_response(page, views.run_summary)
@@ -348,11 +364,16 @@ def list_run_items(
     round_no: Annotated[
         int | None, Query(alias="round", ge=1, description="Default is the last round.")
     ] = None,
+    status: Annotated[ItemStatus | None, Query(description="In this status.")] = None,
     include: Annotated[
         list[Literal["result"]] | None, Query(description="`result` for the results.")
     ] = None,
 ) -> Response:
-    """Return items of a step in their order."""
+    """Return items of a step in their order.
+
+    With a `status` each answer searches 5,000 items: it may have none, and others follow as long
+    as `next_after` is not null.
+    """
     found = services.runs.items(
         actor,
         run_id,
@@ -361,9 +382,10 @@ def list_run_items(
         limit=limit,
         round_no=round_no,
         results=bool(include),
+        status=status,
     )
-    items = list(map(views.run_item, found))
-    shown = wire.RunItems(items=items, next_after=found[-1].item_no if found else None)
+    items = list(map(views.run_item, found.items))
+    shown = wire.RunItems(items=items, next_after=found.next_after)
     return json_response(shown, exclude=None if include else {"items": {"__all__": {"result"}}})
 
 

@@ -35,7 +35,7 @@ def parse_moment(text: str) -> datetime:
         ) from error
 
 
-_time_option = partial(typer.Option, parser=parse_moment, metavar="TIME")
+time_option = partial(typer.Option, parser=parse_moment, metavar="TIME")
 
 FILTERS = "filters such as --status, --task or --since"
 
@@ -57,12 +57,12 @@ class Selection:
     ] = None
     since: Annotated[
         datetime | None,
-        _time_option(
+        time_option(
             help="Only those created since then: 30m, 2h or 7d ago, a date, or a local time."
         ),
     ] = None
     until: Annotated[
-        datetime | None, _time_option(help="Only those created before then, in the same forms.")
+        datetime | None, time_option(help="Only those created before then, in the same forms.")
     ] = None
 
     def for_client(self) -> "ExecutionFilter":

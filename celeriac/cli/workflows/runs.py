@@ -1,5 +1,6 @@
 """`celeriac workflow-runs`: runs of workflows, their steps and items."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -8,8 +9,11 @@ from celeriac.cli.core.arguments import Limit, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import RunId
 from celeriac.cli.core.output import moment, short
+from celeriac.cli.executions.selection import time_option
 from celeriac.cli.workflows.following import follow_run, show_run_outcome
 from celeriac.cli.workflows.tree import tree_text
+from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.workflows.states import ItemStatus
 
 app = typer.Typer(name="workflow-runs", help="Runs of workflows, their steps and items.")
 
@@ -17,6 +21,7 @@ app = typer.Typer(name="workflow-runs", help="Runs of workflows, their steps and
 @api_command(app, "list")
 def list_runs(
     context: CommandContext,
+    *,
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="NAME", help="Only of this workflow.")
     ] = None,
@@ -24,11 +29,33 @@ def list_runs(
         str | None,
         typer.Option(help="Only with this status: running, completed, failed, cancelled, …"),
     ] = None,
+    trigger: Annotated[
+        TriggerType | None, typer.Option(help="Only those that were started in this way.")
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        time_option(
+            help="Only those created since then: 30m, 2h or 7d ago, a date, or a local time."
+        ),
+    ] = None,
+    until: Annotated[
+        datetime | None, time_option(help="Only those created before then, in the same forms.")
+    ] = None,
+    top_level: Annotated[
+        bool, typer.Option("--top-level", help="Leave out runs that are items of steps.")
+    ] = False,
     limit: Limit = 20,
 ) -> None:
     """List the runs of the workspace, the newest first."""
     context.output.write_list(
-        context.client.workflow_runs.list(workflow=workflow, status=status),
+        context.client.workflow_runs.list(
+            workflow=workflow,
+            status=status,
+            top_level=top_level,
+            trigger_type=None if trigger is None else trigger.value,
+            created_after=since,
+            created_before=until,
+        ),
         ("ID", "WORKFLOW", "STATUS", "CREATED", "ENDED", "ERROR"),
         lambda each: (
             each.id,
@@ -72,15 +99,22 @@ def items(
     context: CommandContext,
     run: RunId,
     step: Annotated[str, typer.Argument(metavar="STEP", help="The step's id.")],
+    *,
+    status: Annotated[
+        ItemStatus | None, typer.Option("--status", "-s", help="Only with this status.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 50,
 ) -> None:
     """List the items of a step, in their order.
 
     Examples:
       celeriac workflow-runs items last qualify
+      celeriac workflow-runs items last qualify --status failed
     """
     context.output.write_list(
-        context.client.workflow_runs.items(run, step),
+        context.client.workflow_runs.items(
+            run, step, status=None if status is None else status.value
+        ),
         ("ITEM", "STATUS", "EXECUTION OR RUN", "ERROR"),
         lambda each: (
             each.index,

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +30,7 @@ from sqlalchemy.sql.selectable import LateralFromClause
 from celeriac.db.paging import (
     Rows,
     columns,
+    created,
     given,
     matching,
     newest,
@@ -39,6 +38,7 @@ from celeriac.db.paging import (
     read_bounded,
     read_one,
     reader,
+    written_out,
 )
 from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.approvals import approvals
@@ -55,7 +55,6 @@ from celeriac.domain.executions.model import (
     run_options,
 )
 from celeriac.domain.executions.states import Status, WaitingFor
-from celeriac.kit.ids import uuid7_at
 
 
 def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -146,9 +145,6 @@ _LATER_MESSAGE = 8
 """The version of the UUIDs that `CELERY_TASK_ID` makes of an execution's id."""
 _EVENT_BITS = 0xFFFF
 
-_CLOCK_SLACK = timedelta(hours=1)
-"""How far the clock of an id may differ from the database's."""
-
 
 def get(connection: Connection, execution_id: UUID, *, workspace: UUID | None) -> Execution | None:
     """Return an execution of `workspace` (None: of any), or None."""
@@ -232,7 +228,7 @@ def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> dic
         # as the index of a workspace's statuses says it
         table.c.workspace_id == func.any(every),
         table.c.max_crashes != literal_column("-1"),
-        table.c.status.in_([_written_out(status, table.c.status) for status in _OPEN]),
+        table.c.status.in_([written_out(status, table.c.status) for status in _OPEN]),
         table.c.cancel_requested_at.is_(None),
         table.c.owner_id == owner_id,
     )
@@ -320,31 +316,11 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     for name in _WRITTEN_OUT:
         value = getattr(wanted, name)
         if value is not None:
-            query = query.where(table.c[name] == _written_out(value, table.c[name]))
+            query = query.where(table.c[name] == written_out(value, table.c[name]))
     if wanted.ids:
         query = query.where(table.c.id.in_(wanted.ids))
     query = _standing(query, wanted)
-    # ids are ordered by time: the primary key bounds the scan
-    if wanted.created_after is not None:
-        query = query.where(
-            table.c.created_at >= wanted.created_after,
-            table.c.id >= uuid7_at(wanted.created_after - _CLOCK_SLACK),
-        )
-    if wanted.created_before is not None:
-        query = query.where(
-            table.c.created_at < wanted.created_before,
-            table.c.id < uuid7_at(wanted.created_before + _CLOCK_SLACK),
-        )
-    return query
-
-
-def _written_out(value: object, column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a value that is part of the statement, not bound.
-
-    So the planner sees whether it is frequent, and which partial index fits.
-    """
-    plain = value.value if isinstance(value, StrEnum) else value
-    return literal(plain, column.type, literal_execute=True)
+    return created(query, table, after=wanted.created_after, before=wanted.created_before)
 
 
 def _statuses(wanted: ExecutionFilter) -> Sequence[Status]:
@@ -366,10 +342,10 @@ def _standing(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     if wanted.cancellable:
         query = query.where(
             table.c.cancel_requested_at.is_(None),
-            table.c.status.in_([_written_out(status, table.c.status) for status in _OPEN]),
+            table.c.status.in_([written_out(status, table.c.status) for status in _OPEN]),
         )
     for status in _statuses(wanted):  # one: pages of several are put together
-        query = query.where(table.c.status == _written_out(status, table.c.status))
+        query = query.where(table.c.status == written_out(status, table.c.status))
     return query
 
 

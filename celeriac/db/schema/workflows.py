@@ -47,6 +47,8 @@ workflow_runs = table_of_ids(
     enum_check("compensation", Compensation),
     Index(None, "workspace_id", "id"),
     Index(None, "workflow_id", "id"),
+    Index("ix_workflow_runs_top_level", "workspace_id", "id", **where("parent_run_id IS NULL")),
+    Index("ix_workflow_runs_trigger_type", "workspace_id", "trigger_type", "id"),
     Index("ix_workflow_runs_status", "workspace_id", "status", "id",
           **where("status <> 'completed'")),
     Index("ix_workflow_runs_origin_id", "origin_id", **where("origin_id IS NOT NULL")),

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.run_items import COUNT_DOWN
-from celeriac.domain.workflows.records import StepItem
-from celeriac.domain.workflows.states import StepStatus
+from celeriac.domain.workflows.records import ItemsPage, StepItem
+from celeriac.domain.workflows.states import ItemStatus, StepStatus
 from celeriac.kit.json_types import JsonValue, storable, storable_text
 
 
@@ -134,6 +134,57 @@ def items(
     }
     rows = connection.execute(_ITEMS_WITH_RESULTS if results else _ITEMS, parameters)
     return [StepItem(*row) for row in rows]
+
+
+_LOOKED_AT = 5_000
+"""Items that one search for those with a status reads."""
+
+_WITH_STATUS = {
+    "only": """AND i.item_no <= :last
+  AND coalesce(i.status, e.status, r.status, 'deleted') = :status"""
+}
+_FOUND = with_guards(_ITEMS_OF, {"result": _NO_RESULT, **_WITH_STATUS})
+_FOUND_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": RESULT, **_WITH_STATUS})
+_LAST = text("""
+SELECT max(item_no), count(*) FROM (
+    SELECT item_no FROM step_items
+    WHERE run_id = :run_id AND step_no = :step_no AND round = :round AND item_no > :after
+    ORDER BY item_no LIMIT :looked_at
+) AS looked_at
+""")
+
+
+def with_status(
+    connection: Connection,
+    run_id: UUID,
+    step_no: int,
+    round_no: int,
+    *,
+    status: ItemStatus,
+    after: int,
+    limit: int,
+    results: bool,
+) -> ItemsPage:
+    """Return items with a status among the next ones above `after`.
+
+    Reads a bounded number of items: a page may have few or none, and others follow.
+    """
+    parameters = {
+        "run_id": run_id,
+        "step_no": step_no,
+        "round": round_no,
+        "after": after,
+        "looked_at": _LOOKED_AT,
+    }
+    last, count = connection.execute(_LAST, parameters).one()
+    if not count:
+        return ItemsPage((), None)
+    more = {"last": last, "status": status.value, "limit": limit}
+    rows = connection.execute(_FOUND_WITH_RESULTS if results else _FOUND, parameters | more)
+    found = [StepItem(*row) for row in rows]
+    if len(found) == limit:
+        return ItemsPage(found, found[-1].item_no)
+    return ItemsPage(found, last if count == _LOOKED_AT else None)
 
 
 def first_failed(

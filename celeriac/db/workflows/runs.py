@@ -8,7 +8,17 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, text
 
 from celeriac.db.executions.guards import with_guards
-from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
+from celeriac.db.paging import (
+    columns,
+    created,
+    given,
+    matching,
+    newest,
+    read_all,
+    read_one,
+    reader,
+    written_out,
+)
 from celeriac.db.partitions import ensure
 from celeriac.db.schema.catalog import workflow_versions, workflows
 from celeriac.db.schema.workflows import workflow_runs as table
@@ -92,14 +102,29 @@ def lock(
     return read_one(connection, query.with_for_update(of=table, key_share=True), _run)
 
 
+_OF_ONE_WORKSPACE = ("workflow_id", "origin_id", "parent_run_id")
+_WRITTEN_OUT = ("workflow_id", "status", "trigger_type")
+"""Values of which some are rare and some are not."""
+
+
 def find(
     connection: Connection, wanted: RunFilter, *, before: UUID | None, limit: int
 ) -> list[WorkflowRun]:
     """Return up to `limit` runs with smaller ids than `before`, the newest first."""
-    query = matching(
-        _SELECT, table, wanted, "workspace_id", "workflow_id", "status", "origin_id",
-        "parent_run_id",
-    )  # fmt: skip
+    query = matching(_SELECT, table, wanted, "origin_id", "parent_run_id")
+    if any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
+        # checked, not searched by: all others of the workspace would be read
+        if wanted.workspace_id is not None:
+            query = query.where(table.c.workspace_id.is_not_distinct_from(wanted.workspace_id))
+    else:
+        query = matching(query, table, wanted, "workspace_id")
+    for name in _WRITTEN_OUT:
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(table.c[name] == written_out(value, table.c[name]))
+    if wanted.top_level:
+        query = query.where(table.c.parent_run_id.is_(None))
+    query = created(query, table, after=wanted.created_after, before=wanted.created_before)
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _run)
 
 

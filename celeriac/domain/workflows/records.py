@@ -165,6 +165,19 @@ class RunFilter:
     status: RunStatus | None = None
     origin_id: UUID | None = None
     parent_run_id: UUID | None = None
+    top_level: bool = False
+    """Only those that are no item of a step."""
+    trigger_type: TriggerType | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsPage:
+    """Some items of a step. `next_after` is where the next ones begin; None at the end."""
+
+    items: Sequence[StepItem]
+    next_after: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,24 @@ class StepTransition(StrEnum):
     CANCEL = "cancel"
 
 
+class ItemStatus(StrEnum):
+    """The status of an item: of its execution, of its run, or of what ended without either."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"
+    FINISHING = "finishing"
+    COMPENSATING = "compensating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+    """Retention has deleted its execution or run."""
+
+
 TERMINAL_STEPS = frozenset(
     {
         StepStatus.COMPLETED,

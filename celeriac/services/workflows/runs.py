@@ -26,8 +26,8 @@ from celeriac.domain.executions.calls import CallKind, NewCall
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency, TriggerType
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.records import RunFilter, StepItem, StepRun, WorkflowRun
-from celeriac.domain.workflows.states import Compensation, RunStatus
+from celeriac.domain.workflows.records import ItemsPage, RunFilter, StepRun, WorkflowRun
+from celeriac.domain.workflows.states import Compensation, ItemStatus, RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.submit import claim_key
@@ -307,19 +307,24 @@ class Runs:
         limit: int = 50,
         round_no: int | None = None,
         results: bool = False,
-    ) -> list[StepItem]:
+        status: ItemStatus | None = None,
+    ) -> ItemsPage:
         """Return up to `limit` items of a step, numbered above `after`.
 
-        Those of its last round, unless `round_no` is given. Raises NotFoundError.
+        Those of its last round, unless `round_no` is given. With a `status` a page may have none
+        although others follow. Raises NotFoundError.
         """
         self.get(actor, run_id)
         with self._database.autocommit() as connection:
             found = next((s for s in rows.of_run(connection, run_id) if s.step == step), None)
             of_step = present(found, "step", step)
-            return item_rows.items(
-                connection, run_id, of_step.step_no, round_no or of_step.round,
-                after=after, limit=limit, results=results,
-            )  # fmt: skip
+            place = (connection, run_id, of_step.step_no, round_no or of_step.round)
+            if status is not None:
+                return item_rows.with_status(
+                    *place, status=status, after=after, limit=limit, results=results
+                )
+            items = item_rows.items(*place, after=after, limit=limit, results=results)
+            return ItemsPage(items, items[-1].item_no if items else None)
 
     def events(
         self, actor: Actor, run_id: UUID, *, after: int = 0, limit: int = 500

@@ -1,6 +1,7 @@
 """Workflows over HTTP: stored, changed, run, read, cancelled."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -163,7 +164,16 @@ def test_the_client_starts_and_reads_runs(client: Client) -> None:
     assert client.workflow_runs.wait(run_id, timeout=5).status == "cancelled"
     assert [each.type for each in client.workflow_runs.events(run_id)][-1] == "cancelled"
     assert [each.id for each in client.workflow_runs.list(status="cancelled")] == [run_id]
+    assert list(client.workflow_runs.items(run_id, "sums", status="completed")) == []
+    cancelled = client.workflow_runs.items(run_id, "sums", status="cancelled", results=True)
+    assert [each.index for each in cancelled] == [0, 1]
     again = client.workflow_runs.retry(run_id).run_id
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    recent = client.workflow_runs.list(
+        top_level=True, trigger_type="manual", created_after=hour_ago, workflow="brief"
+    )
+    assert [each.id for each in recent] == [again, run_id]
+    assert list(client.workflow_runs.list(created_before=hour_ago)) == []
     assert client.workflow_runs.get(again).origin_id == run_id
     client.workflow_runs.cancel(again)
     forked = client.workflow_runs.fork(run_id, step="all", results={"all": {"summary": "x"}})
@@ -267,7 +277,12 @@ def test_the_command_line_creates_runs_and_shows(
     shown = celeriac("workflow-runs", "show", "last")
     assert "▸ sums · running" in shown
     assert "· all · blocked" in shown
+    assert run_id in celeriac("workflow-runs", "list", "--top-level", "--trigger", "manual")
+    assert run_id in celeriac("workflow-runs", "list", "--since", "1h")
+    assert run_id not in celeriac("workflow-runs", "list", "--until", "1h")
     assert "queued" in celeriac("workflow-runs", "items", "last", "sums")
+    assert "queued" not in celeriac("workflow-runs", "items", "last", "sums", "-s", "failed")
+    celeriac("workflow-runs", "items", "last", "sums", "-s", "broken", code=2)
     assert "cancelled" in celeriac("workflow-runs", "cancel", run_id)
     celeriac("workflow-runs", "follow", run_id, code=1)
     again = id_of("workflow-runs", "retry", run_id)

@@ -1,6 +1,5 @@
 """No filter of a list of executions reads more than a bounded part of them (ADR 36)."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -9,8 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from psycopg import sql
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from celeriac.db import partitions
 from celeriac.db.engine import Database
@@ -19,6 +17,7 @@ from celeriac.domain.executions.model import ExecutionFilter, TriggerType
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.kit.ids import uuid7, uuid7_at
 from tests.support.core import Core
+from tests.support.rows_read import rows_read
 from tests.support.servers import PostgresServer
 
 ROWS = 100_000
@@ -158,7 +157,7 @@ def test_a_filter_reads_a_bounded_part(seeded: Seeded, field: str) -> None:
     for case in _cases(seeded)[field]:
         for name, read in READS.items():
             wanted = ExecutionFilter(workspace_id=seeded.workspace, **case)
-            for plan, count in _rows_read(seeded.database, partial(_read, read, wanted)):
+            for plan, count in rows_read(seeded.database, partial(_read, read, wanted)):
                 assert count <= BOUND, f"{name} by {case} reads {count} rows:\n{plan}"
 
 
@@ -166,7 +165,7 @@ def test_the_work_of_a_user_in_all_workspaces_is_found_among_what_lives(seeded: 
     def find(connection: Connection) -> object:
         return queries.cancellable_of(connection, owner_id=seeded.owner, limit=PAGE)
 
-    for plan, count in _rows_read(seeded.database, find):
+    for plan, count in rows_read(seeded.database, find):
         assert count <= BOUND, f"reads {count} rows:\n{plan}"
 
 
@@ -180,48 +179,5 @@ def _read(
 
 def test_the_bound_is_passed_by_a_scan(seeded: Seeded) -> None:
     scan = text("SELECT id FROM executions WHERE worker_hostname = 'none' ORDER BY id LIMIT 50")
-    counts = [count for _, count in _rows_read(seeded.database, lambda c: c.execute(scan).all())]
+    counts = [count for _, count in rows_read(seeded.database, lambda c: c.execute(scan).all())]
     assert min(counts) >= ROWS
-
-
-def _rows_read(database: Database, work: Callable[[Connection], object]) -> list[tuple[str, int]]:
-    """Execute the statements of `work`; return each plan with the executions that it read.
-
-    Once with the plan for these values, and once with the one that connections keep.
-    """
-    seen: list[tuple[str, Any]] = []
-
-    def executed(_c: object, _k: object, statement: str, parameters: object, *_: object) -> None:
-        seen.append((statement, parameters))
-
-    with database.autocommit() as connection:
-        event.listen(database.engine, "before_cursor_execute", executed)
-        try:
-            work(connection)
-        finally:
-            event.remove(database.engine, "before_cursor_execute", executed)
-        driver: Any = connection.connection.driver_connection
-        return [plan for each in seen for plan in _plans(driver, *each)]
-
-
-def _plans(driver: Any, statement: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    names = {name: f"${number}" for number, name in enumerate(parameters, 1)}
-    values = sql.SQL(", ").join(map(sql.Literal, parameters.values()))
-    call = sql.SQL("({})").format(values) if names else sql.SQL("")
-    explain = sql.SQL("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) EXECUTE kept") + call
-    driver.execute(f"PREPARE kept AS {statement % names}", prepare=False)
-    for mode in ("force_custom_plan", "force_generic_plan"):
-        driver.execute(f"SET plan_cache_mode = {mode}", prepare=False)
-        plan = driver.execute(explain, prepare=False).fetchone()[0][0]["Plan"]
-        yield f"{mode}: {json.dumps(plan, indent=1)}", _of_executions(plan)
-    driver.execute("DEALLOCATE kept", prepare=False)
-    driver.execute("RESET plan_cache_mode", prepare=False)
-
-
-def _of_executions(plan: Mapping[str, Any]) -> int:
-    inner = sum(map(_of_executions, plan.get("Plans", ())))
-    named = "executions" in plan.get("Relation Name", "") + plan.get("Index Name", "")
-    if not named:
-        return inner
-    removed = (plan.get(f"Rows Removed by {why}", 0) for why in ("Filter", "Index Recheck"))
-    return inner + round(float((plan["Actual Rows"] + sum(removed)) * plan["Actual Loops"]))

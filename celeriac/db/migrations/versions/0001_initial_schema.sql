@@ -817,6 +817,9 @@ CREATE INDEX ix_workflow_runs_parent_run_id ON workflow_runs (parent_run_id)
     WHERE parent_run_id IS NOT NULL;
 CREATE INDEX ix_workflow_runs_status ON workflow_runs (workspace_id, status, id)
     WHERE status <> 'completed';
+CREATE INDEX ix_workflow_runs_top_level ON workflow_runs (workspace_id, id)
+    WHERE parent_run_id IS NULL;
+CREATE INDEX ix_workflow_runs_trigger_type ON workflow_runs (workspace_id, trigger_type, id);
 CREATE INDEX ix_workflow_runs_workflow_id_id ON workflow_runs (workflow_id, id);
 CREATE INDEX ix_workflow_runs_workspace_id_id ON workflow_runs (workspace_id, id);
 
