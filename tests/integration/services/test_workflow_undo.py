@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from celeriac import Workflow
+from celeriac.db.workflows import runs
 from celeriac.domain.errors import WorkflowInvalidError
 from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Status
@@ -295,3 +296,19 @@ def test_all_runs_of_a_workspace_are_cancelled_though_one_undoes_something(flows
     flows.drive()
     assert flows.ran(run_id).run.compensation is Compensation.COMPENSATED
     assert flows.core.status(flows.ran(run_id).items("a.undo")[0].execution_id) is Status.COMPLETED
+
+
+@pytest.mark.parametrize("before", ["cancelled", "failed"])
+def test_a_workspace_is_not_empty_while_one_of_its_runs_undoes_something(
+    flows: Flows, before: str
+) -> None:
+    run_id = flows.start(flows.define("w", chain("a", "b")))
+    flows.drive(failing("b"), most=1 if before == "cancelled" else 2)
+    if before == "cancelled":
+        flows.runs.cancel(flows.core.actor, run_id)
+    assert flows.ran(run_id).status is RunStatus.COMPENSATING
+    workspace = flows.core.actor.workspace_id
+    with flows.core.database.autocommit() as connection:
+        found = runs.uncancelled_in(connection, workspace, limit=9, compensating=True)
+        cancellable = runs.uncancelled_in(connection, workspace, limit=9, compensating=False)
+    assert (found, cancellable) == ([run_id], [])
