@@ -61,8 +61,8 @@ def written_out(value: object, column: ColumnElement[Any]) -> ColumnElement[Any]
     return literal(plain, column.type, literal_execute=True)
 
 
-_CLOCK_SLACK = timedelta(hours=1)
-"""How far the clock of an id may differ from the database's."""
+_CLOCK_SLACK = timedelta(minutes=5)
+"""How far the clock of an id may differ from the database's; `celeriac doctor` warns of less."""
 
 
 def created(

@@ -197,7 +197,11 @@ def _judge_partitions(there: Sequence[partitions.Period], now: datetime) -> Find
 def _judge_clock(skew: float) -> Finding:
     message = f"{duration(skew)} apart from the database's"
     if skew > _MOST_SKEW_SECONDS:
-        return warning(CLOCK, message, "Set this machine's clock by NTP: log lines mislead.")
+        return warning(
+            CLOCK,
+            message,
+            "Set this machine's clock by NTP: logs mislead, and filters by time miss executions.",
+        )
     return ok(CLOCK, message)
 
 

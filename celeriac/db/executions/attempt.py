@@ -3,7 +3,7 @@
 Each is one guarded statement; finishing may claim the next pending execution of the queue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
 from celeriac.db.executions.ended import KEPT
-from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
+from celeriac.db.executions.guards import CELERY_TASK_ID, not_counted, with_guards
 from celeriac.db.executions.park import park, resume_answered, resume_without_children
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
@@ -35,7 +35,8 @@ from celeriac.kit.json_types import MAX_DEPTH, storable
 
 CLAIM_COLUMNS = (
     "id attempt task_id task_version_id agent_version_id workspace_id owner_id variables "
-    "retry_count celery_task_id request_id queue session_id trigger_type options run_id last_chance"
+    "retry_count celery_task_id request_id queue session_id trigger_type options run_id "
+    "last_chance parent_id"
 ).split()
 """The columns of which `claim_from_row` makes a claim."""
 
@@ -211,19 +212,27 @@ WITH done AS (
 """
 
 
-def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
-    """Return a finishing statement, without and with the claim of the next execution."""
-    return (
-        with_guards(statement + "SELECT status, {made_due} FROM done", PARTS, **transitions),
-        with_guards(statement + CLAIM_NEXT, PARTS, **transitions, claim=Transition.CLAIM),
-    )
+_ALONE = "SELECT status, {made_due} FROM done"
+_CONDITION = "AND attempt = :attempt AND lease_token = :token"
+
+
+def _variants(statement: str, **transitions: Transition) -> Mapping[tuple[bool, bool], TextClause]:
+    """Return a finishing statement by whether its execution is counted, and whether it claims."""
+    alone, claiming = statement + _ALONE, statement + CLAIM_NEXT
+    both = {**transitions, "claim": Transition.CLAIM}
+    return {
+        (True, False): with_guards(alone, PARTS, **transitions),
+        (True, True): with_guards(claiming, PARTS, **both),
+        (False, False): with_guards(not_counted(alone, condition=_CONDITION), PARTS, **transitions),
+        (False, True): with_guards(not_counted(claiming, condition=_CONDITION), PARTS, **both),
+    }
 
 
 _STATEMENTS = {
-    Transition.COMPLETE: _both(_END, end=Transition.COMPLETE),
-    Transition.FAIL: _both(_END, end=Transition.FAIL),
-    Transition.STOP: _both(_END, end=Transition.STOP),
-    Transition.RETRY: _both(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP),
+    Transition.COMPLETE: _variants(_END, end=Transition.COMPLETE),
+    Transition.FAIL: _variants(_END, end=Transition.FAIL),
+    Transition.STOP: _variants(_END, end=Transition.STOP),
+    Transition.RETRY: _variants(_RELEASE, retry=Transition.RETRY, stop=Transition.STOP),
 }
 
 
@@ -244,7 +253,12 @@ class Finished:
 
 
 def finish(
-    connection: Connection, lease: Lease, outcome: Outcome, next_claim: NextClaim | None = None
+    connection: Connection,
+    lease: Lease,
+    outcome: Outcome,
+    next_claim: NextClaim | None = None,
+    *,
+    counted: bool = True,
 ) -> Finished:
     """Store the outcome of the attempt of `lease` and claim the next pending execution.
 
@@ -252,26 +266,41 @@ def finish(
     stores a question or a session may still be at work, the caller must `hold` the execution first,
     in the same transaction. The status is None if the lease was lost: nothing was written.
     Idempotent: a repeated call returns the status that the first call stored. A retry or hand-back
-    of an execution whose cancellation is requested cancels it.
+    of an execution whose cancellation is requested cancels it. With `counted` false a cheaper
+    statement is tried first, which ends the execution only if nothing counts that.
     """
     if isinstance(outcome, Parked):
         return _parked(connection, lease, outcome)
     transition, values = finishing(outcome)
-    alone, with_claim = _STATEMENTS[transition]
     parameters = {
         "id": lease.execution_id, "attempt": lease.attempt, "token": lease.token, **values
     }  # fmt: skip
-    if next_claim is None:
-        row = connection.execute(alone, parameters).one_or_none() or (None, False)
-        claim = None
-    else:
-        row = connection.execute(with_claim, parameters | next_claim.parameters()).one()
-        claim = claim_from_row(row[2:], next_claim.token)
-    status, made_due = row[:2]
-    if status is not None:
-        return Finished(Status(status), claim, made_due=made_due)
+    statements = _STATEMENTS[transition]
+    for variant in (True,) if counted else (False, True):
+        finished = _finish(
+            connection, statements[variant, next_claim is not None], parameters, next_claim
+        )
+        if finished.status is not None:
+            return finished
     known = _as_finished(connection, lease)
-    return Finished(known, claim, again=known is not None)
+    return Finished(known, again=known is not None)
+
+
+def _finish(
+    connection: Connection,
+    statement: TextClause,
+    parameters: Mapping[str, object],
+    next_claim: NextClaim | None,
+) -> Finished:
+    """Execute a finishing statement; without a status it has neither ended nor claimed anything."""
+    if next_claim is None:
+        row = connection.execute(statement, parameters).one_or_none()
+        return Finished(None) if row is None else Finished(Status(row[0]), made_due=row[1])
+    row = connection.execute(statement, {**parameters, **next_claim.parameters()}).one()
+    if row[0] is None:
+        return Finished(None)
+    claim = claim_from_row(row[2:], next_claim.token)
+    return Finished(Status(row[0]), claim, made_due=row[1])
 
 
 def _parked(connection: Connection, lease: Lease, outcome: Parked) -> Finished:

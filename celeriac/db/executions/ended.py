@@ -8,6 +8,11 @@ executions, two more for the audit trail:
 - `ended_by`: the program that the entry names,
 - `ended_why`: further details as JSONB, or NULL.
 
+Most executions are not counted by others: they are no item of a workflow, child of another one or
+part of a Celery task, and have no live children. A statement that updates only such executions,
+because its condition has `{not_counted}`, may have `{ended_not_counted}` instead of `{ended}`: the
+parts without counters.
+
 A statement sees what was committed before it began. If it waits for the row of an execution, it
 then ends the execution, but does not see a question or a session that was stored meanwhile
 together with a change of that row. So an earlier statement of the same transaction must have locked
@@ -199,13 +204,26 @@ statement can't claim or send them: it doesn't see what its own parts have chang
 """
 
 
-def ended_parts(targets: Collection[Status]) -> str:
-    """Return the parts of a statement that moves executions to one of `targets`."""
+NOT_COUNTED = (
+    "e.run_id IS NULL AND e.parent_id IS NULL AND e.trigger_type <> 'celery'"
+    " AND NOT EXISTS (SELECT FROM live_children w WHERE w.execution_id = e.id)"
+)
+"""Whether nothing counts the end of `e`, as SQL."""
+
+_NOT_COUNTING = frozenset({"ended", "settled", "withdrawn", "delivered", "audited"})
+"""The parts that every end has."""
+
+
+def ended_parts(targets: Collection[Status], *, counted: bool = True) -> str:
+    """Return the parts of a statement that moves executions to one of `targets`.
+
+    Not `counted`: those for executions of which `NOT_COUNTED` holds.
+    """
     failing = Status.FAILED in targets
     return "".join(
         f", {name} AS ({statement})"
         for name, statement in _PARTS.items()
-        if failing or statement is not _AUDIT
+        if (failing or statement is not _AUDIT) and (counted or name in _NOT_COUNTING)
     )
 
 

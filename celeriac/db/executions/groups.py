@@ -23,7 +23,7 @@ from celeriac.db.executions.attempt import (
     worker_parameters,
 )
 from celeriac.db.executions.eligible import first, held_for
-from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.guards import not_counted, with_guards
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.model import (
     Claim,
@@ -241,20 +241,28 @@ LEFT JOIN (SELECT *, row_number() OVER () AS place FROM taken) AS taken USING (p
 )
 
 
-def _both(statement: str, **transitions: Transition) -> tuple[TextClause, TextClause]:
-    """Return a finishing statement, without and with claims."""
+_ALONE = "\nSELECT id, status, {made_due} FROM done"
+_CONDITION = "AND e.status IN ({end_from})"
+
+
+def _variants(statement: str, **transitions: Transition) -> Mapping[tuple[bool, bool], TextClause]:
+    """Return a finishing statement by whether its executions are counted, and whether it claims."""
     parts = {**PARTS, "held": held_for("g.delay")}
-    return (
-        with_guards(statement + "\nSELECT id, status, {made_due} FROM done", parts, **transitions),
-        with_guards(statement + _AND_CLAIM, parts, **transitions, claim=Transition.CLAIM),
-    )
+    alone, claiming = statement + _ALONE, statement + _AND_CLAIM
+    both = {**transitions, "claim": Transition.CLAIM}
+    return {
+        (True, False): with_guards(alone, parts, **transitions),
+        (True, True): with_guards(claiming, parts, **both),
+        (False, False): with_guards(not_counted(alone, condition=_CONDITION), parts, **transitions),
+        (False, True): with_guards(not_counted(claiming, condition=_CONDITION), parts, **both),
+    }
 
 
 _STATEMENTS = {
-    Transition.COMPLETE: _both(_END, end=Transition.COMPLETE),
-    Transition.FAIL: _both(_END, end=Transition.FAIL),
-    Transition.STOP: _both(_END, end=Transition.STOP),
-    Transition.RETRY: _both(_RELEASE, end=Transition.RETRY, stop=Transition.STOP),
+    Transition.COMPLETE: _variants(_END, end=Transition.COMPLETE),
+    Transition.FAIL: _variants(_END, end=Transition.FAIL),
+    Transition.STOP: _variants(_END, end=Transition.STOP),
+    Transition.RETRY: _variants(_RELEASE, end=Transition.RETRY, stop=Transition.STOP),
 }
 
 Ending = Completed | Failed | Stopped | Retry | HandedBack
@@ -308,19 +316,22 @@ def finish_group(
     ends: Sequence[EndValues],
     queue: str = "",
     more: MoreClaims | None = None,
+    *,
+    counted: bool = True,
 ) -> GroupFinished:
     """Store ends of the same transition, and claim the `first` executions of `queue`.
 
     At most as many are claimed as were stored. What is missing was not written: its lease is lost,
-    an earlier try has stored it, or somebody else has locked its row. See `finish` for the rest.
+    an earlier try has stored it, somebody else has locked its row, or something counts its end and
+    `counted` is false. See `finish` for the rest.
     """
     (transition,) = {each.transition for each in ends}
-    alone, with_claims = _STATEMENTS[transition]
+    statement = _STATEMENTS[transition][counted, more is not None]
     parameters = _given(ends)
     if more is None:
-        return _finished(connection.execute(alone, parameters).all())
+        return _finished(connection.execute(statement, parameters).all())
     parameters |= {"next_queue": queue, **more.parameters()}
-    rows = connection.execute(with_claims, parameters).all()
+    rows = connection.execute(statement, parameters).all()
     return replace(_finished(rows), claims=_claims([row[3:] for row in rows]))
 
 

@@ -181,6 +181,17 @@ class Claim:
     """The run of a workflow that it is a part of."""
     last_chance: bool = False
     """Whether it was lost with its worker before, and fails if that happens again."""
+    parent_id: UUID | None = None
+    """The execution that has started it."""
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether a run, a parent or a Celery task counts its end."""
+        return (
+            self.run_id is not None
+            or self.parent_id is not None
+            or self.trigger_type == TriggerType.CELERY
+        )
 
     @property
     def options(self) -> RunOptions:

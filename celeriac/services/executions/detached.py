@@ -305,7 +305,8 @@ class Detached:
             if ended.batches or running.attempt.has_rows or not isinstance(ended.outcome, Ending):
                 self._submit(lambda ended=ended: self._store_alone(ended))  # type: ignore[misc]
                 continue
-            key = transition_of(ended.outcome), running.claim.queue
+            claim = running.claim
+            key = transition_of(ended.outcome), claim.queue, claim.is_counted
             together[key].append(ended)
         for each in together.values():
             self._store(each)
@@ -342,7 +343,7 @@ class Detached:
             self._drop(running)
 
     def _store(self, group: Sequence[_Ended]) -> None:
-        """Store outcomes of the same transition and queue, and claim as many executions."""
+        """Store outcomes that can be written together, and claim as many executions."""
         now = time.monotonic()
         wanting = [] if self._shutting_down() else [e for e in group if e.running.until > now]
         versions = self._runs.waiting_versions
@@ -360,6 +361,7 @@ class Detached:
                 ],
                 group[0].running.claim.queue,
                 more,
+                counted=group[0].running.claim.is_counted,
             )
             claims = list(written.claims)
             missing = [e for e in group if e.running.claim.lease.execution_id not in written.status]

@@ -296,20 +296,26 @@ class Finish:
         return finished
 
     def group(
-        self, endings: Sequence[tuple[Lease, Ending]], queue: str, more: MoreClaims | None
+        self,
+        endings: Sequence[tuple[Lease, Ending]],
+        queue: str,
+        more: MoreClaims | None,
+        *,
+        counted: bool = True,
     ) -> Written:
         """Store outcomes of the same transition; with `more`, claim executions of `queue` too.
 
-        Each is guarded by its own lease. Nothing is raised for one of them: what is not stored must
-        be stored alone. If an answer was lost, the outcomes are sent again, without claims, for up
-        to ten minutes.
+        `counted` says whether something may count their ends (`Claim.is_counted`). Each is guarded
+        by its own lease. Nothing is raised for one of them: what is not stored must be stored
+        alone. If an answer was lost, the outcomes are sent again, without claims, for up to ten
+        minutes.
         """
         ends = [end for lease, outcome in endings if (end := _end_values(lease, outcome))]
         if not ends:
             return Written({}, (), lost=False)
         lost = False
         try:
-            done = self._send(ends, queue, more)
+            done = self._send(ends, queue, more, counted=counted)
         except Exception as error:  # noqa: BLE001 - each is stored alone
             kind, reason = type(error).__name__, first_line(error)
             logger.warning("execution.ends_repeated", count=len(ends), kind=kind, error=reason)
@@ -322,16 +328,19 @@ class Finish:
         return Written(done.status, done.claims, lost)
 
     def _send(
-        self, ends: Sequence[EndValues], queue: str, more: MoreClaims | None
+        self,
+        ends: Sequence[EndValues],
+        queue: str = "",
+        more: MoreClaims | None = None,
+        *,
+        counted: bool = True,
     ) -> GroupFinished:
         with self._database.autocommit() as connection:
-            return lifecycle.finish_group(connection, ends, queue, more)
+            return lifecycle.finish_group(connection, ends, queue, more, counted=counted)
 
     def _send_again(self, ends: Sequence[EndValues]) -> GroupFinished:
         try:
-            return retry_while_unavailable(
-                lambda: self._send(ends, "", None), seconds=_DATABASE_SECONDS
-            )
+            return retry_while_unavailable(lambda: self._send(ends), seconds=_DATABASE_SECONDS)
         except Exception as error:  # noqa: BLE001 - each is stored alone
             logger.warning("execution.ends_repeated", count=len(ends), error=first_line(error))
             return GroupFinished({})
@@ -359,7 +368,9 @@ class Finish:
         claim, outcome = ending.claim, ending.outcome
         if ending.is_one_statement:
             with self._database.autocommit() as connection:
-                return lifecycle.finish(connection, claim.lease, outcome, next_claim)
+                return lifecycle.finish(
+                    connection, claim.lease, outcome, next_claim, counted=claim.is_counted
+                )
         with self._database.transaction() as connection:
             for batch in ending.batches:
                 leases.store_batch(connection, [batch])
