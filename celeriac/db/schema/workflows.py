@@ -80,6 +80,8 @@ step_runs = Table(
     Column("strict", Boolean, nullable=False, server_default="false"),
     # its items are being cancelled
     Column("stopping", Boolean, nullable=False, server_default="false"),
+    # its runs of workflows continue those of the run that this one retries
+    Column("continues", Boolean, nullable=False, server_default="false"),
     # since when `advance` has something to do
     timestamp("due_at"),
     timestamp("started_at"),

@@ -297,3 +297,27 @@ def log(
         "data": [storable(data) for _, data in entries],
     }
     connection.execute(_LOG, parameters)
+
+
+_CONTINUABLE = text("""
+SELECT i.item_no, r.id FROM step_items i JOIN workflow_runs r ON r.id = i.child_run_id
+WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = 1
+  AND i.item_no = ANY(CAST(:item_nos AS int[]))
+  AND r.status IN ('failed', 'cancelled') AND r.workflow_version_id = :version_id
+  AND r.compensation IS DISTINCT FROM 'compensation_failed'
+""")
+
+
+def continuable(
+    connection: Connection, run_id: UUID, step_no: int, item_nos: Sequence[int], version_id: UUID
+) -> dict[int, WorkflowRun]:
+    """Return the runs of a version that items of a step were, and that can be gone on with."""
+    parameters = {
+        "run_id": run_id, "step_no": step_no, "item_nos": list(item_nos), "version_id": version_id
+    }  # fmt: skip
+    found = {}
+    for item_no, child_id in connection.execute(_CONTINUABLE, parameters).all():
+        child = get(connection, child_id, workspace=None)
+        if child is not None:
+            found[item_no] = child
+    return found

@@ -21,7 +21,7 @@ _step = reader(StepRun)
 
 _COLUMNS = """
 s.run_id, s.step_no, s.step, s.kind, s.status, s.width, s.spawned, s.shards_left, s.round,
-s.parallel, s.strict, s.stopping, s.due_at, s.started_at, s.completed_at, s.error_code,
+s.parallel, s.strict, s.stopping, s.continues, s.due_at, s.started_at, s.completed_at, s.error_code,
 s.error_message
 """
 
@@ -287,3 +287,15 @@ def take_over(connection: Connection, run_id: UUID, origin_id: UUID, nos: Sequen
     parameters = {"run_id": run_id, "origin_id": origin_id, "nos": list(nos)}
     for statement in _TAKE_OVER:
         connection.execute(statement, parameters)
+
+
+_CONTINUE = text("""
+UPDATE step_runs SET continues = true
+WHERE run_id = :run_id AND step_no = ANY(CAST(:nos AS smallint[]))
+""")
+
+
+def set_continues(connection: Connection, run_id: UUID, nos: Sequence[int]) -> None:
+    """Let the runs of workflows of steps of a new run continue those of its origin."""
+    if nos:
+        connection.execute(_CONTINUE, {"run_id": run_id, "nos": list(nos)})

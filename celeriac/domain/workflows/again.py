@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from celeriac.domain.workflows.graph import Graph
+from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.runs import Statuses
 from celeriac.domain.workflows.states import StepStatus
 
@@ -34,5 +35,22 @@ def continued(graph: Graph, kept: Collection[str]) -> frozenset[str]:
         for id_ in graph.ordinary
         if id_ not in kept
         and graph.steps[id_].map is not None
+        and all(need in kept for need in graph.needs[id_])
+    )
+
+
+def continued_below(graph: Graph, kept: Collection[str], again: Collection[str]) -> frozenset[str]:
+    """Return the steps whose runs of workflows go on from where those of the earlier run stopped.
+
+    Those that run again with the same input, other than the steps in `again`. A repeat begins with
+    its first round.
+    """
+    return frozenset(
+        id_
+        for id_ in graph.ordinary
+        if id_ not in kept
+        and id_ not in again
+        and graph.steps[id_].kind is StepKind.WORKFLOW
+        and graph.steps[id_].repeat is None
         and all(need in kept for need in graph.needs[id_])
     )

@@ -103,6 +103,8 @@ class StepRun:
     parallel: int | None
     strict: bool
     stopping: bool
+    continues: bool
+    """Whether its runs of workflows continue those of the run that this one retries."""
     due_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None

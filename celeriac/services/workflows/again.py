@@ -11,7 +11,7 @@ from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.executions.model import Idempotency, TriggerType
-from celeriac.domain.workflows.again import continued, taken_over
+from celeriac.domain.workflows.again import continued, continued_below, taken_over
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -122,3 +122,5 @@ def take_over(
             continue
         items = request.items if name == request.step else ()
         item_rows.take_over_items(connection, run_id, origin.id, plan.numbers[name], again=items)
+    below = continued_below(graph, kept, again | undone)
+    rows.set_continues(connection, run_id, [plan.numbers[name] for name in below])

@@ -49,6 +49,7 @@ from celeriac.services.catalog.schemas import violations
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_one
+from celeriac.services.workflows.again import ForkRequest, take_over
 from celeriac.services.workflows.plans import Plan, Plans
 from celeriac.services.workflows.values import RunValues, evaluate, result_of
 
@@ -349,8 +350,9 @@ class _Making:
         plan: Plan,
         each: Sequence[tuple[int, Mapping[str, Any]]],
     ) -> Spawned:
-        """Insert a run of a workflow for each item."""
+        """Insert a run of a workflow for each item; it may continue one of an earlier run."""
         children = []
+        earlier = self._earlier(run, state, plan, [number for number, _ in each])
         for number, scope in each:
             try:
                 given = with_defaults(plan, _object(render(step.with_, scope)))
@@ -360,6 +362,9 @@ class _Making:
             except CeleriacError as error:
                 self._fails(number, error)
                 continue
+            old = earlier.get(number)
+            if old is not None and old.input != given:
+                old = None
             child = NewRun(
                 id=uuid7(),
                 workspace_id=run.workspace_id,
@@ -377,11 +382,29 @@ class _Making:
                 parent_step_no=state.step_no,
                 parent_item_no=number,
                 depth=run.depth + 1,
+                origin_id=None if old is None else old.id,
             )
             insert_run(self.connection, plan, child)
+            if old is not None:
+                take_over(self.connection, plan, old, child.id, ForkRequest())
             children.append(child.id)
             self.items.append(NewItem(number, child_run_id=child.id))
         return Spawned(children=children)
+
+    def _earlier(
+        self, run: WorkflowRun, state: StepRun, plan: Plan, numbers: Sequence[int]
+    ) -> Mapping[int, WorkflowRun]:
+        """Return the runs with which the items of a retried run go on, by their numbers."""
+        if not state.continues or run.origin_id is None:
+            return {}
+        found = runs.continuable(
+            self.connection, run.origin_id, state.step_no, numbers, plan.version_id
+        )
+        return {
+            number: old
+            for number, old in found.items()
+            if not item_rows.lacks_results(self.connection, old.id)
+        }
 
 
 def _scopes(

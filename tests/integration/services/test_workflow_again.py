@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from celeriac.domain.errors import ConflictError, InvalidInputError
+from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows.again import ForkRequest
@@ -266,3 +267,69 @@ def test_a_round_sees_its_number_and_the_result_of_the_one_before(flows: Flows) 
         {"round": 1, "before": {"round": 0}},
         {"round": 2, "before": {"round": 1}},
     ]
+
+
+INNER = {
+    "first": {"task": "first", "with": {"n": "${{ input.n }}"}},
+    "leaf": {
+        "task": "leaf", "map": "[0, 1, 2]", "with": {"n": "${{ steps.first.result + item }}"},
+    },
+}  # fmt: skip
+MIDDLE = {
+    "below": {"workflow": "inner", "map": "[0, 10]", "with": {"n": "${{ input.n + item }}"}},
+    "tail": {"task": "tail", "needs": ["below"]},
+}
+OUTER = {
+    "top": {"workflow": "middle", "map": "[0, 100]", "with": {"n": "${{ item }}"}},
+    "all": {"task": "all", "with": {"all": "${{ steps.top.results }}"}},
+}
+
+
+def failed_below(flows: Flows) -> tuple[UUID, Counter[str]]:
+    """Run maps in workflows in maps, two levels deep, of which the last leaf fails."""
+    number: JsonObject = {"n": "integer"}
+    flows.define("inner", INNER, input=number, returns="${{ steps.leaf.results }}")
+    flows.define("middle", MIDDLE, input=number, returns="${{ steps.below.results }}")
+    run_id = flows.start(flows.define("outer", OUTER))
+    flows.drive(lambda name, given: FAILS if given.get("n") == 112 else given.get("n", given))
+    assert flows.ran(run_id).status is RunStatus.FAILED
+    return run_id, counts(flows)
+
+
+EXPECTED = [[[n + m + x for x in range(3)] for m in (0, 10)] for n in (0, 100)]
+
+
+@pytest.mark.failure("W24")
+def test_a_retry_goes_on_inside_the_workflows_below(flows: Flows) -> None:
+    origin, before = failed_below(flows)
+    assert (before["first"], before["leaf"], before["tail"]) == (4, 12, 1)
+
+    again = flows.runs.retry(flows.core.actor, origin).run_id
+    flows.drive(lambda _name, given: given.get("n", given))
+
+    assert flows.ran(again).status is RunStatus.COMPLETED
+    assert flows.done[-1] == ("all", {"all": EXPECTED})
+    assert counts(flows) == Counter(leaf=1, tail=1, all=1)
+    flows.assert_counted()
+
+
+def test_a_workflow_that_has_changed_is_not_gone_on_with(flows: Flows) -> None:
+    origin, _ = failed_below(flows)
+    fields = {"steps": INNER, "input": {"n": "integer"}, "returns": "${{ steps.leaf.results }}"}
+    changed = WorkflowSpec.model_validate({**fields, "priority": "high"})
+    flows.workflows.change(flows.core.actor, "inner", spec=changed)
+
+    again = flows.runs.retry(flows.core.actor, origin).run_id
+    flows.drive(lambda _name, given: given.get("n", given))
+
+    assert flows.ran(again).status is RunStatus.COMPLETED
+    assert counts(flows) == Counter(first=1, leaf=3, tail=1, all=1)
+
+
+def test_a_fork_runs_the_workflows_of_its_step_from_their_beginning(flows: Flows) -> None:
+    origin, _ = failed_below(flows)
+    forked = flows.runs.fork(flows.core.actor, origin, ForkRequest(step="top", items=[1])).run_id
+    flows.drive(lambda _name, given: given.get("n", given))
+    assert flows.ran(forked).status is RunStatus.COMPLETED
+    assert counts(flows) == Counter(first=2, leaf=6, tail=1, all=1)
+    flows.assert_counted()

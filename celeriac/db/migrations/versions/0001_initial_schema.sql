@@ -836,6 +836,7 @@ CREATE TABLE step_runs (
     parallel integer,
     strict boolean NOT NULL DEFAULT false,
     stopping boolean NOT NULL DEFAULT false,
+    continues boolean NOT NULL DEFAULT false,
     due_at timestamptz,
     started_at timestamptz,
     completed_at timestamptz,
