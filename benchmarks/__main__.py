@@ -61,7 +61,7 @@ NAMES = (
     "cancels",
 )
 _SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
-_FIELDS = [shape.replace("-", "_") for shape in _SHAPES]
+_FIELDS = [*(shape.replace("-", "_") for shape in _SHAPES), "counted"]
 SCALE = "scale"
 """Takes long and needs no programs: measured only if it is named."""
 
@@ -86,6 +86,7 @@ def main() -> None:
         parser.add_argument(
             f"--{shape}", type=int, metavar="NUMBER", help=f"flows: no-ops of one {shape}"
         )
+    parser.add_argument("--counted", type=int, metavar="NUMBER", help="fan-ins: items of the map")
     parser.add_argument(
         "--quick", action="store_true", help="tiny counts: shows that all runs, not how fast"
     )

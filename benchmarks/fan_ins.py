@@ -53,13 +53,13 @@ def measure(stage: Stage, scale: Scale) -> Figure:
         for _ in range(scale.flow_rounds):
             for connections in _CONNECTIONS:
                 for rows in _ROWS:
-                    took = _ended(database, scale.fan_in, rows, connections)
+                    took = _ended(database, scale.counted, rows, connections)
                     seconds.setdefault((rows, connections), []).append(took)
     finally:
         database.close()
     return Figure(
         "How fast do the items of one map end, by rows that count them and connections?",
-        {"items": scale.fan_in, "ends_per_second": _rates(scale.fan_in, seconds)},
+        {"items": scale.counted, "ends_per_second": _rates(scale.counted, seconds)},
     )
 
 

@@ -45,8 +45,10 @@ class Scale:
     """(i) No-ops at once, without anything after them."""
     fan_in: int
     """(i) No-ops at once, all of which one more waits for."""
+    counted: int
+    """(j) Items of one map that are counted down."""
     flow_rounds: int
-    """(i) Flows of each shape and side."""
+    """(i, j) Flows of each shape and side."""
 
 
 FULL = Scale(
@@ -66,7 +68,8 @@ FULL = Scale(
     heavy_cancels=20,
     chain=100,
     fan_out=1000,
-    fan_in=10_000,
+    fan_in=1000,
+    counted=2000,
     flow_rounds=3,
 )
 
@@ -88,5 +91,6 @@ QUICK = Scale(
     chain=3,
     fan_out=5,
     fan_in=5,
+    counted=5,
     flow_rounds=1,
 )
