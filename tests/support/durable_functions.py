@@ -294,6 +294,17 @@ def bounded_in_child(ctx: ChildContext, task: str, width: int) -> Any:
     return [ctx.gather(*work, parallel=2), 2]
 
 
+@celeriac.agent("gatherer", durable=True)
+async def gatherer(ctx: AgentContext, sizes: list[int]) -> list[int]:
+    """Gather texts of steps; one of a coroutine's own is not counted."""
+
+    async def own() -> str:
+        return "x" * 1_000
+
+    calls = [ctx.step(f"of {size}", lambda size=size: "x" * size) for size in sizes]
+    return [len(each) for each in await ctx.gather(own(), *calls)]
+
+
 @celeriac.agent("queues", durable=True)
 async def queues(ctx: AgentContext, task: str) -> Any:
     """Run children with queues and priorities of their own."""

@@ -26,8 +26,19 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from celeriac.agents.python import steps
-from celeriac.agents.python.steps import SCOPE, Call, Effect, Flow, Parking, Pause, Place, Scope
-from celeriac.kit.json_types import JsonObject, JsonValue, checked, storable_text
+from celeriac.agents.python.steps import (
+    MAX_GATHERED_BYTES,
+    SCOPE,
+    Call,
+    Effect,
+    Flow,
+    Parking,
+    Pause,
+    Place,
+    Scope,
+)
+from celeriac.domain.errors import ResultsTooLargeError
+from celeriac.kit.json_types import JsonObject, JsonValue, checked, dumps, storable_text
 
 if TYPE_CHECKING:
     from celeriac.domain.approvals import Answer  # noqa: F401 - named in the base classes
@@ -335,6 +346,26 @@ class _Raised:
         self.error = error
 
 
+def _too_large() -> _Raised:
+    return _Raised(
+        ResultsTooLargeError(
+            f"The results of the durable calls of one gather have more than {MAX_GATHERED_BYTES:,} "
+            "bytes of JSON together. Let them return less, such as the location of what they have "
+            "stored, or gather a part at a time and sum up its results before the next."
+        )
+    )
+
+
+def _size(result: Any) -> int:
+    """Return the size of the result of a durable call as JSON; errors count as nothing."""
+    parts = result if isinstance(result, list) else [result]
+    return sum(
+        len(dumps(each).encode())
+        for each in parts
+        if not isinstance(each, BaseException) and not isinstance(each, _Raised)
+    )
+
+
 class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
     """The parameter `ctx` of a coroutine function; most methods return a coroutine.
 
@@ -406,10 +437,16 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         place = (SCOPE.get() or self._scope).branches()
         results: list[Any] = [None] * len(work)
         left = iter(enumerate(work))
+        room = MAX_GATHERED_BYTES
 
         async def turn() -> None:
+            nonlocal room
             for number, each in left:
                 results[number] = await self._branch(Scope(f"{place}.{number}."), each)
+                if inspect.iscoroutine(each) and each in self._places:
+                    room -= _size(results[number])
+                    if room < 0:
+                        results[number] = _too_large()
                 if isinstance(results[number], Parking) and parallel is not None:
                     return  # it keeps its turn: what it waits for goes on
 

@@ -27,6 +27,9 @@ from celeriac.kit.untrusted import is_a, read_text, result_or, type_name
 
 T = TypeVar("T")
 
+MAX_GATHERED_BYTES = 64_000_000
+"""How many bytes of JSON the results of durable calls that `gather` awaits may have together."""
+
 _MAX_NAME = 200
 _MAX_MESSAGE = 10_000
 _LONGEST_BACKOFF_SECONDS = 300.0

@@ -282,6 +282,20 @@ def test_children_have_the_queue_of_their_task_unless_another_is_given(bench: Be
     }
 
 
+@pytest.mark.parametrize(("sizes", "code"), [([50, 40], None), ([50, 60], "results_too_large")])
+def test_what_is_gathered_is_bounded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sizes: list[int], code: str | None
+) -> None:
+    monkeypatch.setattr("celeriac.agents.python.context.MAX_GATHERED_BYTES", 100)
+    execution_id = bench.submit("gatherer", sizes=sizes)
+
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.error_code == code, execution.error_message
+    assert execution.result == (None if code else [1_000, *sizes])
+
+
 @BOTH
 def test_a_question_holds_no_slot(bench: Bench, kind: str) -> None:
     execution_id = bench.submit(f"asker{kind}", log=str(bench.log))
