@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from celeriac.agents.python.context import LOG_LEVELS
+from celeriac.agents.python.base_context import LOG_LEVELS
 from celeriac.agents.python.steps import Parking
 from celeriac.kit.json_types import JsonObject, storable
 

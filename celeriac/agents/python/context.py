@@ -5,27 +5,14 @@ handles the messages of a coroutine function itself, a child process writes them
 Imports little, because each child process loads it.
 """
 
-import hashlib
 import inspect
-import json
 import time
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from celeriac.agents.python import steps
+from celeriac.agents.python.base_context import BaseContext, Transport
+from celeriac.agents.python.gathering import Raised, gathered, size_of, too_large, within
 from celeriac.agents.python.steps import (
     MAX_GATHERED_BYTES,
     SCOPE,
@@ -37,336 +24,13 @@ from celeriac.agents.python.steps import (
     Place,
     Scope,
 )
-from celeriac.domain.errors import ResultsTooLargeError
-from celeriac.kit.json_types import JsonObject, JsonValue, checked, dumps, storable_text
+from celeriac.kit.json_types import JsonObject
 
 if TYPE_CHECKING:
     from celeriac.domain.approvals import Answer  # noqa: F401 - named in the base classes
 
-LOG_LEVELS = frozenset({"debug", "info", "warning", "error", "critical"})
 
-Sent_co = TypeVar("Sent_co", covariant=True)
-"""What sending returns: None, or a coroutine that returns None."""
-Asked_co = TypeVar("Asked_co", covariant=True)
-"""What asking returns: an answer, or a coroutine that returns an answer."""
-
-
-class Transport(Protocol[Sent_co, Asked_co]):
-    """Carries the messages of a function to its worker."""
-
-    @property
-    def workdir(self) -> Path:
-        """The execution's directory."""
-
-    def time_left(self) -> float:
-        """Return the seconds until the hard limit."""
-
-    def send(self, message: JsonObject) -> Sent_co:
-        """Send a message of the child protocol; raises TypeError if it can't be stored."""
-
-    def show(self, message: JsonObject) -> None:
-        """Send a `delta` message."""
-
-    def ask(self, message: JsonObject) -> Asked_co:
-        """Send an `ask` message and wait for the answer; raises Parking."""
-
-    def request(self, message: JsonObject) -> Any:
-        """Send a message of a durable call and return its reply, or a coroutine that does."""
-
-
-class _Context(Generic[Sent_co, Asked_co]):
-    def __init__(self, job: JsonObject, transport: Transport[Sent_co, Asked_co]) -> None:
-        self._job = job
-        self._transport = transport
-        self._scope = Scope()
-
-    def _place(self, name: str) -> Place:
-        return (SCOPE.get() or self._scope).next(name)
-
-    def _perform(self, place: Place, flow: Flow[Any]) -> Any:
-        """Return what a durable call returns, or a coroutine that returns it."""
-        raise NotImplementedError
-
-    @property
-    def execution_id(self) -> str:
-        """The execution's id."""
-        return str(self._job["execution_id"])
-
-    @property
-    def attempt(self) -> int:
-        """The number of this attempt, from 1."""
-        return int(self._job["attempt"])
-
-    @property
-    def prompt(self) -> str:
-        """The task's prompt, rendered with the variables."""
-        return str(self._job["prompt"])
-
-    @property
-    def workdir(self) -> Path:
-        """The execution's directory.
-
-        It is the current directory of a plain function; coroutine functions share the worker's.
-        """
-        return self._transport.workdir
-
-    @property
-    def correlation(self) -> dict[str, str]:
-        """The ids that every log line of this attempt carries."""
-        return dict(self._job["correlation"])
-
-    def time_left(self) -> float:
-        """Return the seconds until the hard limit; they do not pass while a question is open."""
-        return self._transport.time_left()
-
-    def idempotency_key(self, step: str) -> str:
-        """Return the key of an outside effect: the same in every attempt of the execution."""
-        return f"{self._job['idempotency_prefix']}{step}"
-
-    def emit(self, name: str, data: JsonObject | None = None) -> Sent_co:
-        """Add an event with JSON data to the execution's log.
-
-        Raises TypeError for data that can't be stored unchanged (docs/python-agents.md).
-        """
-        own = checked(dict(data or {}))
-        return self._transport.send({"type": "event", "data": {"name": name, "data": own}})
-
-    def progress(self, done: float, total: float | None = None, note: str = "") -> Sent_co:
-        """Report how much of the work is done."""
-        return self._transport.send(
-            {"type": "progress", "done": done, "total": total, "note": storable_text(note)}
-        )
-
-    def log(self, message: str, *, level: str = "info", **fields: Any) -> Sent_co:
-        """Write a log line; `level` is debug, info, warning, error or critical."""
-        if level not in LOG_LEVELS:
-            raise ValueError(f"there is no log level {level!r}; use one of {sorted(LOG_LEVELS)}")
-        return self._transport.send(
-            {
-                "type": "log",
-                "level": level,
-                "message": storable_text(message),
-                "logger": "agent",
-                "fields": checked(fields),
-            }
-        )
-
-    def delta(self, data: JsonObject) -> None:
-        """Show a piece of streaming output to clients that watch; it is never stored."""
-        self._transport.show({"type": "delta", "data": checked(dict(data))})
-
-    def charge(
-        self,
-        *,
-        provider: str,
-        model: str,
-        input_tokens: int,
-        output_tokens: int,
-        cached_tokens: int = 0,
-        latency_ms: int = 0,
-        finish_reason: str | None = None,
-    ) -> Sent_co:
-        """Record a model call of this function; its cost is computed if the price is known."""
-        return self._transport.send(
-            {
-                "type": "usage",
-                "provider": provider,
-                "model": model,
-                "input_tokens": input_tokens,
-                "output_tokens": output_tokens,
-                "cached_tokens": cached_tokens,
-                "latency_ms": latency_ms,
-                "finish_reason": finish_reason,
-            }
-        )
-
-    def ask(
-        self,
-        title: str,
-        *,
-        key: str | None = None,
-        schema: JsonObject | None = None,
-        expires_seconds: float | None = None,
-        on_expiry: str | None = None,
-        default: JsonValue = None,
-    ) -> Asked_co:
-        """Ask a person and wait for the answer; the time limits are suspended meanwhile.
-
-        The answer's `value` is a text or, with a JSON `schema`, a value that fits it. A question
-        with the same `key` is the same question with the same answer, in later attempts too;
-        without `key`, equal questions are. `on_expiry` (deny, approve, fail) and `expires_seconds`
-        default to the agent's; `default` is the value if the question expires with `approve`.
-        Raises ApprovalExpiredError, InvalidInputError and TypeError.
-        """
-        question = {"kind": "form" if schema else "question", "title": title, "schema": schema}
-        expiry = {"expires_seconds": expires_seconds, "on_expiry": on_expiry}
-        return self._ask(question, key, {**expiry, "default": checked(default)})
-
-    def approve(
-        self,
-        tool: str,
-        arguments: JsonObject | None = None,
-        *,
-        key: str | None = None,
-        title: str | None = None,
-        expires_seconds: float | None = None,
-        on_expiry: str | None = None,
-    ) -> Asked_co:
-        """Ask a person whether `tool` may be called with `arguments`, and wait for the answer.
-
-        The answer's `value` holds other arguments if the person changed them, else None. See `ask`.
-        """
-        call = {"kind": "tool", "tool": tool, "arguments": dict(arguments or {})}
-        expiry = {"expires_seconds": expires_seconds, "on_expiry": on_expiry}
-        return self._ask(call, key, {**expiry, "title": title or f"May {tool} be called?"})
-
-    def _ask(self, question: JsonObject, key: str | None, others: JsonObject) -> Asked_co:
-        """Ask a question; without `key`, equal questions of all attempts have the same one."""
-        if not key:
-            text = json.dumps(checked(question), sort_keys=True)
-            digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-            key = f"{question['kind']}-{digest}"
-        place = self._place(f"ask {question['kind']}").message()
-        return self._transport.ask({"type": "ask", "key": key, **place, **question, **others})
-
-    def step(
-        self,
-        name: str | Callable[..., Any],
-        /,
-        *arguments: Any,
-        retry: int = 0,
-        backoff: float = 1.0,
-        **named: Any,
-    ) -> Any:
-        """Call a function once: later attempts get its stored result.
-
-        `ctx.step("charge", charge, order, retry=3)` or `ctx.step(charge, order)`, which is named
-        after the function. The result must be a JSON value, as an agent's result. A failed call is
-        repeated `retry` times after `backoff` seconds, doubled each time. Raises StepFailedError
-        with the code of the last error, and StepsChangedError if an earlier attempt has stored
-        another step at this place.
-        """
-        known, function, others = steps.named(name, arguments)
-        place = self._place(known)
-        call = partial(function, *others, **named)
-        return self._perform(place, steps.step(place, call, retry=retry, backoff=backoff))
-
-    def sleep(
-        self,
-        seconds: float | timedelta | None = None,
-        *,
-        until: datetime | None = None,
-        name: str = "sleep",
-    ) -> Any:
-        """Wait for so many seconds, or until a time with a zone, over any number of attempts.
-
-        The seconds count from the first attempt that calls this.
-        """
-        place = self._place(name)
-        return self._perform(place, steps.sleep(place, seconds, until))
-
-    def run(
-        self,
-        task: str,
-        variables: Mapping[str, Any] | None = None,
-        *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: str | None = None,
-    ) -> Any:
-        """Run a task of the workspace as a child of this execution, and return its result.
-
-        It has the task's queue and this execution's priority unless given. Raises
-        ChildFailedError if it fails or is cancelled.
-        """
-        place = self._place(name or task)
-        flow = steps.run(place, task, [variables or {}], kind="run", queue=queue, priority=priority)
-        return self._perform(place, _first(flow))
-
-    def map(
-        self,
-        task: str,
-        items: Sequence[Mapping[str, Any]],
-        *,
-        parallel: int | None = None,
-        return_errors: bool = False,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: str | None = None,
-    ) -> Any:
-        """Run a task once for each of `items`, its variables, and return the results in order.
-
-        At most `parallel` of them run at once. Raises ChildFailedError for the first that failed,
-        when all have ended; with `return_errors` the errors are among the results.
-        """
-        place = self._place(name or task)
-        flow = steps.run(
-            place,
-            task,
-            items,
-            kind="map",
-            keep_errors=return_errors,
-            parallel=parallel,
-            queue=queue,
-            priority=priority,
-        )
-        return self._perform(place, flow)
-
-    def _wanted(self, step: str | Mapping[str, Any], after: int) -> JsonObject:
-        """Return the message that asks for results of a step; raises InvalidInputError."""
-        return {"type": "results", **steps.results_of(step), "after": after}
-
-
-def _first(flow: Flow[list[Any]]) -> Flow[Any]:
-    return (yield from flow)[0]
-
-
-@contextmanager
-def _within(scope: Scope) -> Iterator[None]:
-    token = SCOPE.set(scope)
-    try:
-        yield
-    finally:
-        SCOPE.reset(token)
-
-
-def _gathered(results: Sequence[Any], *, return_errors: bool) -> list[Any]:
-    """Return the results of all branches; raise what they have raised."""
-    parked = [each for each in results if isinstance(each, Parking)]
-    if parked:
-        raise Parking(more=any(each.more for each in parked))
-    errors = [each for each in results if isinstance(each, _Raised)]
-    if errors and not return_errors:
-        raise errors[0].error
-    return [each.error if isinstance(each, _Raised) else each for each in results]
-
-
-class _Raised:
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
-def _too_large() -> _Raised:
-    return _Raised(
-        ResultsTooLargeError(
-            f"The results of the durable calls of one gather have more than {MAX_GATHERED_BYTES:,} "
-            "bytes of JSON together. Let them return less, such as the location of what they have "
-            "stored, or gather a part at a time and sum up its results before the next."
-        )
-    )
-
-
-def _size(result: Any) -> int:
-    """Return the size of the result of a durable call as JSON; errors count as nothing."""
-    parts = result if isinstance(result, list) else [result]
-    return sum(
-        len(dumps(each).encode())
-        for each in parts
-        if not isinstance(each, BaseException) and not isinstance(each, _Raised)
-    )
-
-
-class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
+class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
     """The parameter `ctx` of a coroutine function; most methods return a coroutine.
 
     They raise LeaseLostError once this worker no longer owns the attempt.
@@ -401,7 +65,7 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         if isinstance(effect, Pause):
             return await asyncio.sleep(effect.seconds)
         if isinstance(effect, Call):
-            with _within(Scope.inside(effect.place)):
+            with within(Scope.inside(effect.place)):
                 value = effect.function()
                 return await value if inspect.isawaitable(value) else value
         reply = await self._transport.request(effect.message)
@@ -444,9 +108,9 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
             for number, each in left:
                 results[number] = await self._branch(Scope(f"{place}.{number}."), each)
                 if inspect.iscoroutine(each) and each in self._places:
-                    room -= _size(results[number])
+                    room -= size_of(results[number])
                     if room < 0:
-                        results[number] = _too_large()
+                        results[number] = too_large()
                 if isinstance(results[number], Parking) and parallel is not None:
                     return  # it keeps its turn: what it waits for goes on
 
@@ -457,7 +121,7 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
             results[number] = Parking(more=True)
             if inspect.iscoroutine(each):
                 each.close()
-        return _gathered(results, return_errors=return_errors)
+        return gathered(results, return_errors=return_errors)
 
     async def _branch(self, scope: Scope, work: Awaitable[Any]) -> Any:
         """Await one branch; a durable call that was made for it gets its place there."""
@@ -465,15 +129,15 @@ class AgentContext(_Context[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answ
         if call is not None:
             call.path = scope.next(call.name).path
         try:
-            with _within(scope):
+            with within(scope):
                 return await work
         except Parking as parked:
             return parked
         except Exception as error:  # noqa: BLE001 - raised when all have ended
-            return _Raised(error)
+            return Raised(error)
 
 
-class ChildContext(_Context[None, "Answer"]):
+class ChildContext(BaseContext[None, "Answer"]):
     """The parameter `ctx` of a plain function: the methods of `AgentContext`, without `await`."""
 
     def _perform(self, _place: Place, flow: Flow[Any]) -> Any:
@@ -494,7 +158,7 @@ class ChildContext(_Context[None, "Answer"]):
         if isinstance(effect, Pause):
             return time.sleep(effect.seconds)
         if isinstance(effect, Call):
-            with _within(Scope.inside(effect.place)):
+            with within(Scope.inside(effect.place)):
                 value = effect.function()
             if inspect.iscoroutine(value):
                 value.close()
@@ -535,10 +199,10 @@ class ChildContext(_Context[None, "Answer"]):
                 results.append(Parking(more=True))
                 continue
             try:
-                with _within(Scope(f"{place}.{number}.")):
+                with within(Scope(f"{place}.{number}.")):
                     results.append(each())
             except Parking as parked:
                 results.append(parked)
             except Exception as error:  # noqa: BLE001 - raised when all have ended
-                results.append(_Raised(error))
-        return _gathered(results, return_errors=return_errors)
+                results.append(Raised(error))
+        return gathered(results, return_errors=return_errors)

@@ -1,5 +1,6 @@
 """The parts of a parsed expression: each can be evaluated, and lists what it refers to."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -48,7 +49,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Node(ABC):
     """A part of an expression, with its place in the text and its depth."""
 
     offset: int
@@ -61,13 +62,13 @@ class Node:
         """The kind of its value if it is always the same: bool, number, string, list, object."""
         return self.returns
 
+    @abstractmethod
     def value(self, scope: Scope) -> JsonValue:
         """Return its value; raises ExpressionError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def references(self, local: frozenset[str]) -> Iterator[Reference]:
         """Yield what it refers to, without the names of macros."""
-        raise NotImplementedError
 
     def path(self, local: frozenset[str]) -> Path | None:
         """Return its path if it is a name with fields, else None."""
