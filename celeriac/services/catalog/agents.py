@@ -14,9 +14,8 @@ from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.paging import Page
 from celeriac.domain.tasks import Agent
-from celeriac.kit.ids import parse_uuid
 from celeriac.services.catalog import versioned
-from celeriac.services.reading import present, read_page
+from celeriac.services.reading import read_page
 
 logger = structlog.get_logger(__name__)
 
@@ -55,11 +54,7 @@ class Agents:
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
         """Return the id that `reference` means; see `Tasks.resolve`."""
-        key = parse_uuid(reference)
-        if key is None:
-            with self._database.autocommit() as connection:
-                key = AGENTS.id_of_name(connection, reference, workspace=actor.workspace_id)
-        return present(key, "agent", reference)
+        return versioned.resolve(self._database, AGENTS, actor, reference)
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Agent]:
         """Return a page of the agents that the actor may see. Raises CursorInvalidError."""

@@ -93,18 +93,7 @@ class Tasks:
 
         An id is returned unchecked. Raises NotFoundError for an unknown name.
         """
-        key = parse_uuid(reference)
-        if key is not None:
-            return key
-        with self._database.autocommit() as connection:
-            key = TASKS.id_of_name(connection, reference, workspace=actor.workspace_id)
-        if key is None:
-            self._ids.pop((actor.workspace_id, reference), None)
-            raise NotFoundError("task", reference)
-        if len(self._ids) >= _NAMES_CACHED:
-            self._ids.clear()
-        self._ids[actor.workspace_id, reference] = key
-        return key
+        return versioned.resolve(self._database, TASKS, actor, reference)
 
     def use(self, actor: Actor, reference: str, use: Callable[[UUID], _T]) -> _T:
         """Return `use(id)` for the task that `reference` means; known names need no query.
@@ -120,7 +109,13 @@ class Tasks:
             except NotFoundError as error:
                 if error.details["resource"] != "task":
                     raise
-        return use(self.resolve(actor, reference))
+                self._ids.pop((actor.workspace_id, reference), None)
+        key = self.resolve(actor, reference)
+        if parse_uuid(reference) is None:
+            if len(self._ids) >= _NAMES_CACHED:
+                self._ids.clear()
+            self._ids[actor.workspace_id, reference] = key
+        return use(key)
 
     def find(
         self,

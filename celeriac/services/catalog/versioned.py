@@ -3,9 +3,11 @@
 References, creation, changes and deletion, with audit entries.
 """
 
+from uuid import UUID
+
 from celeriac.db import audit
 from celeriac.db.catalog import Spec, T, Versioned
-from celeriac.db.engine import Connection
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import NameTakenError
@@ -34,6 +36,18 @@ def get(
         else stored.by_id(connection, key, workspace=actor.workspace_id, lock=lock)
     )
     return present(found, stored.name, reference)
+
+
+def resolve(database: Database, stored: Versioned[T], actor: Actor, reference: str) -> UUID:
+    """Return the id that `reference` means in the actor's workspace.
+
+    An id is returned unchecked. Raises NotFoundError for an unknown name.
+    """
+    key = parse_uuid(reference)
+    if key is None:
+        with database.autocommit() as connection:
+            key = stored.id_of_name(connection, reference, workspace=actor.workspace_id)
+    return present(key, stored.name, reference)
 
 
 def get_named(

@@ -10,7 +10,7 @@ from celeriac.db.catalog import WORKFLOWS, task_specs, workflow_specs
 from celeriac.db.engine import Connection, Database
 from celeriac.db.workflows import runs
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import ConflictError, NotFoundError, WorkflowInvalidError
+from celeriac.domain.errors import ConflictError, WorkflowInvalidError
 from celeriac.domain.paging import Page
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.records import Workflow, WorkflowVersion
@@ -21,7 +21,6 @@ from celeriac.domain.workflows.validation import (
     spec_faults,
     targets,
 )
-from celeriac.kit.ids import parse_uuid
 from celeriac.services.catalog import versioned
 from celeriac.services.reading import read_page
 
@@ -59,18 +58,8 @@ class Workflows:
             return versioned.get(connection, WORKFLOWS, actor, reference)
 
     def resolve(self, actor: Actor, reference: str) -> UUID:
-        """Return the id that `reference` means in the actor's workspace.
-
-        An id is returned unchecked. Raises NotFoundError for an unknown name.
-        """
-        key = parse_uuid(reference)
-        if key is not None:
-            return key
-        with self._database.autocommit() as connection:
-            key = WORKFLOWS.id_of_name(connection, reference, workspace=actor.workspace_id)
-        if key is None:
-            raise NotFoundError("workflow", reference)
-        return key
+        """Return the id that `reference` means; see `Tasks.resolve`."""
+        return versioned.resolve(self._database, WORKFLOWS, actor, reference)
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Workflow]:
         """Return a page of the workflows that the actor may see. Raises CursorInvalidError."""
