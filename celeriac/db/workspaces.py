@@ -136,11 +136,21 @@ FROM workspaces w, LATERAL (
 WHERE w.deleted_at > now() - make_interval(secs => CAST(:seconds AS double precision))
 LIMIT :limit
 """
-# The conditions `listed` are those of the indexes of a workspace's statuses.
+# The conditions `listed` begin with those of the indexes of a workspace's statuses. What belongs to
+# a run, or to another execution, ends with that: a run that was cancelled may still clean up.
 _LEFT_EXECUTIONS = text(
-    _DELETED.format(table="executions", listed="e.status <> 'completed' AND e.max_crashes <> -1")
+    _DELETED.format(
+        table="executions",
+        listed="e.status <> 'completed' AND e.max_crashes <> -1"
+        " AND e.run_id IS NULL AND e.parent_id IS NULL",
+    )
 )
-_LEFT_RUNS = text(_DELETED.format(table="workflow_runs", listed="e.status <> 'completed'"))
+_LEFT_RUNS = text(
+    _DELETED.format(
+        table="workflow_runs",
+        listed="e.status <> 'completed' AND e.status <> 'compensating' AND e.parent_run_id IS NULL",
+    )
+)
 
 
 def left_executions(connection: Connection, *, seconds: float, limit: int) -> list[UUID]:

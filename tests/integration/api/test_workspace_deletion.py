@@ -51,9 +51,11 @@ def test_what_is_stored_during_the_deletion_is_cancelled_by_the_keeper(
         for statement, key in (
             ("UPDATE executions SET status = 'pending', {} WHERE id = %s", UUID(first)),
             ("UPDATE workflow_runs SET status = 'running', {} WHERE id = %s", run),
+            ("UPDATE executions SET status = 'pending', {} WHERE run_id = %s", run),
         ):
             live = "completed_at = NULL, cancel_requested_at = NULL"
-            connection.exec_driver_sql(statement.format(live), (key,))
+            changed = connection.exec_driver_sql(statement.format(live), (key,))
+            assert changed.rowcount == 1
     (job,) = (
         each for each in build_maintenance(container) if each.name == "cancel_in_deleted_workspaces"
     )
@@ -68,6 +70,9 @@ def test_what_is_stored_during_the_deletion_is_cancelled_by_the_keeper(
         asked = runs.uncancelled_in(connection, _workspace(container), limit=1, compensating=False)
     assert tuple(status) == ("cancelled", "deleted workspace")
     assert asked == []
+    with container.database.autocommit() as connection:
+        of_run = text("SELECT status FROM executions WHERE run_id = :id")
+        assert connection.execute(of_run, {"id": run}).scalar_one() == "pending", "its run's affair"
 
 
 def _workspace(container: CoreServices) -> UUID:
