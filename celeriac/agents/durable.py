@@ -8,6 +8,7 @@ identifies the step and the name is checked. Without a path the name identifies 
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from celeriac.agents.results import encode_result
 from celeriac.domain.approvals import Answer, Question
@@ -30,7 +31,7 @@ from celeriac.domain.executions.steps import (
     StepStatus,
     StoredStep,
 )
-from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonObject, JsonValue, storable
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.logs.redact import redact_text
@@ -44,6 +45,9 @@ MAX_QUESTIONS = 100
 
 _KEPT_CHARACTERS = 16_000
 """The longest result of a step, and the longest text of its error, that is kept in memory."""
+
+_FEW_CHILDREN = 50
+"""The results of at most so many children are stored with their step too."""
 
 _CHUNK = 500
 """How many children are started by one commit."""
@@ -224,6 +228,8 @@ class DurableCalls:
                 f"The step {name!r} had {counted(step.width or 0, 'item')}, and has {width} in "
                 "this attempt. Take the list from a step, so that it is the same in each attempt."
             )
+        if step is not None and step.status is StepStatus.COMPLETED and step.result is not None:
+            return cast("list[JsonObject]", step.result)
         number = self._number(step)
         waiting = NewStep(
             number=number,
@@ -271,35 +277,15 @@ class DurableCalls:
         self, step: StoredStep | None, waiting: NewStep, *, starts: bool, keep_errors: bool
     ) -> list[JsonObject] | None:
         """Return the children of a step, and store that they have ended; None if some have not."""
-        number, width = waiting.number, waiting.width or 0
+        width = waiting.width or 0
         if width:
-            known = await self._steps.children(number)
+            known = await self._steps.children(waiting.number)
             live = width - sum(child.status.terminal for child in known.values())
             if live:
                 self._children += live
                 return None
         results = await self._results(waiting) if width else {}
-        failed = [each for each in results.values() if each.status is not Status.COMPLETED]
-        if step is None or step.status is StepStatus.WAITING or starts:
-            error: JsonObject | None = None
-            if failed and not keep_errors:
-                error = {
-                    "code": failed[0].error_code or failed[0].status.value,
-                    "message": failed[0].error_message or "",
-                    "last_number": self._next - 1,
-                }
-            await self._store(
-                NewStep(
-                    number=number,
-                    path=waiting.path,
-                    name=waiting.name,
-                    kind=waiting.kind,
-                    status=StepStatus.COMPLETED if error is None else StepStatus.FAILED,
-                    error=error,
-                    width=width,
-                )
-            )
-        return [
+        ended: list[JsonObject] = [
             {
                 "execution_id": str(child.execution_id),
                 "status": child.status.value,
@@ -309,6 +295,39 @@ class DurableCalls:
             }
             for _, child in sorted(results.items())
         ]
+        if step is None or step.status is StepStatus.WAITING or starts:
+            await self._store_ended(waiting, ended, keep_errors=keep_errors)
+        return ended
+
+    async def _store_ended(
+        self, waiting: NewStep, ended: list[JsonObject], *, keep_errors: bool
+    ) -> None:
+        """Store that all children of a step have ended, and what became of them if that is little.
+
+        A later attempt then needs no query for the step.
+        """
+        failed = [each for each in ended if each["status"] != Status.COMPLETED]
+        error: JsonObject | None = None
+        result: str | None = None
+        if failed and not keep_errors:
+            error = {
+                "code": failed[0]["error_code"] or failed[0]["status"],
+                "message": failed[0]["error_message"] or "",
+                "last_number": self._next - 1,
+            }
+        else:
+            result = _small(ended)
+        new = NewStep(
+            number=waiting.number,
+            path=waiting.path,
+            name=waiting.name,
+            kind=waiting.kind,
+            status=StepStatus.COMPLETED if error is None else StepStatus.FAILED,
+            result=result,
+            error=error,
+            width=waiting.width,
+        )
+        await self._store(new, None if result is None else ended)
 
     async def _results(self, step: NewStep) -> Mapping[int, Child]:
         found = await self._steps.results(step.number, most_bytes=MAX_RESULTS_BYTES)
@@ -388,6 +407,17 @@ class DurableCalls:
 
 def _kept(value: JsonValue) -> JsonValue:
     return clip(value, _KEPT_CHARACTERS) if isinstance(value, str) else value
+
+
+def _small(ended: list[JsonObject]) -> str | None:
+    """Return what became of children as JSON; None if it is large, or nested too deep as a list."""
+    if len(ended) > _FEW_CHILDREN:
+        return None
+    try:
+        text = storable(ended)
+    except TypeError:
+        return None
+    return text if len(text) <= _KEPT_CHARACTERS else None
 
 
 def _place(path: str | None, name: str) -> str:

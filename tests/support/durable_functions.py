@@ -66,6 +66,12 @@ async def parent(ctx: AgentContext, log: str, task: str) -> Any:
     return [before, child, await ctx.step("after", note, log, "after")]
 
 
+@celeriac.agent("parent-of-many", durable=True)
+async def parent_of_many(ctx: AgentContext, task: str, count: int) -> list[Any]:
+    """Run children, one after the other."""
+    return [await ctx.run(task, {"n": number}) for number in range(count)]
+
+
 @celeriac.agent("parent-in-child", durable=True)
 def parent_in_child(ctx: ChildContext, log: str, task: str) -> Any:
     """Do the same in a child process."""

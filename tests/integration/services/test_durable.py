@@ -163,6 +163,23 @@ def test_a_function_goes_on_with_the_result_of_a_child(bench: Bench, kind: str) 
     bench.core.assert_consistent()
 
 
+def test_results_of_children_are_read_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    results = AttemptSteps.results
+
+    async def noting(self: AttemptSteps, number: int, *, most_bytes: int) -> Any:
+        read.append(number)
+        return await results(self, number, most_bytes=most_bytes)
+
+    monkeypatch.setattr(AttemptSteps, "results", noting)
+    bench.task("double")
+    execution = bench.submit("parent_of_many", task="double", count=5)
+    bench.work(30)
+
+    assert bench.core.get(execution).result == [0, 2, 4, 6, 8]
+    assert read == [1, 2, 3, 4, 5]
+
+
 @BOTH
 def test_branches_wait_together(bench: Bench, kind: str) -> None:
     bench.task("double")
