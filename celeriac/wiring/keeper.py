@@ -17,11 +17,12 @@ from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.workflows.repair import Repair
 from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 22
+KEEPER_CONNECTIONS = 23
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -33,6 +34,7 @@ _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
 _DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
+_REPAIR_SECONDS = 60.0
 _PARTITION_SECONDS = 3_600.0
 
 
@@ -74,6 +76,11 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ),
         ("advance_workflows", interval, lambda: container.advance.due(limit)),
         ("end_overdue_workflows", interval, lambda: container.advance.overdue(limit)),
+        (
+            "repair_workflows",
+            _REPAIR_SECONDS,
+            partial(Repair(container.database, container.advance), limit),
+        ),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from celeriac.db.engine import Database
+from celeriac.db.workflows import repair
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.executions.model import Claim, Completed, Failed, Failure, Outcome
@@ -155,7 +156,10 @@ def assert_counted(database: Database) -> None:
     """Fail where counters of runs contradict the items that they count, or something is due."""
     with database.autocommit() as connection:
         faults = list(connection.execute(_MISCOUNTED))
+        live = repair.live_runs(connection, after=UUID(int=0), older_than=-60, limit=10_000)
+        to_repair = {run_id: repair.check(connection, run_id) for run_id in live}
     assert faults == []
+    assert not any(wrong or stuck for wrong, stuck in to_repair.values()), to_repair
 
 
 _MISCOUNTED = text("""
