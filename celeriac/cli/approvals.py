@@ -1,4 +1,4 @@
-"""`celeriac approvals`: questions of agents to people."""
+"""`celeriac approvals`: questions of agents and workflows to people."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -6,7 +6,7 @@ import typer
 
 from celeriac.cli.core.arguments import Limit, parse_json, parse_pair
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import ApprovalId, ExecutionOption, short_id
+from celeriac.cli.core.ids import ApprovalId, ExecutionOption, RunOption, short_id
 from celeriac.cli.core.output import UsageProblemError, moment, plain, printable, short
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.schemas.forms import FormField, form_fields
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from celeriac.wire import Approval
 
 
-app = typer.Typer(name="approvals", help="Questions of agents to people: list and answer them.")
+app = typer.Typer(
+    name="approvals", help="Questions of agents and workflows to people: list and answer them."
+)
 
 
 @api_command(app, "list")
@@ -30,31 +32,35 @@ def list_approvals(
     ] = [],  # noqa: B006 - Typer copies it
     every: Annotated[bool, typer.Option("--all", help="With any status.")] = False,
     execution: ExecutionOption = None,
+    run: RunOption = None,
 ) -> None:
-    """List questions of agents, the newest first: by default those that are open.
+    """List questions of agents and workflows, the newest first: by default those that are open.
 
     Examples:
       celeriac approvals list
       celeriac approvals list --all --execution last
+      celeriac approvals list --run last
     """
     wanted = [] if every else status or [ApprovalStatus.OPEN]
     context.output.write_list(
         context.client.approvals.list(
-            status=[each.value for each in wanted] or None, execution_id=execution
+            status=[each.value for each in wanted] or None,
+            execution_id=execution,
+            workflow_run_id=run,
         ),
-        ("ID", "STATUS", "TASK", "KIND", "QUESTION", "ASKED", "EXPIRES"),
+        ("ID", "STATUS", "TASK OR STEP", "KIND", "QUESTION", "ASKED", "EXPIRES"),
         lambda each: (
             each.id,
             each.status,
-            each.task_name,
+            asker(each),
             each.kind,
             short(each.title),
             each.created_at,
             each.expires_at,
         ),
         limit=limit,
-        cut=("TASK", "QUESTION"),
-        drop=("ASKED", "KIND", "STATUS", "TASK", "EXPIRES"),
+        cut=("TASK OR STEP", "QUESTION"),
+        drop=("ASKED", "KIND", "STATUS", "TASK OR STEP", "EXPIRES"),
     )
 
 
@@ -101,7 +107,7 @@ def answer(
     ] = [],  # noqa: B006 - Typer copies it
     note: Annotated[str, typer.Option(help="A note to the agent.")] = "",
 ) -> None:
-    """Answer a question, so that its execution continues.
+    """Answer a question, so that its execution or workflow run continues.
 
     On a terminal and without options, shows the question and asks for the
     answer.
@@ -126,8 +132,20 @@ def answer(
         )
     decision = "approved" if answered.approved else "refused"
     context.output.write(answered, f"{decision} · {answered.id}")
-    following = f"celeriac monitor {short_id(answered.execution_id)}"
-    context.output.say(f"`{following}` follows the execution.")
+    if answered.workflow_run_id is not None:
+        following = f"celeriac workflow-runs follow {short_id(answered.workflow_run_id)}"
+        context.output.say(f"`{following}` follows the run.")
+    elif answered.execution_id is not None:
+        following = f"celeriac monitor {short_id(answered.execution_id)}"
+        context.output.say(f"`{following}` follows the execution.")
+
+
+def asker(asked: "Approval") -> str:
+    """Return the name of the task, or of the workflow and the step, that asks."""
+    return asked.task_name or f"{asked.workflow_name}.{asked.step}"
+
+
+_ARGUMENTS = {QuestionKind.STEP: "shown"}
 
 
 def facts(asked: "Approval") -> dict[str, str]:
@@ -137,10 +155,12 @@ def facts(asked: "Approval") -> dict[str, str]:
         "question": asked.title,
         "status": asked.status.value,
         "kind": asked.kind.value,
-        "task": asked.task_name,
-        "execution": str(asked.execution_id),
+        "task": asked.task_name or "",
+        "execution": str(asked.execution_id or ""),
+        "step": "" if asked.step is None else asker(asked),
+        "run": str(asked.workflow_run_id or ""),
         "tool": asked.tool or "",
-        "arguments": plain(asked.arguments) if asked.arguments else "",
+        _ARGUMENTS.get(asked.kind, "arguments"): plain(asked.arguments) if asked.arguments else "",
         "form": _form(asked),
         "asked": moment(asked.created_at),
         "expires": f"{moment(asked.expires_at)} (then: {asked.on_expiry.value})",
@@ -194,6 +214,7 @@ _DECISIONS = {
     QuestionKind.QUESTION: "Answer it?",
     QuestionKind.FORM: "Answer it?",
     QuestionKind.BUDGET: "Allow more?",
+    QuestionKind.STEP: "Approve it?",
 }
 
 
@@ -224,6 +245,8 @@ def answer_step_by_step(context: CommandContext, asked: "Approval", note: str) -
 
 
 def _asked_value(context: CommandContext, asked: "Approval") -> Any:
+    if asked.kind is QuestionKind.STEP:
+        return None
     if asked.kind is QuestionKind.QUESTION:
         return typer.prompt("Answer", err=True)
     if asked.kind is QuestionKind.TOOL:

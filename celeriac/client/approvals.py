@@ -1,4 +1,4 @@
-"""Approvals: questions of agents to people, and the answers."""
+"""Approvals: questions of agents and workflows to people, and the answers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,11 +12,17 @@ class Approvals(Resource):
     """`client.approvals`."""
 
     def list(
-        self, *, status: str | Sequence[str] | None = None, execution_id: str | UUID | None = None
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        execution_id: str | UUID | None = None,
+        workflow_run_id: str | UUID | None = None,
     ) -> Iterator[wire.Approval]:
         """Yield the questions that you may see, the newest first; `status="open"` for open ones."""
         asked = given(
-            status=[status] if isinstance(status, str) else status, execution_id=execution_id
+            status=[status] if isinstance(status, str) else status,
+            execution_id=execution_id,
+            workflow_run_id=workflow_run_id,
         )
         return self._transport.pages(wire.Approval, path("approvals"), asked)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -22,8 +23,10 @@ from celeriac.db.paging import (
     reader,
 )
 from celeriac.db.schema.approvals import approvals as table
-from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.catalog import tasks, workflows
 from celeriac.db.schema.executions import executions
+from celeriac.db.schema.workflows import workflow_runs
+from celeriac.db.workflows import questions
 from celeriac.domain.approvals import (
     Answer,
     Approval,
@@ -38,6 +41,7 @@ from celeriac.kit.json_types import storable, storable_text
 
 _OTHERS = {
     "task_name": tasks.c.name,
+    "workflow_name": workflows.c.name,
     "expired": or_(
         table.c.status == ApprovalStatus.EXPIRED,
         and_(table.c.status == ApprovalStatus.OPEN, table.c.expires_at <= func.now()),
@@ -45,7 +49,11 @@ _OTHERS = {
 }
 """Fields of an `Approval` that are no columns of the table."""
 
-_SELECT = columns(Approval, table, **_OTHERS).join_from(table, tasks, tasks.c.id == table.c.task_id)
+_SELECT = (
+    columns(Approval, table, **_OTHERS)
+    .outerjoin_from(table, tasks, tasks.c.id == table.c.task_id)
+    .outerjoin(workflows, workflows.c.id == table.c.workflow_id)
+)
 _approval = reader(Approval)
 _BULKY = (table.c.title, table.c.arguments, table.c.schema, table.c.default, table.c.value)
 _ANSWER = (table.c.approved, table.c.value, table.c.note, table.c.answered_by)
@@ -153,7 +161,7 @@ def find(
 ) -> Rows[Approval]:
     """Return up to `limit` questions older than `before`, the newest first."""
     query = newest(_SELECT, table.c.id, before=before, limit=limit)
-    query = matching(query, table, wanted, "workspace_id", "execution_id")
+    query = matching(query, table, wanted, "workspace_id", "execution_id", "run_id")
     if list(wanted.statuses) == [ApprovalStatus.OPEN]:
         query = query.where(text("approvals.status = 'open'"))  # as its index says it
     elif wanted.statuses:
@@ -180,13 +188,18 @@ def _one(
 
 
 def lock(connection: Connection, approval_id: UUID, *, workspace: UUID | None) -> Approval | None:
-    """Return a question like `get`, and lock its execution until the transaction ends.
+    """Return a question like `get`, and lock its execution or run until the transaction ends.
 
     If this waits for the lock, the question may have been closed since it was read; `answer` finds
     that out.
     """
     query = _SELECT.join(executions, executions.c.id == table.c.execution_id)
-    return _one(connection, query.with_for_update(of=executions), approval_id, workspace)
+    found = _one(connection, query.with_for_update(of=executions), approval_id, workspace)
+    if found is not None:
+        return found
+    query = _SELECT.join(workflow_runs, workflow_runs.c.id == table.c.run_id)
+    query = query.with_for_update(of=workflow_runs, key_share=True)
+    return _one(connection, query, approval_id, workspace)
 
 
 _LOGGED = """
@@ -222,18 +235,17 @@ SELECT answered_at FROM given
 def answer(connection: Connection, asked: Approval, given: Answer) -> Approval | None:
     """Store the answer to a question with its event; return it as it is then.
 
-    None if it is no longer open. `lock` must have locked its execution in the same transaction.
+    None if it is no longer open. `lock` must have locked its execution or run in the same
+    transaction.
     """
     note, by = storable_text(given.note), storable_text(given.by)
-    parameters = {
-        "id": asked.id,
-        "approved": given.approved,
-        "value": None if given.value is None else storable(given.value),
-        "note": note,
-        "by": by,
-    }
-    row = connection.execute(_ANSWERING, parameters).one_or_none()
-    if row is None:
+    if asked.run_id is None:
+        answered_at = _answer_execution(connection, asked.id, replace(given, note=note, by=by))
+    else:
+        answered_at = questions.answer(
+            connection, asked.id, approved=given.approved, note=note, by=by
+        )
+    if answered_at is None:
         return None
     return replace(
         asked,
@@ -241,10 +253,21 @@ def answer(connection: Connection, asked: Approval, given: Answer) -> Approval |
         approved=given.approved,
         value=given.value,
         note=note,
-        answered_at=row.answered_at,
+        answered_at=answered_at,
         answered_by=by,
         expired=False,
     )
+
+
+def _answer_execution(connection: Connection, approval_id: UUID, given: Answer) -> datetime | None:
+    parameters = {
+        "id": approval_id,
+        "approved": given.approved,
+        "value": None if given.value is None else storable(given.value),
+        "note": given.note,
+        "by": given.by,
+    }
+    return connection.execute(_ANSWERING, parameters).scalar_one_or_none()
 
 
 _REVOKE_LINKS = text("UPDATE approvals SET links_revoked = links_revoked + 1 WHERE id = :id")

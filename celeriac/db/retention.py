@@ -223,7 +223,8 @@ DELETE FROM step_items WHERE (run_id, step_no, item_no, round) IN (
     LIMIT :limit)
 """)  # noqa: S608 - put together from constants
 
-_OF_RUNS = {"step_runs": "run_id", "fan_ins": "run_id", "events": "execution_id"}
+_OF_RUNS = {"step_runs": "run_id", "fan_ins": "run_id", "events": "execution_id",
+            "approvals": "run_id"}  # fmt: skip
 """Tables whose rows are deleted with their run, and the columns that name it."""
 
 _DELETE_RUNS = text(

@@ -1,4 +1,4 @@
-"""Approvals: questions that agents ask, answers, and the validation of answers."""
+"""Approvals: questions of agents and of workflow runs, answers, and the validation of answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ class QuestionKind(StrEnum):
     """A question whose answer fits a JSON schema."""
     BUDGET = "budget"
     """A budget is spent; may the execution continue?"""
+    STEP = "step"
+    """An approval step of a workflow run: may the steps that need it run?"""
 
 
 class ApprovalStatus(StrEnum):
@@ -36,7 +38,7 @@ class ApprovalStatus(StrEnum):
     EXPIRED = "expired"
     """Nobody answered in time; `on_expiry` determines the answer."""
     WITHDRAWN = "withdrawn"
-    """The execution ended before an answer."""
+    """The execution ended, or the step of a run was stopped, before an answer."""
 
 
 class OnExpiry(StrEnum):
@@ -47,7 +49,7 @@ class OnExpiry(StrEnum):
     APPROVE = "approve"
     """The answer is yes."""
     FAIL = "fail"
-    """The execution fails with `approval_expired`."""
+    """The execution, or the step of a run, fails with `approval_expired`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +102,24 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A stored question with its answer, as read by the API."""
+    """A stored question with its answer, as read by the API.
+
+    It belongs to an execution of a task, or to a step of a workflow run.
+    """
 
     id: UUID
-    execution_id: UUID
-    task_id: UUID
-    task_name: str
+    execution_id: UUID | None
+    task_id: UUID | None
+    task_name: str | None
+    run_id: UUID | None
+    workflow_id: UUID | None
+    workflow_name: str | None
+    step_no: int | None
     workspace_id: UUID
     owner_id: UUID
-    attempt: int
+    attempt: int | None
     key: str
+    """Unique within its execution; of a run, the id of the step."""
     kind: QuestionKind
     title: str
     tool: str | None
@@ -131,6 +141,18 @@ class Approval:
     """Whether it has expired by the database's clock, even if `status` is still open."""
 
     @property
+    def asker(self) -> UUID:
+        """The execution or the run in whose log it is."""
+        asker = self.run_id or self.execution_id
+        assert asker is not None, "a constraint of the table"
+        return asker
+
+    @property
+    def step(self) -> str | None:
+        """The id of the step of a run that asks."""
+        return None if self.run_id is None else self.key
+
+    @property
     def needs_admin(self) -> bool:
         """Whether only an administrator may answer: they set budgets of users and workspaces."""
         return self.kind is QuestionKind.BUDGET and self.arguments.get("scope") in _LIMITS
@@ -146,6 +168,7 @@ class ApprovalFilter:
     workspace_id: UUID | None = None
     statuses: Sequence[ApprovalStatus] = ()
     execution_id: UUID | None = None
+    run_id: UUID | None = None
 
 
 MAX_NOTE = 10_000
@@ -161,9 +184,9 @@ def check_answer(
 ) -> None:
     """Raise AnswerInvalidError naming the field and the cure if an answer doesn't fit.
 
-    A refusal has no value. An approved tool call may have other arguments, an object. A free
-    question needs a text. A form's value, and any other value with a schema, must fit that. Raises
-    TooLargeError.
+    A refusal has no value, nor has the answer to a step of a workflow. An approved tool call may
+    have other arguments, an object. A free question needs a text. A form's value, and any other
+    value with a schema, must fit that. Raises TooLargeError.
     """
     if len(answer.note) > MAX_NOTE:
         raise TooLargeError(f"The note has over {MAX_NOTE:,} characters.", field="note")
@@ -180,6 +203,11 @@ def check_answer(
         case QuestionKind.TOOL if not (value is None or isinstance(value, dict)):
             raise AnswerInvalidError(
                 "The value of an approved tool call is null, or an object of other arguments.",
+                field="value",
+            )
+        case QuestionKind.STEP if value is not None:
+            raise AnswerInvalidError(
+                "The answer to a step of a workflow has no value; write what you mean in `note`.",
                 field="value",
             )
         case QuestionKind.QUESTION if not (isinstance(value, str) and value.strip()):

@@ -128,7 +128,7 @@ def approval_tools(access: Access) -> list[Tool]:
         ] = None,
         limit: Limit = 50,
     ) -> ApprovalList:
-        """List questions of agents to people; the executions wait for the answers."""
+        """List questions to people; executions and workflow runs wait for the answers."""
         with access(ctx) as client:
             approvals = client.approvals.list(status=status, execution_id=execution_id)
             found, more = first(approvals, limit)
@@ -150,7 +150,7 @@ def approval_tools(access: Access) -> list[Tool]:
             str, Field(max_length=10_000, description="A reason, which the agent gets.")
         ] = "",
     ) -> ApprovalView:
-        """Answer an open question; the answer is final, and the execution continues.
+        """Answer an open question; the answer is final, and what waits for it continues.
 
         The answer is a person's decision: call this only with what the person you act for has
         decided, never on your own.

@@ -149,14 +149,18 @@ class ApprovalView(View):
     """A question, and its answer if there is one."""
 
     id: UUID
-    execution_id: UUID
+    execution_id: UUID | None
+    workflow_run_id: UUID | None = Field(description="The run whose step asks.")
+    step: str | None
     kind: QuestionKind = Field(
         description="tool: may it be called? question: a text. form: a value that fits "
-        "answer_schema. budget: may it be exceeded?"
+        "answer_schema. budget: may it be exceeded? step: may the workflow run go on?"
     )
     title: str
     tool: str | None
-    arguments: dict[str, Any] = Field(description="The arguments of the tool call.")
+    arguments: dict[str, Any] = Field(
+        description="The arguments of the tool call, or what a step shows."
+    )
     answer_schema: dict[str, Any] | None
     status: ApprovalStatus
     expires_at: datetime

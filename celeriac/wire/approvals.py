@@ -14,12 +14,20 @@ class LinkedApproval(Wire):
     """A question, as the holder of a link to it sees it."""
 
     id: UUID
-    task_name: str = Field(examples=["write-offer"])
-    kind: QuestionKind = Field(description="tool, question, form or budget.")
+    task_name: str | None = Field(
+        description="null for a step of a workflow.", examples=["write-offer"]
+    )
+    workflow_name: str | None = Field(
+        description="Of the run whose step asks; null for a question of an execution."
+    )
+    step: str | None = Field(description="The step of the run that asks.")
+    kind: QuestionKind = Field(
+        description="tool, question, form, budget, or step of a workflow run."
+    )
     title: str = Field(examples=["May the agent seller call send_mail?"])
     tool: str | None = Field(examples=["send_mail"])
     arguments: dict[str, Any] = Field(
-        description="The tool's arguments; very long texts are clipped.",
+        description="The tool's arguments, or what the step shows; very long texts are clipped.",
         examples=[{"to": "ada@example.com", "subject": "Our offer"}],
     )
     answer_schema: dict[str, Any] | None = Field(
@@ -42,14 +50,24 @@ class ApprovalLink(Wire):
 
 
 class Approval(LinkedApproval):
-    """A question that an agent asks a person, and the answer if there is one."""
+    """A question that an agent or a workflow asks a person, and the answer if there is one.
 
-    execution_id: UUID
-    task_id: UUID
+    It belongs to an execution of a task, or to a run of a workflow.
+    """
+
+    execution_id: UUID | None
+    task_id: UUID | None
+    workflow_run_id: UUID | None = Field(
+        description="The run whose step asks; null for a question of an execution."
+    )
+    workflow_id: UUID | None
     workspace_id: UUID
     owner_id: UUID = Field(description="Who made it.")
-    attempt: int = Field(description="The attempt that asked first.")
-    key: str = Field(description="Names the question within its execution.", examples=["2:call_1"])
+    attempt: int | None = Field(description="The attempt that asked first.")
+    key: str = Field(
+        description="Names the question within its execution; of a run, the step's id.",
+        examples=["2:call_1"],
+    )
     on_expiry: OnExpiry = Field(
         description="What happens when nobody answers: deny, approve or fail."
     )
@@ -68,4 +86,6 @@ class Approval(LinkedApproval):
         answer="/api/v1/approvals/{id}/answer",
         execution="/api/v1/task-executions/{execution_id}",
         task="/api/v1/tasks/{task_id}",
+        workflow_run="/api/v1/workflow-runs/{workflow_run_id}",
+        workflow="/api/v1/workflows/{workflow_id}",
     )

@@ -144,22 +144,25 @@ class Run(RunSummary):
 
 
 class RunItem(Wire):
-    """An item of a step: an execution, or a run of a workflow."""
+    """An item of a step: an execution, a run of a workflow, or a question to a person."""
 
     index: int = Field(description="From 0, in the order of the map's list.", examples=[0])
     round: int = Field(examples=[1])
     status: str = Field(
-        description="That of its execution or run; deleted if retention has deleted that.",
+        description="That of its execution or run; deleted if retention has deleted that. Of a "
+        "question: running, completed, denied, failed or cancelled.",
         examples=["completed"],
     )
     execution_id: UUID | None
     child_run_id: UUID | None
+    approval_id: UUID | None
     result: Any = Field(default=None, description="Present only if `include` names it.")
     error_code: str | None
     error_message: str | None
     links: Links = links(
         execution="/api/v1/task-executions/{execution_id}",
         run="/api/v1/workflow-runs/{child_run_id}",
+        approval="/api/v1/approvals/{approval_id}",
     )
 
 

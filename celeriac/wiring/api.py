@@ -1,5 +1,7 @@
 """Builds the services of the HTTP API."""
 
+from functools import partial
+
 from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
@@ -34,6 +36,9 @@ from celeriac.wiring.core import (
     secret_key,
 )
 
+_ADVANCE_SECONDS = 2.0
+"""How long an answer works on the run of its step; the keeper goes on."""
+
 _MISSED_HEARTBEATS = 3
 """A worker is gone after so many missed heartbeats."""
 
@@ -58,7 +63,12 @@ class ApiServices:
         self.runs = Runs(database, container.plans, container.advance)
         self.queries = Queries(database)
         self.bulk = Bulk(database, container.cancel, container.specs)
-        self.approvals = Approvals(database, container.live, container.dispatch.send_eligible)
+        self.approvals = Approvals(
+            database,
+            container.live,
+            container.dispatch.send_eligible,
+            partial(container.advance.after, seconds=_ADVANCE_SECONDS),
+        )
         self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
         self.sessions = Sessions(database, storage)
         self.cassettes = Cassettes(database)

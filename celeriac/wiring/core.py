@@ -309,7 +309,7 @@ def build(
         submit=submit,
         cancel=Cancel(database, live, ended),
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds), ended),
-        expire=Expire(database, live, ended),
+        expire=Expire(database, live, ended, advance.after),
         plans=plans,
         advance=advance,
         end_calls=EndCalls(database, CeleryCallEnding(app)),

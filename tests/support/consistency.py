@@ -134,6 +134,29 @@ _FAULTS = {
     "a question of what has ended is open": """
         SELECT a.id FROM approvals a JOIN executions e ON e.id = a.execution_id
         WHERE a.status = 'open' AND e.status IN ('completed', 'failed', 'cancelled')""",
+    "questions of steps and their answers are not as often in the log": """
+        SELECT r.id FROM workflow_runs r
+        WHERE (SELECT count(*) FROM approvals a WHERE a.run_id = r.id)
+              <> (SELECT count(*) FROM events v
+                  WHERE v.execution_id = r.id AND v.type = 'approval_asked')
+           OR (SELECT count(*) FROM approvals a
+               WHERE a.run_id = r.id AND a.status IN ('answered', 'expired'))
+              <> (SELECT count(*) FROM events v
+                  WHERE v.execution_id = r.id AND v.type = 'approval_answered')""",
+    "a question of a run or a step that has ended is open": """
+        SELECT a.id FROM approvals a
+        LEFT JOIN workflow_runs r ON r.id = a.run_id
+        LEFT JOIN step_runs s ON s.run_id = a.run_id AND s.step_no = a.step_no
+        WHERE a.status = 'open' AND a.run_id IS NOT NULL
+          AND (r.id IS NULL OR r.completed_at IS NOT NULL OR s.status <> 'running')""",
+    "an item has another outcome than its question": """
+        SELECT a.id FROM approvals a
+        JOIN step_items i ON i.approval_id = a.id AND i.run_id = a.run_id
+        WHERE i.status <> CASE WHEN a.status = 'open' THEN 'running'
+                               WHEN a.status = 'withdrawn' THEN 'cancelled'
+                               WHEN a.approved THEN 'completed'
+                               WHEN a.status = 'expired' AND a.on_expiry = 'fail' THEN 'failed'
+                               ELSE 'denied' END""",
     "a session is active and all its executions have ended": """
         SELECT s.id FROM sessions s JOIN executions e ON e.session_id = s.id
         WHERE s.status = 'active'

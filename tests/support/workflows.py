@@ -10,12 +10,15 @@ from celeriac.db.engine import Database
 from celeriac.db.workflows import repair
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import PythonAgent
+from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus
 from celeriac.domain.executions.model import Claim, Completed, Failed, Failure, Outcome
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import RunFilter, StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.json_types import JsonObject
+from celeriac.services.approvals.answer import Approvals
+from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.catalog.tasks import Tasks
@@ -54,6 +57,10 @@ class Flows:
             core.dispatch,
             Cancel(database, core.live),
         )
+        self.approvals = Approvals(
+            database, core.live, core.dispatch.send_eligible, self.advance.after
+        )
+        self.expire = Expire(database, core.live, advance=self.advance.after)
         self.cancel = Cancel(database, core.live, self.advance.after_executions)
         self.runs = Runs(database, self.plans, self.advance)
         self.workflows = Workflows(database)
@@ -137,6 +144,26 @@ class Flows:
         if claim.run_id is not None and ended:
             self.advance.after([claim.run_id])
 
+    def asked(self, run_id: UUID | None = None, *, only_open: bool = True) -> list[Approval]:
+        """Return the questions of a run, or of all, the newest first."""
+        statuses = [ApprovalStatus.OPEN] if only_open else []
+        wanted = ApprovalFilter(statuses=statuses, run_id=run_id)
+        return list(self.approvals.find(self.core.actor, wanted).items)
+
+    def answer(self, run_id: UUID, *, approved: bool, note: str = "") -> Approval:
+        """Answer the only open question of a run, as the API does."""
+        (asked,) = self.asked(run_id)
+        return self.approvals.answer(self.core.actor, asked.id, Answer(approved, note=note))
+
+    def lapse(self, seconds: float = 1e9) -> int:
+        """Let the time of open questions pass, and the keeper find out; return how many expired."""
+        self.core.execute(
+            "UPDATE approvals SET expires_at = expires_at - make_interval(secs => :seconds)"
+            " WHERE status = 'open'",
+            seconds=seconds,
+        )
+        return self.expire.expire_overdue(100)
+
     def ran(self, run_id: UUID) -> "Ran":
         """Return a run and its steps as they are now."""
         return Ran(self.runs, self.core.actor, run_id)
@@ -170,10 +197,16 @@ LEFT JOIN LATERAL (SELECT sum(remaining) AS remaining, count(*) FILTER (WHERE re
 LEFT JOIN LATERAL (SELECT count(*) AS live FROM executions e
                    WHERE e.run_id = s.run_id AND e.step_no = s.step_no
                      AND e.completed_at IS NULL) l ON true
+LEFT JOIN LATERAL (SELECT count(*) AS open FROM approvals a
+                   WHERE a.run_id = s.run_id AND a.step_no = s.step_no
+                     AND a.status = 'open') q ON true
 WHERE s.status = 'running' AND s.kind = 'task'
       AND (f.remaining <> l.live + s.width - s.spawned OR f.left <> s.shards_left)
    OR s.status NOT IN ('running', 'blocked')
       AND (f.remaining <> 0 OR s.shards_left <> 0 OR l.live > 0)
+   OR s.status = 'running' AND s.kind = 'approve'
+      AND (s.due_at IS NULL AND q.open <> 1 OR f.remaining <> q.open + s.width - s.spawned)
+   OR s.status <> 'running' AND q.open > 0
    OR s.status = 'ready'
    OR r.completed_at IS NOT NULL AND s.status IN ('blocked', 'ready', 'running')
    OR r.completed_at IS NULL AND s.due_at IS NOT NULL AND s.due_at < now() - interval '1 minute'

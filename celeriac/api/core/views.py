@@ -173,7 +173,8 @@ def cassette(found: CassetteSummary) -> wire.Cassette:
 def approval(found: Approval) -> wire.Approval:
     """Return a question as answers show it."""
     closed = {} if found.status is ApprovalStatus.OPEN else {"answer": None}
-    return wire.Approval.linked(_values(found), **closed)
+    values = _values(found) | {"workflow_run_id": found.run_id, "step": found.step}
+    return wire.Approval.linked(values, **closed)
 
 
 def linked_approval(found: Approval) -> wire.LinkedApproval:

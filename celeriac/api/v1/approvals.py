@@ -1,4 +1,4 @@
-"""Approvals over HTTP: questions of agents to people. `web/approval_links` needs no key."""
+"""Approvals over HTTP: questions to people. `web/approval_links` needs no key."""
 
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
@@ -55,9 +55,12 @@ def list_approvals(
     paging: Paging,
     status: Annotated[list[ApprovalStatus], Query(description="One or several.")] = [],  # noqa: B006
     execution_id: Annotated[UUID | None, Query(description="Of this execution.")] = None,
+    workflow_run_id: Annotated[
+        UUID | None, Query(description="Of the steps of this run of a workflow.")
+    ] = None,
 ) -> Response:
-    """Return the questions of the workspace's executions, the newest first."""
-    wanted = ApprovalFilter(statuses=status, execution_id=execution_id)
+    """Return the questions of the workspace's executions and workflow runs, the newest first."""
+    wanted = ApprovalFilter(statuses=status, execution_id=execution_id, run_id=workflow_run_id)
     return paging.answer(views.approval, services.approvals.find, actor, wanted)
 
 
@@ -99,6 +102,8 @@ def answer_approval(
     approval_id: ApprovalPath, body: AnswerRequest, actor: Operator, services: Services
 ) -> wire.Approval:
     """Answer an open question. Its execution continues once no other question of it is open.
+
+    After the answer to a step of a workflow, the steps that need it run, or are skipped.
 
     The same answer again returns the same. Another one, or one that comes too late, is refused with
     `approval_closed`.

@@ -17,6 +17,9 @@ from celeriac.domain.errors import AnswerInvalidError
 from celeriac.domain.schemas.forms import FormFaultError, FormField, form_fields, form_value
 from celeriac.kit.json_types import JsonValue, dumps, loads, refuse_big_integers
 
+_PLAIN = (QuestionKind.TOOL, QuestionKind.STEP)
+"""Kinds whose answer is only yes or no here."""
+
 _VALUE = "value"
 _PREFIX = "value."
 
@@ -38,7 +41,7 @@ class Input:
 
 def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
     """Return the inputs of a question's form, with the values in `given`."""
-    if approval.kind is QuestionKind.TOOL:
+    if approval.kind in _PLAIN:
         return []
     text = given.get(_VALUE, "")
     if approval.kind is QuestionKind.QUESTION:
@@ -62,7 +65,7 @@ def answer_of(approval: Approval, sent: Mapping[str, str]) -> Answer:
 
 
 def _value(approval: Approval, sent: Mapping[str, str]) -> JsonValue:
-    if approval.kind is QuestionKind.TOOL:
+    if approval.kind in _PLAIN:
         return None
     text = sent.get(_VALUE, "")
     if approval.kind is QuestionKind.QUESTION:
@@ -106,11 +109,13 @@ def _label(choice: JsonValue) -> str:
 
 _PAGES = Path(__file__).parent / "pages"
 _HEADING = "An agent asks"
+_HEADINGS = {QuestionKind.STEP: "A workflow asks"}
 _BUTTONS = {
     QuestionKind.TOOL: ("Approve", "Refuse"),
     QuestionKind.QUESTION: ("Answer", "Don't answer"),
     QuestionKind.FORM: ("Answer", "Don't answer"),
     QuestionKind.BUDGET: ("Allow more", "Refuse"),
+    QuestionKind.STEP: ("Approve", "Refuse"),
 }
 
 
@@ -122,6 +127,7 @@ def question_page(
     yes, no = _BUTTONS[approval.kind]
     return _page(
         status=422 if fault else 200,
+        heading=_heading(approval),
         message=fault,
         faulty=True,
         approval=approval,
@@ -139,7 +145,7 @@ def question_page(
 
 def closed_page(approval: Approval, *, now: bool = False) -> HTMLResponse:
     """Return the page of a closed question; `now` if this request answered it."""
-    heading = "Thank you" if now else _HEADING
+    heading = "Thank you" if now else _heading(approval)
     return _page(status=200, heading=heading, message=_said(approval), title=approval.title)
 
 
@@ -148,13 +154,18 @@ def message_page(message: str, *, status: int) -> HTMLResponse:
     return _page(status=status, message=message, faulty=True)
 
 
+def _heading(approval: Approval) -> str:
+    return _HEADINGS.get(approval.kind, _HEADING)
+
+
 def _said(approval: Approval) -> str:
     match approval.status:
         case ApprovalStatus.ANSWERED:
             said = "approved" if approval.approved else "refused"
             return f"The question was {said} at {approval.answered_at:%Y-%m-%d %H:%M} UTC."
         case ApprovalStatus.WITHDRAWN:
-            return "The question is not needed any more: its execution has ended."
+            what = "execution has ended" if approval.run_id is None else "workflow run has stopped"
+            return f"The question is not needed any more: its {what}."
     return "The question has expired; nobody answered it in time."
 
 

@@ -168,6 +168,16 @@ ApprovalId = Annotated[
     _argument("APPROVAL", "question", ", from `approvals list`", ids_of("approvals")),
     IdOf("approvals", "a question"),
 ]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="ID",
+        help="Only of this run of a workflow.",
+        autocompletion=ids_of("workflow_runs"),
+    ),
+    IdOf("workflow_runs", "a run of a workflow"),
+]
 SessionId = Annotated[
     str, _argument("SESSION", "session", complete=ids_of("sessions")), IdOf("sessions", "a session")
 ]

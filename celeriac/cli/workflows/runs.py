@@ -115,11 +115,11 @@ def items(
         context.client.workflow_runs.items(
             run, step, status=None if status is None else status.value
         ),
-        ("ITEM", "STATUS", "EXECUTION OR RUN", "ERROR"),
+        ("ITEM", "STATUS", "EXECUTION, RUN OR QUESTION", "ERROR"),
         lambda each: (
             each.index,
             each.status,
-            each.execution_id or each.child_run_id or "",
+            each.execution_id or each.child_run_id or each.approval_id or "",
             short(each.error_message or ""),
         ),
         limit=limit,

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from celeriac.cli.core.output import duration, printable
+from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.states import StepStatus
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ _SIGNS = {
 
 def step_text(step: "RunStep") -> str:
     """Return a step as a line: its sign, name, numbers and error."""
-    parts = [f"{_SIGNS[step.status][0]} {step.step}", step.status.value]
+    waits = step.kind is StepKind.APPROVE and step.status is StepStatus.RUNNING
+    parts = [
+        f"{_SIGNS[step.status][0]} {step.step}",
+        "waits for an answer" if waits else step.status.value,
+    ]
     if step.items > 1:
         ended = step.items - step.remaining
         parts.append(f"{ended} of {step.items}")

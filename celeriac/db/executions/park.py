@@ -15,7 +15,7 @@ from celeriac.kit.json_types import JsonObject, storable, storable_text
 from celeriac.kit.text import clip_counted, clip_values
 from celeriac.logs.redact import redact
 
-_LONGEST_TITLE = 4_000
+LONGEST_TITLE = 4_000
 _LONGEST_TEXT = 2_000
 _LONGEST_ARGUMENTS = 200_000
 _LONGEST_EVENT_ARGUMENTS = 20_000
@@ -84,10 +84,10 @@ def question_columns(questions: Sequence[Question]) -> Mapping[str, list[object]
         "question_ids": [uuid7() for _ in asked],
         "keys": [storable_text(q.key) for q in asked],
         "kinds": [q.kind for q in asked],
-        "titles": [clip_counted(storable_text(q.title), _LONGEST_TITLE) for q in asked],
+        "titles": [clip_counted(storable_text(q.title), LONGEST_TITLE) for q in asked],
         "tools": [None if q.tool is None else storable_text(q.tool) for q in asked],
         "arguments": [storable(shown(q.arguments)) for q in asked],
-        "event_data": [_event_data(q.arguments) for q in asked],
+        "event_data": [event_data(q.arguments) for q in asked],
         "schemas": [None if q.schema is None else storable(q.schema) for q in asked],
         "on_expiries": [q.on_expiry for q in asked],
         "defaults": [storable(q.default) for q in asked],
@@ -108,7 +108,7 @@ def shown(arguments: JsonObject) -> JsonObject:
     return {"clipped": clip_counted(storable(small), _LONGEST_ARGUMENTS // 2)}
 
 
-def _event_data(arguments: JsonObject) -> str:
+def event_data(arguments: JsonObject) -> str:
     """Return, as JSON, what the question's event says of arguments.
 
     Secrets are masked; long arguments are one clipped text.

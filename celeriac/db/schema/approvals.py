@@ -3,10 +3,12 @@
 from sqlalchemy import (
     JSON,
     Boolean,
+    CheckConstraint,
     Column,
     DateTime,
     Index,
     Integer,
+    SmallInteger,
     Text,
     UniqueConstraint,
     Uuid,
@@ -19,11 +21,15 @@ from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
 
 approvals = table_of_ids(
     "approvals",
-    Column("execution_id", Uuid, nullable=False),
-    Column("task_id", Uuid, nullable=False),
+    # Of an execution, or of a step of a workflow run.
+    Column("execution_id", Uuid),
+    Column("task_id", Uuid),
+    Column("run_id", Uuid),
+    Column("workflow_id", Uuid),
+    Column("step_no", SmallInteger),
     Column("workspace_id", Uuid, nullable=False),
     Column("owner_id", Uuid, nullable=False),
-    Column("attempt", Integer, nullable=False),
+    Column("attempt", Integer),
     Column("key", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("title", Text, nullable=False),
@@ -48,7 +54,15 @@ approvals = table_of_ids(
     enum_check("status", ApprovalStatus),
     enum_check("kind", QuestionKind),
     enum_check("on_expiry", OnExpiry),
+    CheckConstraint(
+        "num_nonnulls(execution_id, task_id, attempt)"
+        " = CASE WHEN run_id IS NULL THEN 3 ELSE 0 END"
+        " AND num_nonnulls(run_id, workflow_id, step_no)"
+        " = CASE WHEN run_id IS NULL THEN 0 ELSE 3 END",
+        name="asker",
+    ),
     UniqueConstraint("execution_id", "key"),
+    Index("ix_approvals_run", "run_id", "step_no", unique=True, **where("run_id IS NOT NULL")),
     Index(None, "workspace_id", "id"),
     Index("ix_approvals_open", "expires_at", **where("status = 'open'")),
     Index("ix_approvals_unanswered", "workspace_id", "id", **where("status = 'open'")),

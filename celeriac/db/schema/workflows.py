@@ -108,7 +108,8 @@ fan_ins = Table(
     postgresql_with=stored(dead=5_000, share=0.01, fill=50),
 )
 
-# What an item of a step is: an execution, a run of a workflow, or what is known without either.
+# What an item of a step is: an execution, a run of a workflow, a question to a person, or what is
+# known without. The answer to a question is the item's result.
 step_items = Table(
     "step_items",
     metadata,
@@ -119,6 +120,8 @@ step_items = Table(
     # of this run, or of an earlier one whose work is not repeated
     Column("execution_id", Uuid),
     Column("child_run_id", Uuid),
+    Column("approval_id", Uuid),
+    # of an item without an execution or a run
     Column("status", Text),
     Column("result", JSONB),
     Column("error_code", Text),

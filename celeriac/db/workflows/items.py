@@ -20,22 +20,24 @@ class NewItem:
     item_no: int
     execution_id: UUID | None = None
     child_run_id: UUID | None = None
+    approval_id: UUID | None = None
     status: StepStatus | None = None
-    """Of an item that has neither, and has ended."""
+    """Of an item that has no execution and no run."""
     result: JsonValue = None
     code: str | None = None
     message: str | None = None
 
 
 _ADD_ITEMS = text("""
-INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
-                        error_code, error_message)
-SELECT :run_id, :step_no, i.item_no, :round, i.execution_id, i.child_run_id, i.status,
-       CAST(i.result AS jsonb), i.code, i.message
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, approval_id,
+                        status, result, error_code, error_message)
+SELECT :run_id, :step_no, i.item_no, :round, i.execution_id, i.child_run_id, i.approval_id,
+       i.status, CAST(i.result AS jsonb), i.code, i.message
 FROM unnest(CAST(:item_nos AS int[]), CAST(:execution_ids AS uuid[]),
-            CAST(:child_run_ids AS uuid[]), CAST(:statuses AS text[]), CAST(:results AS text[]),
-            CAST(:codes AS text[]), CAST(:messages AS text[]))
-     AS i (item_no, execution_id, child_run_id, status, result, code, message)
+            CAST(:child_run_ids AS uuid[]), CAST(:approval_ids AS uuid[]),
+            CAST(:statuses AS text[]), CAST(:results AS text[]), CAST(:codes AS text[]),
+            CAST(:messages AS text[]))
+     AS i (item_no, execution_id, child_run_id, approval_id, status, result, code, message)
 """)
 
 
@@ -50,6 +52,7 @@ def add_items(
         "item_nos": [each.item_no for each in items],
         "execution_ids": [each.execution_id for each in items],
         "child_run_ids": [each.child_run_id for each in items],
+        "approval_ids": [each.approval_id for each in items],
         "statuses": [each.status for each in items],
         "results": [None if each.result is None else storable(each.result) for each in items],
         "codes": [each.code for each in items],
@@ -91,7 +94,7 @@ def count_down(
 _ITEMS_OF = """
 SELECT i.run_id, i.step_no, i.item_no, i.round,
        coalesce(i.status, e.status, r.status, 'deleted') AS status, i.execution_id, i.child_run_id,
-       {result} AS result,
+       i.approval_id, {result} AS result,
        coalesce(i.error_code, e.error_code, r.error_code) AS error_code,
        coalesce(i.error_message, e.error_message, r.error_message) AS error_message
 FROM step_items i

@@ -273,10 +273,10 @@ _TAKE_OVER = (
     FROM fan_ins WHERE run_id = :origin_id AND step_no = ANY(CAST(:nos AS smallint[]))
     """),
     text("""
-    INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status,
-                            result, error_code, error_message)
-    SELECT :run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
-           error_code, error_message
+    INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id,
+                            approval_id, status, result, error_code, error_message)
+    SELECT :run_id, step_no, item_no, round, execution_id, child_run_id, approval_id, status,
+           result, error_code, error_message
     FROM step_items WHERE run_id = :origin_id AND step_no = ANY(CAST(:nos AS smallint[]))
     """),
 )

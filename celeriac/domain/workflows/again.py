@@ -7,7 +7,7 @@ from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.runs import Statuses
 from celeriac.domain.workflows.states import StepStatus
 
-_KEPT = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED, StepStatus.DENIED})
+_KEPT = frozenset({StepStatus.COMPLETED, StepStatus.SKIPPED})
 
 
 def taken_over(
@@ -16,8 +16,9 @@ def taken_over(
     """Return the ordinary steps whose outcome the new run takes over.
 
     A step is taken over if it has completed or was skipped, and so are all that it needs: otherwise
-    its input may differ. `again` are steps that run again although they have completed; the
-    outcomes of those in `given` are replaced, so they are taken over in any case.
+    its input may differ. An approval that was denied is asked again. `again` are steps that run
+    again although they have completed; the outcomes of those in `given` are replaced, so they are
+    taken over in any case.
     """
     kept: set[str] = set(given)
     for id_ in graph.order:

@@ -123,7 +123,7 @@ class StepRun:
 
 @dataclass(frozen=True, slots=True)
 class StepItem:
-    """An item of a step: an execution, or a run of a workflow."""
+    """An item of a step: an execution, a run of a workflow, or a question."""
 
     run_id: UUID
     step_no: int
@@ -131,9 +131,13 @@ class StepItem:
     """From 0, in the order of the map's list."""
     round: int
     status: str
-    """That of its execution or run."""
+    """That of its execution or run.
+
+    Of a question: running, completed, denied, failed or cancelled.
+    """
     execution_id: UUID | None
     child_run_id: UUID | None
+    approval_id: UUID | None
     result: JsonValue
     error_code: str | None
     error_message: str | None

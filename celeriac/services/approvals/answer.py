@@ -7,7 +7,7 @@ import struct
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64Error
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -29,7 +29,7 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.paging import Page
-from celeriac.kit.json_types import JsonObject, loads, storable, storable_text
+from celeriac.kit.json_types import JsonObject, JsonValue, loads, storable, storable_text
 from celeriac.logs import Step
 from celeriac.services.catalog.schemas import faults
 from celeriac.services.ports import LiveEvents
@@ -121,12 +121,21 @@ class Approvals:
     """Questions to people, and their answers. Safe to share between threads."""
 
     def __init__(
-        self, database: Database, live: LiveEvents, send_eligible: Callable[[], object]
+        self,
+        database: Database,
+        live: LiveEvents,
+        send_eligible: Callable[[], object],
+        advance: Callable[[Sequence[UUID]], None] = lambda _: None,
     ) -> None:
-        """Work on `database`, publish to `live`; `send_eligible` sends what an answer resumes."""
+        """Work on `database`, publish to `live`.
+
+        `send_eligible` sends what an answer resumes. `advance` advances runs of workflows and
+        raises nothing; without it the keeper does.
+        """
         self._database = database
         self._live = live
         self._send_eligible = send_eligible
+        self._advance = advance
 
     def get(self, actor: Actor, approval_id: UUID) -> Approval:
         """Return a question. Raises NotFoundError."""
@@ -176,7 +185,9 @@ class Approvals:
         return found
 
     def answer(self, actor: Actor, approval_id: UUID, given: Answer) -> Approval:
-        """Answer an open question; its execution resumes if no other question is open.
+        """Answer an open question.
+
+        Its execution resumes if no other question is open; the run of its step is advanced.
 
         The same answer again changes nothing. Raises ForbiddenError, NotFoundError,
         AnswerInvalidError, TooLargeError, and ApprovalClosedError if it has another answer, has
@@ -203,17 +214,18 @@ class Approvals:
         """Publish an answer that was stored now, and send the execution if it resumed."""
         if resumed is None:
             return found
-        execution_id = found.execution_id
         logger.info(
             Step.APPROVAL_ANSWERED,
-            execution_id=execution_id,
+            **asker_of(found),
             approval_id=found.id,
             approved=found.approved,
             by=found.answered_by,
         )
-        self._live.changed([execution_id])
+        self._live.changed([found.asker])
+        if found.run_id is not None:
+            self._advance([found.run_id])
         if resumed:
-            logger.info(Step.EXECUTION_RESUMED, execution_id=execution_id)
+            logger.info(Step.EXECUTION_RESUMED, execution_id=found.execution_id)
             try:
                 self._send_eligible()
             except DatabaseUnavailableError as error:
@@ -245,11 +257,12 @@ def _answer(
     check_answer(asked.kind, asked.schema, given, faults)
     answered = approvals.answer(connection, asked, given)
     if answered is not None:
-        resumed = lifecycle.resume_answered(connection, [asked.execution_id])
-        details: JsonObject = {
-            "execution_id": str(asked.execution_id),
-            "approved": given.approved,
-        }
+        resumed = (
+            []
+            if asked.execution_id is None
+            else lifecycle.resume_answered(connection, [asked.execution_id])
+        )
+        details: JsonObject = {**asker_of(asked), "approved": given.approved}
         audit.record(connection, by, "approval.answer", [asked.id], details=details)
         return answered, resumed
     found = _get(connection, asked.id, None)  # it was closed while this waited for the lock
@@ -259,6 +272,13 @@ def _answer(
     raise ApprovalClosedError(_why_closed(found), status=found.status.value)
 
 
+def asker_of(asked: Approval) -> dict[str, JsonValue]:
+    """Return what a question belongs to, for logs and the audit trail."""
+    if asked.run_id is None:
+        return {"execution_id": str(asked.execution_id)}
+    return {"run_id": str(asked.run_id), "step": asked.step}
+
+
 def _why_closed(found: Approval) -> str:
     match found.status:
         case ApprovalStatus.ANSWERED:
@@ -266,7 +286,8 @@ def _why_closed(found: Approval) -> str:
             return f"The question was answered already: {said} by {found.answered_by}."
         case ApprovalStatus.OPEN | ApprovalStatus.EXPIRED if found.expired:
             return "The question has expired; nobody answered it in time."
-    return "The question is not needed any more: its execution has ended."
+    what = "its execution has ended" if found.run_id is None else "its workflow run has stopped"
+    return f"The question is not needed any more: {what}."
 
 
 def _get(connection: Connection, approval_id: UUID, workspace: UUID | None) -> Approval:

@@ -13,6 +13,7 @@ from celeriac.db import approvals
 from celeriac.db.approvals import Closed, Expired
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
+from celeriac.db.workflows import questions
 from celeriac.domain.approvals import Answer, ApprovalStatus, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import ApprovalExpiredError, DatabaseUnavailableError, LeaseLostError
 from celeriac.domain.executions.model import Lease
@@ -184,18 +185,44 @@ class Expire:
         database: Database,
         live: LiveEvents,
         ended: Callable[[Sequence[UUID]], None] | None = None,
+        advance: Callable[[Sequence[UUID]], None] | None = None,
     ) -> None:
-        """Expire questions of `database`; `ended` is called for executions that this has ended."""
+        """Expire questions of `database`.
+
+        `ended` is called for executions that this has ended, `advance` for the runs of steps.
+        """
         self._database = database
         self._live = live
         self._ended = ended
+        self._advance = advance
 
     def expire_overdue(self, limit: int) -> int:
         """Give overdue questions their default answers; return how many.
 
         Executions without another open question resume, or fail if the question says so. A running
-        attempt polls for its answer.
+        attempt polls for its answer. Steps of runs settle.
         """
+        return self._of_executions(limit) + self._of_runs(limit)
+
+    def _of_runs(self, limit: int) -> int:
+        with self._database.transaction() as connection:
+            expired = questions.expire_due(connection, limit=limit)
+        for each in expired:
+            logger.info(
+                Step.APPROVAL_ANSWERED,
+                run_id=each.run_id,
+                step=each.step,
+                approval_id=each.id,
+                approved=False,
+                by="expiry",
+            )
+        found = list(dict.fromkeys(each.run_id for each in expired))
+        self._live.changed(found)
+        if self._advance is not None:
+            self._advance(found)
+        return len(expired)
+
+    def _of_executions(self, limit: int) -> int:
         with self._database.transaction() as connection:
             expired = approvals.expire_due(connection, limit=limit)
             failing = {

@@ -52,9 +52,7 @@ def answer_all_for_budget(
                     },
                     workspace_id=each.workspace_id,
                 )
-            resumed += lifecycle.resume_answered(
-                connection, [each.execution_id for each in answered]
-            )
+            resumed += lifecycle.resume_answered(connection, [each.asker for each in answered])
         if not answered:  # none is left, or others answered them
             return resumed
 

@@ -16,11 +16,12 @@ import structlog
 from celeriac.db import workspaces
 from celeriac.db.engine import Database
 from celeriac.db.workflows import items as item_rows
-from celeriac.db.workflows import runs
+from celeriac.db.workflows import questions, runs
 from celeriac.db.workflows import steps as rows
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import DELETED_SECONDS, DELETED_WORKSPACE, Cancel
@@ -99,14 +100,17 @@ class Advance:
                 return not todo
         return True
 
-    def after(self, run_ids: Sequence[UUID]) -> None:
-        """Advance runs of which items have just ended, if anything is due. Never raises."""
+    def after(self, run_ids: Sequence[UUID], *, seconds: float | None = None) -> None:
+        """Advance runs of which items have just ended, if anything is due. Never raises.
+
+        Stops with each after `seconds`; the keeper goes on.
+        """
         for run_id in run_ids:
             try:
                 with self._database.autocommit() as connection:
                     due = rows.is_due(connection, run_id)
                 if due:
-                    self(run_id)
+                    self(run_id, seconds=seconds)
             except DatabaseUnavailableError as error:
                 logger.warning("workflow.not_advanced", run_id=run_id, error=error.message)
             except Exception:  # the item has ended; the keeper tries again
@@ -201,6 +205,8 @@ class Advance:
                 else:
                     spawned = self._spawn(values.run, plan, step_no, values)
                 self._dispatch.send(spawned.messages)
+                if spawned.asked:
+                    self._live.changed([values.run.id])
                 if spawned.pending:
                     self._dispatch.send_eligible()
                 return _Done(spawned.children, whole=spawned.whole)
@@ -220,6 +226,8 @@ class Advance:
                 return
             missing = dict.fromkeys(range(step.spawned, step.width), StepStatus.CANCELLED)
             item_rows.count_down(connection, run_id, step_no, missing)
+            if step.kind is StepKind.APPROVE:
+                questions.withdraw(connection, run_id, step_no)
             rows.stop(connection, run_id, step_no)
 
     def _cancel_items(self, values: RunValues, step_no: int, *, everything: bool) -> set[UUID]:

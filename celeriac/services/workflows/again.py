@@ -12,6 +12,7 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.executions.model import Idempotency, TriggerType
 from celeriac.domain.workflows.again import continued, continued_below, taken_over
+from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -75,6 +76,11 @@ def check_fork(plan: Plan, request: ForkRequest) -> None:
                 field="results" if name in request.results else "step",
             )
     for name in request.results:
+        if plan.spec.steps[name].kind is StepKind.APPROVE:
+            raise InvalidInputError(
+                f"The step {name!r} is an approval: a person answers it in the new run.",
+                field="results",
+            )
         if plan.spec.steps[name].map is not None or plan.spec.steps[name].is_last:
             raise InvalidInputError(
                 f"The step {name!r} is a map or a last step; only an ordinary step can be given a "

@@ -12,7 +12,7 @@ from celeriac.db.workflows import runs
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError, WorkflowInvalidError
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.model import StepKind, WorkflowSpec
+from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import Workflow, WorkflowVersion
 from celeriac.domain.workflows.validation import (
     Catalog,
@@ -139,12 +139,6 @@ def check_workflow(connection: Connection, actor: Actor, spec: WorkflowSpec) -> 
 
 def _not_run_yet(spec: WorkflowSpec) -> Iterator[tuple[str, str]]:
     """Yield the fields that this release reads, and can't run."""
-    for name, step in spec.steps.items():
-        if step.kind is StepKind.APPROVE:
-            yield (
-                f"steps.{name}.approve",
-                "this release can't run it; let a task ask a person (docs/approvals.md)",
-            )
     if spec.limits:
         yield "limits", "this release has no limits of runs; use `parallel` of a step"
 

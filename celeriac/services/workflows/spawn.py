@@ -49,6 +49,7 @@ from celeriac.services.catalog.schemas import violations
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_one
+from celeriac.services.workflows import questions
 from celeriac.services.workflows.again import ForkRequest, take_over
 from celeriac.services.workflows.plans import Plan, Plans
 from celeriac.services.workflows.values import RunValues, evaluate, result_of
@@ -59,13 +60,17 @@ CHUNK = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """What a chunk has made: messages to send, whether more is to be dispatched, runs to begin."""
+    """What a chunk has made: messages to send, whether more is to be dispatched, runs to begin.
+
+    `asked` says whether a person is asked: the log has a new event.
+    """
 
     messages: Sequence[QueuedMessage] = ()
     pending: bool = False
     children: Sequence[UUID] = ()
     whole: bool = False
     """Nothing is left to do for the step until one of its items has ended."""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,12 +276,26 @@ class _Making:
             for number in numbers:
                 self._fails(number, self.target.fault)
             return Spawned()
+        if step.kind is StepKind.APPROVE:
+            return self._question(run, state, step, scope)
         each = list(_scopes(step, scope, numbers))
         if self.target.task is not None:
             known = _known_keys(self.connection, state, step, scope, each)
             return self._executions(run, state, step, each, known)
         assert self.target.workflow is not None
         return self._children(run, state, step, self.target.workflow, each)
+
+    def _question(
+        self, run: WorkflowRun, state: StepRun, step: Step, scope: Mapping[str, Any]
+    ) -> Spawned:
+        try:
+            self.items.append(questions.ask(self.connection, run, state, step, scope))
+        except UnavailableError:
+            raise
+        except CeleriacError as error:
+            self._fails(0, error)
+            return Spawned()
+        return Spawned(asked=True)
 
     def _fails(self, number: int, error: CeleriacError) -> None:
         """Note that an item can't begin."""

@@ -34,7 +34,7 @@ from celeriac.domain.workflows.states import (
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
-from celeriac.services.workflows import undo
+from celeriac.services.workflows import questions, undo
 from celeriac.services.workflows.outcomes import CancelItems, SpawnItems, StopItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
 from celeriac.services.workflows.values import RunValues, evaluate, holds, result_of
@@ -177,6 +177,9 @@ class _Turn:
         )
 
     def _settle(self, step: StepRun, spec: Step) -> None:
+        if step.kind is StepKind.APPROVE:
+            self._move(step, *questions.settled_by(self._connection, step, spec))
+            return
         stopped = self._stops and not spec.is_last
         allowed = allowed_failures(spec, step.width)
         ended = Ended(step.width, step.failed, step.cancelled)

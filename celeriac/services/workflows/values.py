@@ -89,7 +89,7 @@ class RunValues:
         if step.round == 0:
             return value
         if spec.map is None:
-            if step.status is StepStatus.COMPLETED:
+            if step.status in {StepStatus.COMPLETED, StepStatus.DENIED}:
                 value["result"] = result_of(connection, step)
             return value
         return value | self._of_map(connection, step)

@@ -38,6 +38,7 @@ def test_a_form_is_answered_by_a_script(commands: CommandLine, client: Client) -
     assert (answered["status"], answered["value"]) == ("answered", {"colour": "red", "size": 3})
     late = commands.run("approvals", "answer", number, "--refuse")
     assert (late.code, "[approval_closed]" in late.err) == (1, True)
+    assert question.execution_id is not None
     assert client.executions.wait(question.execution_id).result == answered["value"]
     assert number in commands.run("approvals", "list", "--all").out
 

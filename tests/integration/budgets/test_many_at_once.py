@@ -74,7 +74,7 @@ def test_those_that_ask_are_parked_and_one_answer_lets_all_go_on(worker: ModelWo
     until(lambda: len(worker.asking(ids)) == 3, worker.go_on, rounds=20)
     assert len(worker.by_status(ids)[Status.COMPLETED]) == 3
     (first, *_) = worker.asking(ids)
-    assert worker.get(first.execution_id).waiting_for is WaitingFor.BUDGET
+    assert worker.get(first.asker).waiting_for is WaitingFor.BUDGET
     worker.answer(first, Answer(approved=True, value={"tokens": 2 * CALL_TOKENS}))
 
     until(lambda: len(worker.by_status(ids)[Status.COMPLETED]) == 5, worker.go_on, rounds=20)

@@ -470,11 +470,14 @@ CREATE TABLE session_messages (
 
 CREATE TABLE approvals (
     id uuid NOT NULL,
-    execution_id uuid NOT NULL,
-    task_id uuid NOT NULL,
+    execution_id uuid,
+    task_id uuid,
+    run_id uuid,
+    workflow_id uuid,
+    step_no smallint,
     workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
-    attempt integer NOT NULL,
+    attempt integer,
     key text NOT NULL,
     kind text NOT NULL,
     title text NOT NULL,
@@ -497,7 +500,12 @@ CREATE TABLE approvals (
     links_revoked integer NOT NULL DEFAULT 0,
     CONSTRAINT pk_approvals PRIMARY KEY (id),
     CONSTRAINT uq_approvals_execution_id_key UNIQUE (execution_id, key),
-    CONSTRAINT ck_approvals_kind_known CHECK (kind IN ('tool', 'question', 'form', 'budget')),
+    CONSTRAINT ck_approvals_asker CHECK (
+        num_nonnulls(execution_id, task_id, attempt) = CASE WHEN run_id IS NULL THEN 3 ELSE 0 END
+        AND num_nonnulls(run_id, workflow_id, step_no)
+            = CASE WHEN run_id IS NULL THEN 0 ELSE 3 END),
+    CONSTRAINT ck_approvals_kind_known
+        CHECK (kind IN ('tool', 'question', 'form', 'budget', 'step')),
     CONSTRAINT ck_approvals_on_expiry_known CHECK (on_expiry IN ('deny', 'approve', 'fail')),
     CONSTRAINT ck_approvals_status_known
         CHECK (status IN ('open', 'answered', 'expired', 'withdrawn'))
@@ -507,6 +515,7 @@ CREATE TABLE approvals (
 );
 CREATE INDEX ix_approvals_budget ON approvals (key) WHERE kind = 'budget' AND status = 'open';
 CREATE INDEX ix_approvals_open ON approvals (expires_at) WHERE status = 'open';
+CREATE UNIQUE INDEX ix_approvals_run ON approvals (run_id, step_no) WHERE run_id IS NOT NULL;
 CREATE INDEX ix_approvals_workspace_id_id ON approvals (workspace_id, id);
 CREATE INDEX ix_approvals_unanswered ON approvals (workspace_id, id) WHERE status = 'open';
 CREATE INDEX ix_approvals_unnotified ON approvals (notify_at)
@@ -879,6 +888,7 @@ CREATE TABLE step_items (
     round integer NOT NULL,
     execution_id uuid,
     child_run_id uuid,
+    approval_id uuid,
     status text,
     result jsonb,
     error_code text,

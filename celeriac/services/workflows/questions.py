@@ -1,0 +1,85 @@
+"""Approval steps of runs: what they ask, and what the answer means for the step."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from celeriac.db.engine import Connection
+from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import questions
+from celeriac.db.workflows.items import NewItem
+from celeriac.domain.approvals import MAX_EXPIRES_SECONDS, OnExpiry, Question, QuestionKind
+from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.workflows.model import NoAnswer, Step
+from celeriac.domain.workflows.records import StepRun, WorkflowRun
+from celeriac.domain.workflows.states import StepStatus, StepTransition
+from celeriac.kit.json_types import JsonValue, checked
+from celeriac.kit.text import clip
+
+APPROVAL_DENIED = "approval_denied"
+"""The error code of a step with `on_denial: fail` that was denied."""
+
+_SHOWN = 300
+"""Characters of a person's note in the error of the step."""
+
+_ON_EXPIRY = {NoAnswer.SKIP: OnExpiry.DENY, NoAnswer.FAIL: OnExpiry.FAIL}
+
+
+def ask(
+    connection: Connection, run: WorkflowRun, step: StepRun, spec: Step, scope: Mapping[str, Any]
+) -> NewItem:
+    """Store the question of a step of a locked run; return the step's item.
+
+    Raises CeleriacError for a `show` that has no value or can't be stored.
+    """
+    question = Question(
+        key=step.step,
+        kind=QuestionKind.STEP,
+        title=spec.target,
+        arguments=_shown(render(spec.show, scope)),
+        expires_seconds=MAX_EXPIRES_SECONDS if spec.expires is None else spec.expires,
+        on_expiry=_ON_EXPIRY[spec.on_expiry],
+    )
+    approval_id = questions.ask(connection, run, step.step_no, question)
+    return NewItem(0, approval_id=approval_id, status=StepStatus.RUNNING)
+
+
+def _shown(value: JsonValue) -> dict[str, JsonValue]:
+    """Return what a person is shown as an object, as the arguments of other questions are."""
+    try:
+        checked(value)
+    except TypeError as error:
+        raise InvalidInputError(f"show can't be shown: {error}.", field="show") from error
+    if value is None:
+        return {}
+    return dict(value) if isinstance(value, dict) else {"show": value}
+
+
+def settled_by(
+    connection: Connection, step: StepRun, spec: Step
+) -> tuple[StepTransition, str | None, str | None]:
+    """Return how an approval step settles whose question is closed, with the error if it fails."""
+    found = item_rows.items(
+        connection, step.run_id, step.step_no, step.round, after=-1, limit=1, results=True
+    )
+    item = found[0]
+    match item.status:
+        case StepStatus.COMPLETED:
+            return StepTransition.COMPLETE, None, None
+        case StepStatus.DENIED if spec.on_denial is NoAnswer.SKIP or _expired(item.result):
+            return StepTransition.DENY, None, None
+        case StepStatus.DENIED:
+            return StepTransition.FAIL, APPROVAL_DENIED, _denial(item.result)
+        case StepStatus.CANCELLED:
+            return StepTransition.CANCEL, None, None
+    return StepTransition.FAIL, item.error_code, item.error_message
+
+
+def _expired(answer: JsonValue) -> bool:
+    return isinstance(answer, dict) and answer["expired"] is True
+
+
+def _denial(answer: JsonValue) -> str:
+    assert isinstance(answer, dict), "the statement that closes a question stores it"
+    note = answer["note"]
+    return f"{answer['by']} denied it" + (f": {clip(str(note), _SHOWN)}" if note else ".")
