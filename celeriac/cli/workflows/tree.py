@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from celeriac.cli.core.output import duration, printable
-from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.states import StepStatus
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ _SIGNS = {
 
 def step_text(step: "RunStep") -> str:
     """Return a step as a line: its sign, name, numbers and error."""
+    from celeriac.domain.workflows.model import StepKind
+
     waits = step.kind is StepKind.APPROVE and step.status is StepStatus.RUNNING
     parts = [
         f"{_SIGNS[step.status][0]} {step.step}",
