@@ -56,6 +56,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/workflows.md", 'Workflow("brief"'): BUILT,
     ("docs/workflows.md", 'Workflow("review"'): BUILT,
     ("docs/workflows.md", 'Workflow("sweep-leads"'): BUILT,
+    ("docs/workflows.md", 'Workflow("publish"'): BUILT,
     ("docs/workflows.md", 'Workflow("book-trip"'): BUILT,
     ("docs/workflows.md", 'Workflow("nightly"'): BUILT,
 }
@@ -68,6 +69,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_workflows.py runs these commands",
     ("docs/workflows.md", '@celeriac.agent("rank-leads")'): "needs a run with large results; "
     "tests/e2e/workflows/test_maps.py reads some in the same way",
+    ("docs/workflows.md", "celeriac approvals list --run last"): "needs a run that asks; "
+    "tests/e2e/cli/test_workflow_approvals.py runs these commands",
     ("docs/workflows.md", "client.workflows.start("): "needs a run that ends; "
     "tests/integration/api/test_workflows.py calls these methods",
     ("docs/workflows.md", "celeriac workflow-runs retry RUN --compensation"): "needs a failed run; "

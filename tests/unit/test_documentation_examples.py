@@ -106,6 +106,8 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/workflows.md", "workflow: brief"): read_workflow,
     ("docs/workflows.md", "workflow: review"): read_workflow,
     ("docs/workflows.md", "workflow: sweep-leads"): read_workflow,
+    ("docs/workflows.md", "workflow: publish"): read_workflow,
+    ("docs/workflows.md", '"approval_id"'): json.loads,
     ("docs/workflows.md", "workflow: book-trip"): read_workflow,
 }
 """What reads a block of data, by its page and words of it."""
