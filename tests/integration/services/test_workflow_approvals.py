@@ -25,7 +25,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.approvals.answer import Link
-from celeriac.services.workflows.runs import ForkRequest
+from celeriac.services.workflows.again import ForkRequest
 from tests.support.catalog import make_actor
 from tests.support.core import Core
 from tests.support.together import together
