@@ -19,6 +19,7 @@ from celeriac.cli import (
     invitations,
     models,
     sessions,
+    webhooks,
     workspaces,
 )
 from celeriac.cli.budgets import prices, usage
@@ -147,6 +148,8 @@ _GROUPS = (
     budgets.app,
     sessions.app,
     cassettes.app,
+    webhooks.app,
+    webhooks.deliveries_app,
     workspaces.app,
     invitations.app,
     accounts.keys_app,

@@ -19,6 +19,7 @@ from celeriac.client.executions import CeleryTasks, Executions
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.transport import API, Transport
+from celeriac.client.webhooks import Deliveries, Webhooks
 from celeriac.client.workflows import WorkflowRuns, Workflows
 from celeriac.version import __version__
 
@@ -74,6 +75,8 @@ class Client:
         self.approvals = Approvals(self._transport)
         self.budgets = Budgets(self._transport)
         self.usage = Usage(self._transport)
+        self.webhooks = Webhooks(self._transport)
+        self.deliveries = Deliveries(self._transport)
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)

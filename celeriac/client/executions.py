@@ -29,6 +29,8 @@ class ExecutionOptions(TypedDict, total=False):
     """Save the model traffic as a cassette."""
     cassette_id: str | UUID | None
     """Replay model requests from this cassette."""
+    callback_url: str | None
+    """Where its end is told, by a signed request."""
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -104,8 +106,8 @@ class Executions(Resource):
         """Run a task in the background; return as soon as the execution is stored.
 
         `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
-        `cassette_id`. The idempotency key is random if not given, so that a request that is
-        retried runs the task once.
+        `cassette_id`, `callback_url`. The idempotency key is random if not given, so that a
+        request that is retried runs the task once.
         """
         body = given(
             variables=dict(variables or {}),
@@ -162,6 +164,7 @@ class Executions(Resource):
         priority: str | None = None,
         queue: str | None = None,
         delay_seconds: float | None = None,
+        callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> wire.AcceptedBatch:
         """Run a task once for each item of variables, all or none."""
@@ -170,6 +173,7 @@ class Executions(Resource):
             priority=priority,
             queue=queue,
             delay_seconds=delay_seconds,
+            callback_url=callback_url,
         )
         return self._transport.create_work(
             wire.AcceptedBatch, path("tasks", task, "execute-batch"), body, idempotency_key

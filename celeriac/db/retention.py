@@ -24,7 +24,6 @@ CHILDREN = (
     "model_calls",
     "approvals",
     "reports",
-    "deliveries",
     "steps",
     "live_children",
     "execution_trees",
@@ -265,6 +264,21 @@ def delete_idempotency_keys(connection: Connection, *, days: float, limit: int) 
     """Delete idempotency keys; return how many."""
     parameters = {"seconds": _seconds(days), "limit": limit}
     return connection.execute(_DELETE_KEYS, parameters).rowcount
+
+
+_DELETE_DELIVERIES = text("""
+DELETE FROM deliveries WHERE id IN (
+    SELECT id FROM deliveries WHERE id < :bound AND status <> 'pending'
+      AND created_at < now() - make_interval(secs => :seconds)
+    ORDER BY id
+    LIMIT :limit)
+""")
+
+
+def delete_deliveries(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete deliveries to webhooks that are not sent any more; return how many."""
+    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
+    return connection.execute(_DELETE_DELIVERIES, parameters).rowcount
 
 
 _LOCK = text("SELECT pg_try_advisory_xact_lock(4242421)")

@@ -80,6 +80,7 @@ KEPT = (
     "approvals",
     "audit_logs",
     "celery_calls",
+    "deliveries",
     "executions",
     "idempotency_keys",
     "sessions",
@@ -104,7 +105,8 @@ WITH ended_tasks AS (
 ), gone_cassettes AS (
     DELETE FROM cassettes WHERE workspace_id = :id
 ), ended_webhooks AS (
-    UPDATE webhook_endpoints SET active = false WHERE workspace_id = :id AND active
+    UPDATE webhook_endpoints SET active = false, disabled_reason = 'requested', updated_at = now()
+    WHERE workspace_id = :id AND active
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

@@ -11,6 +11,11 @@ def grown(first: float, doublings: float, longest: float) -> float:
     return min(first * math.pow(2.0, min(doublings, _MOST_DOUBLINGS)), longest)
 
 
+def jittered(seconds: float) -> float:
+    """Return a pause that is up to a tenth shorter or longer, so that not all end at once."""
+    return seconds * random.uniform(0.9, 1.1)
+
+
 class Backoff:
     """The pauses of one client: each twice as long as the one before, up to a longest."""
 

@@ -114,6 +114,62 @@ def network_of(address: str) -> str:
     return found.compressed
 
 
+_LOOPBACK_NAME = re.compile(r"(.*\.)?localhost\.?")
+_UNWRITABLE = re.compile(r"[\x00-\x20\x7f\\]")
+_NUMERIC = re.compile(r"[0-9a-fx.]+")
+
+
+def refusal(guard: OutboundGuard, url: str) -> str | None:
+    """Return why `url` can't be the target of a request, as far as its text tells, or None.
+
+    It must be `https://`, or `http://` with a host that `guard` names, and have a host but no user
+    or password. An address that `guard` doesn't allow is refused however it is written. Names are
+    resolved, and their addresses checked, by each request.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if _UNWRITABLE.search(url) or parts.scheme not in ("http", "https") or not host:
+        return "must begin with https:// and a host, and have no spaces"
+    if "@" in parts.netloc:
+        return "must have no user and no password"
+    if guard.names(host):
+        return None
+    if parts.scheme != "https":
+        return (
+            "must begin with https://, unless an operator allows its host with "
+            "CELERIAC_OUTBOUND_ALLOW_HOSTS"
+        )
+    return _inside(guard, host)
+
+
+def _inside(guard: OutboundGuard, host: str) -> str | None:
+    """Return the refusal of a host that is an address or a name of this machine."""
+    address = _literal(host)
+    if address is None:
+        public = _LOOPBACK_NAME.fullmatch(host) is None
+    else:
+        public = guard.allows(host, address)
+    if public:
+        return None
+    return (
+        f"has a host that is not on the public internet ({host}); an operator can allow it with "
+        "CELERIAC_OUTBOUND_ALLOW_HOSTS"
+    )
+
+
+def _literal(host: str) -> Address | None:
+    """Return the address that `host` is, also in the short forms that resolvers accept."""
+    with suppress(ValueError):
+        return ip_address(host)
+    if _NUMERIC.fullmatch(host):
+        with suppress(OSError):
+            return IPv4Address(socket.inet_aton(host))
+    return None
+
+
 _CONNECT_SECONDS = 5.0
 
 
@@ -133,6 +189,7 @@ def guarded_client(
     https_only: bool = False,
     follow_redirects: bool = False,
     headers: dict[str, str] | None = None,
+    max_connections: int = 20,
 ) -> httpx2.AsyncClient:
     """Return an HTTP client, for one event loop, that connects only to targets that `guard` allows.
 
@@ -142,7 +199,9 @@ def guarded_client(
     raise OutboundRefusedError, AnswerTooLargeError or another httpx2.HTTPError.
     """
     return httpx2.AsyncClient(
-        transport=GuardedTransport(guard, max_bytes=max_bytes, https_only=https_only),
+        transport=GuardedTransport(
+            guard, max_bytes=max_bytes, https_only=https_only, max_connections=max_connections
+        ),
         timeout=httpx2.Timeout(timeout_seconds, connect=min(timeout_seconds, _CONNECT_SECONDS)),
         follow_redirects=follow_redirects,
         max_redirects=3,
@@ -154,11 +213,18 @@ def guarded_client(
 class GuardedTransport(httpx2.AsyncHTTPTransport):
     """The transport of `guarded_client`."""
 
-    def __init__(self, guard: OutboundGuard, *, max_bytes: int, https_only: bool) -> None:
+    def __init__(
+        self,
+        guard: OutboundGuard,
+        *,
+        max_bytes: int,
+        https_only: bool,
+        max_connections: int = 20,
+    ) -> None:
         super().__init__()
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(),
-            max_connections=20,
+            max_connections=max_connections,
             max_keepalive_connections=5,
             keepalive_expiry=5.0,
             network_backend=_GuardedNetwork(guard),

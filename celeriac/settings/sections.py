@@ -354,6 +354,8 @@ class RetentionSettings(Group, env_prefix="CELERIAC_RETENTION_"):
     """Entries of the audit trail."""
     idempotency_days: _Days = 30
     """Idempotency keys; afterwards the same key creates a new execution."""
+    deliveries_days: _Days = 30
+    """Deliveries to webhooks that have arrived or failed."""
     partition_days: int = Field(default=7, ge=1, le=366)
     """Days whose executions are stored, and later dropped, together."""
     interval_seconds: float = Field(default=300, gt=0)

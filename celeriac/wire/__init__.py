@@ -43,6 +43,13 @@ from celeriac.wire.executions import (
     Worker,
 )
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
+from celeriac.wire.webhooks import (
+    CallbackSecret,
+    Delivery,
+    DeliveryDetails,
+    NewWebhook,
+    Webhook,
+)
 from celeriac.wire.workflows import (
     AcceptedRun,
     Run,
@@ -73,10 +80,13 @@ __all__ = [
     "BudgetState",
     "BudgetStates",
     "BulkResult",
+    "CallbackSecret",
     "Cassette",
     "CeleryHealth",
     "CeleryTask",
     "CeleryTaskError",
+    "Delivery",
+    "DeliveryDetails",
     "Event",
     "Events",
     "Execution",
@@ -92,6 +102,7 @@ __all__ = [
     "Member",
     "NewApiKey",
     "NewInvitation",
+    "NewWebhook",
     "Page",
     "Problem",
     "ProblemField",
@@ -110,6 +121,7 @@ __all__ = [
     "UsageTotal",
     "UsageTotals",
     "User",
+    "Webhook",
     "Wire",
     "Worker",
     "Workflow",

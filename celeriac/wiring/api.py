@@ -6,6 +6,7 @@ from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
 from celeriac.db.engine import Database
+from celeriac.domain.webhooks import SigningKeys
 from celeriac.services.accounts import Accounts
 from celeriac.services.approvals.answer import ApprovalLinks, Approvals
 from celeriac.services.artifacts import Artifacts
@@ -24,6 +25,7 @@ from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
 from celeriac.services.sessions import Sessions
+from celeriac.services.webhooks.manage import Webhooks
 from celeriac.services.workflows.catalog import Workflows
 from celeriac.services.workflows.runs import Runs
 from celeriac.services.workspaces import Workspaces
@@ -77,6 +79,7 @@ class ApiServices:
         self.budgets = Budgets(database, container.specs, container.live)
         self.apply = Apply(database, self.agents, self.budgets)
         self.usage = Usage(database)
+        self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         self.celery_tasks = CeleryTasks(
             database,
             CeleryPlainTasks(celery_options(settings, publisher=True)),

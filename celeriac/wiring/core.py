@@ -281,7 +281,7 @@ def build(
     queue = CeleryTaskQueue(app)
     specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
-    submit = Submit(database, specs, dispatch)
+    submit = Submit(database, specs, dispatch, settings.outbound.guard())
     plans = Plans(database)
     advance = Advance(
         database,

@@ -7,8 +7,10 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from celeriac.adapters.deliveries import DeliveryPost
 from celeriac.adapters.webhook import Webhook
 from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.webhooks import SigningKeys
 from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
@@ -17,6 +19,8 @@ from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.webhooks.messages import Messages
+from celeriac.services.webhooks.send import Sender
 from celeriac.services.workflows.repair import Repair
 from celeriac.wiring.core import CoreServices, places, secret_key
 
@@ -35,6 +39,7 @@ _SEAL_SECONDS = 5.0
 _DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
 _REPAIR_SECONDS = 60.0
+_WEBHOOK_SECONDS = 0.5
 _PARTITION_SECONDS = 3_600.0
 
 
@@ -100,7 +105,14 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         jobs.append(("seal_audit_trail", _SEAL_SECONDS, trail.seal))
     else:
         logger.warning("audit.not_sealed", cure="set CELERIAC_SECRET_KEY for beat, too")
-    return [MaintenanceJob(*job) for job in jobs]
+    found = [MaintenanceJob(*job) for job in jobs]
+    if sender := build_sender(container):
+        found.append(
+            MaintenanceJob("send_webhooks", _WEBHOOK_SECONDS, sender.send_due, sender.stop)
+        )
+    else:
+        logger.warning("webhooks.not_sent", cure="set CELERIAC_SECRET_KEY for beat, too")
+    return found
 
 
 def _then_send(dispatch: Dispatch, count: int) -> int:
@@ -132,6 +144,7 @@ def build_retention(container: CoreServices) -> Retention:
         logs=wanted.logs_days,
         audit=wanted.audit_days,
         idempotency_keys=wanted.idempotency_days,
+        deliveries=wanted.deliveries_days,
     )
     return Retention(
         container.database,
@@ -147,6 +160,19 @@ def build_audit_trail(container: CoreServices) -> AuditTrail | None:
     if container.settings.secret_key is None:
         return None
     return AuditTrail(container.database, secret_key(container.settings))
+
+
+def build_sender(container: CoreServices) -> Sender | None:
+    """Return the sender of deliveries, or None without a secret key to sign them with."""
+    settings = container.settings
+    if settings.secret_key is None:
+        return None
+    return Sender(
+        container.database,
+        SigningKeys(secret_key(settings)),
+        Messages(settings.public_url),
+        DeliveryPost(settings.outbound.guard()),
+    )
 
 
 def build_notifications(container: CoreServices) -> Notifications | None:

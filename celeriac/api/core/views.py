@@ -20,6 +20,7 @@ from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
+from celeriac.domain.webhooks import Delivery, DeliveryDetails, Endpoint
 from celeriac.domain.workflows.records import (
     StepItem,
     StepRun,
@@ -30,6 +31,7 @@ from celeriac.domain.workflows.records import (
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.operations.celery_tasks import CeleryTaskState
+from celeriac.services.webhooks.manage import NewEndpoint
 
 _EXECUTIONS = f"{PREFIX}/task-executions"
 
@@ -102,6 +104,32 @@ def _execution(row: Execution) -> dict[str, Any]:
     if row.batch_id is not None:
         links["batch"] = f"{_EXECUTIONS}?batch_id={row.batch_id}"
     return values | {"links": links}
+
+
+def webhook(found: Endpoint) -> wire.Webhook:
+    """Return a webhook as answers show it."""
+    return wire.Webhook.linked(_values(found))
+
+
+def new_webhook(made: NewEndpoint) -> wire.NewWebhook:
+    """Return a new webhook as answers show it, with its secret."""
+    return wire.NewWebhook.linked(_values(made.endpoint) | {"secret": made.secret})
+
+
+def delivery(found: Delivery) -> wire.Delivery:
+    """Return a delivery as answers show it."""
+    return wire.Delivery.linked(_delivery(found))
+
+
+def delivery_details(found: DeliveryDetails) -> wire.DeliveryDetails:
+    """Return a delivery with its texts as answers show it."""
+    texts = {"body": found.body, "answer": found.answer}
+    return wire.DeliveryDetails.linked(_delivery(found.delivery) | texts)
+
+
+def _delivery(found: Delivery) -> dict[str, Any]:
+    values = _values(found)
+    return values | {"webhook_id": values.pop("endpoint_id")}
 
 
 def bulk(page: BulkPage, *, dry_run: bool) -> wire.BulkResult:

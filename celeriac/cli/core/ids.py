@@ -192,6 +192,21 @@ CassetteId = Annotated[
 ]
 KeyId = Annotated[str, _argument("ID", "key", ", from `keys list`"), IdOf("keys", "a key")]
 BudgetId = Annotated[str, _argument("BUDGET", "budget"), IdOf("budgets", "a budget")]
+WebhookId = Annotated[
+    str,
+    _argument("WEBHOOK", "webhook", ", from `webhooks list`", ids_of("webhooks")),
+    IdOf("webhooks", "a webhook"),
+]
+WebhookOption = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="ID", help="Only to this webhook."),
+    IdOf("webhooks", "a webhook"),
+]
+DeliveryId = Annotated[
+    str,
+    _argument("DELIVERY", "delivery", ", from `deliveries list`", ids_of("deliveries")),
+    IdOf("deliveries", "a delivery"),
+]
 AgentName = Annotated[
     str,
     typer.Argument(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jsonl"
 
-_ALLOWED = frozenset({"priority", "queue"})
+_ALLOWED = frozenset({"priority", "queue", "callback_url"})
 
 Timeout = Annotated[
     float | None,
@@ -81,6 +81,10 @@ class RunOptions:
         bool,
         _agent_option("--ask", help="Ask a person when this budget is spent, instead of failing."),
     ] = False
+    callback_url: Annotated[
+        str | None,
+        _how_option("--callback-url", metavar="URL", help="Send a signed request when it ends."),
+    ] = None
     record: Annotated[
         bool, _agent_option("--record", help="Save its model traffic as a cassette.")
     ] = False
@@ -103,6 +107,7 @@ class RunOptions:
             "fork_session": self.fork,
             "budget": {"on_budget": "ask" if self.ask else "stop", **limits} if limits else None,
             "record": self.record,
+            "callback_url": self.callback_url,
         }
 
 
@@ -142,19 +147,21 @@ def run_batch(
     """Run the task once for each item, and print the executions' ids in the items' order.
 
     Raises UsageProblemError for options of a single run: `others`, and all of `options` but
-    priority and queue.
+    priority, queue and callback_url.
     """
     given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
         names = ", ".join([*others, *sorted(given)])
         raise UsageProblemError(
-            f"A batch takes --priority, --queue, --delay and --idempotency-key only; not {names}."
+            "A batch takes --priority, --queue, --callback-url, --delay and --idempotency-key "
+            f"only; not {names}."
         )
     accepted = context.client.executions.execute_batch(
         task,
         items,
         priority=options.get("priority"),
         queue=options.get("queue"),
+        callback_url=options.get("callback_url"),
         delay_seconds=delay,
         idempotency_key=key,
     )

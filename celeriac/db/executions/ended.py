@@ -80,11 +80,19 @@ FROM ended WHERE status = 'failed'
 """
 
 _DELIVER = """
-INSERT INTO deliveries (id, endpoint_id, execution_id, event)
-SELECT celeriac_uuid7(), w.id, ended.id, 'execution.' || ended.status
+INSERT INTO deliveries (id, workspace_id, lane, endpoint_id, url, execution_id, event)
+SELECT celeriac_uuid7(), w.workspace_id, w.id, w.id, NULL, ended.id, 'execution.' || ended.status
 FROM ended JOIN webhook_endpoints w ON w.workspace_id = ended.workspace_id
 WHERE w.workspace_id = ANY (ARRAY(SELECT workspace_id FROM ended)) AND w.active
   AND 'execution.' || ended.status = ANY (w.events)
+UNION ALL
+SELECT celeriac_uuid7(), workspace_id,
+       -- a lane for each host
+       CAST(left(encode(sha256(convert_to(
+           workspace_id || split_part(options ->> 'callback_url', '/', 3), 'UTF8')), 'hex'), 32)
+           AS uuid),
+       NULL, options ->> 'callback_url', id, 'execution.' || status
+FROM ended WHERE options ->> 'callback_url' IS NOT NULL
 """
 
 # Children that ended, by the parent's counters. Locked in one order: two statements may each end

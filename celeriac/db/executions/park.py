@@ -60,6 +60,13 @@ INSERT_QUESTIONS = """
            || q.event_data::jsonb
     FROM done, fresh AS q
     WHERE done.asks
+), asked_deliveries AS (
+    INSERT INTO deliveries (id, workspace_id, lane, endpoint_id, execution_id, approval_id, event)
+    SELECT celeriac_uuid7(), w.workspace_id, w.id, w.id, done.id, q.id, 'approval.asked'
+    FROM done, fresh AS q, webhook_endpoints w
+    WHERE done.asks AND w.workspace_id = done.workspace_id
+      AND w.workspace_id = ANY (ARRAY(SELECT workspace_id FROM done))
+      AND w.active AND 'approval.asked' = ANY (w.events)
 )"""
 """Follows `NEW_QUESTIONS` and an UPDATE `done` of the execution.
 

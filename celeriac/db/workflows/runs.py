@@ -219,7 +219,15 @@ _MOVE = {
             SET status = '{target}'{ends}, result = coalesce(CAST(:result AS jsonb), result),
                 compensation = coalesce(:compensation, compensation)
             WHERE id = :id AND status IN ({sources})
-            RETURNING id, completed_at
+            RETURNING id, workspace_id, status, completed_at
+        ), delivered AS (
+            INSERT INTO deliveries (id, workspace_id, lane, endpoint_id, run_id, event)
+            SELECT celeriac_uuid7(), w.workspace_id, w.id, w.id, moved.id,
+                   'workflow.' || moved.status
+            FROM moved JOIN webhook_endpoints w ON w.workspace_id = moved.workspace_id
+            WHERE w.workspace_id = ANY (ARRAY(
+                SELECT workspace_id FROM moved WHERE completed_at IS NOT NULL))
+              AND w.active AND 'workflow.' || moved.status = ANY (w.events)
         ), called AS (
             UPDATE celery_calls SET pending = 0, due_at = now()
             WHERE ended_at IS NULL AND subject_id = ANY (ARRAY(

@@ -44,6 +44,8 @@ class RunOptions(Strict):
     hard_seconds: float | None = Field(default=None, gt=0)
     retry: RetryPolicy | None = None
     """The retry policy, instead of its task's."""
+    callback_url: str | None = None
+    """Where its end is told, besides the endpoints of its workspace."""
     tree: TreeBudget | None = None
     """The budget that a child shares with its parent; callers can't set it."""
 

@@ -17,16 +17,19 @@ from celeriac.db.audit import Program
 from celeriac.db.budgets import management, reservations
 from celeriac.db.budgets.reservations import ReservationResult
 from celeriac.db.budgets.windows import ChargeScope
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import events
+from celeriac.db.webhooks import deliveries
 from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import BudgetState, can_hold, clip_of
 from celeriac.domain.errors import LeaseLostError
 from celeriac.domain.executions.model import Lease, MustWaitError, Parked
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.domain.usage import CallEstimate, Reservation
+from celeriac.domain.usage import CallEstimate, Reservation, dollars
+from celeriac.domain.webhooks import WebhookEvent
 from celeriac.kit.backoff import grown
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.manage import answer_all_for_budget
 from celeriac.services.budgets.messages import (
@@ -233,6 +236,7 @@ class BudgetLedger:
         call: CallEstimate | None = None,
     ) -> None:
         """Return once the limits are raised; otherwise raise what ends or parks the attempt."""
+        await self._tell(job, spent)
         for each in spent:
             if each.on_budget is OnBudget.STOP:
                 raise spent_error(each, call=call)
@@ -247,6 +251,29 @@ class BudgetLedger:
             await self._questions.ask(lease, question)
         for each in await self._apply_answers(lease, unanswered):
             raise spent_error(each)  # another kind of question has taken the key
+
+    async def _tell(self, job: Job, spent: Sequence[BudgetState]) -> None:
+        """Tell webhooks of the workspace that budgets are spent, once for each limit and window.
+
+        Not of a user's budget, whose numbers are private.
+        """
+        workspace_id = job.workspace_id
+        shown = [each for each in spent if not each.private]
+        if workspace_id is None or not shown:
+            return
+
+        def tell(connection: Connection) -> None:
+            for each in shown:
+                deliveries.tell_once(
+                    connection,
+                    workspace_id,
+                    event=WebhookEvent.BUDGET_SPENT,
+                    once=f"budget:{each.budget_id}:{each.window}:{each.raised}",
+                    execution_id=job.execution_id,
+                    data=_told(each),
+                )
+
+        await retry_statement(self._database, tell, seconds=_DATABASE_SECONDS)
 
     async def _apply_answers(
         self, lease: Lease, questions: Mapping[BudgetState, Question]
@@ -322,6 +349,21 @@ class _BudgetedSubjects:
         with self._database.autocommit() as connection:
             self._ids = management.subjects(connection)
         self._read_at = began
+
+
+def _told(state: BudgetState) -> JsonObject:
+    """Return what webhooks are told of a budget."""
+    return {
+        "budget_id": str(state.budget_id),
+        "scope": state.scope.value,
+        "subject_id": str(state.subject_id),
+        "window": state.window,
+        "max_cost": None if state.max_cost is None else dollars(state.max_cost),
+        "max_tokens": state.max_tokens,
+        "spent_cost": dollars(state.spent_cost),
+        "spent_tokens": state.spent_tokens,
+        "on_budget": state.on_budget.value,
+    }
 
 
 def _scope(job: Job) -> ChargeScope:

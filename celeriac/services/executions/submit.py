@@ -31,6 +31,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.logs import Step
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
@@ -38,10 +39,12 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.reading import present
 from celeriac.services.sessions import acquire_session
+from celeriac.services.webhooks.targets import check_url
 
 logger = structlog.get_logger(__name__)
 
 STALE_SPEC_TRIES = 3
+_PUBLIC_ONLY = OutboundGuard()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,15 @@ class SubmittedBatch:
 class Submit:
     """Validates, stores and sends executions."""
 
-    def __init__(self, database: Database, specs: SpecCache, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        database: Database,
+        specs: SpecCache,
+        dispatch: Dispatch,
+        guard: OutboundGuard = _PUBLIC_ONLY,
+    ) -> None:
+        """Work on `database`; `guard` says which hosts callbacks may have."""
+        self._guard = guard
         self._database = database
         self._specs = specs
         self._dispatch = dispatch
@@ -159,6 +170,8 @@ class Submit:
         batch_id: UUID | None = None,
     ) -> tuple[UUID | None, Sequence[QueuedMessage]]:
         """Store; return what an earlier request with the same key created, or what to send."""
+        if request.options.callback_url is not None:
+            check_url(self._guard, request.options.callback_url, "callback_url")
         for attempt in range(STALE_SPEC_TRIES):
             spec = self._specs.current(
                 request.task_id, workspace=actor.workspace_id, fresh=attempt > 0

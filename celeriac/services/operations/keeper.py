@@ -29,6 +29,8 @@ class MaintenanceJob:
     name: str
     seconds: float
     work: Callable[[], int]
+    stop: Callable[[], None] = lambda: None
+    """Lets work that goes on for long return soon."""
 
 
 class MaintenanceRunner:
@@ -62,6 +64,8 @@ class MaintenanceRunner:
     def close(self) -> None:
         """Start no more work, and wait briefly for running jobs."""
         self._ended.set()
+        for job in self._jobs:
+            job.stop()
         deadline = time.monotonic() + _END_SECONDS
         for thread in self._threads.values():
             thread.join(max(deadline - time.monotonic(), 0))

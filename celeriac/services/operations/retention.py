@@ -73,6 +73,7 @@ class RetentionPolicy:
     logs: float
     audit: float
     idempotency_keys: float
+    deliveries: float
 
 
 class Retention:
@@ -127,6 +128,11 @@ class Retention:
                 "celery_calls",
                 self._rows(retention.delete_calls, policy.idempotency_keys),
                 policy.idempotency_keys,
+            ),
+            (
+                "deliveries",
+                self._rows(retention.delete_deliveries, policy.deliveries),
+                policy.deliveries,
             ),
             ("workers", self._workers, True),
         ]

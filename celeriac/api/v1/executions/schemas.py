@@ -40,6 +40,15 @@ class StartOptions(Strict):
         description="Start no earlier than at this time (with a zone); instead of delay_seconds.",
     )
 
+    callback_url: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2_000,
+        description="Where the end of each execution is told, by a signed request as webhooks get "
+        "(docs/webhooks.md). `https://…`, on the public internet, unless an operator of the "
+        "installation allows its host.",
+    )
+
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if self.available_at is not None and self.delay_seconds:
@@ -97,6 +106,7 @@ class Execute(StartOptions):
             budget=self.budget,
             record=self.record,
             cassette_id=self.cassette_id,
+            callback_url=self.callback_url,
         )
 
 

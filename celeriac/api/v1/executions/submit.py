@@ -20,7 +20,7 @@ from celeriac.api.v1.catalog import TaskPath
 from celeriac.api.v1.executions.schemas import Execute, ExecuteBatch, ResponseMode, StartOptions
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
-from celeriac.domain.executions.model import NO_OPTIONS, Execution, Idempotency
+from celeriac.domain.executions.model import Execution, Idempotency, RunOptions
 from celeriac.domain.executions.model import SubmitRequest as Work
 from celeriac.domain.tasks import TaskSpec, backoff
 from celeriac.kit.words import counted
@@ -206,7 +206,7 @@ def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempoten
         task_id=task_id,
         variables=one.variables if one else {},
         session_id=one.session_id if one else None,
-        options=one.options() if one else NO_OPTIONS,
+        options=one.options() if one else RunOptions(callback_url=body.callback_url),
         priority=None if body.priority is None else int(body.priority),
         queue=body.queue,
         delay_seconds=body.delay_seconds,

@@ -724,25 +724,56 @@ CREATE TABLE webhook_endpoints (
     owner_id uuid NOT NULL,
     url text NOT NULL,
     events text[] NOT NULL,
+    description text NOT NULL DEFAULT '',
     active boolean NOT NULL DEFAULT true,
+    disabled_reason text,
+    failing_since timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id)
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id),
+    CONSTRAINT ck_webhook_endpoints_disabled_reason_known
+        CHECK (disabled_reason IN ('requested', 'gone', 'failing'))
 );
+CREATE INDEX ix_webhook_endpoints_workspace_id_id ON webhook_endpoints (workspace_id, id);
 CREATE INDEX ix_webhook_endpoints_active ON webhook_endpoints (workspace_id) WHERE active;
 
 CREATE TABLE deliveries (
     id uuid NOT NULL,
-    endpoint_id uuid NOT NULL,
-    execution_id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    lane uuid NOT NULL,
+    endpoint_id uuid,
+    url text,
     event text NOT NULL,
+    execution_id uuid,
+    run_id uuid,
+    approval_id uuid,
+    data jsonb,
+    once text,
+    body text,
+    status text NOT NULL DEFAULT 'pending',
     created_at timestamptz NOT NULL DEFAULT now(),
     available_at timestamptz NOT NULL DEFAULT now(),
     attempts integer NOT NULL DEFAULT 0,
+    tries integer NOT NULL DEFAULT 0,
+    lease_token uuid,
+    lease_until timestamptz,
+    attempted_at timestamptz,
     delivered_at timestamptz,
-    CONSTRAINT pk_deliveries PRIMARY KEY (id)
-);
-CREATE INDEX ix_deliveries_due ON deliveries (available_at) WHERE delivered_at IS NULL;
+    status_code integer,
+    error text,
+    answer text,
+    duration_ms integer,
+    CONSTRAINT pk_deliveries PRIMARY KEY (id),
+    CONSTRAINT ck_deliveries_status_known CHECK (status IN ('pending', 'delivered', 'failed'))
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX ix_deliveries_due ON deliveries (lane, available_at) WHERE status = 'pending';
+CREATE INDEX ix_deliveries_leased ON deliveries (lane) WHERE lease_until IS NOT NULL;
+CREATE INDEX ix_deliveries_workspace_id_id ON deliveries (workspace_id, id);
+CREATE INDEX ix_deliveries_undelivered ON deliveries (workspace_id, status, id)
+    WHERE status <> 'delivered';
+CREATE INDEX ix_deliveries_endpoint_id_id ON deliveries (endpoint_id, id);
 CREATE INDEX ix_deliveries_execution_id ON deliveries (execution_id);
+CREATE UNIQUE INDEX uq_deliveries_once ON deliveries (endpoint_id, once) WHERE once IS NOT NULL;
 
 CREATE TABLE workflows (
     id uuid NOT NULL,

@@ -1,0 +1,128 @@
+"""Webhook endpoints of workspaces."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, func, insert, select, text, update
+
+from celeriac.db.paging import columns, newest, read_all, read_one, reader
+from celeriac.db.schema.webhooks import webhook_endpoints as table
+from celeriac.domain.webhooks import FAILING_DAYS, DisabledReason, Endpoint
+from celeriac.kit.ids import uuid7
+
+_SELECT = columns(Endpoint, table)
+_endpoint = reader(Endpoint)
+
+
+def add(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    owner_id: UUID,
+    url: str,
+    events: Sequence[str],
+    description: str,
+) -> UUID:
+    """Insert an endpoint; return its id."""
+    endpoint_id = uuid7()
+    connection.execute(
+        insert(table).values(
+            id=endpoint_id,
+            workspace_id=workspace_id,
+            owner_id=owner_id,
+            url=url,
+            events=list(events),
+            description=description,
+        )
+    )
+    return endpoint_id
+
+
+def get(
+    connection: Connection, endpoint_id: UUID, *, workspace: UUID, lock: bool = False
+) -> Endpoint | None:
+    """Return an endpoint of `workspace`, or None; `lock` locks it for a change."""
+    query = _SELECT.where(table.c.id == endpoint_id, table.c.workspace_id == workspace)
+    return read_one(connection, query.with_for_update() if lock else query, _endpoint)
+
+
+def find(
+    connection: Connection, *, workspace: UUID, before: UUID | None, limit: int
+) -> list[Endpoint]:
+    """Return up to `limit` endpoints of a workspace older than `before`, the newest first."""
+    query = _SELECT.where(table.c.workspace_id == workspace)
+    return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _endpoint)
+
+
+def count(connection: Connection, workspace_id: UUID) -> int:
+    """Return how many endpoints a workspace has."""
+    query = select(func.count()).where(table.c.workspace_id == workspace_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def change(
+    connection: Connection,
+    endpoint_id: UUID,
+    *,
+    url: str,
+    events: Sequence[str],
+    description: str,
+    active: bool,
+) -> None:
+    """Change an endpoint. An active one has not failed yet."""
+    values: dict[str, object] = {
+        "url": url,
+        "events": list(events),
+        "description": description,
+        "active": active,
+        "updated_at": func.now(),
+    }
+    if active:
+        values |= {"disabled_reason": None, "failing_since": None}
+    else:
+        values["disabled_reason"] = func.coalesce(
+            table.c.disabled_reason, DisabledReason.REQUESTED.value
+        )
+    connection.execute(update(table).where(table.c.id == endpoint_id).values(**values))
+
+
+def remove(connection: Connection, endpoint_id: UUID) -> None:
+    """Delete an endpoint; its deliveries stay until retention removes them."""
+    connection.execute(table.delete().where(table.c.id == endpoint_id))
+
+
+_WORKS = text("""
+UPDATE webhook_endpoints SET failing_since = NULL
+WHERE id = :id AND failing_since IS NOT NULL
+""")
+
+
+def works(connection: Connection, endpoint_id: UUID) -> None:
+    """Note that something was delivered to an endpoint."""
+    connection.execute(_WORKS, {"id": endpoint_id})
+
+
+_FAILS = text("""
+UPDATE webhook_endpoints
+SET failing_since = coalesce(failing_since, now()),
+    active = NOT (:gone OR coalesce(failing_since, now()) < now() - make_interval(days => :days)),
+    disabled_reason = CASE
+        WHEN :gone THEN 'gone'
+        WHEN coalesce(failing_since, now()) < now() - make_interval(days => :days) THEN 'failing'
+    END
+WHERE id = :id AND active
+RETURNING active, disabled_reason, workspace_id
+""")
+
+
+def fails(
+    connection: Connection, endpoint_id: UUID, *, gone: bool
+) -> tuple[DisabledReason, UUID] | None:
+    """Note that an attempt has failed; return why that disables the endpoint, and its workspace.
+
+    None if it does not. A receiver that is `gone`, or to which nothing was delivered for five days,
+    is disabled.
+    """
+    parameters = {"id": endpoint_id, "gone": gone, "days": FAILING_DAYS}
+    row = connection.execute(_FAILS, parameters).one_or_none()
+    return None if row is None or row[0] else (DisabledReason(row[1]), row[2])
