@@ -84,7 +84,7 @@ class DeliveryPost:
         except TimeoutError:
             return Reception(
                 None,
-                f"The receiver did not answer within {self._seconds:g} seconds.",
+                f"The receiver did not answer within {self._seconds:g} s.",
                 seconds=time.monotonic() - began,
             )
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:

@@ -53,6 +53,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/testing-agents.md", "--record-to"): LIVE,
     ("docs/tools.md", "celeriac agents create clerk"): LIVE,
     ("docs/tools.md", "CELERIAC_MCP_SERVERS="): SETTINGS,
+    ("docs/webhooks.md", "celeriac webhooks list"): LIVE,
+    ("docs/webhooks.md", "def is_genuine"): LIVE,
     ("docs/workflows.md", 'Workflow("brief"'): BUILT,
     ("docs/workflows.md", 'Workflow("review"'): BUILT,
     ("docs/workflows.md", 'Workflow("sweep-leads"'): BUILT,
@@ -75,6 +77,10 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_workflows.py calls these methods",
     ("docs/workflows.md", "celeriac workflow-runs retry RUN --compensation"): "needs a failed run; "
     "tests/integration/api/test_workflows.py runs this command",
+    ("docs/webhooks.md", "celeriac webhooks create"): "needs a receiver; "
+    "tests/integration/api/test_webhooks.py runs these commands",
+    ("docs/webhooks.md", "client.webhooks.create"): "needs a receiver; "
+    "tests/integration/api/test_webhooks.py calls these methods",
     ("docs/workspaces.md", "celeriac workspaces create"): "several people type it; "
     "tests/e2e/cli/test_workspaces.py does",
     ("README.md", "make demo "): "builds an environment; tests/e2e/cli/test_demo.py runs the demo",

@@ -61,6 +61,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /workflow-runs/{run_id}/fork": {"step": "sum"},
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
+    "PATCH /webhooks/{webhook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
 }
 """What requests that name a resource are sent with, so that only its absence is wrong."""
@@ -158,6 +159,10 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     }
     workflow = asker.post(f"{V1}/workflows", json=body).json()["id"]
     run = asker.post(f"{V1}/workflows/{workflow}/run", json={"input": {}}).json()["run_id"]
+    webhook = members["admin"].post(
+        f"{V1}/webhooks", json={"url": "https://hooks.example/", "events": ["budget.spent"]}
+    ).json()["id"]
+    tested = members["admin"].post(f"{V1}/webhooks/{webhook}/test").json()["id"]
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
@@ -175,6 +180,8 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "user_id": asker.get(f"{V1}/me").json()["id"],
         "key_id": asker.get(f"{V1}/api-keys").json()["items"][0]["id"],
         "invitation_id": invited.json()["id"],
+        "webhook_id": webhook,
+        "delivery_id": tested,
         "workspace": "team",
     }
 

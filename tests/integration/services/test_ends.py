@@ -52,7 +52,7 @@ def test_an_end_leaves_its_traces(core: Core, name: str) -> None:
     informed = endpoint(core)
     endpoint(core, active=False)
     endpoint(core, workspace=uuid4())
-    endpoint(core, ["approval.asked"])
+    endpoint(core, ["budget.spent"])
     claim, session_id = arrange(core, way.source)
     execution_id = claim.lease.execution_id
 

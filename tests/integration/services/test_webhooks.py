@@ -39,7 +39,7 @@ from tests.support.webhooks import (
     sending,
 )
 
-pytestmark = pytest.mark.requirement("A19")
+pytestmark = pytest.mark.requirement("F18")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,13 @@ from ipaddress import ip_address
 import httpx2
 import pytest
 
-from celeriac.kit.outbound import OutboundGuard, OutboundRefusedError, guarded_client, is_public
+from celeriac.kit.outbound import (
+    OutboundGuard,
+    OutboundRefusedError,
+    guarded_client,
+    is_public,
+    refusal,
+)
 
 NOWHERE_ELSE = OutboundGuard()
 
@@ -111,3 +117,55 @@ def test_a_client_for_https_takes_no_other_scheme(url: str) -> None:
 
     with pytest.raises((OutboundRefusedError, httpx2.UnsupportedProtocol)):
         asyncio.run(get())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.example.com/celeriac",
+        "https://hooks.example.com:8443/a?b=c",
+        "https://93.184.216.34/",
+        "https://[2606:2800:220:1::1]/",
+    ],
+)
+def test_urls_on_the_public_internet_are_allowed(url: str) -> None:
+    assert refusal(NOWHERE_ELSE, url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hooks.example.com",
+        "ftp://hooks.example.com/",
+        "https://",
+        "https:///path",
+        "http://hooks.example.com/",
+        "https://user@hooks.example.com/",
+        "https://user:password@hooks.example.com/",
+        "https://hooks.example.com\\@127.0.0.1/",
+        "https://hooks.example.com/a b",
+        "https://hooks.example.com/\n",
+        "https://hooks.example.com:99999/",
+        "https://[::1/",
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0177.0.0.1/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://169.254.169.254/latest/meta-data",
+        "https://localhost/",
+        "https://LOCALHOST./",
+        "https://a.localhost/",
+    ],
+)
+def test_other_urls_are_refused(url: str) -> None:
+    assert refusal(NOWHERE_ELSE, url) is not None
+
+
+def test_an_allowed_host_may_be_private_and_without_tls() -> None:
+    guard = OutboundGuard.of(allow_private=False, allowed=["hooks.internal", "10.0.0.0/8"])
+    assert refusal(guard, "http://hooks.internal/") is None
+    assert refusal(guard, "http://10.1.2.3/") is None
+    assert refusal(guard, "https://192.168.0.1/") is not None
