@@ -137,6 +137,7 @@ _ROUTERS = (
     budgets.router,
     approvals.router,
     webhooks.router,
+    webhooks.secret_router,
     webhooks.deliveries_router,
     operations.celery_router,
     accounts.router,

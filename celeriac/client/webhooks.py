@@ -57,7 +57,7 @@ class Webhooks(Resource):
 
     def callback_secret(self) -> str:
         """Return the secret that signs the requests to every `callback_url` of the workspace."""
-        found = self._transport.get(wire.CallbackSecret, path(_WEBHOOKS, "callback-secret"))
+        found = self._transport.get(wire.CallbackSecret, path("webhook-callback-secret"))
         return found.secret
 
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Post, Sender
 from tests.support.core import Core
+from tests.support.ends import endpoint
 from tests.support.http_server import serving
 
 HERE = OutboundGuard(hosts=frozenset({"127.0.0.1"}))
@@ -60,6 +62,7 @@ class Receiver:
     """The most requests at once, by path."""
     release: threading.Event = field(default_factory=threading.Event)
     """Lets `/never` answer."""
+    _waiting: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(100))
     _now: Counter[str] = field(default_factory=Counter)
 
     def ids(self, path: str | None = None) -> list[str]:
@@ -81,8 +84,7 @@ class Receiver:
 
     async def _answer(self, path: str) -> Response:
         if path.startswith("/never"):
-            while not self.release.is_set():
-                await asyncio.sleep(0.05)
+            await asyncio.get_running_loop().run_in_executor(self._waiting, self.release.wait)
         if path == "/away":
             return RedirectResponse("http://169.254.169.254/latest", status_code=307)
         if path == "/endless":
@@ -111,6 +113,7 @@ def receiving() -> Iterator[Receiver]:
             yield receiver
         finally:
             receiver.release.set()
+            receiver._waiting.shutdown()
 
 
 @contextmanager
@@ -134,8 +137,6 @@ def sending(
 
 def add_endpoint(core: Core, url: str, *events: str) -> UUID:
     """Add an endpoint to the workspace of the core's actor."""
-    from tests.support.ends import endpoint
-
     made = endpoint(core, events)
     core.execute("UPDATE webhook_endpoints SET url = :url WHERE id = :id", url=url, id=made)
     return made

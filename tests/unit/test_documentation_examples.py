@@ -24,6 +24,7 @@ from celeriac.domain.agents import AgentSpec, ApprovalPolicy
 from celeriac.domain.cassettes import parse
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.prompts import Prompt
+from celeriac.domain.webhooks import WebhookEvent
 from celeriac.domain.workflows.document import parse as parse_workflow
 from celeriac.kit.yaml_text import read_text
 from celeriac.wire.base import Problem
@@ -72,6 +73,12 @@ def read_webhook(text: str) -> None:
     assert set(json.loads(text)) == {"type", "approval", "links"}
 
 
+def read_event(text: str) -> None:
+    event = json.loads(text)
+    assert set(event) == {"type", "timestamp", "data"}
+    WebhookEvent(event["type"])
+
+
 def read_spec(text: str) -> None:
     TypeAdapter[Any](AgentSpec).validate_json(text)
 
@@ -103,6 +110,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/prompts.md", "{% for"): Prompt,
     ("docs/python-agents.md", "entry-points"): read_entry_points,
     ("docs/tools.md", '"clerk"'): read_agent,
+    ("docs/webhooks.md", "execution.completed"): read_event,
     ("docs/workflows.md", "workflow: brief"): read_workflow,
     ("docs/workflows.md", "workflow: review"): read_workflow,
     ("docs/workflows.md", "workflow: sweep-leads"): read_workflow,

@@ -18,6 +18,7 @@ from celeriac.domain.base import Strict
 from celeriac.domain.webhooks import DeliveryStatus, WebhookEvent
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=JsonRoute)
+secret_router = APIRouter(tags=["webhooks"], route_class=JsonRoute)
 deliveries_router = APIRouter(
     prefix="/webhook-deliveries", tags=["webhooks"], route_class=JsonRoute
 )
@@ -82,7 +83,7 @@ def list_webhooks(actor: Admin, services: Services, paging: Paging) -> Response:
     return paging.answer(views.webhook, services.webhooks.find, actor)
 
 
-@router.get("/callback-secret", summary="Get the secret of callbacks")
+@secret_router.get("/webhook-callback-secret", summary="Get the secret of callbacks")
 def get_callback_secret(actor: Operator, services: Services) -> wire.CallbackSecret:
     """Return what signs the requests to every `callback_url` of the workspace."""
     return wire.CallbackSecret(secret=services.webhooks.callback_secret(actor))

@@ -159,9 +159,11 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     }
     workflow = asker.post(f"{V1}/workflows", json=body).json()["id"]
     run = asker.post(f"{V1}/workflows/{workflow}/run", json={"input": {}}).json()["run_id"]
-    webhook = members["admin"].post(
-        f"{V1}/webhooks", json={"url": "https://hooks.example/", "events": ["budget.spent"]}
-    ).json()["id"]
+    webhook = (
+        members["admin"]
+        .post(f"{V1}/webhooks", json={"url": "https://hooks.example/", "events": ["budget.spent"]})
+        .json()["id"]
+    )
     tested = members["admin"].post(f"{V1}/webhooks/{webhook}/test").json()["id"]
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {

@@ -23,8 +23,8 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.webhooks import RETRY_SECONDS, Reception
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.services.executions.submit import Submit
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.submit import Submit
 from celeriac.services.webhooks.send import Outgoing, Sender
 from tests.support.core import Core
 from tests.support.ends import EVENTS, rows

@@ -62,7 +62,7 @@ def test_the_headers_are_those_of_the_specification() -> None:
 
 
 def test_a_secret_that_is_not_base64_is_refused() -> None:
-    with pytest.raises(ValueError, match="base64|padding|character"):
+    with pytest.raises(ValueError, match=r"base64|padding|character"):
         signature("whsec_not base64!", "m", 1, b"")
 
 
