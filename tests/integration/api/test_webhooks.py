@@ -20,6 +20,7 @@ from tests.support.webhooks import Receiver, receiving
 pytestmark = pytest.mark.requirement("F18")
 
 WEBHOOKS = "/api/v1/webhooks"
+SECRET = "/api/v1/webhook-callback-secret"
 DELIVERIES = "/api/v1/webhook-deliveries"
 SOMEWHERE = {"url": "https://hooks.example/a", "events": ["execution.completed"]}
 
@@ -105,7 +106,7 @@ def test_a_callback_url_is_checked_before_anything_is_stored(ada: Asker) -> None
     assert ada.get("/api/v1/task-executions").json()["items"] == []
     body = {"variables": {"text": "a"}, "callback_url": "https://hooks.example/"}
     assert ada.post(EXECUTE, json=body).status_code == 202
-    assert ada.get("/api/v1/webhook-callback-secret").json()["secret"].startswith("whsec_")
+    assert ada.get(SECRET).json()["secret"].startswith("whsec_")
 
 
 def test_another_workspace_learns_nothing(boss: Asker, person: Callable[..., Asker]) -> None:
