@@ -110,7 +110,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/prompts.md", "{% for"): Prompt,
     ("docs/python-agents.md", "entry-points"): read_entry_points,
     ("docs/tools.md", '"clerk"'): read_agent,
-    ("docs/webhooks.md", "execution.completed"): read_event,
+    ("docs/webhooks.md", "result_omitted"): read_event,
     ("docs/workflows.md", "workflow: brief"): read_workflow,
     ("docs/workflows.md", "workflow: review"): read_workflow,
     ("docs/workflows.md", "workflow: sweep-leads"): read_workflow,
