@@ -163,6 +163,15 @@ PAGES: dict[str, Page] = {
         printed=("Hello there, friend.",),
     ),
     "docs/tools.md": Page(printed=("clerk",)),
+    "docs/webhooks.md": Page(
+        before="celeriac webhooks create https://hooks.example/a -e execution.failed",
+        after="from celeriac.domain.webhooks import signed_headers\n"
+        "secret, now = 'whsec_' + 'a' * 32, int(time.time())\n"
+        "assert is_genuine(secret, signed_headers(secret, 'm', now, b'{}'), b'{}')\n"
+        "assert not is_genuine(secret, signed_headers(secret, 'm', now, b'{}'), b'{ }')\n"
+        "assert not is_genuine(secret, signed_headers(secret, 'm', now - 360, b'{}'), b'{}')\n",
+        printed=("whsec_", "https://hooks.example/a"),
+    ),
 }
 
 
