@@ -23,14 +23,9 @@ from celeriac.db import migrate, partitions, retention, usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.domain.executions.model import (
-    Claim,
-    Completed,
-    ExecutionFilter,
-    Message,
-    TriggerType,
-)
+from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter, Message
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.usage import UsageBy, UsageFilter
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres

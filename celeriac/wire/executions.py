@@ -7,8 +7,9 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import RunOptions, TriggerType
+from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Wire, links
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 from celeriac.wire.base import AT, LATER, Links, Wire, links

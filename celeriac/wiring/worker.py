@@ -9,7 +9,8 @@ from celeriac.adapters.redis_events import CancelListener
 from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.calls import Arguments, NewCall
-from celeriac.domain.executions.model import TriggerType, WorkerIdentity
+from celeriac.domain.executions.model import WorkerIdentity
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.kit.loop import LoopThread

@@ -10,14 +10,9 @@ import pytest
 from celeriac.db.executions import calls, queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.calls import EXECUTE_WORKFLOW, NewCall
-from celeriac.domain.executions.model import (
-    Execution,
-    Message,
-    SubmitRequest,
-    TriggerType,
-    WorkerIdentity,
-)
+from celeriac.domain.executions.model import Execution, Message, SubmitRequest, WorkerIdentity
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.catalog.tasks import Tasks

@@ -27,7 +27,7 @@ from celeriac.api.v1.catalog import Description
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Name, Strict
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import RunFilter

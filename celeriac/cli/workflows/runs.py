@@ -12,7 +12,7 @@ from celeriac.cli.core.output import moment, short
 from celeriac.cli.executions.selection import time_option
 from celeriac.cli.workflows.following import follow_run, show_run_outcome
 from celeriac.cli.workflows.tree import tree_text
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import ItemStatus
 
 app = typer.Typer(name="workflow-runs", help="Runs of workflows, their steps and items.")

@@ -25,8 +25,8 @@ from celeriac.db.schema.base import (
     timestamp,
     where,
 )
-from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Held, Status
+from celeriac.domain.executions.triggers import TriggerType
 
 # Always true. Only lists of a workspace say it, so no other statement is planned by their indexes,
 # however empty these look (docs/adr/0036).

@@ -4,7 +4,7 @@ from sqlalchemy import Boolean, Column, Index, Integer, SmallInteger, Table, Tex
 from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 
 # The tables of runs have no foreign keys, as those of executions.

@@ -23,7 +23,7 @@ from celeriac.db.partitions import ensure
 from celeriac.db.schema.catalog import workflow_versions, workflows
 from celeriac.db.schema.workflows import workflow_runs as table
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.records import RunFilter, WorkflowRun
 from celeriac.domain.workflows.states import RUN_TRANSITIONS, RunStatus, RunTransition
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from uuid import UUID
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,6 +15,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.calls import NewCall
 from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
@@ -95,17 +95,6 @@ def unreadable(what: str, error: ValidationError) -> SpecificationUnreadableErro
 def stored_options(options: RunOptions) -> str | None:
     """Return options as they are stored: JSON text, or None for the defaults."""
     return None if options == NO_OPTIONS else options.model_dump_json(exclude_defaults=True)
-
-
-class TriggerType(StrEnum):
-    """What started an execution (REQUIREMENTS A3)."""
-
-    MANUAL = "manual"
-    SCHEDULED = "scheduled"
-    WEBHOOK = "webhook"
-    WORKFLOW = "workflow"
-    CELERY = "celery"
-    """A Celery task, which ends with it (docs/celery.md)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 from celeriac.domain.workflows.undo import undone_by

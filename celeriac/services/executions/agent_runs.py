@@ -26,9 +26,9 @@ from celeriac.domain.executions.model import (
     Outcome,
     Parked,
     Retry,
-    TriggerType,
 )
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
 from celeriac.kit.files import remove_if_empty

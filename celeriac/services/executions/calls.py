@@ -30,8 +30,9 @@ from celeriac.domain.executions.calls import (
     outcome_of,
     too_large,
 )
-from celeriac.domain.executions.model import SubmitRequest, TriggerType
+from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.steps import MAX_RESULTS_BYTES
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.kit.backoff import grown
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.dispatch import Dispatch

@@ -21,15 +21,10 @@ from celeriac.domain.errors import (
     StepsChangedError,
     TreeLimitError,
 )
-from celeriac.domain.executions.model import (
-    QueuedMessage,
-    RunOptions,
-    SubmitRequest,
-    TreeBudget,
-    TriggerType,
-)
+from celeriac.domain.executions.model import QueuedMessage, RunOptions, SubmitRequest, TreeBudget
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue

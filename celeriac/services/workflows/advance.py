@@ -20,7 +20,7 @@ from celeriac.db.workflows import questions, runs
 from celeriac.db.workflows import steps as rows
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.services.executions.dispatch import Dispatch

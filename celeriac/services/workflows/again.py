@@ -10,7 +10,8 @@ from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError, InvalidInputError
-from celeriac.domain.executions.model import Idempotency, TriggerType
+from celeriac.domain.executions.model import Idempotency
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.again import continued, continued_below, taken_over
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun

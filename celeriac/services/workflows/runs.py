@@ -24,7 +24,8 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.calls import CallKind, NewCall
 from celeriac.domain.executions.events import Event
-from celeriac.domain.executions.model import Idempotency, TriggerType
+from celeriac.domain.executions.model import Idempotency
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.paging import Page
 from celeriac.domain.workflows.records import ItemsPage, RunFilter, StepRun, WorkflowRun
 from celeriac.domain.workflows.states import Compensation, ItemStatus, RunStatus

@@ -34,9 +34,9 @@ from celeriac.domain.executions.model import (
     QueuedMessage,
     RunOptions,
     SubmitRequest,
-    TriggerType,
 )
 from celeriac.domain.executions.states import Held
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.tasks import Limits
 from celeriac.domain.workflows.expressions.templates import render

@@ -14,8 +14,9 @@ from celeriac.db.workflows import undo as undo_rows
 from celeriac.db.workflows.items import NewItem
 from celeriac.db.workflows.undo import Undone
 from celeriac.domain.errors import CeleriacError, ConflictError, UnavailableError
-from celeriac.domain.executions.model import RunOptions, SubmitRequest, TriggerType
+from celeriac.domain.executions.model import RunOptions, SubmitRequest
 from celeriac.domain.executions.states import Held
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, text
 from celeriac.db import partitions
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
-from celeriac.domain.executions.model import ExecutionFilter, TriggerType
+from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.kit.ids import uuid7, uuid7_at
 from tests.support.core import Core
 from tests.support.rows_read import rows_read

@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from celeriac.db.engine import Database
 from celeriac.db.workflows import items, runs
-from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import ItemStatus, RunStatus, StepStatus
 from tests.support.core import Core

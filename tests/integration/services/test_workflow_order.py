@@ -2,7 +2,7 @@
 
 import pytest
 
-from celeriac.domain.executions.model import TriggerType
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import RunStatus
 from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows

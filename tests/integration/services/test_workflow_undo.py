@@ -8,8 +8,8 @@ import pytest
 from celeriac import Workflow
 from celeriac.db.workflows import runs
 from celeriac.domain.errors import WorkflowInvalidError
-from celeriac.domain.executions.model import TriggerType
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
 from tests.support.core import Core

@@ -13,8 +13,9 @@ from markdown_it import MarkdownIt
 
 from celeriac.domain.approvals import Approval, ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.executions.events import Event, EventType
-from celeriac.domain.executions.model import NO_OPTIONS, Execution, TriggerType
+from celeriac.domain.executions.model import NO_OPTIONS, Execution
 from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.reports import html, markdown
 
 _AT = datetime(2026, 11, 22, 3, 4, 5, 678900, UTC)

@@ -11,8 +11,9 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions, TriggerType
+from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
