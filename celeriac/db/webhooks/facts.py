@@ -40,12 +40,16 @@ WHERE r.id = ANY (CAST(:ids AS uuid[]))
 """)
 
 _APPROVALS = text("""
-SELECT a.id, a.execution_id, a.task_id, t.name AS task, a.kind, a.title, a.tool,
+SELECT a.id, a.execution_id, a.task_id, t.name AS task, a.run_id AS workflow_run_id,
+       w.name AS workflow, CASE WHEN a.run_id IS NOT NULL THEN a.key END AS step,
+       a.kind, a.title, a.tool,
        CASE WHEN octet_length(a.arguments::text) <= :most THEN a.arguments END AS arguments,
        octet_length(a.arguments::text) > :most AS arguments_omitted,
        CASE WHEN octet_length(a.schema::text) <= :most THEN a.schema END AS schema,
        a.on_expiry, a.created_at, a.expires_at
-FROM approvals a JOIN tasks t ON t.id = a.task_id
+FROM approvals a
+LEFT JOIN tasks t ON t.id = a.task_id
+LEFT JOIN workflows w ON w.id = a.workflow_id
 WHERE a.id = ANY (CAST(:ids AS uuid[]))
 """)
 

@@ -23,17 +23,25 @@ from celeriac.kit.json_types import loads, storable, storable_text
 from celeriac.kit.text import clip_counted
 
 _ASK = text("""
-INSERT INTO approvals (id, run_id, workflow_id, step_no, workspace_id, owner_id, key, kind, title,
-                       arguments, on_expiry, "default", expires_at)
-VALUES (:id, :run_id, :workflow_id, :step_no, :workspace_id, :owner_id, :key, :kind, :title,
-        CAST(:arguments AS json), :on_expiry, 'null',
-        now() + make_interval(secs => CAST(:seconds AS double precision)))
-RETURNING expires_at
+WITH asked AS (
+    INSERT INTO approvals (id, run_id, workflow_id, step_no, workspace_id, owner_id, key, kind,
+                           title, arguments, on_expiry, "default", expires_at)
+    VALUES (:id, :run_id, :workflow_id, :step_no, :workspace_id, :owner_id, :key, :kind, :title,
+            CAST(:arguments AS json), :on_expiry, 'null',
+            now() + make_interval(secs => CAST(:seconds AS double precision)))
+    RETURNING id, run_id, expires_at
+), delivered AS (
+    INSERT INTO deliveries (id, workspace_id, lane, endpoint_id, run_id, approval_id, event)
+    SELECT celeriac_uuid7(), w.workspace_id, w.id, w.id, asked.run_id, asked.id, 'approval.asked'
+    FROM asked, webhook_endpoints w
+    WHERE w.workspace_id = :workspace_id AND w.active AND 'approval.asked' = ANY (w.events)
+)
+SELECT expires_at FROM asked
 """)
 
 
 def ask(connection: Connection, run: WorkflowRun, step_no: int, question: Question) -> UUID:
-    """Store the question of a step of a locked run, with its event; return its id.
+    """Store the question of a step of a locked run, with its event and deliveries; return its id.
 
     A unique index over run and step forbids a second one.
     """

@@ -30,15 +30,16 @@ class Messages:
         return {each.id: self._message(each, known) for each in fresh}
 
     def _message(self, due: Due, known: "_Known") -> str:
-        if due.run_id is not None:
+        if due.approval_id is not None:
+            data = _told(due.approval_id, known.approvals, due)
+            links = {"approval": f"approvals/{due.approval_id}"}
+            if due.run_id is not None:
+                links["workflow_run"] = f"workflow-runs/{due.run_id}"
+            else:
+                links["execution"] = f"task-executions/{due.execution_id}"
+        elif due.run_id is not None:
             data = _told(due.run_id, known.runs, due)
             links = {"workflow_run": f"workflow-runs/{due.run_id}"}
-        elif due.approval_id is not None:
-            data = _told(due.approval_id, known.approvals, due)
-            links = {
-                "approval": f"approvals/{due.approval_id}",
-                "execution": f"task-executions/{due.execution_id}",
-            }
         elif due.data is not None:
             data = dict(due.data)
             links = {}
@@ -62,7 +63,7 @@ class _Known:
         ) -> dict[UUID, Facts]:
             return find(connection, list({each for each in ids if each is not None}))
 
-        self.runs = read(facts.runs, (each.run_id for each in fresh))
+        self.runs = read(facts.runs, (each.run_id for each in fresh if each.approval_id is None))
         self.approvals = read(facts.approvals, (each.approval_id for each in fresh))
         ended = (
             each.execution_id for each in fresh if each.approval_id is None and each.data is None

@@ -38,6 +38,7 @@ from tests.support.webhooks import (
     receiving,
     sending,
 )
+from tests.support.workflows import Flows
 
 pytestmark = pytest.mark.requirement("F18")
 
@@ -141,6 +142,21 @@ def test_a_question_is_told(core: Core, receiver: Receiver) -> None:
     sent = json.loads(receiver.got[0].body)
     assert (sent["type"], sent["data"]["title"]) == ("approval.asked", "May it pay?")
     assert set(sent["data"]["links"]) == {"approval", "execution"}
+
+
+def test_a_question_of_a_step_is_told(core: Core, receiver: Receiver) -> None:
+    add_endpoint(core, f"{receiver.url}/ok", "approval.asked")
+    flows = Flows(core)
+    run_id = flows.start(flows.define("order", {"ok": {"approve": "Send it?", "show": {"n": 1}}}))
+    flows.drive()
+
+    with sending(core.database) as sender:
+        assert sender.send_due() == 1
+
+    data = json.loads(receiver.got[0].body)["data"]
+    assert (data["title"], data["arguments"]) == ("Send it?", {"n": 1})
+    assert (data["workflow_run_id"], data["workflow"], data["step"]) == (str(run_id), "order", "ok")
+    assert set(data["links"]) == {"approval", "workflow_run"}
 
 
 def test_a_callback_is_told_of_its_execution_alone(core: Core, receiver: Receiver) -> None:
