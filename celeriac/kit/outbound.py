@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpcore2
 import httpx2
 
+from celeriac.kit.urls import split_hosts
 from celeriac.kit.words import counted
 
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
@@ -336,7 +337,7 @@ def without_password(url: str) -> str:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
+    parts = split_hosts(url)
     if "password" in parts.query:
         parts = parts._replace(query="***")
     elif "@" not in parts.netloc:
@@ -353,7 +354,7 @@ def psycopg_url(database_url: str) -> str:
     for scheme in ("postgresql://", "postgres://"):
         if database_url.startswith(scheme):
             database_url = "postgresql+psycopg://" + database_url.removeprefix(scheme)
-    parts = urlsplit(database_url)
+    parts = split_hosts(database_url)
     user, at, hosts = parts.netloc.rpartition("@")
     if "," not in hosts:
         return database_url

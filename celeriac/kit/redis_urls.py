@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
+from celeriac.kit.urls import split_hosts
+
 _PORT = 26379
 _PARAMETERS = frozenset({"master", "sentinel_username", "sentinel_password"})
 
@@ -31,7 +33,7 @@ class SentinelUrl:
     @classmethod
     def read(cls, url: str) -> Self | None:
         """Read `url`; None for another scheme. Raises ValueError, without the URL's values."""
-        parts = urlsplit(url)
+        parts = split_hosts(url)
         if parts.scheme != "sentinel":
             return None
         parameters = dict(parse_qsl(parts.query))

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from celeriac.kit.json_types import loads
 from celeriac.kit.outbound import OutboundGuard, addresses
 from celeriac.kit.redis_urls import SentinelUrl
+from celeriac.kit.urls import split_hosts
 
 _EXECUTION_TASKS = "celeriac.tasks.execution."
 
@@ -46,10 +47,11 @@ _MOST_PORT = 65535
 
 
 def _check_address(url: str, schemes: tuple[str, ...]) -> None:
-    parts = urlsplit(url)
+    parts = split_hosts(url)
     if schemes and parts.scheme not in schemes:
         raise ValueError("must begin with " + " or ".join(f"{each}://" for each in schemes))
     for host in parts.netloc.rpartition("@")[2].split(","):
+        urlsplit(f"//{host}")  # checks an address in brackets
         port = host.rpartition("]")[2].partition(":")[2]
         if port and not (port.isascii() and port.isdigit() and int(port) <= _MOST_PORT):
             raise ValueError("has a port that is not a number from 0 to 65535")

@@ -70,8 +70,9 @@ def toolbox(exchange: Exchange) -> None:
     if answered:
         exchange.complete(f"The tool said: {answered[-1]}")
         return
-    tools = [each["function"]["name"] for each in exchange.received.body["tools"]]
-    (name,) = [each for each in tools if each.endswith("add")]
+    tools = [each["function"] for each in exchange.received.body["tools"]]
+    # CrewAI's names hold the command of the server, and end in a hash if that is long
+    (name,) = [each["name"] for each in tools if each["description"] == "Add two numbers."]
     exchange.complete(None, calls=[(name, {"a": 2, "b": 3})])
 
 

@@ -104,7 +104,8 @@ def _item(text: str, attempts: int) -> dict[str, Any]:
 def _step(name: str, *, items: int) -> RunStep:
     values: dict[str, Any] = {
         "step": name, "status": StepStatus.COMPLETED, "items": items, "remaining": 0, "failed": 0,
-        "cancelled": 0, "round": 1, "started_at": None, "completed_at": None, "error_message": None,
+        "cancelled": 0, "round": 1, "undoes": None, "kind": "task", "started_at": None,
+        "completed_at": None, "error_message": None,
     }  # fmt: skip
     return RunStep.model_construct(**values)
 
@@ -114,7 +115,7 @@ def test_a_run_is_shown_as_a_tree_with_its_items_in_plain_words() -> None:
     steps = [_step("sort", items=2), _step("note", items=1)]
     values: dict[str, Any] = {
         "id": uuid4(), "workflow_name": "demo-digest", "status": RunStatus.COMPLETED,
-        "error_message": None, "result": "Two things.", "steps": steps,
+        "error_message": None, "result": "Two things.", "steps": steps, "compensation": None,
     }  # fmt: skip
     items = {
         "sort": [_item("late-parcel", 2), _item("billing-mail", 1)],
