@@ -1,37 +1,37 @@
-"""URLs that may name several hosts."""
-
-from urllib.parse import urlsplit
+"""Server addresses as people write them."""
 
 import pytest
+from sqlalchemy import create_engine, make_url
 
-from celeriac.kit.outbound import psycopg_url, without_password
-from celeriac.kit.urls import split_hosts
+from celeriac.kit.outbound import psycopg_url
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "expected"),
     [
-        "http://ada:word@example.com:8080/a/b?c=d#e",
-        "postgresql:///celeriac?host=/run/postgresql",
-        "redis://[::1]:6379/0",
-        "//host",
-        "",
-        "no url",
+        ("postgresql://u:p@h/db", {"host": "h", "user": "u", "password": "p", "dbname": "db"}),
+        ("postgres://u:p%2C@h:5/db", {"host": "h", "port": 5, "password": "p,"}),
+        (
+            "postgresql://u:p@h1:5432,h2:5433/db?target_session_attrs=read-write",
+            {
+                "host": "h1,h2",
+                "port": "5432,5433",
+                "target_session_attrs": "read-write",
+                "user": "u",
+                "password": "p",
+                "dbname": "db",
+            },
+        ),
+        ("postgresql+psycopg://h1,h2/db", {"host": "h1,h2", "dbname": "db"}),
+        (
+            "postgresql://u:p@/db?host=/a,/b&port=1,2&target_session_attrs=read-write",
+            {"host": "/a,/b", "port": "1,2", "target_session_attrs": "read-write"},
+        ),
     ],
 )
-def test_with_one_host_it_is_as_the_standard_library(url: str) -> None:
-    assert split_hosts(url) == urlsplit(url)
-
-
-def test_an_address_in_brackets_may_follow_another_host() -> None:
-    parts = split_hosts("postgresql://ada:word@db1:5432,[::1]:5433/celeriac?sslmode=require")
-    assert parts.netloc == "ada:word@db1:5432,[::1]:5433"
-    assert (parts.path, parts.query) == ("/celeriac", "sslmode=require")
-
-
-def test_urls_of_several_servers_are_read() -> None:
-    url = "postgresql://ada:word@db1:5432,[::1]:5433/celeriac"
-    assert without_password(url) == "postgresql://***@db1:5432,[::1]:5433/celeriac"
-    assert psycopg_url(url) == (
-        "postgresql+psycopg://ada:word@/celeriac?host=db1:5432&host=[::1]:5433"
-    )
+def test_every_spelling_of_an_address_reaches_the_driver(
+    url: str, expected: dict[str, object]
+) -> None:
+    made = make_url(psycopg_url(url))
+    given = create_engine(made).dialect.create_connect_args(made)[1]
+    assert {name: given.get(name) for name in expected} == expected
