@@ -62,6 +62,8 @@ def settled_by(
     found = item_rows.items(
         connection, step.run_id, step.step_no, step.round, after=-1, limit=1, results=True
     )
+    if not found:  # the run was stopped before the question was asked
+        return StepTransition.CANCEL, None, None
     item = found[0]
     match item.status:
         case StepStatus.COMPLETED:

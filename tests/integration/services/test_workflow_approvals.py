@@ -19,6 +19,7 @@ from celeriac.domain.errors import (
     AnswerInvalidError,
     ApprovalClosedError,
     CeleriacError,
+    DatabaseUnavailableError,
     ForbiddenError,
     InvalidInputError,
     NotFoundError,
@@ -243,6 +244,25 @@ def test_a_cancellation_withdraws_the_question(flows: Flows) -> None:
     with pytest.raises(ApprovalClosedError, match="its workflow run has stopped"):
         flows.approvals.answer(flows.core.actor, asked.id, Answer(approved=True))
     assert flows.lapse() == 0
+    flows.assert_counted()
+
+
+def test_a_run_ends_that_is_cancelled_before_its_question_was_asked(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = flows.define("w", {"ok": {"approve": "Send?"}})
+
+    def dies(*_: object) -> None:
+        raise DatabaseUnavailableError("it died after the turn that began the step")
+
+    with monkeypatch.context() as dead:
+        dead.setattr(flows.advance, "_act", dies)
+        run_id = flows.start(workflow)
+    assert (flows.ran(run_id).statuses, flows.asked(run_id)) == ({"ok": "running"}, [])
+
+    flows.runs.cancel(flows.core.actor, run_id)
+
+    assert flows.ran(run_id).status is RunStatus.CANCELLED
     flows.assert_counted()
 
 
