@@ -47,6 +47,8 @@ FROM step_runs s
 JOIN fan_ins f ON f.run_id = s.run_id AND f.step_no = s.step_no
 LEFT JOIN live l ON l.step_no = f.step_no AND l.shard = f.shard
 WHERE s.run_id = :run_id AND s.status = 'running' AND s.kind IN ('task', 'workflow')
+  -- items of undo steps have the numbers of what they undo, with gaps
+  AND strpos(s.step, '.') = 0
   AND (f.remaining <> {_REMAINING}
        OR f.remaining + f.completed + f.failed + f.cancelled <> {_WIDTH})
 """
