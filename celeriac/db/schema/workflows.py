@@ -126,5 +126,7 @@ step_items = Table(
     Column("result", JSONB),
     Column("error_code", Text),
     Column("error_message", Text),
+    # refers to what an earlier run has done
+    Column("taken_over", Boolean, nullable=False, server_default="false"),
     postgresql_with=stored(dead=5_000, share=0.01),
 )

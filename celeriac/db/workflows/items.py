@@ -271,8 +271,8 @@ def runs_of(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]
 _LACKS = text("""
 SELECT EXISTS (
     SELECT FROM step_items i
-    LEFT JOIN executions e ON e.id = i.execution_id
-    LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+    LEFT JOIN LATERAL (SELECT id FROM executions WHERE id = i.execution_id OFFSET 0) e ON true
+    LEFT JOIN LATERAL (SELECT id FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
     WHERE i.run_id = :run_id AND i.status IS NULL AND e.id IS NULL AND r.id IS NULL)
 """)
 
@@ -283,11 +283,16 @@ def lacks_results(connection: Connection, run_id: UUID) -> bool:
 
 
 _TAKE_OVER_ITEMS = text("""
-INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result)
-SELECT :run_id, i.step_no, i.item_no, i.round, i.execution_id, i.child_run_id, i.status, i.result
+INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, status, result,
+                        taken_over)
+SELECT :run_id, i.step_no, i.item_no, i.round, i.execution_id, i.child_run_id, i.status, i.result,
+       true
 FROM step_items i
-LEFT JOIN executions e ON e.id = i.execution_id
-LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+-- one by one, by their keys, whatever the planner thinks of their numbers
+LEFT JOIN LATERAL (
+    SELECT status FROM executions WHERE id = i.execution_id OFFSET 0) e ON true
+LEFT JOIN LATERAL (
+    SELECT status FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
 WHERE i.run_id = :origin_id AND i.step_no = :step_no AND i.round = 1
   AND coalesce(i.status, e.status, r.status) = 'completed'
   AND i.item_no <> ALL (CAST(:again AS int[]))

@@ -274,9 +274,9 @@ _TAKE_OVER = (
     """),
     text("""
     INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id,
-                            approval_id, status, result, error_code, error_message)
+                            approval_id, status, result, error_code, error_message, taken_over)
     SELECT :run_id, step_no, item_no, round, execution_id, child_run_id, approval_id, status,
-           result, error_code, error_message
+           result, error_code, error_message, true
     FROM step_items WHERE run_id = :origin_id AND step_no = ANY(CAST(:nos AS smallint[]))
     """),
 )

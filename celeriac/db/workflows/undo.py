@@ -12,13 +12,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
+from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.run_items import SHARDS
 from celeriac.db.workflows.items import NewItem
 from celeriac.domain.workflows.undo import SUFFIX
 from celeriac.kit.json_types import JsonObject, JsonValue, storable_text
 
 _MOST_BYTES = 16_000_000
-"""Of the inputs and results that are read at once, as they are stored."""
+"""Of the inputs and results that are read at once, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ WHERE (e.run_id = i.run_id AND e.item_no = i.item_no OR r.parent_run_id = i.run_
   AND (coalesce(e.status, r.status) = 'completed'
        OR w.started AND (e.started_at IS NOT NULL OR r.id IS NOT NULL))
   -- deleted meanwhile: nobody knows whether it completed
-  OR i.status IS NULL AND e.id IS NULL AND r.id IS NULL
+  OR NOT i.taken_over AND i.status IS NULL AND e.id IS NULL AND r.id IS NULL
 """)
 
 _COUNT = text("""
@@ -180,7 +181,9 @@ class Undone:
     error_message: str | None
 
 
-_NEXT = text("""
+# the size as it is stored comes first: it is known without reading the values
+_NEXT = with_guards(
+    """
 WITH page AS MATERIALIZED (
     SELECT item_no, round FROM step_items
     WHERE run_id = :run_id AND step_no = :step_no AND status = 'ready'
@@ -188,14 +191,13 @@ WITH page AS MATERIALIZED (
     LIMIT :limit
 ), found AS (
     SELECT p.item_no, p.round, coalesce(e.status, r.status) AS status,
-           coalesce(v.variables, r.input, '{}') AS input,
+           coalesce(v.variables, r.input, '{{}}') AS input,
            coalesce(x.result, r.result) AS result,
            coalesce(e.error_code, r.error_code) AS error_code,
            coalesce(e.error_message, r.error_message) AS error_message,
            sum(coalesce(pg_column_size(coalesce(v.variables, r.input)), 0)
                + coalesce(pg_column_size(coalesce(x.result, r.result)), 0))
-               OVER (ORDER BY p.round DESC, p.item_no ROWS BETWEEN UNBOUNDED PRECEDING
-                                                               AND 1 PRECEDING) AS bytes_before
+               OVER {before} AS stored_before
     FROM page p
     CROSS JOIN LATERAL (
         SELECT execution_id, child_run_id FROM step_items
@@ -214,11 +216,20 @@ WITH page AS MATERIALIZED (
         SELECT status, input, result, error_code, error_message FROM workflow_runs
         WHERE id = i.child_run_id
         OFFSET 0) r ON true
+), few AS (
+    SELECT *, sum(octet_length(CAST(input AS text))
+                  + coalesce(octet_length(CAST(result AS text)), 0)) OVER {before} AS bytes_before
+    FROM found p WHERE coalesce(stored_before, 0) < :bytes
 )
-SELECT item_no, round, status, input, result, error_code, error_message FROM found
+SELECT item_no, round, status, input, result, error_code, error_message FROM few
 WHERE coalesce(bytes_before, 0) < :bytes
 ORDER BY round DESC, item_no
-""").bindparams(bindparam("bytes", _MOST_BYTES))
+""",
+    {
+        "before": "(ORDER BY p.round DESC, p.item_no"
+        " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+    },
+).bindparams(bindparam("bytes", _MOST_BYTES))
 
 
 def next_items(

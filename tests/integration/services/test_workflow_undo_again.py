@@ -168,3 +168,16 @@ def test_a_fork_does_not_undo_what_its_origin_has_done(flows: Flows) -> None:
     assert names(flows) == ["c"]
     assert flows.ran(forked).run.compensation is None
     flows.assert_counted()
+
+
+def test_a_fork_does_not_undo_work_of_its_origin_that_is_deleted_meanwhile(flows: Flows) -> None:
+    origin = flows.run(chain("a", "b", "c")).id
+    forked = flows.runs.fork(flows.core.actor, origin, ForkRequest(step="b", results={})).run_id
+    (item,) = flows.ran(origin).items("a")
+    flows.core.execute("DELETE FROM executions WHERE id = :id", id=item.execution_id)
+    flows.done.clear()
+    flows.drive(failing("c"))
+    ran = flows.ran(forked)
+    assert names(flows) == ["b", "c", "undo-b"]
+    assert ran.run.compensation is Compensation.COMPENSATED
+    assert "a.undo" not in ran.steps

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from celeriac.db.workflows import undo
 from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows import undo_items
@@ -197,6 +198,30 @@ def test_the_keeper_goes_on_where_a_process_died_between_two_chunks(
     assert ran.run.compensation is Compensation.COMPENSATED
     assert sorted(given["input"]["x"] for n, given in flows.done if n == "undo-each") == [*range(7)]
     flows.assert_counted()
+
+
+def test_what_is_read_at_once_is_bounded_by_its_size_as_json(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    proper = undo.next_items
+
+    def counting(*arguments: Any, **more: Any) -> list[undo.Undone]:
+        found = proper(*arguments, **more)
+        read.append(len(found))
+        return found
+
+    def work(name: str, given: JsonObject) -> object:
+        # stored, it is a hundred times smaller
+        return "x" * 7_000_000 if name == "each" else of_map()(name, given)
+
+    monkeypatch.setattr(undo, "next_items", counting)
+    steps = {**MAP, "each": {k: v for k, v in MAP["each"].items() if k != "parallel"}}
+    fields: dict[str, Any] = {"input": {"list": "array"}, "given": {"list": list(range(4))}}
+    run_id = flows.run(steps, work, **fields).id
+
+    assert flows.ran(run_id).run.compensation is Compensation.COMPENSATED
+    assert [count for count in read if count] == [3, 1]
 
 
 def test_what_cannot_be_undone_any_more_is_said(flows: Flows) -> None:

@@ -924,6 +924,7 @@ CREATE TABLE step_items (
     result jsonb,
     error_code text,
     error_message text,
+    taken_over boolean NOT NULL DEFAULT false,
     CONSTRAINT pk_step_items PRIMARY KEY (run_id, step_no, item_no, round)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.01,
