@@ -20,7 +20,7 @@ deliveries_app = typer.Typer(
 
 Url = Annotated[str, typer.Argument(metavar="URL", help="https://…")]
 Events = Annotated[
-    list[WebhookEvent], typer.Option("--event", "-e", help="What it is told. Repeatable.")
+    list[WebhookEvent], typer.Option("--event", "-e", help="An event to send. Repeatable.")
 ]
 About = Annotated[str | None, typer.Option("--description", help="What it is for.")]
 
@@ -74,7 +74,9 @@ def change(
     url: Annotated[str | None, typer.Option("--url", metavar="URL", help="https://…")] = None,
     event: Annotated[
         list[WebhookEvent],
-        typer.Option("--event", "-e", help="All that it is told from now on. Repeatable."),
+        typer.Option(
+            "--event", "-e", help="An event to send, instead of those until now. Repeatable."
+        ),
     ] = [],  # noqa: B006 - Typer copies it
     description: About = None,
 ) -> None:
@@ -95,7 +97,7 @@ def enable(context: CommandContext, webhook: WebhookId) -> None:
 
 @api_command(app)
 def disable(context: CommandContext, webhook: WebhookId) -> None:
-    """Disable a webhook: it is told nothing, and what waits for it fails."""
+    """Disable a webhook: nothing is sent to it, and its waiting deliveries fail."""
     _show(context, context.client.webhooks.change(webhook, active=False))
 
 

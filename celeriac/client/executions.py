@@ -30,7 +30,7 @@ class ExecutionOptions(TypedDict, total=False):
     cassette_id: str | UUID | None
     """Replay model requests from this cassette."""
     callback_url: str | None
-    """Where its end is told, by a signed request."""
+    """URL to which its end is sent, signed."""
 
 
 class ExecutionFilter(TypedDict, total=False):

@@ -38,7 +38,7 @@ class Webhooks(Resource):
         description: str | None = None,
         active: bool | None = None,
     ) -> wire.Webhook:
-        """Change what is given. A webhook that is not active is told nothing."""
+        """Change what is given. Nothing is sent to a webhook that is not active."""
         body = given(
             url=url,
             events=None if events is None else [*events],

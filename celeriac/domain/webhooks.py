@@ -1,4 +1,4 @@
-"""Webhooks: what is told to whom, its signature, and when it is sent again.
+"""Webhooks: events, endpoints, signatures, and when a delivery is sent again.
 
 Signatures are those of the Standard Webhooks specification.
 """
@@ -26,7 +26,7 @@ _GONE = 410
 
 
 class WebhookEvent(StrEnum):
-    """What endpoints can be told."""
+    """The events that can be sent."""
 
     EXECUTION_COMPLETED = "execution.completed"
     EXECUTION_FAILED = "execution.failed"
@@ -197,7 +197,7 @@ class Due:
 
     id: UUID
     token: UUID
-    """Of the claim: whoever has lost it records nothing."""
+    """Of the claim. Nothing is recorded with the token of an earlier one."""
     workspace_id: UUID
     lane: UUID
     endpoint_id: UUID | None

@@ -121,7 +121,7 @@ _NUMERIC = re.compile(r"[0-9a-fx.]+")
 
 
 def refusal(guard: OutboundGuard, url: str) -> str | None:
-    """Return why `url` can't be the target of a request, as far as its text tells, or None.
+    """Return why the text of `url` can't be the target of a request, or None.
 
     It must be `https://`, or `http://` with a host that `guard` names, and have a host but no user
     or password. An address that `guard` doesn't allow is refused however it is written. Names are

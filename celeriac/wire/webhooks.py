@@ -19,8 +19,8 @@ class Webhook(Wire):
     owner_id: UUID = Field(description="Who made it.")
     url: str = Field(examples=[_URL])
     events: list[WebhookEvent] = Field(examples=[["execution.completed", "execution.failed"]])
-    description: str = Field(examples=["The lead desk"])
-    active: bool = Field(description="Whether it is told anything.", examples=[True])
+    description: str = Field(examples=["Notifications of the sales team"])
+    active: bool = Field(description="Whether events are sent to it.", examples=[True])
     disabled_reason: DisabledReason | None = Field(
         description="requested; gone: it has answered with 410; failing: nothing could be "
         "delivered for five days.",

@@ -39,7 +39,7 @@ from celeriac.wiring.core import (
 )
 
 _ADVANCE_SECONDS = 2.0
-"""How long an answer works on the run of its step; the keeper goes on."""
+"""How long an answer works on the run of its step; the keeper continues."""
 
 _MISSED_HEARTBEATS = 3
 """A worker is gone after so many missed heartbeats."""

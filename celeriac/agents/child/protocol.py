@@ -231,7 +231,7 @@ Request = DurableCall | ResultsMessage
 class ParkMessage(_Message):
     """The last message of a child, in reply to `park`.
 
-    With `more` it goes on as soon as one of the executions that it waits for has ended.
+    With `more` it continues as soon as one of the executions that it waits for has ended.
     """
 
     type: Literal["park"] = "park"

@@ -26,13 +26,13 @@ deliveries_router = APIRouter(
 _WEBHOOK: dict[str, Any] = {
     "url": "https://hooks.example.com/celeriac",
     "events": ["execution.completed", "execution.failed"],
-    "description": "The lead desk",
+    "description": "Notifications of the sales team",
 }
 
 Url = Annotated[str, Field(min_length=1, max_length=2_000)]
 Events = Annotated[
     list[Annotated[WebhookEvent, Field(strict=False)]],
-    Field(min_length=1, max_length=len(WebhookEvent), description="What it is told."),
+    Field(min_length=1, max_length=len(WebhookEvent), description="The events to send."),
 ]
 Description = Annotated[str, Field(max_length=2_000)]
 WebhookPath = Annotated[UUID, Path(description="The webhook's id.")]
@@ -61,7 +61,7 @@ class WebhookChange(Strict):
     events: Events | None = None
     description: Description | None = None
     active: bool | None = Field(
-        default=None, description="false: it is told nothing, and what waits for it fails."
+        default=None, description="false: nothing is sent, and waiting deliveries fail."
     )
 
 

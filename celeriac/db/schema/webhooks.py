@@ -48,7 +48,7 @@ deliveries = table_of_ids(
     Column("approval_id", Uuid),
     # what no other row says
     Column("data", JSONB),
-    # names what an endpoint is told once
+    # names an event that is sent to an endpoint once
     Column("once", Text),
     # what is sent: the same text each time
     Column("body", Text),

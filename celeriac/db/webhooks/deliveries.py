@@ -83,7 +83,7 @@ def add(
     return delivery_id
 
 
-_TELL = text("""
+_ADD_ONCE = text("""
 INSERT INTO deliveries (id, workspace_id, lane, endpoint_id, event, execution_id, data, once)
 SELECT celeriac_uuid7(), workspace_id, id, id, :event, :execution_id, CAST(:data AS jsonb), :once
 FROM webhook_endpoints
@@ -92,7 +92,7 @@ ON CONFLICT DO NOTHING
 """)
 
 
-def tell_once(
+def add_once(
     connection: Connection,
     workspace_id: UUID,
     *,
@@ -109,7 +109,7 @@ def tell_once(
         "execution_id": execution_id,
         "data": storable(data),
     }
-    connection.execute(_TELL, parameters)
+    connection.execute(_ADD_ONCE, parameters)
 
 
 _ALONE = text("SELECT pg_try_advisory_xact_lock(4242424)")

@@ -45,7 +45,7 @@ class RunOptions(Strict):
     retry: RetryPolicy | None = None
     """The retry policy, instead of its task's."""
     callback_url: str | None = None
-    """Where its end is told, besides the endpoints of its workspace."""
+    """URL to which its end is sent, besides the endpoints of its workspace."""
     tree: TreeBudget | None = None
     """The budget that a child shares with its parent; callers can't set it."""
 

@@ -236,7 +236,7 @@ class BudgetLedger:
         call: CallEstimate | None = None,
     ) -> None:
         """Return once the limits are raised; otherwise raise what ends or parks the attempt."""
-        await self._tell(job, spent)
+        await self._notify(job, spent)
         for each in spent:
             if each.on_budget is OnBudget.STOP:
                 raise spent_error(each, call=call)
@@ -252,7 +252,7 @@ class BudgetLedger:
         for each in await self._apply_answers(lease, unanswered):
             raise spent_error(each)  # another kind of question has taken the key
 
-    async def _tell(self, job: Job, spent: Sequence[BudgetState]) -> None:
+    async def _notify(self, job: Job, spent: Sequence[BudgetState]) -> None:
         """Tell webhooks of the workspace that budgets are spent, once for each limit and window.
 
         Not of a user's budget, whose numbers are private.
@@ -262,9 +262,9 @@ class BudgetLedger:
         if workspace_id is None or not shown:
             return
 
-        def tell(connection: Connection) -> None:
+        def add(connection: Connection) -> None:
             for each in shown:
-                deliveries.tell_once(
+                deliveries.add_once(
                     connection,
                     workspace_id,
                     event=WebhookEvent.BUDGET_SPENT,
@@ -273,7 +273,7 @@ class BudgetLedger:
                     data=_told(each),
                 )
 
-        await retry_statement(self._database, tell, seconds=_DATABASE_SECONDS)
+        await retry_statement(self._database, add, seconds=_DATABASE_SECONDS)
 
     async def _apply_answers(
         self, lease: Lease, questions: Mapping[BudgetState, Question]
@@ -352,7 +352,7 @@ class _BudgetedSubjects:
 
 
 def _told(state: BudgetState) -> JsonObject:
-    """Return what webhooks are told of a budget."""
+    """Return what is sent to webhooks about a budget."""
     return {
         "budget_id": str(state.budget_id),
         "scope": state.scope.value,

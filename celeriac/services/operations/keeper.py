@@ -30,7 +30,7 @@ class MaintenanceJob:
     seconds: float
     work: Callable[[], int]
     stop: Callable[[], None] = lambda: None
-    """Lets work that goes on for long return soon."""
+    """Lets long work return soon."""
 
 
 class MaintenanceRunner:

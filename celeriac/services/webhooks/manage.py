@@ -102,7 +102,7 @@ class Webhooks:
         description: str | None = None,
         active: bool | None = None,
     ) -> Endpoint:
-        """Change what is given. A disabled endpoint is told nothing; what waits for it fails.
+        """Change what is given. Nothing is sent to a disabled endpoint; its deliveries fail.
 
         Raises ForbiddenError, NotFoundError, InvalidInputError.
         """

@@ -103,7 +103,7 @@ class Advance:
     def after(self, run_ids: Sequence[UUID], *, seconds: float | None = None) -> None:
         """Advance runs of which items have just ended, if anything is due. Never raises.
 
-        Stops with each after `seconds`; the keeper goes on.
+        Stops with each after `seconds`; the keeper continues.
         """
         for run_id in run_ids:
             try:

@@ -50,7 +50,7 @@ def test_the_demo_shows_all_of_it_also_after_one_that_was_killed() -> None:
         "The step note began once, after all of them: 1 execution.",
         "stopping postgres",
     ):
-        assert words in text, f"{words!r} is not told:\n{text}"
+        assert words in text, f"{words!r} is not shown:\n{text}"
     for name in ("queued", "running", "pending", "completed"):
         assert f" {name} " in text, f"no execution was seen {name}"
 

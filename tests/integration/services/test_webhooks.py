@@ -424,7 +424,7 @@ def test_a_budget_that_is_spent_is_told_once(core: Core, receiver: Receiver) -> 
     add_endpoint(core, f"{receiver.url}/ok", *EVENTS)
     with core.database.autocommit() as connection:
         for once in ("a", "a", "b"):
-            deliveries.tell_once(
+            deliveries.add_once(
                 connection,
                 core.actor.workspace_id,
                 event="budget.spent",

@@ -45,9 +45,9 @@ class StartOptions(Strict):
         default=None,
         min_length=1,
         max_length=2_000,
-        description="Where the end of each execution is told, by a signed request as webhooks get "
-        "(docs/webhooks.md). `https://…`, on the public internet, unless an operator of the "
-        "installation allows its host.",
+        description="URL to which the end of each execution is sent, signed as requests to "
+        "webhooks (docs/webhooks.md). `https://…`, on the public internet, unless an operator of "
+        "the installation allows its host.",
     )
 
     @model_validator(mode="after")
