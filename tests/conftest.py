@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.requirements", "tests.support.fixtures"]
+pytest_plugins = [
+    "tests.support.requirements",
+    "tests.support.fixtures",
+    "tests.support.fleet_reports",
+]
 
 # Hypothesis limits each example to 200 ms by default, which a busy machine exceeds.
 settings.register_profile("celeriac", deadline=None)

@@ -1,14 +1,13 @@
 """A fleet for each test, on a database and a Valkey of its own."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet_reports import FLEET
 from tests.support.places import temporary_directory
 from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
-
-_FLEET = pytest.StashKey[Fleet]()
 
 
 @pytest.fixture
@@ -36,18 +35,6 @@ def fleet(
     with temporary_directory() as home:
         url = postgres_server.url(database)
         with running_fleet(home, database_url=url, **servers) as made:
-            request.node.stash[_FLEET] = made
+            request.node.stash[FLEET] = made
             yield made
     postgres_server.drop_database(database)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the processes wrote where a test failed."""
-    report = yield
-    fleet = item.stash.get(_FLEET, None)
-    if call.when == "call" and call.excinfo is not None and fleet is not None:
-        report.sections.extend((f"output of {name}", text) for name, text in fleet.report())
-    return report

@@ -1,7 +1,7 @@
 """One fleet for all of these tests: a worker of every queue, beat, and a user's own tasks."""
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from celeriac.kit.json_types import dumps
 from tests.support import anthropic_scenes, fleet_agents, plain_tasks
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.fleet import UNHURRIED, Fleet, running_fleet
+from tests.support.fleet_reports import FLEET
 from tests.support.model_scenes import KEY, SCENES
 from tests.support.model_server import ModelServer
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY, Program
 from tests.support.servers import PostgresServer, ValkeyServer, running_valkey
 
-_FLEET = pytest.StashKey[Fleet]()
 OWN_TASKS = ("-I", plain_tasks.MODULE)
 _ASK = """
 echo '{"type": "ask", "key": "colour", "kind": "question", "title": "Which colour?"}'
@@ -59,7 +59,7 @@ def package_fleet(
 @pytest.fixture
 def fleet(request: pytest.FixtureRequest, package_fleet: Fleet) -> Fleet:
     """The fleet, known to the test's report."""
-    request.node.stash[_FLEET] = package_fleet
+    request.node.stash[FLEET] = package_fleet
     return package_fleet
 
 
@@ -150,15 +150,3 @@ def ada(http: httpx.Client, package_fleet: Fleet) -> Person:
 def bob(http: httpx.Client, package_fleet: Fleet) -> Person:
     """A user who has nothing."""
     return make_person(http, "bob", package_fleet.home)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the processes wrote where a test failed."""
-    report = yield
-    fleet = item.stash.get(_FLEET, None)
-    if call.when == "call" and call.excinfo is not None and fleet is not None:
-        report.sections.extend((f"output of {name}", text) for name, text in fleet.report())
-    return report

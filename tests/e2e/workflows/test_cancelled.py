@@ -1,7 +1,6 @@
 """Cancellations and deadlines of runs on real workers: what runs stops, and nothing begins."""
 
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +12,7 @@ from sqlalchemy import text
 from celeriac.domain.executions.states import Status
 from celeriac.domain.workflows.states import Compensation, RunStatus
 from tests.support.fleet_workflows import FleetWorkflows, Steps
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("E3")
 
@@ -122,14 +122,15 @@ def test_a_run_that_is_cancelled_at_any_moment_has_one_outcome(flows: FleetWorkf
             row = connection.execute(_MADE_AND_BEGAN, {"id": run_id}).one()
             return row[0], row[1]
 
-    def race(seconds: float) -> tuple[UUID, tuple[int, int]]:
+    def race(moment: tuple[int, int]) -> tuple[UUID, tuple[int, int]]:
         run_id = flows.start(workflow)
-        time.sleep(seconds)  # any moment will do: what is asserted holds at all of them
+        wait_until(lambda: made_and_began(run_id) >= moment, f"{moment} were made and began")
         flows.runs.cancel(flows.fleet.actor, run_id)
         return run_id, made_and_began(run_id)
 
     with ThreadPoolExecutor(4) as pool:
-        raced = dict(pool.map(race, [moments.uniform(0, 0.25) for _ in range(100)]))
+        made = [moments.randint(0, 4) for _ in range(100)]
+        raced = dict(pool.map(race, [(each, moments.randint(0, each)) for each in made]))
 
     ended = flows.all_ended(list(raced))
     assert {ran.status for ran in ended} <= {RunStatus.CANCELLED, RunStatus.COMPLETED}

@@ -1,13 +1,17 @@
 """The core on a database without executions."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from celeriac.db.engine import Database
+from celeriac.kit.loop import LoopThread
 from tests.support.core import Core
+from tests.support.durable_bench import Bench
 from tests.support.servers import PostgresServer
+from tests.support.workflows import Flows
 
 
 @pytest.fixture
@@ -52,3 +56,23 @@ def database(shared_database: Database) -> Database:
 def core(database: Database) -> Core:
     """The services on it."""
     return Core(database)
+
+
+@pytest.fixture
+def flows(core: Core) -> Flows:
+    """Workflows whose executions the test itself runs."""
+    return Flows(core)
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    """A loop in a thread, as a worker has it."""
+    started = LoopThread()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def bench(core: Core, tmp_path: Path, loop: LoopThread) -> Bench:
+    """A worker that runs durable functions."""
+    return Bench(core, tmp_path, loop)

@@ -1,6 +1,5 @@
 """Agents and tasks that are changed while executions wait, and workers older than the API."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +27,6 @@ async def which(job: Job, _context: RunContext) -> JsonValue:
     """Return which version of which agent runs, and with which prompt."""
     assert isinstance(job.agent, PythonAgent)
     return [job.agent_name, job.agent.function, job.prompt]
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

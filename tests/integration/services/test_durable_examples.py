@@ -12,12 +12,10 @@ from celeriac.domain.agents import CommandAgent, PythonAgent, RunnerName
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
-from celeriac.kit.loop import LoopThread
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
-from tests.integration.services.test_durable import Bench
 from tests.support.confined import confined
-from tests.support.core import Core
+from tests.support.durable_bench import Bench
 from tests.support.memory import MemoryRunners
 from tests.support.programs import REPOSITORY
 
@@ -30,12 +28,6 @@ def test_the_page_has_a_part_of_the_file() -> None:
     block = page.split("## Durable functions")[1].split("```python\n")[1].split("```")[0]
 
     assert block in ORDERS.read_text()
-
-
-@pytest.fixture
-def bench(core: Core, tmp_path: Path) -> Bench:
-    loop = LoopThread()
-    return Bench(core, tmp_path, loop)
 
 
 def test_an_order_is_fulfilled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

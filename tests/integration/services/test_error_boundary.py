@@ -1,6 +1,6 @@
 """Whatever fails after a claim, the attempt ends with a stored outcome; only death is a crash."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,13 +31,6 @@ NEWER = "jsonb_set({0}, '{{from_next_year}}', 'true')"
 async def done(_job: Job, _context: RunContext) -> JsonValue:
     """Return a result."""
     return "done"
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -57,13 +56,6 @@ class Process:
         """Lose the process with all that it runs."""
         self.core.pass_time(LEASE_SECONDS + 1)
         assert self.core.rescue() == len(self.inside)
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    loop = LoopThread()
-    yield loop
-    loop.close()
 
 
 def set_crashes(core: Core, count: int, most: int = 3) -> None:

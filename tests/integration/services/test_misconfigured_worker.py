@@ -1,9 +1,7 @@
 """A worker that lacks what an agent needs, beside others and alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
 
 from celeriac.db import workers
 from celeriac.domain.errors import WorkerMisconfiguredError
@@ -17,13 +15,6 @@ from celeriac.services.executions.run import MOST_HAND_BACKS
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
 from tests.support.executing import Worker
-
-
-@pytest.fixture
-def loop() -> Iterator[LoopThread]:
-    started = LoopThread()
-    yield started
-    started.close()
 
 
 async def _lacks(job: Job, context: RunContext) -> JsonValue:

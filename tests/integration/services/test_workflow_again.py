@@ -10,7 +10,6 @@ from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows.again import ForkRequest
-from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
 
 MAP = {
@@ -22,11 +21,6 @@ MAP = {
     "all": {"task": "all", "with": {"all": "${{ steps.each.results }}"}},
 }  # fmt: skip
 NUMBERS = list(range(100))
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def ten_fold(name: str, given: JsonObject) -> object:

@@ -12,18 +12,13 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows import spawn
-from tests.support.core import LEASE_SECONDS, Core
+from tests.support.core import LEASE_SECONDS
 from tests.support.workflows import FAILS, Flows, Ran
 
 MAP = {
     "each": {"task": "each", "map": "input.list", "with": {"x": "${{ item }}"}},
     "all": {"task": "all", "with": {"all": "${{ steps.each.results }}"}},
 }
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def double(name: str, given: JsonObject) -> object:

@@ -4,13 +4,7 @@ import pytest
 
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import RunStatus
-from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 @pytest.mark.requirement("E3")

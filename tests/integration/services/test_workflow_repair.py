@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.workflows.repair import Repair
-from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
@@ -20,11 +19,6 @@ STEPS = {
     },
     "all": {"task": "all", "with": {"count": "${{ size(steps.each.results) }}"}},
 }  # fmt: skip
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def work(_: str, given: Mapping[str, Any]) -> object:

@@ -6,7 +6,6 @@ import pytest
 
 from celeriac.domain.workflows.states import Compensation
 from celeriac.services.workflows.repair import Repair
-from tests.support.core import Core
 from tests.support.undo import MAP, failing, names, of_map
 from tests.support.workflows import Flows, Work
 
@@ -21,11 +20,6 @@ REPEAT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 KEYED = {**MAP, "each": {**MAP["each"], "key": "item % 3"}}
 NUMBERS = {"input": {"list": "array"}}
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 @pytest.mark.parametrize(

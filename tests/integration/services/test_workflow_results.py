@@ -11,7 +11,6 @@ from celeriac.domain.executions.model import Claim
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.run_results import read_results
-from tests.support.core import Core
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
@@ -19,11 +18,6 @@ pytestmark = pytest.mark.requirement("E3")
 EACH = {"task": "each", "map": "input.list", "with": {"x": "${{ item }}"}}
 LIST = {"input": {"list": "array"}}
 LARGE = "x" * 100_000
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def read(flows: Flows, claim: Claim, step: str, run_id: UUID | None = None) -> list[JsonValue]:

@@ -12,7 +12,6 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
-from tests.support.core import Core
 from tests.support.undo import (
     all_claims,
     chain,
@@ -24,11 +23,6 @@ from tests.support.undo import (
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def test_the_trip_of_the_documentation_is_cancelled_when_the_card_is_declined(

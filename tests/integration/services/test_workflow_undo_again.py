@@ -10,7 +10,6 @@ from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows import undo_items
 from celeriac.services.workflows.again import ForkRequest
-from tests.support.core import Core
 from tests.support.undo import (
     MAP,
     chain,
@@ -22,11 +21,6 @@ from tests.support.undo import (
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def compensation_failed(flows: Flows, steps: dict[str, Any], *bad: str, **fields: Any) -> UUID:

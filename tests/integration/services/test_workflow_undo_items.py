@@ -10,7 +10,6 @@ from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows import undo_items
 from celeriac.services.workflows.spawn import Spawned
-from tests.support.core import Core
 from tests.support.undo import (
     MAP,
     all_claims,
@@ -23,11 +22,6 @@ from tests.support.undo import (
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def test_each_completed_item_of_a_map_is_undone_a_few_at_a_time(
