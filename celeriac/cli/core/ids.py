@@ -35,6 +35,8 @@ class IdOf:
 
     kind: str
     noun: str
+    nested: bool = False
+    """Whether some are parts of others, which `list(top_level=True)` leaves out."""
 
     @property
     def command(self) -> str:
@@ -55,13 +57,14 @@ class IdOf:
         if parse_uuid(text) is not None and len(text) >= _HEX:
             return text
         wanted = text.lower().replace("-", "")
-        listed = islice(getattr(client, self.kind).list(), SEARCHED)
-        newest = (each.id for each in listed)
+        resource = getattr(client, self.kind)
         if text.lower() == LAST:
-            own = (each.id for each in listed if getattr(each, "parent_run_id", None) is None)
-            found = list(islice(own, 1))
+            # asked of the server: a map may have started any number of runs since
+            listed = resource.list(top_level=True) if self.nested else resource.list()
+            found = [each.id for each in islice(listed, 1)]
             missing = f"There is no {self._kind.removesuffix('s')} yet."
         elif _SHORT_ID.fullmatch(wanted):
+            newest = (each.id for each in islice(resource.list(), SEARCHED))
             found = [
                 each
                 for each in newest
@@ -151,6 +154,8 @@ def _argument(
 _EXECUTION = IdOf("executions", "an execution")
 _EXECUTION_ARGUMENT = _argument("EXECUTION", "execution", complete=ids_of("executions"))
 
+_RUN = IdOf("workflow_runs", "a run of a workflow", nested=True)
+
 ExecutionId = Annotated[str, _EXECUTION_ARGUMENT, _EXECUTION]
 OptionalExecutionId = Annotated[str | None, _EXECUTION_ARGUMENT, _EXECUTION]
 ExecutionOption = Annotated[
@@ -176,7 +181,7 @@ RunOption = Annotated[
         help="Only of this run of a workflow.",
         autocompletion=ids_of("workflow_runs"),
     ),
-    IdOf("workflow_runs", "a run of a workflow"),
+    _RUN,
 ]
 SessionId = Annotated[
     str, _argument("SESSION", "session", complete=ids_of("sessions")), IdOf("sessions", "a session")
@@ -228,5 +233,5 @@ WorkflowName = Annotated[
 RunId = Annotated[
     str,
     _argument("RUN", "run", complete=ids_of("workflow_runs")),
-    IdOf("workflow_runs", "a run of a workflow"),
+    _RUN,
 ]
