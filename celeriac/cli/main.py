@@ -142,7 +142,6 @@ _GROUPS = (
     crews.app,
     models.app,
     executions_app,
-    workflows_app,
     workflow_runs_app,
     approvals.app,
     budgets.app,
