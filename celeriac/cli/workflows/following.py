@@ -97,8 +97,13 @@ def show_run_outcome(context: "CommandContext", run: "Run") -> None:
             context.output.raw(plain(run.result))
             context.output.say(head_text(run))
         return
+    if run.status is RunStatus.CANCELLED:
+        who = f" by {run.cancel_requested_by}" if run.cancel_requested_by else ""
+        message = run.error_message or f"The run was cancelled{who}."
+    else:
+        message = run.error_message or f"The run has {run.status.value}."
     raise CommandError(
-        run.error_message or f"The run was {run.status.value}.",
+        message,
         cure=f"`celeriac workflow-runs show {short_id(run.id)}` shows what happened.",
         problem=run.error_code or run.status.value,
     )

@@ -7,13 +7,13 @@ import typer
 
 from celeriac.cli.core.arguments import Limit, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import RunId
-from celeriac.cli.core.output import moment, short
+from celeriac.cli.core.ids import RunId, short_id
+from celeriac.cli.core.output import CommandError, ExitCode, moment, short
 from celeriac.cli.executions.selection import time_option
 from celeriac.cli.workflows.following import follow_run, show_run_outcome
 from celeriac.cli.workflows.tree import tree_text
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.workflows.states import ItemStatus
+from celeriac.domain.workflows.states import ItemStatus, RunStatus
 
 app = typer.Typer(name="workflow-runs", help="Runs of workflows, their steps and items.")
 
@@ -135,8 +135,21 @@ def cancel(context: CommandContext, run: RunId) -> None:
     Examples:
       celeriac workflow-runs cancel last
     """
+    before = context.client.workflow_runs.get(run)
     found = context.client.workflow_runs.cancel(run)
-    context.output.write(found, f"{found.status.value} · {found.id}")
+    context.output.json(found)
+    # it may end by itself in between
+    if before.status.terminal or (found.status.terminal and found.cancel_requested_at is None):
+        raise CommandError(
+            f"The run had ended already: it is {found.status.value}.",
+            cure=f"`celeriac workflow-runs show {short_id(found.id)}` shows how.",
+            exit_code=ExitCode.ENDED_ALREADY,
+            problem="ended_already",
+        )
+    if not context.output.as_json:
+        asked = found.status in {RunStatus.RUNNING, RunStatus.FINISHING}
+        state = "asked to stop" if asked else found.status.value
+        context.output.raw(f"{state} · {found.id}")
 
 
 @api_command(app)
