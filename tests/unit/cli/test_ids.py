@@ -1,0 +1,26 @@
+"""Ids as people type them, resolved without a server."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from celeriac.cli.core.ids import SEARCHED, IdOf
+
+PARENT = UUID(int=1)
+
+
+class Runs:
+    """One run, and more runs of its items than are searched."""
+
+    def list(self, *, top_level: bool = False) -> Iterator[Any]:
+        """Yield the newest first."""
+        if not top_level:
+            yield from (SimpleNamespace(id=UUID(int=n + 2)) for n in range(SEARCHED + 1))
+        yield SimpleNamespace(id=PARENT)
+
+
+def test_last_is_the_newest_run_without_a_parent_however_many_are_below_it() -> None:
+    client: Any = SimpleNamespace(workflow_runs=Runs())
+    mark = IdOf("workflow_runs", "a run of a workflow", nested=True)
+    assert mark.resolve(client, "last") == str(PARENT)
