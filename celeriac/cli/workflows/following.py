@@ -9,7 +9,7 @@ from uuid import UUID
 from celeriac.cli.core.ids import short_id
 from celeriac.cli.core.output import CommandError, ExitCode, clock, plain
 from celeriac.cli.workflows.tree import head_text, tree
-from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workflows.states import Compensation, RunStatus
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
@@ -102,8 +102,14 @@ def show_run_outcome(context: "CommandContext", run: "Run") -> None:
         message = run.error_message or f"The run was cancelled{who}."
     else:
         message = run.error_message or f"The run has {run.status.value}."
+    cure = f"`celeriac workflow-runs show {short_id(run.id)}` shows what happened."
+    if run.compensation is Compensation.COMPENSATION_FAILED:
+        cure = (
+            f"{cure} Undo tasks have failed; `celeriac workflow-runs retry {short_id(run.id)} "
+            "--compensation` runs these again."
+        )
     raise CommandError(
         message,
-        cure=f"`celeriac workflow-runs show {short_id(run.id)}` shows what happened.",
+        cure=cure,
         problem=run.error_code or run.status.value,
     )

@@ -45,7 +45,14 @@ def add_items(
     connection: Connection, run_id: UUID, step_no: int, round_no: int, items: Sequence[NewItem]
 ) -> None:
     """Insert items of a step. A unique key over run, step, item and round forbids a second one."""
-    parameters = {
+    connection.execute(_ADD_ITEMS, item_parameters(run_id, step_no, round_no, items))
+
+
+def item_parameters(
+    run_id: UUID, step_no: int, round_no: int, items: Sequence[NewItem]
+) -> dict[str, object]:
+    """Return the parameters of a statement that writes items of a step: an array for each value."""
+    return {
         "run_id": run_id,
         "step_no": step_no,
         "round": round_no,
@@ -60,7 +67,6 @@ def add_items(
             None if each.message is None else storable_text(each.message) for each in items
         ],
     }
-    connection.execute(_ADD_ITEMS, parameters)
 
 
 _COUNT_DOWN = with_guards(

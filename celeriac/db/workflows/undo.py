@@ -14,9 +14,9 @@ from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.run_items import SHARDS
-from celeriac.db.workflows.items import NewItem
+from celeriac.db.workflows.items import NewItem, item_parameters
 from celeriac.domain.workflows.undo import SUFFIX
-from celeriac.kit.json_types import JsonObject, JsonValue, storable_text
+from celeriac.kit.json_types import JsonObject, JsonValue
 
 _MOST_BYTES = 16_000_000
 """Of the inputs and results that are read at once, as JSON."""
@@ -259,19 +259,7 @@ def make(
     connection: Connection, run_id: UUID, step_no: int, round_no: int, items: Sequence[NewItem]
 ) -> None:
     """Store the executions of items of an undo step, or why they have none."""
-    parameters = {
-        "run_id": run_id,
-        "step_no": step_no,
-        "round": round_no,
-        "item_nos": [each.item_no for each in items],
-        "execution_ids": [each.execution_id for each in items],
-        "statuses": [each.status for each in items],
-        "codes": [each.code for each in items],
-        "messages": [
-            None if each.message is None else storable_text(each.message) for each in items
-        ],
-    }
-    connection.execute(_MAKE, parameters)
+    connection.execute(_MAKE, item_parameters(run_id, step_no, round_no, items))
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,6 +220,10 @@ def _step_faults(at: Path, id_: str, step: Step) -> Iterator[Fault]:
             if step.kind is StepKind.WORKFLOW and name in _OF_APPROVALS:
                 why = _WHY[StepKind.TASK]
             yield Fault((*at, name.rstrip("_")), f"a step with {step.kind} can't have it; {why}")
+    if step.approve is not None and "${{" in step.approve:
+        yield Fault(
+            (*at, "approve"), "it is shown as it is: put values that the person needs into show"
+        )
     if step.kind is not StepKind.APPROVE:
         yield from _run_faults(at, step)
     if step.timeout.soft > step.timeout.hard:

@@ -83,17 +83,19 @@ def start_held(client: Client, place: Path) -> str:
     return run_id
 
 
-def test_faults_of_a_file_are_told_without_a_server(commands: CommandLine, tmp_path: Path) -> None:
+def test_faults_of_a_file_are_shown_without_a_server(commands: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(BROKEN)
     nowhere = {"CELERIAC_API_URL": "http://127.0.0.1:9", "CELERIAC_API_KEY": "none"}
 
-    told = commands.run("workflows", "validate", str(file), **nowhere)
+    shown = commands.run("workflows", "validate", str(file), **nowhere)
     written = commands.run("workflows", "validate", str(file), "--json", **nowhere)
 
-    assert (told.code, told.out) == (2, "")
-    assert f"{file}:8:5: step fetch, retrys: there is no field retrys: did you mean" in told.err
-    assert f"{file}:7:17: step fetch, with.url: the input has no ulr; did you mean url?" in told.err
+    assert (shown.code, shown.out) == (2, "")
+    assert f"{file}:8:5: step fetch, retrys: there is no field retrys: did you mean" in shown.err
+    assert (
+        f"{file}:7:17: step fetch, with.url: the input has no ulr; did you mean url?" in shown.err
+    )
     assert written.code == 2
     assert {each["line"] for each in json.loads(written.out)["faults"]} == {7, 8}
 
@@ -148,6 +150,8 @@ def test_failed_undo_tasks_are_repeated_once(
     place = tmp_path / "missing"
     failed = client.workflows.run("flow-undone", held(place), timeout=30)
     assert (failed.status, failed.compensation) == ("failed", "compensation_failed")
+    followed = commands.run("workflow-runs", "follow", str(failed.id))
+    assert "--compensation` runs these again." in followed.err.replace("\n", " ")
     plain = commands.run("workflow-runs", "retry", str(failed.id))
     assert plain.code == 1
     assert "Retry its compensation first." in plain.err
