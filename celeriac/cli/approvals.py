@@ -7,10 +7,11 @@ import typer
 from celeriac.cli.core.arguments import Limit, parse_json, parse_pair
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import ApprovalId, ExecutionOption, RunOption, short_id
-from celeriac.cli.core.output import UsageProblemError, moment, plain, printable, short
+from celeriac.cli.core.output import UsageProblemError, moment, plain, short
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.schemas.forms import FormField, form_fields
 from celeriac.kit.json_types import dumps
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.wire import Approval

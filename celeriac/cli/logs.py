@@ -17,9 +17,9 @@ from celeriac.cli.core.output import (
     UsageProblemError,
     clock,
     plain,
-    printable,
 )
 from celeriac.cli.core.server import load_own_settings
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.logs.reading import LogLine

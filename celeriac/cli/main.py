@@ -25,7 +25,7 @@ from celeriac.cli import (
 from celeriac.cli.budgets import prices, usage
 from celeriac.cli.catalog import agents, tasks
 from celeriac.cli.catalog.apply import apply
-from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, printable, report_of
+from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, report_of
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor.command import doctor
 from celeriac.cli.executions.commands import app as executions_app
@@ -38,6 +38,7 @@ from celeriac.cli.up import up
 from celeriac.cli.workflows.commands import app as workflows_app
 from celeriac.cli.workflows.runs import app as workflow_runs_app
 from celeriac.domain.errors import CeleriacError
+from celeriac.kit.text import printable
 from celeriac.version import __version__
 
 _PROGRAM = "celeriac"

@@ -1,9 +1,31 @@
-"""Texts cut to a length in characters."""
+"""Texts cut to a length in characters, and texts of strangers that are shown to people."""
 
+import unicodedata
 from collections.abc import Mapping
 
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.words import counted
+
+_DIRECTIONS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
+"""Directional formatting of Unicode, which can make text read differently than it is."""
+
+
+def printable(text: str) -> str:
+    """Return `text` as people may see it; models and agents may write any character.
+
+    Control characters and those that change the direction of writing become replacement
+    characters; line ends and tabs stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _misleads(each) else each for each in text)
+
+
+def _misleads(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    direction = unicodedata.bidirectional(character)
+    return unicodedata.category(character) == "Cc" or direction in _DIRECTIONS
 
 
 def clip(text: str, characters: int) -> str:

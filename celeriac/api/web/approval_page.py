@@ -16,6 +16,7 @@ from celeriac.domain.approvals import Answer, Approval, ApprovalStatus, Question
 from celeriac.domain.errors import AnswerInvalidError
 from celeriac.domain.schemas.forms import FormFaultError, FormField, form_fields, form_value
 from celeriac.kit.json_types import JsonValue, dumps, loads, refuse_big_integers
+from celeriac.kit.text import printable
 
 _PLAIN = (QuestionKind.TOOL, QuestionKind.STEP)
 """Kinds whose answer is only yes or no here."""
@@ -204,5 +205,6 @@ def _template() -> tuple[Template, str]:
     environment = Environment(
         loader=FileSystemLoader(_PAGES), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters["printable"] = printable
     style = (_PAGES / "approval.css").read_text()
     return environment.get_template("approval.html"), style

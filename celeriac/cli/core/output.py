@@ -2,7 +2,6 @@
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +21,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.usage import dollars
 from celeriac.embedded.errors import StopRequestedError
-from celeriac.kit.text import clip
+from celeriac.kit.text import clip, printable
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ T = TypeVar("T")
 _MINUTE = 60
 _KILO = 1024
 _ABSENT = "-"
-_DIRECTIONS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
-"""Directional formatting of Unicode, which can make text read differently than it is."""
 
 
 def duration(seconds: float | None) -> str:
@@ -97,25 +94,6 @@ def short(text: str, most: int = 60) -> str:
 def plain(value: Any) -> str:
     """Return a JSON value as text: strings as they are, everything else as indented JSON."""
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that control a terminal; models may write any.
-
-    Control characters and those that change the direction of writing become replacement
-    characters; line ends and tabs stay.
-    """
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if _controls_terminals(character) else character
-        for character in text
-    )
-
-
-def _controls_terminals(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    direction = unicodedata.bidirectional(character)
-    return unicodedata.category(character) == "Cc" or direction in _DIRECTIONS
 
 
 def cell(value: object) -> str:

@@ -7,10 +7,11 @@ from uuid import UUID
 from rich.console import Console
 from rich.text import Text
 
-from celeriac.cli.core.output import duration, plain, printable, short
+from celeriac.cli.core.output import duration, plain, short
 from celeriac.cli.demo.proof import Result
 from celeriac.cli.workflows.tree import head_text, step_text
 from celeriac.domain.executions.states import Status
+from celeriac.kit.text import printable
 from celeriac.kit.words import counted
 from celeriac.wire import ExecutionSummary, Run
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome
-from celeriac.cli.core.output import ExitCode, Output, printable
+from celeriac.cli.core.output import ExitCode, Output
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.cli.doctor.findings import Finding

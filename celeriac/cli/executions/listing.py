@@ -8,9 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, NoReturn, cast
 from uuid import UUID
 
-from celeriac.cli.core.output import moment, printable, short
+from celeriac.cli.core.output import moment, short
 from celeriac.cli.executions.notes import note
 from celeriac.domain.executions.states import LIVE
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext

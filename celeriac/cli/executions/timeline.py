@@ -8,9 +8,10 @@ import typer
 
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import ExecutionId
-from celeriac.cli.core.output import Output, clock, plain, printable, short
+from celeriac.cli.core.output import Output, clock, plain, short
 from celeriac.cli.executions.notes import own_frames
 from celeriac.cli.executions.view import describe
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.logs.reading import LogLine

@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from celeriac.cli.core.ids import short_id
-from celeriac.cli.core.output import clock, duration, plain, printable, short, tokens
+from celeriac.cli.core.output import clock, duration, plain, short, tokens
 from celeriac.cli.executions.notes import failure_text
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import dumps
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from celeriac.client import Delta

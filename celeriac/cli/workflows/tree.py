@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from celeriac.cli.core.output import duration, printable
+from celeriac.cli.core.output import duration
 from celeriac.domain.workflows.states import StepStatus
+from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
     from rich.tree import Tree

@@ -1,22 +1,19 @@
 """Markdown from untrusted texts: they stay plain text and are cut to a limited length."""
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import orjson
 
 from celeriac.kit.json_types import JsonValue
-from celeriac.kit.text import clip
+from celeriac.kit.text import clip, printable
 from celeriac.kit.words import counted
 
 _HARMLESS = r"(?<=[^\W_])[-_](?=[^\W_])|(?<![\w./@:])\d+\.\d+(?![\w./@:])"
 """A hyphen or underscore inside a word, and a decimal number: neither markup nor a link."""
 _SPECIAL = re.compile(rf"({_HARMLESS})|([\\`*_{{}}\[\]<>()#+\-.!|~&])")
 _BACKTICKS = re.compile(r"`+")
-_TURNS = frozenset({"LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI"})
-"""Directional formatting of Unicode, which can disguise a text."""
 _LONGEST_BLOCK = 20_000
 _LONGEST_LINE = 500
 
@@ -81,13 +78,4 @@ def _shown(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.replace("\r\n", "\n")
-    return "".join("\N{REPLACEMENT CHARACTER}" if _misleads(each) else each for each in text)
-
-
-def _misleads(character: str) -> bool:
-    if character in "\n\t":
-        return False
-    return unicodedata.category(character) == "Cc" or unicodedata.bidirectional(character) in _TURNS
+    return printable(text.replace("\r\n", "\n"))

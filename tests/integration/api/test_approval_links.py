@@ -135,6 +135,24 @@ def test_the_page_runs_and_loads_nothing_whatever_an_agent_wrote(
     assert HOSTILE in parsed.texts, "it is text, and never a template"
 
 
+def test_no_text_of_an_agent_reads_differently_than_it_is(
+    linked: Callable[[Question], Linked],
+) -> None:
+    turned = "pay \u202e001"
+    schema = {
+        "type": "object",
+        "properties": {"way": {"title": turned, "description": turned, "enum": [turned, "none"]}},
+    }
+    question = a_question(
+        kind=QuestionKind.FORM, title=turned, tool=turned, arguments={"x": turned}, schema=schema
+    )
+    parsed = Parsed()
+    parsed.feed(linked(question).get().text)
+    shown = "".join(parsed.texts)
+    assert "\u202e" not in shown
+    assert shown.count("pay \N{REPLACEMENT CHARACTER}001") >= 5
+
+
 def test_a_form_keeps_what_was_written_and_names_the_fault(
     linked: Callable[[Question], Linked],
 ) -> None:

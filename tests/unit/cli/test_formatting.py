@@ -60,13 +60,3 @@ def test_times_are_shown_in_the_readers_zone() -> None:
 def test_strings_stay_plain_and_everything_else_is_json() -> None:
     assert output.plain("grüß") == "grüß"
     assert output.plain({"ö": [1]}) == '{\n  "ö": [\n    1\n  ]\n}'
-
-
-@pytest.mark.parametrize("bad", ["\x1b", "\x07", "\x9b", "\r", "\u202e", "\u2066"])
-def test_nothing_that_commands_a_terminal_gets_through(bad: str) -> None:
-    assert output.printable(f"a{bad}b\n\tc") == "a\N{REPLACEMENT CHARACTER}b\n\tc"
-
-
-def test_ordinary_text_of_any_language_gets_through() -> None:
-    text = "naïve 日本語 שלום 👩‍🔬"
-    assert output.printable(text) == text

@@ -1,6 +1,15 @@
-"""Texts are cut to a length, and say that they were."""
+"""Texts are cut to a length, and say that they were; texts of strangers disguise nothing."""
 
-from celeriac.kit.text import clip, clip_counted, clip_middle, clip_values, clipped_field
+import pytest
+
+from celeriac.kit.text import (
+    clip,
+    clip_counted,
+    clip_middle,
+    clip_values,
+    clipped_field,
+    printable,
+)
 
 
 def test_a_text_that_fits_stays_as_it_is() -> None:
@@ -30,3 +39,13 @@ def test_each_text_of_a_value_is_cut() -> None:
         "list": ["y" * 10 + "… (1 character more)", 5, None],
         "short": "z",
     }
+
+
+@pytest.mark.parametrize("bad", ["\x1b", "\x07", "\x9b", "\r", "\u202e", "\u2066"])
+def test_characters_that_control_a_display_are_replaced(bad: str) -> None:
+    assert printable(f"a{bad}b\n\tc") == "a\N{REPLACEMENT CHARACTER}b\n\tc"
+
+
+def test_text_of_any_language_stays() -> None:
+    text = "naïve 日本語 שלום 👩‍🔬"
+    assert printable(text) == text
