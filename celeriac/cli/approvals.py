@@ -106,7 +106,9 @@ def answer(
             "--set", metavar="NAME=TEXT", help="A field of a form, or NAME:=JSON; may be repeated."
         ),
     ] = [],  # noqa: B006 - Typer copies it
-    note: Annotated[str, typer.Option(help="A note to the agent.")] = "",
+    note: Annotated[
+        str, typer.Option(help="A note, which the agent or the steps of the workflow can read.")
+    ] = "",
 ) -> None:
     """Answer a question, so that its execution or workflow run continues.
 

@@ -35,7 +35,7 @@ class AnswerRequest(Strict):
         "arguments.",
     )
     note: Annotated[str, StringConstraints(max_length=MAX_NOTE)] = Field(
-        default="", description="A note to the agent."
+        default="", description="A note, which the agent or the steps of the workflow can read."
     )
 
     def answer(self) -> Answer:

@@ -124,10 +124,14 @@ class Sender:
         body = text.encode()
         secret = self._keys.secret(due.endpoint_id or due.workspace_id)
         headers = signed_headers(secret, str(due.id), int(time.time()), body)
-        self._post(
-            Outgoing(due.url, body, headers),
-            lambda reception: self._results.put((due, reception)),
-        )
+        try:
+            self._post(
+                Outgoing(due.url, body, headers),
+                lambda reception: self._results.put((due, reception)),
+            )
+        except BaseException:  # no thread can be started, say: it is sent after its claim
+            del self._under_way[due.token]
+            raise
 
     def _store_results(self) -> None:
         """Wait a moment for results, and store all there are."""

@@ -25,7 +25,7 @@ from celeriac.domain.webhooks import RETRY_SECONDS, Reception
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.submit import Submit
-from celeriac.services.webhooks.send import Outgoing, Sender
+from celeriac.services.webhooks.send import Outgoing, Post, Sender
 from tests.support.core import Core
 from tests.support.ends import EVENTS, rows
 from tests.support.waiting import wait_until
@@ -394,6 +394,27 @@ def test_a_result_of_a_claim_that_was_lost_is_not_stored(core: Core, receiver: R
         thread.join(20)
 
     assert not thread.is_alive()
+    assert (_one(core).status, _one(core).attempts) == ("delivered", 2)
+
+
+def test_what_could_not_be_begun_is_sent_after_its_claim(core: Core, receiver: Receiver) -> None:
+    add_deliveries(core, add_endpoint(core, f"{receiver.url}/ok"), 1)
+    faults = [RuntimeError("can't start new thread")]
+
+    def failing_once(sends: Post) -> Post:
+        def post(outgoing: Outgoing, done: Callable[[Reception], None]) -> None:
+            if faults:
+                raise faults.pop()
+            sends(outgoing, done)
+
+        return post
+
+    with sending(core.database, post=failing_once) as sender:
+        with pytest.raises(RuntimeError, match="start new thread"):
+            sender.send_due()
+        assert sender.send_due() == 0
+        _pass(core, 61)
+        assert sender.send_due() == 1
     assert (_one(core).status, _one(core).attempts) == ("delivered", 2)
 
 
