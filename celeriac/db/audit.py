@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, insert, text
 
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import columns, matching, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import audit_logs as table
 from celeriac.db.schema.accounts import audit_seals as seals
@@ -107,7 +108,7 @@ def settled(connection: Connection, earlier: Mark) -> bool:
     return bool(connection.execute(_OLDEST_TRANSACTION).scalar_one() >= earlier.transaction)
 
 
-_LOCK = text("SELECT pg_try_advisory_xact_lock(4242422)")
+_LOCK = text(f"SELECT {AdvisoryLock.AUDIT.tried}")
 
 
 def sealing_alone(connection: Connection) -> bool:

@@ -28,6 +28,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from celeriac.db.engine import Database
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.partitions import DEFAULT_DAYS, is_partition, make_ahead
 from celeriac.domain.errors import ConfigurationError, DatabaseBusyError
 from celeriac.version import __version__
@@ -38,7 +39,6 @@ if TYPE_CHECKING:  # all programs import this module; few of them ask for the sc
 
 logger = structlog.stdlib.get_logger(__name__)
 
-_LOCK = 0x63656C65  # "cele": one migration at a time per database
 _POLL_SECONDS = 0.2
 
 LOCK_SECONDS = 2.0
@@ -294,7 +294,7 @@ def _patiently(work: Callable[[], None], seconds: float) -> None:
         pause = min(2 * pause, 10.0)
 
 
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:lock)")
+_TRY_LOCK = text(f"SELECT {AdvisoryLock.MIGRATION.tried}")
 
 
 @contextmanager
@@ -308,7 +308,7 @@ def _alone(database: Database) -> Iterator[None]:
     while True:
         with database.transaction() as connection:
             connection.execute(_SETTINGS, {"lock": "0"})
-            if connection.execute(_TRY_LOCK, {"lock": _LOCK}).scalar_one():
+            if connection.execute(_TRY_LOCK).scalar_one():
                 # the query before keeps its snapshot until another one follows
                 connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
                 yield

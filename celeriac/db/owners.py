@@ -4,6 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, select, text
 
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.schema.accounts import api_keys, users
 
 _OWNERS = {
@@ -24,7 +25,9 @@ def has_others(connection: Connection, user_id: UUID) -> bool:
     return connection.execute(query).first() is not None
 
 
-_HOLD = text("SELECT pg_advisory_xact_lock(4242423, hashtext(CAST(:workspace_id AS text)))")
+_HOLD = text(
+    f"SELECT pg_advisory_xact_lock({AdvisoryLock.CATALOG:d}, hashtext(CAST(:workspace_id AS text)))"
+)
 
 
 def hold_catalog(connection: Connection, workspace_id: UUID) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Table, text
 
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.schema.base import PARTITION_OPTIONS
 from celeriac.db.schema.executions import (
     events,
@@ -38,7 +39,6 @@ TABLES: tuple[Table, ...] = (
 
 DEFAULT_DAYS = 7
 
-_LOCK = 4242424
 _DAY = 86_400_000
 _MONDAY = 4 * _DAY
 """The first Monday of Unix time, in milliseconds: periods of a week begin on Mondays."""
@@ -350,7 +350,7 @@ def _make(connection: Connection, period: Period) -> None:
     """
     steps = "".join(_step(table, period) for table in TABLES)
     connection.exec_driver_sql(
-        f"DO $$ BEGIN PERFORM pg_advisory_xact_lock({_LOCK});{steps}\nEND $$",
+        f"DO $$ BEGIN PERFORM {AdvisoryLock.PARTITIONS.taken};{steps}\nEND $$",
         execution_options={"no_parameters": True},
     )
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db import partitions
+from celeriac.db.locks import AdvisoryLock
 from celeriac.kit.ids import uuid7_at
 
 _CLOCK_SLACK = timedelta(hours=1)
@@ -281,7 +282,7 @@ def delete_deliveries(connection: Connection, *, days: float, limit: int) -> int
     return connection.execute(_DELETE_DELIVERIES, parameters).rowcount
 
 
-_LOCK = text("SELECT pg_try_advisory_xact_lock(4242421)")
+_LOCK = text(f"SELECT {AdvisoryLock.RETENTION.tried}")
 
 
 def single_instance(connection: Connection) -> bool:

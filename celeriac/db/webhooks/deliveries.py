@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Text, func, literal_column, text
 
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
 from celeriac.db.schema.webhooks import deliveries as table
 from celeriac.db.schema.webhooks import webhook_endpoints as endpoints
@@ -112,7 +113,7 @@ def add_once(
     connection.execute(_ADD_ONCE, parameters)
 
 
-_ALONE = text("SELECT pg_try_advisory_xact_lock(4242424)")
+_ALONE = text(f"SELECT {AdvisoryLock.DELIVERIES.tried}")
 
 
 def claiming_alone(connection: Connection) -> bool:

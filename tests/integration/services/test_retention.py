@@ -10,6 +10,7 @@ from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from celeriac.db import sessions
+from celeriac.db.locks import AdvisoryLock
 from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
 from celeriac.domain.errors import ConflictError
@@ -248,7 +249,7 @@ def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: StoragePaths
     execution_id = completed(core, places)
     pass_days(core, places, 31)
     with core.database.transaction() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(4242421)"))
+        connection.execute(text(f"SELECT {AdvisoryLock.RETENTION.taken}"))
         retention(core, places)
         assert count(core, "executions", execution_id) == 1
     assert retention(core, places) > 0

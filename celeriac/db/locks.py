@@ -1,0 +1,31 @@
+"""The advisory locks of the database: each has a number of its own."""
+
+from enum import IntEnum, unique
+
+
+@unique
+class AdvisoryLock(IntEnum):
+    """What a lock guards, with its number."""
+
+    RETENTION = 4242421
+    """One process deletes at a time."""
+    AUDIT = 4242422
+    """One process seals audit entries at a time."""
+    CATALOG = 4242423
+    """A change of a workspace's catalog; the second number is the hash of its id."""
+    PARTITIONS = 4242424
+    """One process makes or drops partitions at a time."""
+    DELIVERIES = 4242425
+    """One sender claims deliveries to webhooks at a time."""
+    MIGRATION = 0x63656C65
+    """One migration at a time."""
+
+    @property
+    def taken(self) -> str:
+        """SQL that waits for the lock, which lasts until the transaction ends."""
+        return f"pg_advisory_xact_lock({self.value})"
+
+    @property
+    def tried(self) -> str:
+        """SQL that is true if the lock could be taken at once; it lasts until the end, too."""
+        return f"pg_try_advisory_xact_lock({self.value})"
