@@ -104,6 +104,7 @@ class Database:
             connect_args={
                 "application_name": application,
                 "connect_timeout": 5,
+                "prepare_threshold": _PREPARE_AFTER,
                 **(_pooled(pooler) if pooler else {"options": _options(limits)}),
                 # A server that disappears is detected within 30 s: by keepalive probes on an idle
                 # connection, by the missing acknowledgement of sent data otherwise.
@@ -176,10 +177,15 @@ def first_line(error: Exception) -> str:
     return lines[0].rstrip(".") if lines else type(cause).__name__
 
 
+_PREPARE_AFTER = 1
+"""A statement is prepared when it comes again: without that, the whole plan is made each time."""
+
 _SESSION = {
     "timezone": "UTC",
     # Plans are cached. One made for a small table must not scan the table when it is large.
     "enable_seqscan": "off",
+    # With partitions the server would plan most statements each time (docs/adr/0046).
+    "plan_cache_mode": "force_generic_plan",
 }
 """Settings of every session, besides its limits."""
 
@@ -291,17 +297,21 @@ class SessionSettings:
     database: str
     timezone: str
     seqscan: bool
+    plan_cache_mode: str
     lock_seconds: float
     statement_seconds: float
 
-    def role_faults(self, lock_seconds: float) -> dict[str, str]:
+    def role_faults(self, lock_seconds: float, *, prepares: bool = True) -> dict[str, str]:
         """Return the settings that are wrong, each with its right value.
 
-        Statements must wait at most `lock_seconds` for a lock.
+        Statements must wait at most `lock_seconds` for a lock. `prepares` says whether statements
+        are prepared: if not, the plans are those for the values of each execution.
         """
+        mode = _SESSION["plan_cache_mode"] if prepares else "auto"
         right = {
             "timezone": (self.timezone in _UTC, _SESSION["timezone"]),
             "enable_seqscan": (not self.seqscan, _SESSION["enable_seqscan"]),
+            "plan_cache_mode": (self.plan_cache_mode == mode, mode),
             "lock_timeout": (0 < self.lock_seconds <= lock_seconds, f"{lock_seconds * 1000:.0f}ms"),
             "statement_timeout": (
                 0 < self.statement_seconds <= STATEMENT_SECONDS,
@@ -327,7 +337,7 @@ def session_settings(connection: Connection) -> SessionSettings:
 
 _SETTINGS = text("""
 SELECT current_user, current_database(), current_setting('TimeZone'),
-       current_setting('enable_seqscan')::boolean,
+       current_setting('enable_seqscan')::boolean, current_setting('plan_cache_mode'),
        (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'lock_timeout'),
        (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout')
 """)
