@@ -2,6 +2,8 @@
 
 from enum import IntEnum, unique
 
+from sqlalchemy import Connection, text
+
 
 @unique
 class AdvisoryLock(IntEnum):
@@ -29,3 +31,15 @@ class AdvisoryLock(IntEnum):
     def tried(self) -> str:
         """SQL that is true if the lock could be taken at once; it lasts until the end, too."""
         return f"pg_try_advisory_xact_lock({self.value})"
+
+
+def hold(connection: Connection, lock: AdvisoryLock) -> bool:
+    """Take `lock` until the transaction ends; False if another transaction holds it.
+
+    The transaction may wait while another connection works: it keeps no snapshot, for which
+    `DETACH PARTITION CONCURRENTLY` and `CREATE INDEX CONCURRENTLY` would wait.
+    """
+    taken: bool = connection.execute(text(f"SELECT {lock.tried}")).scalar_one()
+    # the result of a query keeps its snapshot until another statement follows
+    connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+    return taken

@@ -28,7 +28,7 @@ import structlog
 from sqlalchemy import Connection, text
 
 from celeriac.db.engine import Database
-from celeriac.db.locks import AdvisoryLock
+from celeriac.db.locks import AdvisoryLock, hold
 from celeriac.db.partitions import DEFAULT_DAYS, is_partition, make_ahead
 from celeriac.domain.errors import ConfigurationError, DatabaseBusyError
 from celeriac.version import __version__
@@ -294,23 +294,18 @@ def _patiently(work: Callable[[], None], seconds: float) -> None:
         pause = min(2 * pause, 10.0)
 
 
-_TRY_LOCK = text(f"SELECT {AdvisoryLock.MIGRATION.tried}")
-
-
 @contextmanager
 def _alone(database: Database) -> Iterator[None]:
     """Wait until no other process migrates this database, and keep others from it.
 
-    A concurrent index build waits for all transactions with a snapshot. So this one has none while
-    it holds the lock, and who waits for the lock polls in transactions that end at once.
+    A concurrent index build waits for all transactions with a snapshot. So who waits for the lock
+    polls in transactions that end at once.
     """
     waits = False
     while True:
         with database.transaction() as connection:
             connection.execute(_SETTINGS, {"lock": "0"})
-            if connection.execute(_TRY_LOCK).scalar_one():
-                # the query before keeps its snapshot until another one follows
-                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+            if hold(connection, AdvisoryLock.MIGRATION):
                 yield
                 return
         if not waits:

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db import partitions
-from celeriac.db.locks import AdvisoryLock
+from celeriac.db.locks import AdvisoryLock, hold
 from celeriac.kit.ids import uuid7_at
 
 _CLOCK_SLACK = timedelta(hours=1)
@@ -282,12 +282,9 @@ def delete_deliveries(connection: Connection, *, days: float, limit: int) -> int
     return connection.execute(_DELETE_DELIVERIES, parameters).rowcount
 
 
-_LOCK = text(f"SELECT {AdvisoryLock.RETENTION.tried}")
-
-
 def single_instance(connection: Connection) -> bool:
     """Lock retention until the transaction ends; False if another keeper holds the lock."""
-    return bool(connection.execute(_LOCK).scalar_one())
+    return hold(connection, AdvisoryLock.RETENTION)
 
 
 def _bound(days: float) -> UUID:
