@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from celeriac.db import partitions
+from celeriac.db import partitions, spans
 from celeriac.db.locks import AdvisoryLock, hold
 from celeriac.kit.ids import uuid7_at
 
@@ -82,12 +82,13 @@ def delete_rest(connection: Connection, execution_ids: Sequence[UUID]) -> int:
 _DELETE_EXECUTIONS = text(
     f"""
 WITH gone AS (
-    DELETE FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN {_TERMINAL}
+    DELETE FROM executions WHERE {spans.given("id")} AND status IN {_TERMINAL}
     RETURNING id
 )"""  # noqa: S608 - put together from constants
     + "".join(
         f", {table}_gone AS (DELETE FROM {table}"  # noqa: S608
-        " WHERE execution_id = ANY (ARRAY(SELECT id FROM gone)))"
+        " WHERE execution_id = ANY (ARRAY(SELECT id FROM gone))"
+        f" AND {spans.within('execution_id')})"
         for table in CHILDREN
     )
     + ", children_gone AS"
@@ -100,7 +101,7 @@ WITH gone AS (
 
 def delete_executions(connection: Connection, execution_ids: Sequence[UUID]) -> int:
     """Delete those of the executions that have ended, with all their rows; return how many."""
-    parameters = {"ids": list(execution_ids)}
+    parameters = spans.of(execution_ids)
     return int(connection.execute(_DELETE_EXECUTIONS, parameters).scalar_one())
 
 
@@ -194,7 +195,7 @@ class ExecutionAge:
 _AGES = text(f"""
 SELECT id, status IN {_TERMINAL},
        coalesce(completed_at < now() - make_interval(secs => :seconds), false)
-FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
+FROM executions WHERE {spans.given("id")}
 """)  # noqa: S608 - put together from constants
 
 
@@ -202,7 +203,7 @@ def ages(
     connection: Connection, execution_ids: Sequence[UUID], *, days: float
 ) -> dict[UUID, ExecutionAge]:
     """Return the ages of those of the executions that exist."""
-    parameters = {"ids": list(execution_ids), "seconds": _seconds(days)}
+    parameters = {**spans.of(execution_ids), "seconds": _seconds(days)}
     rows = connection.execute(_AGES, parameters)
     return {row[0]: ExecutionAge(row[1], row[2]) for row in rows}
 

@@ -44,7 +44,7 @@ _LONGEST_TYPE = 200
 
 _READ = {
     "variables": "coalesce((SELECT i.variables FROM execution_inputs i"
-    " WHERE i.execution_id = {row}.id), '{{}}'::jsonb)",
+    " WHERE i.execution_id = {row}.id{known}), '{{}}'::jsonb)",
     "celery_task_id": "{row}.celery_task_id::text",
     "last_chance": "{row}.crash_count > 0 AND {row}.crash_count + 1 >= {row}.max_crashes",
 }
@@ -52,13 +52,17 @@ _NO_COLUMNS = {"variables": "", "last_chance": "e.crash_count, e.max_crashes"}
 """What is returned by an update instead, of which `_READ` makes them."""
 
 
-def _claimed(row: str) -> str:
-    """Return the values of `CLAIM_COLUMNS` of the claimed `row`, as SQL."""
-    return ", ".join(_READ.get(name, f"{{row}}.{name}").format(row=row) for name in CLAIM_COLUMNS)
+def _claimed(row: str, known: str = "") -> str:
+    """Return the values of `CLAIM_COLUMNS` of the claimed `row`, as SQL.
+
+    `known` is a condition for the row's id by a parameter: partitions are left out from the start.
+    """
+    values = (_READ.get(name, f"{{row}}.{name}") for name in CLAIM_COLUMNS)
+    return ", ".join(each.format(row=row, known=known) for each in values)
 
 
 PARTS = {
-    "of_claimed": _claimed("claimed"),
+    "of_claimed": _claimed("claimed", known=" AND i.execution_id = :id"),
     "of_taken": _claimed("taken"),
     "of_executions": _claimed("executions"),
     "of_claims": _claimed("claims"),

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db import spans
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.executions.states import TRANSITIONS, Status, Transition
 from celeriac.domain.executions.steps import Child
@@ -320,15 +321,14 @@ def forget_parents(connection: Connection, *, limit: int) -> None:
     connection.execute(_FORGET_PARENTS, {"limit": limit})
 
 
-_ANY_OF = text("""
-SELECT EXISTS (SELECT FROM executions
-               WHERE id = ANY (CAST(:ids AS uuid[])) AND parent_id IS NOT NULL)
+_ANY_OF = text(f"""
+SELECT EXISTS (SELECT FROM executions WHERE {spans.given("id")} AND parent_id IS NOT NULL)
 """)
 
 
 def any_of(connection: Connection, execution_ids: Sequence[UUID]) -> bool:
     """Whether any of these executions has a parent."""
-    return bool(connection.execute(_ANY_OF, {"ids": list(execution_ids)}).scalar_one())
+    return bool(connection.execute(_ANY_OF, spans.of(execution_ids)).scalar_one())
 
 
 _COUNTS = text("""

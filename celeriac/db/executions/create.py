@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from celeriac.db import spans
 from celeriac.db.executions.eligible import first, held_for, room, sent
 from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
 from celeriac.db.partitions import ensure, forget
@@ -282,7 +283,7 @@ WITH moved AS (
     UPDATE executions
     SET status = {unqueue_to}, available_at = now() + make_interval(secs => :delay),
         held = {held}, event_seq = event_seq + 1
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ({unqueue_from})
+    WHERE {given} AND status IN ({unqueue_from})
       AND celery_task_id = ANY(CAST(:celery_task_ids AS uuid[]))
     RETURNING id, event_seq, attempt
 )
@@ -291,7 +292,7 @@ SELECT id, event_seq, 'unqueued', attempt, jsonb_build_object('reason', CAST(:re
 FROM moved
 RETURNING execution_id
 """,
-    {"held": held_for(":delay")},
+    {"held": held_for(":delay"), "given": spans.given("id")},
     unqueue=Transition.UNQUEUE,
 )
 
@@ -306,7 +307,7 @@ def unqueue(
     attempt, so a duplicate is dropped.
     """
     parameters = {
-        "ids": list(sent),
+        **spans.of(list(sent)),
         "celery_task_ids": list(sent.values()),
         "delay": delay,
         "reason": reason,

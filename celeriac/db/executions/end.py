@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from celeriac.db import spans
 from celeriac.db.executions.ended import KEPT, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause, Lease
@@ -72,7 +73,7 @@ WITH done AS (
         held = CASE WHEN cancel_requested_at IS NULL AND crash_count + 1 < max_crashes
                     THEN 'time' END,
         event_seq = event_seq + 2
-    WHERE e.id = ANY(CAST(:ids AS uuid[])) AND status IN ({lose_from})
+    WHERE {given_e} AND status IN ({lose_from})
     RETURNING {ended_columns}, 'keeper' AS ended_by, NULL::jsonb AS ended_why, e.event_seq,
               e.crash_count, e.worker_hostname, e.task_id
 ), logged AS (
@@ -96,7 +97,7 @@ SELECT id, status, attempt, crash_count, worker_hostname, error_message, request
        task_id
 FROM done
 """,
-    {"kept": KEPT},
+    {"kept": KEPT, "given_e": spans.given("e.id")},
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
     stop=Transition.STOP,
@@ -134,7 +135,7 @@ def rescue_lost(
     lost = list(connection.execute(_LOST, {"limit": limit, "ahead": ahead}).scalars())
     if lost:
         lost = list(hold_rows(connection, lost))
-    rows = connection.execute(_RESCUE, {"ids": lost, "base_delay": base_delay})
+    rows = connection.execute(_RESCUE, {**spans.of(lost), "base_delay": base_delay})
     return [
         Rescued(row[0], Status(row[1]), row[2], row[3], row[4], row[5], Cause(*row[6:]))
         for row in rows
@@ -167,11 +168,12 @@ def left_behind(connection: Connection, *, limit: int) -> list[Lease]:
 _TO_CANCEL = with_guards(
     """
 SELECT id FROM executions
-WHERE id = ANY(CAST(:ids AS uuid[]))
+WHERE {given}
   AND (status IN ({cancel_from}) OR status IN ({stop_from}) AND cancel_requested_at IS NULL)
 ORDER BY id DESC  -- children before their parents, as the ends of children lock them
 FOR UPDATE
 """,
+    {"given": spans.given("id")},
     cancel=Transition.CANCEL,
     stop=Transition.STOP,
 )
@@ -184,7 +186,7 @@ WITH done AS (
         completed_at = CASE WHEN status IN ({cancel_from}) THEN now() END,
         cancel_requested_at = now(), cancel_requested_by = :by,
         waiting_for = NULL, waiting_until = NULL, held = NULL, event_seq = event_seq + 1
-    WHERE e.id = ANY(CAST(:ids AS uuid[]))
+    WHERE {given_e}
       AND (status IN ({cancel_from}) OR status IN ({stop_from}))
     RETURNING {ended_columns}, e.event_seq
 ), logged AS (
@@ -201,6 +203,7 @@ WITH done AS (
 ){ended}
 SELECT id, status FROM done
 """,
+    {"given_e": spans.given("e.id")},
     cancel=Transition.CANCEL,
     stop=Transition.STOP,
 )
@@ -213,6 +216,6 @@ def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict
     or else the keeper, ends it. `children.orphans` returns the children of all of them. Needs a
     transaction: the first statement locks, the second ends.
     """
-    held = list(connection.execute(_TO_CANCEL, {"ids": list(ids)}).scalars())
-    rows = connection.execute(_CANCEL, {"ids": held, "by": by})
+    held = list(connection.execute(_TO_CANCEL, spans.of(ids)).scalars())
+    rows = connection.execute(_CANCEL, {**spans.of(held), "by": by})
     return {row[0]: Status(row[1]) for row in rows}

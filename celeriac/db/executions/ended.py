@@ -25,6 +25,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db import spans
 from celeriac.db.executions.children import NEXT_SIBLINGS, WAKE, shard_of
 from celeriac.db.executions.run_items import COUNT_DOWN
 from celeriac.domain.executions.states import TERMINAL, Status
@@ -235,9 +236,7 @@ def ended_parts(targets: Collection[Status], *, counted: bool = True) -> str:
     )
 
 
-_HOLD = text(
-    "SELECT id FROM executions WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE"
-)
+_HOLD = text(f"SELECT id FROM executions WHERE {spans.given('id')} ORDER BY id FOR NO KEY UPDATE")
 _HOLD_UNLOCKED = text(f"{_HOLD.text} SKIP LOCKED")
 
 
@@ -250,12 +249,12 @@ def hold(
     Returns what is locked: all that exist, or with `skip_locked` those that nobody else has locked.
     """
     query = _HOLD_UNLOCKED if skip_locked else _HOLD
-    return set(connection.execute(query, {"ids": list(execution_ids)}).scalars())
+    return set(connection.execute(query, spans.of(execution_ids)).scalars())
 
 
-_HOLD_ROWS = text("""
+_HOLD_ROWS = text(f"""
 WITH ending AS (
-    SELECT id, session_id FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, session_id FROM executions WHERE {spans.given("id")}
 ), session AS (
     SELECT id FROM sessions
     WHERE id = ANY (ARRAY(SELECT session_id FROM ending WHERE session_id IS NOT NULL))
@@ -285,4 +284,4 @@ def hold_rows(connection: Connection, execution_ids: Sequence[UUID]) -> set[UUID
     Returns the executions for which that was possible at once: a statement that ends many must not
     wait for the rows of one.
     """
-    return set(connection.execute(_HOLD_ROWS, {"ids": list(execution_ids)}).scalars())
+    return set(connection.execute(_HOLD_ROWS, spans.of(execution_ids)).scalars())

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause
 
+from celeriac.db import spans
 from celeriac.db.executions.attempt import (
     CLAIM_COLUMNS,
     PARTS,
@@ -179,12 +180,12 @@ WITH given AS (
 ), locked AS (
     SELECT e.id FROM executions e
     JOIN given g ON e.id = g.id AND e.attempt = g.attempt AND e.lease_token = g.token
-    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.status IN ({end_from})
+    WHERE {given_e} AND e.status IN ({end_from})
     FOR NO KEY UPDATE OF e SKIP LOCKED
 )"""
 
 _LOGGED = """
-    WHERE e.id = g.id AND e.id = ANY (ARRAY(SELECT id FROM locked))
+    WHERE e.id = g.id AND e.id = ANY (ARRAY(SELECT id FROM locked)) AND {within_e}
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq, g.type,
               g.data, g.result, g.details
 ), logged AS (
@@ -247,7 +248,12 @@ _CONDITION = "AND e.status IN ({end_from})"
 
 def _variants(statement: str, **transitions: Transition) -> Mapping[tuple[bool, bool], TextClause]:
     """Return a finishing statement by whether its executions are counted, and whether it claims."""
-    parts = {**PARTS, "held": held_for("g.delay")}
+    parts = {
+        **PARTS,
+        "held": held_for("g.delay"),
+        "given_e": spans.given("e.id"),
+        "within_e": spans.within("e.id"),
+    }
     alone, claiming = statement + _ALONE, statement + _AND_CLAIM
     both = {**transitions, "claim": Transition.CLAIM}
     return {
@@ -355,7 +361,7 @@ _VALUES = {
 
 def _given(ends: Sequence[EndValues]) -> dict[str, object]:
     return {
-        "ids": [each.lease.execution_id for each in ends],
+        **spans.of([each.lease.execution_id for each in ends]),
         "attempts": [each.lease.attempt for each in ends],
         "lease_tokens": [each.lease.token for each in ends],
         "delays": [each.values.get("delay", 0.0) for each in ends],

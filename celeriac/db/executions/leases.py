@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db import spans
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.usage import ModelCall
@@ -66,7 +67,7 @@ class PendingWrites:
         return bool(self.events or self.calls or self.progress)
 
 
-_RECORD = text("""
+_RECORD = text(f"""
 WITH notes AS (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]),
@@ -80,7 +81,7 @@ WITH notes AS (
 ), held AS (
     SELECT e.id, e.batch_no FROM executions e
     JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
-    WHERE e.id = ANY (CAST(:ids AS uuid[])) AND e.status = 'running'
+    WHERE {spans.given("e.id")} AND e.status = 'running'
     ORDER BY e.id
     FOR UPDATE OF e
 ), moved AS (
@@ -96,7 +97,7 @@ WITH notes AS (
     FROM held JOIN notes n USING (id)
     -- a batch that an earlier try has stored is not stored again
     WHERE e.id = held.id AND held.batch_no = n.number - 1
-      AND e.id = ANY (ARRAY(SELECT id FROM held))
+      AND e.id = ANY (ARRAY(SELECT id FROM held)) AND {spans.within("e.id")}
     RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.workspace_id, e.owner_id,
               e.task_id
 ), logged AS (
@@ -158,15 +159,15 @@ def wait_briefly(connection: Connection, seconds: float) -> None:
     )
 
 
-def _columns(leases: Sequence[Lease]) -> dict[str, list[object]]:
+def _columns(leases: Sequence[Lease]) -> dict[str, object]:
     return {
-        "ids": [lease.execution_id for lease in leases],
+        **spans.of([lease.execution_id for lease in leases]),
         "attempts": [lease.attempt for lease in leases],
         "tokens": [lease.token for lease in leases],
     }
 
 
-def _record_parameters(notes: Sequence[PendingWrites]) -> dict[str, list[object]]:
+def _record_parameters(notes: Sequence[PendingWrites]) -> dict[str, object]:
     events = [(n.lease.execution_id, i, e) for n in notes for i, e in enumerate(n.events, 1)]
     calls = [(n.lease.execution_id, call) for n in notes for call in n.calls]
     progress = [n.progress or (None, None, None) for n in notes]

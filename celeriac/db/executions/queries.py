@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     case,
     cast,
     func,
@@ -27,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.selectable import LateralFromClause
 
+from celeriac.db import spans
 from celeriac.db.paging import (
     Rows,
     columns,
@@ -109,34 +111,49 @@ _COMPUTED = {
 }
 
 
-def _beside(rows: Table) -> LateralFromClause:
+def _beside(rows: Table, *conditions: ColumnElement[bool]) -> LateralFromClause:
     """Return the execution's row of a table; looked for each time, never by reading all rows."""
-    its_own = select(rows).where(rows.c.execution_id == table.c.id).correlate(table)
+    its_own = select(rows).where(rows.c.execution_id == table.c.id, *conditions).correlate(table)
     return its_own.offset(0).lateral(f"its_{rows.name}")
 
 
 _INPUTS = _beside(execution_inputs)
 _RESULTS = _beside(execution_results)
-_STORED: dict[str, ColumnElement[Any]] = {
-    "variables": _INPUTS.c.variables,
-    "result": _RESULTS.c.result,
-    "error_details": _RESULTS.c.error_details,
-}
-"""Where the fields in `BULKY` are."""
 
 
-def _selected(include: Collection[str]) -> Select[Any]:
-    shown = _STORED | {"variables": func.coalesce(_INPUTS.c.variables, text("'{}'::jsonb"))}
+def _stored(inputs: FromClause, results: FromClause) -> dict[str, ColumnElement[Any]]:
+    """Return where the fields in `BULKY` are."""
+    return {
+        "variables": inputs.c.variables,
+        "result": results.c.result,
+        "error_details": results.c.error_details,
+    }
+
+
+_STORED = _stored(_INPUTS, _RESULTS)
+
+
+def _selected(
+    include: Collection[str], inputs: FromClause = _INPUTS, results: FromClause = _RESULTS
+) -> Select[Any]:
+    variables = func.coalesce(inputs.c.variables, text("'{}'::jsonb"))
+    shown = _stored(inputs, results) | {"variables": variables}
     bulky = {name: shown[name] if name in include else null() for name in BULKY}
     query = columns(Execution, table, **_COMPUTED, **bulky)
     query = query.join_from(table, tasks, tasks.c.id == table.c.task_id)
-    for rows in (_INPUTS, _RESULTS):
+    for rows in (inputs, results):
         if any(name in rows.c for name in include):
             query = query.outerjoin(rows, true())
     return query
 
 
 _SELECT = _selected(BULKY)
+_ONE = bindparam("one", type_=table.c.id.type)
+_SELECT_ONE = _selected(
+    BULKY,
+    # so the other partitions of these tables are left out from the start, too
+    *(_beside(rows, rows.c.execution_id == _ONE) for rows in (execution_inputs, execution_results)),
+).where(table.c.id == _ONE)
 _execution = reader(Execution, options=run_options)
 
 _OPEN = tuple(status for status in Status if not status.terminal)
@@ -148,7 +165,7 @@ _EVENT_BITS = 0xFFFF
 
 def get(connection: Connection, execution_id: UUID, *, workspace: UUID | None) -> Execution | None:
     """Return an execution of `workspace` (None: of any), or None."""
-    query = given(_SELECT.where(table.c.id == execution_id), (table.c.workspace_id, workspace))
+    query = given(_SELECT_ONE.params(one=execution_id), (table.c.workspace_id, workspace))
     return read_one(connection, query, _execution)
 
 
@@ -192,8 +209,8 @@ def statuses(
     return {row.id: Status(row.status) for row in connection.execute(query)}
 
 
-_POSITIONS = text("""
-SELECT id, event_seq FROM executions WHERE id = ANY(CAST(:ids AS uuid[]))
+_POSITIONS = text(f"""
+SELECT id, event_seq FROM executions WHERE {spans.given("id")}
 UNION ALL
 SELECT id, event_seq FROM workflow_runs WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -201,7 +218,7 @@ SELECT id, event_seq FROM workflow_runs WHERE id = ANY(CAST(:ids AS uuid[]))
 
 def positions(connection: Connection, execution_ids: Sequence[UUID]) -> dict[UUID, int]:
     """Return the number of the latest event of each execution, or run, that exists."""
-    rows = connection.execute(_POSITIONS, {"ids": list(execution_ids)})
+    rows = connection.execute(_POSITIONS, spans.of(execution_ids))
     return {row.id: row.event_seq for row in rows}
 
 

@@ -10,10 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
+from celeriac.db import spans
+
 MOST_BYTES = 64_000
 """The most bytes of a result, or of the arguments of a question, in a message."""
 
-_EXECUTIONS = text("""
+_EXECUTIONS = text(f"""
 SELECT e.id, e.status, e.task_id, t.name AS task, e.attempt, e.trigger_type, e.request_id,
        e.session_id, e.batch_id, e.origin_id, e.run_id AS workflow_run_id,
        e.created_at, e.started_at, e.completed_at, e.error_code, e.error_message,
@@ -24,8 +26,8 @@ FROM executions e
 JOIN tasks t ON t.id = e.task_id
 LEFT JOIN LATERAL (SELECT result FROM execution_results
                    WHERE execution_id = e.id OFFSET 0) AS r ON true
-WHERE e.id = ANY (CAST(:ids AS uuid[]))
-""")
+WHERE {spans.given("e.id")}
+""")  # noqa: S608 - put together from constants
 
 _RUNS = text("""
 SELECT r.id, r.status, r.workflow_id, w.name AS workflow, v.version, r.trigger_type, r.request_id,
@@ -75,5 +77,5 @@ def approvals(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Facts]:
 def _read(connection: Connection, query: TextClause, ids: Sequence[UUID]) -> dict[UUID, Facts]:
     if not ids:
         return {}
-    rows = connection.execute(query, {"ids": list(ids), "most": MOST_BYTES}).mappings()
+    rows = connection.execute(query, {**spans.of(ids), "most": MOST_BYTES}).mappings()
     return {row["id"]: dict(row) for row in rows}
