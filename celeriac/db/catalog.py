@@ -243,6 +243,12 @@ def workflow_version(connection: Connection, version_id: UUID) -> WorkflowVersio
     return WorkflowVersion(row.id, row.workflow_id, row.version, spec, row.created_at)
 
 
+def workflow_name(connection: Connection, workflow_id: UUID) -> str:
+    """Return the name of a workflow, also of a deleted one; it never changes."""
+    query = select(workflows.c.name).where(workflows.c.id == workflow_id)
+    return str(connection.execute(query).scalar_one())
+
+
 def _named_specs(
     connection: Connection, table: Table, versions: Table, names: Collection[str], workspace: UUID
 ) -> dict[str, JsonObject]:

@@ -19,6 +19,8 @@ class AdvisoryLock(IntEnum):
     """One process makes or drops partitions at a time."""
     DELIVERIES = 4242425
     """One sender claims deliveries to webhooks at a time."""
+    RUN_LIMIT = 4242426
+    """A key of a limit of workflow runs; the second number is the hash of its workspace and it."""
     MIGRATION = 0x63656C65
     """One migration at a time."""
 

@@ -136,6 +136,10 @@ class ConflictError(CeleriacError, code="conflict"):
     """The present state of the resource forbids the request."""
 
 
+class LimitReachedError(ConflictError, code="limit_reached"):
+    """A limit lets no further run begin, and none wait; `run_id` has the slot."""
+
+
 class ApprovalClosedError(ConflictError, code="approval_closed"):
     """The question has another answer, has expired, or is no longer needed."""
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.workflows.model import StepKind, WorkflowSpec
+from celeriac.domain.workflows.limits import SlotState
+from celeriac.domain.workflows.model import LimitCount, LimitPolicy, StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 from celeriac.wire.base import AT, LATER, Links, Wire, links
 
@@ -55,7 +56,7 @@ class WorkflowVersion(Wire):
 
 
 class AcceptedRun(Wire):
-    """A run that was accepted: it is stored, and begins at once."""
+    """A run that was accepted: it is stored, and begins at once or, if `pending`, in its turn."""
 
     run_id: UUID
     workflow_id: UUID
@@ -135,12 +136,31 @@ class RunSummary(Wire):
     )
 
 
+class RunLimit(Wire):
+    """A limit of a run that has not ended."""
+
+    key: str = Field(examples=["crm:ada"])
+    max: int = Field(description="How many runs with the key may run.", examples=[3])
+    policy: LimitPolicy
+    count: LimitCount
+    state: SlotState = Field(
+        description="Whether it has a slot, waits for one, or has given it back while it waits "
+        "for an approval or another run.",
+        examples=["held"],
+    )
+    used: int = Field(description="How many runs have a slot, counted up to `max`.", examples=[1])
+    holders: list[UUID] = Field(description="The oldest of them, five at most.")
+
+
 class Run(RunSummary):
     """A run of a workflow with its steps, in the order of the document; undo steps follow."""
 
     input: dict[str, Any] = Field(examples=[{"url": "https://example.org"}])
     result: Any = Field(examples=["A page about examples."])
     steps: list[RunStep]
+    limits: list[RunLimit] = Field(
+        default=[], description="Its limits and who has their slots; empty once it has ended."
+    )
 
 
 class RunItem(Wire):

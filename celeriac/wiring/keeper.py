@@ -80,6 +80,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             lambda: recover.release_leaked_reservations(limit),
         ),
         ("advance_workflows", interval, lambda: container.advance.due(limit)),
+        ("admit_workflows", interval, lambda: container.advance.waiting(limit)),
         ("end_overdue_workflows", interval, lambda: container.advance.overdue(limit)),
         (
             "repair_workflows",

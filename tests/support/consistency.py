@@ -161,6 +161,16 @@ _FAULTS = {
         SELECT s.id FROM sessions s JOIN executions e ON e.session_id = s.id
         WHERE s.status = 'active'
         GROUP BY s.id HAVING bool_and(e.status IN ('completed', 'failed', 'cancelled'))""",
+    "a limit has more runs than it lets run": """
+        SELECT min(CAST(h.run_id AS text)) FROM run_limits h WHERE h.state = 'held'
+        GROUP BY h.workspace_id, h.key HAVING count(*) > max(h.max)""",
+    "what has ended has a limit, or what has begun waits with others, or a pending run doesn't": """
+        SELECT coalesce(l.run_id, r.id) FROM workflow_runs r
+        FULL JOIN run_limits l ON l.run_id = r.id
+        WHERE r.id IS NULL
+           OR r.completed_at IS NOT NULL AND l.run_id IS NOT NULL
+           OR (r.status = 'pending') AND l.state IS DISTINCT FROM 'waiting'
+           OR l.state = 'waiting' AND r.status <> 'pending' AND l.place <> 0""",
     "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
 }
 

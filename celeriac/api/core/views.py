@@ -21,6 +21,7 @@ from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
 from celeriac.domain.webhooks import Delivery, DeliveryDetails, Endpoint
+from celeriac.domain.workflows.limits import RunLimit
 from celeriac.domain.workflows.records import (
     StepItem,
     StepRun,
@@ -165,13 +166,14 @@ def run_summary(found: WorkflowRun) -> wire.RunSummary:
     return wire.RunSummary.model_validate(_run(found))
 
 
-def run(found: WorkflowRun, steps: Sequence[StepRun]) -> wire.Run:
+def run(found: WorkflowRun, steps: Sequence[StepRun], limits: Sequence[RunLimit] = ()) -> wire.Run:
     """Return a run of a workflow with its steps as answers show it."""
     shown = [
         wire.RunStep.model_validate(_values(step) | {"items": step.width, "undoes": step.undoes})
         for step in steps
     ]
-    return wire.Run.model_validate(_run(found) | {"steps": shown})
+    of_limits = [wire.RunLimit.model_validate(_values(each)) for each in limits]
+    return wire.Run.model_validate(_run(found) | {"steps": shown, "limits": of_limits})
 
 
 def run_item(found: StepItem) -> wire.RunItem:

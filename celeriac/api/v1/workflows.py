@@ -30,7 +30,7 @@ from celeriac.domain.base import Name, Strict
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
-from celeriac.domain.workflows.records import RunFilter
+from celeriac.domain.workflows.records import RunFilter, WorkflowRun
 from celeriac.domain.workflows.states import ItemStatus, RunStatus
 from celeriac.services.workflows.again import ForkRequest
 from celeriac.services.workflows.runs import StartedRun, StartRequest
@@ -223,7 +223,10 @@ def run_workflow(
     body: StartRun | None = None,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Start a run of a workflow's current version. It is stored before the answer is sent."""
+    """Start a run of a workflow's current version. It is stored before the answer is sent.
+
+    Its status is `pending` if its limits let it wait; 409 if one refuses it (`limit_reached`).
+    """
     body = body or StartRun()
     workflow_id = services.workflows.resolve(actor, workflow)
     started = services.runs.start(
@@ -268,7 +271,7 @@ def get_run(run_id: RunPath, actor: Caller, services: Services) -> Response:
     The cost does not depend on how many items there are.
     """
     found = services.runs.get(actor, run_id)
-    return json_response(views.run(found, services.runs.steps(run_id)))
+    return _shown(services, found)
 
 
 @runs_router.post("/{run_id}/cancel", response_model=wire.Run, summary="Cancel a run")
@@ -279,7 +282,7 @@ def cancel_run(run_id: RunPath, actor: Operator, services: Services) -> Response
     seconds; then the undo tasks run. A run that has ended, or is `compensating`, does not change.
     """
     found = services.runs.cancel(actor, run_id)
-    return json_response(views.run(found, services.runs.steps(run_id)))
+    return _shown(services, found)
 
 
 @runs_router.post(
@@ -336,6 +339,12 @@ def fork_run(
         idempotency=idempotency(request, key, body),
     )
     return _accepted(actor, services, services.runs.fork(actor, run_id, wanted))
+
+
+def _shown(services: ApiServices, found: WorkflowRun) -> Response:
+    return json_response(
+        views.run(found, services.runs.steps(found.id), services.runs.limits(found))
+    )
 
 
 def _accepted(actor: Actor, services: ApiServices, started: StartedRun) -> Response:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from celeriac.cli.core.output import duration
 from celeriac.domain.workflows.states import StepStatus
 from celeriac.kit.text import printable
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from celeriac.wire import Run, RunStep
+    from celeriac.wire import Run, RunLimit, RunStep
 
 _SIGNS = {
     StepStatus.BLOCKED: ("·", "dim"),
@@ -59,9 +60,25 @@ def head_text(run: "Run") -> str:
     return printable(" · ".join(parts)).replace("\n", " ")
 
 
+def _waits_for(run: "Run") -> "list[RunLimit]":
+    from celeriac.domain.workflows.limits import SlotState
+
+    return [limit for limit in run.limits if limit.state is SlotState.WAITING]
+
+
+def limit_text(limit: "RunLimit") -> str:
+    """Return as a line what a run waits for: a slot of a limit, and who has them."""
+    said = f"waits for {limit.key}: {limit.used} of {counted(limit.max, 'slot')} used"
+    if limit.holders:
+        said += f" by {', '.join(map(str, limit.holders))}"
+        said += " and others" if limit.used > len(limit.holders) else ""
+    return printable(said).replace("\n", " ")
+
+
 def tree_text(run: "Run") -> str:
     """Return a run as plain lines."""
-    return "\n".join([head_text(run), *(f"  {step_text(step)}" for step in run.steps)])
+    lines = [*map(limit_text, _waits_for(run)), *map(step_text, run.steps)]
+    return "\n".join([head_text(run), *(f"  {line}" for line in lines)])
 
 
 def tree(run: "Run") -> "Tree":
@@ -70,6 +87,8 @@ def tree(run: "Run") -> "Tree":
     from rich.tree import Tree
 
     made = Tree(Text(head_text(run), style="bold"))
+    for limit in _waits_for(run):
+        made.add(Text(limit_text(limit), style="yellow"))
     for step in run.steps:
         made.add(Text(step_text(step), style=_SIGNS[step.status][1]))
     return made

@@ -5,6 +5,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.workflows.limits import SlotState
+from celeriac.domain.workflows.model import LimitCount, LimitPolicy
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 
 # The tables of runs have no foreign keys, as those of executions.
@@ -130,3 +132,30 @@ step_items = Table(
     Column("taken_over", Boolean, nullable=False, server_default="false"),
     postgresql_with=stored(dead=5_000, share=0.01),
 )
+
+# The limits of the runs that have not ended: who has a slot of a key, and who waits for one. A run
+# without limits has no row; its rows are deleted with its end.
+run_limits = Table(
+    "run_limits",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("workspace_id", Uuid, nullable=False),
+    Column("max", Integer, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("count", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    # its place among those that wait, before its age: 0 to go on, else less for a higher priority
+    Column("place", SmallInteger, nullable=False),
+    # since when it has this state
+    timestamp("since", now=True),
+    enum_check("policy", LimitPolicy),
+    enum_check("count", LimitCount),
+    enum_check("state", SlotState),
+    Index("ix_run_limits_held", "workspace_id", "key", "run_id", **where("state = 'held'")),
+    Index("ix_run_limits_waiting", "workspace_id", "key", "place", "run_id",
+          **where("state = 'waiting'")),
+    Index("ix_run_limits_policies", "workspace_id", "key",
+          **where("state = 'waiting' AND policy <> 'queue'")),
+    postgresql_with=stored(dead=1_000, share=0.01, fill=80),
+)  # fmt: skip

@@ -47,7 +47,7 @@ _run = reader(WorkflowRun)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run to insert, in the status `running`."""
+    """A run to insert; it is `pending` if it waits for slots of its limits."""
 
     id: UUID
     workspace_id: UUID
@@ -67,13 +67,14 @@ class NewRun:
     parent_step_no: int | None = None
     parent_item_no: int | None = None
     depth: int = 1
+    status: RunStatus = RunStatus.RUNNING
 
 
 _ADD = text("""
 INSERT INTO workflow_runs (id, workspace_id, owner_id, workflow_id, workflow_version_id, status,
                            trigger_type, priority, input, created_by, request_id, origin_id,
                            parent_run_id, parent_step_no, parent_item_no, depth, deadline_at)
-VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, 'running',
+VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, :status,
         :trigger_type, :priority, CAST(:input AS jsonb), :created_by, :request_id, :origin_id,
         :parent_run_id, :parent_step_no, :parent_item_no, :depth,
         least(CAST(:deadline_at AS timestamptz),
@@ -159,17 +160,20 @@ def uncancelled_in(
 _REQUEST_CANCEL = text("""
 UPDATE workflow_runs SET cancel_requested_at = now(), cancel_requested_by = :by
 WHERE id = :id AND completed_at IS NULL AND cancel_requested_at IS NULL
-  AND status <> 'compensating'
+  AND status <> 'compensating' AND (status = 'pending' OR NOT CAST(:only_pending AS boolean))
 RETURNING id
 """)
 
 
-def request_cancel(connection: Connection, run_id: UUID, by: str) -> bool:
+def request_cancel(
+    connection: Connection, run_id: UUID, by: str, *, only_pending: bool = False
+) -> bool:
     """Mark a run; False if it has ended, is being compensated, or was marked before.
 
-    From the commit on none of its steps begins: who starts one locks the run's row first.
+    With `only_pending` also if it has begun. From the commit on none of its steps begins: who
+    starts one locks the run's row first.
     """
-    parameters = {"id": run_id, "by": by}
+    parameters = {"id": run_id, "by": by, "only_pending": only_pending}
     return connection.execute(_REQUEST_CANCEL, parameters).first() is not None
 
 
@@ -211,6 +215,11 @@ def live_children(connection: Connection, run_id: UUID, step_no: int, *, limit: 
     return list(connection.execute(_CHILDREN, parameters).scalars())
 
 
+_RELEASED = """, released AS (
+            DELETE FROM run_limits WHERE run_id IN (SELECT id FROM moved)
+        )"""
+"""Gives back what the run has of its limits."""
+
 _MOVE = {
     transition: with_guards(
         """
@@ -232,11 +241,12 @@ _MOVE = {
             UPDATE celery_calls SET pending = 0, due_at = now()
             WHERE ended_at IS NULL AND subject_id = ANY (ARRAY(
                 SELECT id FROM moved WHERE completed_at IS NOT NULL))
-        )
+        ){released}
         SELECT id FROM moved
         """,
         {
             "target": target,
+            "released": _RELEASED if target.terminal else "",
             "ends": ", completed_at = now()" if target.terminal else "",
             "sources": ", ".join(f"'{each}'" for each in sorted(sources)),
         },

@@ -27,19 +27,27 @@ s.error_message
 
 _ADD = text("""
 INSERT INTO step_runs (run_id, step_no, step, kind, status, due_at)
-SELECT :run_id, s.step_no, s.step, s.kind, 'blocked', CASE WHEN s.step_no = 1 THEN now() END
+SELECT :run_id, s.step_no, s.step, s.kind, 'blocked',
+       CASE WHEN s.step_no = 1 AND CAST(:due AS boolean) THEN now() END
 FROM unnest(CAST(:nos AS smallint[]), CAST(:steps AS text[]), CAST(:kinds AS text[]))
      AS s (step_no, step, kind)
 """)
 
 
-def add(connection: Connection, run_id: UUID, steps: Sequence[tuple[int, str, StepKind]]) -> None:
+def add(
+    connection: Connection,
+    run_id: UUID,
+    steps: Sequence[tuple[int, str, StepKind]],
+    *,
+    due: bool = True,
+) -> None:
     """Insert the steps of a new run, with their places in the document.
 
-    The first is due, so that the run begins.
+    The first is `due`, so that the run begins.
     """
     parameters = {
         "run_id": run_id,
+        "due": due,
         "nos": [no for no, _, _ in steps],
         "steps": [name for _, name, _ in steps],
         "kinds": [kind.value for _, _, kind in steps],
@@ -114,15 +122,14 @@ def is_due(connection: Connection, run_id: UUID) -> bool:
 _WAKE = text("""
 UPDATE step_runs SET due_at = now()
 WHERE (run_id, step_no) IN (
-    SELECT run_id, step_no FROM step_runs
-    WHERE run_id = :run_id AND status IN ('blocked', 'ready', 'running')
-    ORDER BY step_no LIMIT 1)
+    SELECT run_id, step_no FROM step_runs WHERE run_id = :run_id
+    ORDER BY status NOT IN ('blocked', 'ready', 'running'), step_no LIMIT 1)
   AND due_at IS NULL
 """)
 
 
 def wake(connection: Connection, run_id: UUID) -> None:
-    """Make a run due whose steps have not all settled, by the first such step."""
+    """Make a run due that has not ended: by its first step that has not settled, or its first."""
     connection.execute(_WAKE, {"run_id": run_id})
 
 

@@ -148,8 +148,9 @@ class LimitCount(StrEnum):
     """Which runs a limit counts."""
 
     RUNNING = "running"
+    """Those that run; one that only waits for approvals or other runs gives its slot back."""
     ACTIVE = "active"
-    """Also those that wait for an approval, a budget or another run."""
+    """All from their begin to their end."""
 
 
 DEFAULT_SOFT_SECONDS: Final = 240.0

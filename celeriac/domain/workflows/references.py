@@ -1,6 +1,6 @@
 """What expressions may refer to, by the place where they are written."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
@@ -21,6 +21,8 @@ STEP_FIELDS: Final = ("status", "result", "results", "errors", "error")
 RUN_FIELDS: Final = (
     "id", "workflow", "version", "owner", "workspace", "created_at", "status", "error", "schedule",
 )  # fmt: skip
+LIMIT_FIELDS: Final = ("workflow", "version", "owner", "workspace")
+"""The fields of `run` that the key of a limit may have: they are known before the run exists."""
 
 _SHOWN = 60
 
@@ -111,7 +113,7 @@ def _fault(reference: Reference, place: Place, sources: Sources, step: str | Non
         case "input":
             return schema_lacks(sources.spec.input, rest, "the input")
         case "run":
-            return _run_fault(rest)
+            return _run_fault(rest, LIMIT_FIELDS if place is Place.LIMIT else RUN_FIELDS)
         case "steps":
             return _step_fault(rest, sources, step)
     return None
@@ -125,12 +127,14 @@ def _unknown(root: str, place: Place, sources: Sources) -> str:
     return f"there is no {clip(root, _SHOWN)}; {cure}"
 
 
-def _run_fault(path: tuple[str, ...]) -> str | None:
-    if path and path[0] in RUN_FIELDS:
+def _run_fault(path: tuple[str, ...], fields: Sequence[str]) -> str | None:
+    if path and path[0] in fields:
         return None
+    if path and path[0] in RUN_FIELDS:
+        return f"run.{path[0]} is no key for a limit; there are {', '.join(fields)}"
     what = f"run has no {clip(path[0], _SHOWN)}" if path else "name a field of run"
-    near = get_close_matches(path[0], RUN_FIELDS, 1) if path else []
-    return f"{what}; did you mean {near[0]}?" if near else f"{what}: {', '.join(RUN_FIELDS)}"
+    near = get_close_matches(path[0], fields, 1) if path else []
+    return f"{what}; did you mean {near[0]}?" if near else f"{what}: {', '.join(fields)}"
 
 
 def _step_fault(path: tuple[str, ...], sources: Sources, step: str | None) -> str | None:

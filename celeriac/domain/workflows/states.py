@@ -8,7 +8,7 @@ class RunStatus(StrEnum):
     """The status of a workflow run (docs/states.md)."""
 
     PENDING = "pending"
-    """Accepted; no step may begin yet: it is held, as executions are."""
+    """Accepted; no step may begin yet: it waits for slots of its limits."""
     RUNNING = "running"
     """Its steps run."""
     FINISHING = "finishing"
@@ -49,7 +49,8 @@ RUN_TRANSITIONS = MappingProxyType(
         RunTransition.FINISH: (frozenset({RunStatus.RUNNING}), RunStatus.FINISHING),
         RunTransition.COMPENSATE: (_WORKING, RunStatus.COMPENSATING),
         RunTransition.COMPLETE: (_WORKING, RunStatus.COMPLETED),
-        RunTransition.FAIL: (_SETTLED, RunStatus.FAILED),
+        # one that meets its deadline before it has begun
+        RunTransition.FAIL: (_SETTLED | {RunStatus.PENDING}, RunStatus.FAILED),
         RunTransition.CANCEL: (_SETTLED | {RunStatus.PENDING}, RunStatus.CANCELLED),
     }
 )

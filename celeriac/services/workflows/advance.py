@@ -23,8 +23,10 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.states import RunStatus, StepStatus
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import DELETED_SECONDS, DELETED_WORKSPACE, Cancel
+from celeriac.services.workflows.limits import RunLimits
 from celeriac.services.workflows.outcomes import (
     DEADLINE,
     Action,
@@ -82,6 +84,7 @@ class Advance:
         self._dispatch = dispatch
         self._cancel = cancel
         self._live = dispatch.live
+        self._limits = RunLimits(database, self.cancel)
         self._call_due = call_due
 
     def __call__(self, run_id: UUID, *, seconds: float | None = None) -> bool:
@@ -138,6 +141,12 @@ class Advance:
         self._each(found)
         return len(found)
 
+    def waiting(self, limit: int) -> int:
+        """Let runs go on that wait for slots which are free, of some keys; return how many."""
+        found = self._admit(self._limits.some(limit))
+        self._each(found)
+        return len(found)
+
     def overdue(self, limit: int) -> int:
         """Fail runs whose deadline has passed; return how many."""
         with self._database.autocommit() as connection:
@@ -174,18 +183,28 @@ class Advance:
             return set()
         plan, values = self._plans.of_version(run.workflow_version_id), RunValues(run)
         others: set[UUID] = set()
+        if plan.spec.limits:
+            others.update(self._admit(self._limits.of_run(run, until)))
         while True:
+            others.discard(run_id)
             with self._database.transaction() as connection:
                 turn = take_turn(connection, run_id, plan, values)
             self._after_turn(run_id, turn)
+            others.update(self._admit(self._limits.of_keys(run.workspace_id, turn.keys, until)))
             if turn.ended is not None and turn.ended.parent_run_id is not None:
                 others.add(turn.ended.parent_run_id)
             done = [self._act(action, plan, values) for action in turn.actions]
             for each in done:
                 others.update(each.others)
             late = until is not None and time.monotonic() > until
-            if late or all(each.whole for each in done):
+            if late or (run_id not in others and all(each.whole for each in done)):
                 return others
+
+    def _admit(self, run_ids: Sequence[UUID]) -> Sequence[UUID]:
+        """Tell who follows runs that have begun or ended by a limit; return the runs."""
+        if run_ids:
+            self._live.changed(run_ids)
+        return run_ids
 
     def _after_turn(self, run_id: UUID, turn: Turn) -> None:
         if turn.events:
@@ -253,17 +272,30 @@ class Advance:
             found = workspaces.left_runs(connection, seconds=DELETED_SECONDS, limit=limit)
         return sum(self.cancel(run_id, by=DELETED_WORKSPACE) for run_id in found)
 
-    def cancel(self, run_id: UUID, *, by: str) -> bool:
+    def cancel(
+        self,
+        run_id: UUID,
+        *,
+        by: str,
+        why: tuple[str, str] | None = None,
+        only_pending: bool = False,
+    ) -> bool:
         """Store the request to cancel a run; False if it was requested before, or comes too late.
 
-        A run that has ended, or is being compensated, can't be cancelled.
+        A run that has ended, or is being compensated, can't be cancelled; with `only_pending`, nor
+        one that has begun. `why` is the code and the message of its error.
 
         From the commit on no step of it begins. Advance it afterwards.
         """
         with self._database.transaction() as connection:
-            if not runs.request_cancel(connection, run_id, by):
+            if not runs.request_cancel(connection, run_id, by, only_pending=only_pending):
                 return False
-            runs.log(connection, run_id, [(EventType.CANCEL_REQUESTED, {"by": by})])
+            facts: JsonObject = {"by": by}
+            if why is not None:
+                code, message = why
+                runs.fail(connection, run_id, code=code, message=message, step=None)
+                facts = {**facts, "code": code, "message": message}
+            runs.log(connection, run_id, [(EventType.CANCEL_REQUESTED, facts)])
             rows.wake(connection, run_id)
         self._live.changed([run_id])
         return True

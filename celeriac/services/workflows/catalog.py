@@ -1,6 +1,5 @@
 """Workflows: creation, reading, changes and deletion."""
 
-from collections.abc import Iterator
 from functools import partial
 from uuid import UUID
 
@@ -132,15 +131,8 @@ def check_workflow(connection: Connection, actor: Actor, spec: WorkflowSpec) -> 
     faults = [
         (each.field, each.message) for each in spec_faults(spec, known=spec.steps, catalog=known)
     ]
-    faults += _not_run_yet(spec)
     if faults:
         raise WorkflowInvalidError([(f"spec.{field}", message) for field, message in faults])
-
-
-def _not_run_yet(spec: WorkflowSpec) -> Iterator[tuple[str, str]]:
-    """Yield the fields that this release reads, and can't run."""
-    if spec.limits:
-        yield "limits", "this release has no limits of runs; use `parallel` of a step"
 
 
 def catalog_of(connection: Connection, wanted: Targets, *, workspace: UUID) -> Catalog:

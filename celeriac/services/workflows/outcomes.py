@@ -8,6 +8,7 @@ from celeriac.db.engine import Connection
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.workflows.limits import LimitEnd
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.domain.workflows.states import Compensation, RunStatus, RunTransition, StepStatus
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -52,6 +53,8 @@ class Turn:
     """What the log of the run gets."""
     ended: WorkflowRun | None = None
     """The run, if it has ended in this turn."""
+    keys: list[str] = field(default_factory=list)
+    """Keys of limits of which slots may be free, or for which the run waits from now on."""
 
 
 _ENDS: Mapping[RunStatus, tuple[RunTransition, EventType]] = MappingProxyType(
@@ -61,6 +64,9 @@ _ENDS: Mapping[RunStatus, tuple[RunTransition, EventType]] = MappingProxyType(
         RunStatus.CANCELLED: (RunTransition.CANCEL, EventType.CANCELLED),
     }
 )
+
+
+_OF_LIMITS = frozenset(each.value for each in LimitEnd)
 
 
 def end_run(
@@ -79,6 +85,8 @@ def end_run(
     facts: JsonObject = {}
     if outcome is RunStatus.FAILED:
         facts = {"code": run.error_code, "message": run.error_message, "step": run.error_step}
+    elif outcome is RunStatus.CANCELLED and run.error_code in _OF_LIMITS:
+        facts = {"code": run.error_code, "message": run.error_message}
     if compensation is not None:
         facts = {**facts, "compensation": compensation.value}
     turn.events.append((event, facts))

@@ -20,6 +20,9 @@ class Plan:
 
     version_id: UUID
     workflow_id: UUID
+    workflow: str
+    """The name of the workflow."""
+    version: int
     spec: WorkflowSpec
 
     @cached_property
@@ -75,6 +78,7 @@ class Plans:
         """Return the plan of a version. Raises NotFoundError."""
         with self._database.autocommit() as connection:
             found = catalog.workflow_version(connection, version_id)
-        if found is None:
-            raise NotFoundError("workflow version", version_id)
-        return Plan(version_id, found.workflow_id, found.spec)
+            if found is None:
+                raise NotFoundError("workflow version", version_id)
+            name = catalog.workflow_name(connection, found.workflow_id)
+        return Plan(version_id, found.workflow_id, name, found.version, found.spec)

@@ -12,6 +12,7 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
 from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows import undo as undo_rows
@@ -27,6 +28,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.paging import Page
+from celeriac.domain.workflows.limits import RunLimit
 from celeriac.domain.workflows.records import ItemsPage, RunFilter, StepRun, WorkflowRun
 from celeriac.domain.workflows.states import Compensation, ItemStatus, RunStatus
 from celeriac.kit.ids import uuid7
@@ -42,6 +44,7 @@ from celeriac.services.workflows.again import (
     following,
     take_over,
 )
+from celeriac.services.workflows.limits import limits_of, refuse
 from celeriac.services.workflows.plans import Plan, Plans
 from celeriac.services.workflows.spawn import check_input, insert_run, with_defaults
 
@@ -87,12 +90,14 @@ class Runs:
     def start(self, actor: Actor, request: StartRequest) -> StartedRun:
         """Store a run of the current version of a workflow, and begin it.
 
-        Raises NotFoundError, InputInvalidError and IdempotencyMismatchError; nothing is stored
-        then. Raises nothing once it is stored: the keeper begins it.
+        It is `pending` while there is no slot of its limits for it. Raises NotFoundError,
+        InputInvalidError, LimitReachedError and IdempotencyMismatchError; nothing is stored then.
+        Raises nothing once it is stored: the keeper begins it.
         """
         plan = self._current(actor, request.workflow_id)
         given = with_defaults(plan, request.input)
         check_input(plan, given)
+        limits = limits_of(plan, given, actor)
         new = NewRun(
             id=uuid7(),
             workspace_id=actor.workspace_id,
@@ -121,7 +126,8 @@ class Runs:
                 )
                 if known is not None:
                     return StartedRun(known.subject_id, created=False)
-            insert_run(connection, plan, new)
+            refuse(connection, actor.workspace_id, limits)
+            insert_run(connection, plan, new, limits)
             details = {"workflow_id": str(plan.workflow_id)}
             audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
         logger.info("workflow.run_created", run_id=new.id, workflow_id=plan.workflow_id)
@@ -221,6 +227,7 @@ class Runs:
             )
         plan = self._plans.of_version(origin.workflow_version_id)
         new = following(actor, origin, origin.input, deadline_seconds=None)
+        limits = limits_of(plan, origin.input, actor)
         with self._database.transaction() as connection:
             earlier = claim_key(connection, actor, idempotency, "workflow_run", new.id)
             if earlier is not None:
@@ -233,7 +240,7 @@ class Runs:
                     "there, too, retry it there.",
                     status=origin.status,
                 )
-            insert_run(connection, plan, new)
+            insert_run(connection, plan, new, limits, begun=True)
             check_results(connection, origin)
             undo.begin_again(connection, origin, new.id, plan)
             details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
@@ -246,7 +253,7 @@ class Runs:
         """Start a run that begins at a step of one that has ended, with what was before it.
 
         Raises NotFoundError, ConflictError for a run that has not ended, InvalidInputError for
-        steps that the request can't name, and InputInvalidError.
+        steps that the request can't name, InputInvalidError, and LimitReachedError.
         """
         origin = self.get(actor, run_id)
         return self._again(actor, origin, request)
@@ -265,11 +272,13 @@ class Runs:
             given = with_defaults(plan, request.input)
             check_input(plan, given)
         new = following(actor, origin, given, deadline_seconds=plan.spec.deadline)
+        limits = limits_of(plan, given, actor)
         with self._database.transaction() as connection:
             earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
             if earlier is not None:
                 return StartedRun(earlier, created=False)
-            insert_run(connection, plan, new)
+            refuse(connection, origin.workspace_id, limits)
+            insert_run(connection, plan, new, limits)
             take_over(connection, plan, origin, new.id, request)
             details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
             audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
@@ -292,6 +301,13 @@ class Runs:
         wanted = replace(wanted, workspace_id=actor.workspace_id)
         find = partial(runs.find, wanted=wanted)
         return read_page(self._database, "workflow_runs", cursor, limit, find)
+
+    def limits(self, run: WorkflowRun) -> list[RunLimit]:
+        """Return the limits of a run that has not ended, and who has their slots."""
+        if run.status.terminal or not self._plans.of_version(run.workflow_version_id).spec.limits:
+            return []
+        with self._database.autocommit() as connection:
+            return limit_rows.shown(connection, run.id)
 
     def steps(self, run_id: UUID) -> list[StepRun]:
         """Return the steps of a run, which the caller has read, with the numbers of their items."""

@@ -15,6 +15,7 @@ from celeriac.db.catalog import TASKS, WORKFLOWS, current_workflow_version
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
 from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.items import NewItem
@@ -40,9 +41,10 @@ from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.tasks import Limits
 from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.workflows.limits import KeyedLimit
 from celeriac.domain.workflows.model import MAX_DEPTH, Step, StepKind, Timeout
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
-from celeriac.domain.workflows.states import StepStatus
+from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.catalog.schemas import violations
@@ -51,6 +53,7 @@ from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_one
 from celeriac.services.workflows import questions
 from celeriac.services.workflows.again import ForkRequest, take_over
+from celeriac.services.workflows.limits import limits_of
 from celeriac.services.workflows.plans import Plan, Plans
 from celeriac.services.workflows.values import RunValues, evaluate, result_of
 
@@ -94,12 +97,23 @@ def actor_of(run: WorkflowRun) -> Actor:
     )
 
 
-def insert_run(connection: Connection, plan: Plan, new: NewRun) -> None:
-    """Store a run with its steps; it begins when it is advanced."""
-    runs.add(connection, new)
-    rows.add(
-        connection, new.id, [(no, name, plan.step(no).kind) for name, no in plan.numbers.items()]
-    )
+def insert_run(
+    connection: Connection,
+    plan: Plan,
+    new: NewRun,
+    limits: Sequence[KeyedLimit] = (),
+    *,
+    begun: bool = False,
+) -> None:
+    """Store a run with its steps; it begins when it is advanced, and has slots of its limits.
+
+    `begun`: it goes on with what another one has begun, before those that wait to begin.
+    """
+    waits = bool(limits) and not begun
+    runs.add(connection, replace(new, status=RunStatus.PENDING) if waits else new)
+    steps = [(no, name, plan.step(no).kind) for name, no in plan.numbers.items()]
+    rows.add(connection, new.id, steps, due=not waits)
+    limit_rows.add(connection, new.id, new.workspace_id, limits, priority=new.priority, begun=begun)
     created: JsonObject = {"trigger_type": new.trigger_type.value, "by": new.created_by}
     if new.origin_id is not None:
         created = {**created, "origin_id": str(new.origin_id)}
@@ -371,11 +385,14 @@ class _Making:
     ) -> Spawned:
         """Insert a run of a workflow for each item; it may continue one of an earlier run."""
         children = []
+        actor = actor_of(run)
+        kept = limit_rows.kept_above(self.connection, run.id) if plan.spec.limits else frozenset()
         earlier = self._earlier(run, state, plan, [number for number, _ in each])
         for number, scope in each:
             try:
                 given = with_defaults(plan, _object(render(step.with_, scope)))
                 check_input(plan, given)
+                wanted = limits_of(plan, given, actor)
             except UnavailableError:
                 raise
             except CeleriacError as error:
@@ -403,7 +420,9 @@ class _Making:
                 depth=run.depth + 1,
                 origin_id=None if old is None else old.id,
             )
-            insert_run(self.connection, plan, child)
+            # a run of which a slot is kept while it waits for this one shares it
+            limits = [each for each in wanted if each.key not in kept]
+            insert_run(self.connection, plan, child, limits)
             if old is not None:
                 take_over(self.connection, plan, old, child.id, ForkRequest())
             children.append(child.id)

@@ -12,6 +12,7 @@ from typing import Any
 from celeriac.db.engine import Connection
 from celeriac.db.executions import lifecycle
 from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.steps import Move
@@ -35,6 +36,7 @@ from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.services.workflows import questions, undo
+from celeriac.services.workflows.limits import end_unbegun, use_slots
 from celeriac.services.workflows.outcomes import CancelItems, SpawnItems, StopItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
 from celeriac.services.workflows.values import RunValues, evaluate, holds, result_of
@@ -59,11 +61,20 @@ def take_turn(connection: Connection, run_id: Any, plan: Plan, values: RunValues
     if run.status.terminal:
         rows.clear_due(connection, run_id, due)
         return turn
+    slots = limit_rows.of_run(connection, run_id) if plan.spec.limits else []
+    if run.status is RunStatus.PENDING:
+        end_unbegun(connection, run, turn)
+        rows.clear_due(connection, run_id, due)
+        runs.log(connection, run_id, turn.events)
+        turn.keys = [slot.key for slot in slots] if turn.ended is not None else []
+        return turn
     values.run = run
     if run.status is RunStatus.COMPENSATING:
         undo.take_turn(connection, run, plan, turn, due)
     else:
         _Turn(connection, plan, values, rows.of_run(connection, run_id), turn).take(set(due))
+    if slots:
+        use_slots(connection, run, plan, slots, turn)
     runs.log(connection, run_id, turn.events)
     waiting = {action.step_no for action in turn.actions}
     rows.clear_due(connection, run_id, [no for no in due if no not in waiting])

@@ -930,3 +930,31 @@ CREATE TABLE step_items (
     autovacuum_vacuum_scale_factor = 0.01,
     autovacuum_vacuum_threshold = 5000
 );
+
+-- The limits of the runs that have not ended: who has a slot of a key, and who waits for one. A run
+-- without limits has no row; its rows are deleted with its end.
+CREATE TABLE run_limits (
+    run_id uuid NOT NULL,
+    key text NOT NULL,
+    workspace_id uuid NOT NULL,
+    max integer NOT NULL,
+    policy text NOT NULL,
+    count text NOT NULL,
+    state text NOT NULL DEFAULT 'waiting',
+    place smallint NOT NULL,
+    since timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_run_limits PRIMARY KEY (run_id, key),
+    CONSTRAINT ck_run_limits_policy_known
+        CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
+    CONSTRAINT ck_run_limits_count_known CHECK (count IN ('running', 'active')),
+    CONSTRAINT ck_run_limits_state_known CHECK (state IN ('waiting', 'held', 'given_back'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 80
+);
+CREATE INDEX ix_run_limits_held ON run_limits (workspace_id, key, run_id) WHERE state = 'held';
+CREATE INDEX ix_run_limits_policies ON run_limits (workspace_id, key)
+    WHERE state = 'waiting' AND policy <> 'queue';
+CREATE INDEX ix_run_limits_waiting ON run_limits (workspace_id, key, place, run_id)
+    WHERE state = 'waiting';
