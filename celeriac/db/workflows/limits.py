@@ -203,7 +203,8 @@ def full(connection: Connection, run_id: UUID) -> list[str]:
 
 
 _SET_STATE = text("""
-UPDATE run_limits SET state = :after, since = now(), place = coalesce(CAST(:place AS smallint), place)
+UPDATE run_limits
+SET state = :after, since = now(), place = coalesce(CAST(:place AS smallint), place)
 WHERE run_id = :run_id AND state = :before
   AND (CAST(:count AS text) IS NULL OR count = :count)
 RETURNING key

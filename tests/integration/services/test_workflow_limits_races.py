@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -192,10 +193,8 @@ class FaultyLimits:
             {"key": self.chance.choice(KEYS)},
             idempotency=Idempotency(str(len(self.runs)), "one"),
         )
-        try:
+        with suppress(DatabaseUnavailableError):  # it asks again, with the same key
             self.flows.runs.start(self.flows.core.actor, request)
-        except DatabaseUnavailableError:
-            pass  # it asks again, with the same key
         self._database.spared = self._database.losses = 0
         self.runs.append(self.flows.runs.start(self.flows.core.actor, request).run_id)
 
