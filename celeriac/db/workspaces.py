@@ -83,6 +83,7 @@ KEPT = (
     "deliveries",
     "executions",
     "idempotency_keys",
+    "run_limits",
     "sessions",
     "usage_days",
     "usage_deltas",

@@ -231,6 +231,7 @@ class FaultyLimits:
 
     def to_the_end(self) -> None:
         """Let the keeper and workers go on without faults; fail if a run hangs."""
+        live: list[UUID] = []
         for _ in range(40):
             live = [run for run in self.runs if not self.flows.ran(run).status.terminal]
             if not live:
