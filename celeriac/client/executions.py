@@ -300,7 +300,9 @@ class Executions(Resource):
             after=after,
             on_away=on_away,
         )
-        yield from stream.follow(deadline)
+        for each in stream.follow(deadline):
+            if not isinstance(each, wire.ItemEnded):  # which only runs of workflows have
+                yield each
         if not stream.ended:
             raise WaitTimeoutError(execution_id, timeout or 0.0)
 

@@ -11,10 +11,11 @@ from httpx_sse import ServerSentEvent, SSEError, connect_sse
 from celeriac.client.errors import ClientError, UnreachableError
 from celeriac.domain.executions.events import TERMINAL_EVENTS
 from celeriac.kit.json_types import loads
-from celeriac.wire import Event
+from celeriac.wire import Event, ItemEnded
 
 _NO_CONTENT = 204
 _DELTA = "delta"
+_ITEM_ENDED = "item_ended"
 _UNAVAILABLE = frozenset({502, 503, 504})
 _SILENCE_SECONDS = 45.0
 """The server sends a comment every 15 seconds at least."""
@@ -39,9 +40,10 @@ class Stream:
         path: str,
         *,
         after: int,
+        items: bool = False,
         on_away: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """Begin after event number `after`.
+        """Begin after event number `after`; with `items` also the ends of a run's items follow.
 
         `on_away` is called with True when the server stops answering and with False when it answers
         again, once for each change.
@@ -50,18 +52,19 @@ class Stream:
         self._on_away = on_away
         self._is_away = False
         self._path = path
-        self._after = after
+        self._last_id = str(after)
+        self._params = {"items": "true"} if items else {}
         self.ended = False
         """Whether the execution has ended and all its events were yielded."""
 
-    def follow(self, deadline: float | None) -> Iterator[Event | Delta]:
+    def follow(self, deadline: float | None) -> Iterator[Event | ItemEnded | Delta]:
         """Yield events and output until the execution has ended.
 
         Ends without an error after `deadline` (`time.monotonic()` seconds). Raises ClientError.
         """
         alive = time.monotonic()
         while not self.ended and not _passed(deadline):
-            before = self._after
+            before = self._last_id
             try:
                 yield from self._once(deadline)
             except (httpx.TransportError, SSEError) as error:
@@ -72,7 +75,7 @@ class Stream:
                 failure = error
             else:
                 failure = None
-            if failure is None or self._after > before:
+            if failure is None or self._last_id != before:
                 alive = time.monotonic()
             elif time.monotonic() - alive > _RECONNECT_SECONDS:
                 raise failure
@@ -86,13 +89,19 @@ class Stream:
             self._is_away = away
             self._on_away(away)
 
-    def _once(self, deadline: float | None) -> Iterator[Event | Delta]:
+    def _once(self, deadline: float | None) -> Iterator[Event | ItemEnded | Delta]:
         silence = _SILENCE_SECONDS
         if deadline is not None:
             silence = min(silence, max(deadline - time.monotonic(), 0.05))
         timeout = httpx.Timeout(10.0, read=silence)
-        headers = {"Last-Event-ID": str(self._after)}
-        with connect_sse(self._http, "GET", self._path, headers=headers, timeout=timeout) as source:
+        with connect_sse(
+            self._http,
+            "GET",
+            self._path,
+            params=self._params,
+            headers={"Last-Event-ID": self._last_id},
+            timeout=timeout,
+        ) as source:
             if source.response.status_code == _NO_CONTENT:
                 self.ended = True
                 self._say_away(away=False)
@@ -107,12 +116,14 @@ class Stream:
                 if self.ended or _passed(deadline):
                     return
 
-    def _read(self, sent: ServerSentEvent) -> Event | Delta:
-        # not by its id: in SSE an event without one has that of the event before
+    def _read(self, sent: ServerSentEvent) -> Event | ItemEnded | Delta:
+        # an event without an id has that of the event before, none if it is the first
+        self._last_id = sent.id or self._last_id
         if sent.event == _DELTA:
             return Delta(loads(sent.data))
+        if sent.event == _ITEM_ENDED:
+            return ItemEnded.model_validate_json(sent.data)
         event = Event.model_validate_json(sent.data)
-        self._after = event.seq
         self.ended = event.type in TERMINAL_EVENTS
         return event
 

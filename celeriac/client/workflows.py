@@ -214,17 +214,22 @@ class WorkflowRuns(Resource):
         run_id: str | UUID,
         *,
         after: int = 0,
+        items: bool = False,
         timeout: float | None = None,
         on_away: Callable[[bool], None] = lambda _: None,
-    ) -> Iterator[wire.Event | Delta]:
-        """Yield the events of a run until it has ended.
+    ) -> Iterator[wire.Event | wire.ItemEnded | Delta]:
+        """Yield the events of a run until it has ended; with `items` also each end of an item.
 
         After a broken connection it resumes with the next event. Raises WaitTimeoutError after
         `timeout` seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         stream = Stream(
-            self._transport.http, path(_RUNS, run_id, "stream"), after=after, on_away=on_away
+            self._transport.http,
+            path(_RUNS, run_id, "stream"),
+            after=after,
+            items=items,
+            on_away=on_away,
         )
         yield from stream.follow(deadline)
         if not stream.ended:

@@ -224,6 +224,13 @@ DELETE FROM step_items WHERE (run_id, step_no, item_no, round) IN (
     LIMIT :limit)
 """)  # noqa: S608 - put together from constants
 
+_DELETE_ENDS = text(f"""
+DELETE FROM item_ends WHERE (run_id, ended_xid, step_no, item_no) IN (
+    SELECT run_id, ended_xid, step_no, item_no FROM item_ends
+    WHERE run_id = ANY (ARRAY({_OLD_RUNS}))
+    LIMIT :limit)
+""")  # noqa: S608 - put together from constants
+
 _OF_RUNS = {"step_runs": "run_id", "fan_ins": "run_id", "events": "execution_id",
             "approvals": "run_id"}  # fmt: skip
 """Tables whose rows are deleted with their run, and the columns that name it."""
@@ -233,6 +240,7 @@ _DELETE_RUNS = text(
 WITH gone AS (
     DELETE FROM workflow_runs WHERE id = ANY (ARRAY({_OLD_RUNS}))
       AND NOT EXISTS (SELECT FROM step_items WHERE run_id = workflow_runs.id)
+      AND NOT EXISTS (SELECT FROM item_ends WHERE run_id = workflow_runs.id)
     RETURNING id
 )"""  # noqa: S608 - put together from constants
     + "".join(
@@ -246,11 +254,13 @@ WITH gone AS (
 def delete_runs(connection: Connection, *, days: float, limit: int) -> int:
     """Delete runs of workflows that ended more than `days` ago, with their steps and items.
 
-    A run below one that has not ended stays. Deletes up to `limit` items, then up to `limit` runs
-    without items; returns how many rows of both those were. Needs a transaction.
+    A run below one that has not ended stays. Deletes up to `limit` items and ends of items, then up
+    to `limit` runs without any; returns how many rows those were. Needs a transaction.
     """
     parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
-    items = connection.execute(_DELETE_ITEMS, parameters).rowcount
+    items = sum(
+        connection.execute(each, parameters).rowcount for each in (_DELETE_ITEMS, _DELETE_ENDS)
+    )
     return items + int(connection.execute(_DELETE_RUNS, parameters).scalar_one())
 
 

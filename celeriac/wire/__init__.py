@@ -52,6 +52,7 @@ from celeriac.wire.webhooks import (
 )
 from celeriac.wire.workflows import (
     AcceptedRun,
+    ItemEnded,
     Run,
     RunItem,
     RunItems,
@@ -97,6 +98,7 @@ __all__ = [
     "Files",
     "Health",
     "Invitation",
+    "ItemEnded",
     "LinkedApproval",
     "Links",
     "MadeCall",

@@ -186,6 +186,16 @@ class RunItem(Wire):
     )
 
 
+class ItemEnded(Wire):
+    """The end of an item of a step, in the stream of a run."""
+
+    step: str = Field(examples=["qualify"])
+    index: int = Field(description="From 0, in the order of the map's list.", examples=[0])
+    status: str = Field(description="completed, failed or cancelled.", examples=["completed"])
+    execution_id: UUID | None = Field(description="Null for an item without an execution.")
+    links: Links = links(execution="/api/v1/task-executions/{execution_id}")
+
+
 class RunItems(Wire):
     """Some items of a step, in their order."""
 

@@ -23,6 +23,7 @@ from celeriac.domain.tasks import Priority
 from celeriac.domain.webhooks import Delivery, DeliveryDetails, Endpoint
 from celeriac.domain.workflows.limits import RunLimit
 from celeriac.domain.workflows.records import (
+    ItemEnd,
     StepItem,
     StepRun,
     Workflow,
@@ -174,6 +175,11 @@ def run(found: WorkflowRun, steps: Sequence[StepRun], limits: Sequence[RunLimit]
     ]
     of_limits = [wire.RunLimit.model_validate(_values(each)) for each in limits]
     return wire.Run.model_validate(_run(found) | {"steps": shown, "limits": of_limits})
+
+
+def item_ended(found: ItemEnd) -> wire.ItemEnded:
+    """Return the end of an item as streams show it."""
+    return wire.ItemEnded.linked(_values(found) | {"index": found.place.item_no})
 
 
 def run_item(found: StepItem) -> wire.RunItem:

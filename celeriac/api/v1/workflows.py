@@ -25,6 +25,7 @@ from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, page_response, problem_responses
 from celeriac.api.v1.catalog import Description
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
+from celeriac.api.v1.run_stream import RunPlace, place_of, stream_with_items
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Name, Strict
 from celeriac.domain.executions.triggers import TriggerType
@@ -422,17 +423,23 @@ async def stream_run(
     shared: Shared,
     services: Services,
     after: After = 0,
+    items: Annotated[bool, Query(description="Also send the ends of items.")] = False,
     last_event_id: Annotated[
-        int | None, Header(alias=LAST_EVENT_ID, ge=0, le=MAX_SEQ, description="Resume after it.")
+        str | None, Header(alias=LAST_EVENT_ID, max_length=50, description="Resume after it.")
     ] = None,
 ) -> Response:
     """Send the events of a run live (Server-Sent Events) until it has ended.
 
-    The id of each event is its number: `Last-Event-ID` resumes without gap or repeat. If no event
-    can follow, the answer is 204.
+    With `items` also each end of an item, as `item_ended`: within about a second of it, and before
+    the run's last event. `Last-Event-ID` resumes without gap or repeat. If no event can follow, the
+    answer is 204.
     """
-    begin = after if last_event_id is None else last_event_id
+    place = RunPlace(after) if last_event_id is None else place_of(last_event_id)
     found = await run_in_threadpool(services.runs.get, actor, run_id)
-    if found.status.terminal and found.event_seq <= begin:
+    if found.status.terminal and found.event_seq <= place.seq and last_event_id is not None:
         return Response(status_code=204)
-    return stream_log(request, shared, services.runs.log, run_id, after=begin)
+    if items:
+        return stream_with_items(request, shared, services, found, place)
+    if found.status.terminal and found.event_seq <= place.seq:
+        return Response(status_code=204)
+    return stream_log(request, shared, services.runs.log, run_id, after=place.seq)

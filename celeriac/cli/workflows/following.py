@@ -13,31 +13,38 @@ from celeriac.domain.workflows.states import Compensation, RunStatus
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
-    from celeriac.wire import Event, Run
+    from celeriac.wire import Event, ItemEnded, Run
 
 _REFRESH_SECONDS = 1.0
 """How often the live view reads the run: the numbers of items change without events."""
 
 
-def follow_run(context: "CommandContext", run_id: UUID | str, *, timeout: float | None) -> "Run":
+def follow_run(
+    context: "CommandContext",
+    run_id: UUID | str,
+    *,
+    timeout: float | None,
+    items: bool = False,
+) -> "Run":
     """Show the progress of a run on stderr, and return it when it has ended.
 
-    With `--json` nothing is shown. Raises ClientError, also if it hasn't ended after `timeout`
-    seconds, and CommandError after Ctrl-C, which does not stop the run.
+    With `items` each end of an item is a line, also on a terminal, which has no tree then. With
+    `--json` nothing is shown. Raises ClientError, also if it hasn't ended after `timeout` seconds,
+    and CommandError after Ctrl-C, which does not stop the run.
     """
     from celeriac.client import Delta
 
     runs = context.client.workflow_runs
-    stream = runs.stream(run_id, timeout=timeout, on_away=context.say_away)
+    stream = runs.stream(run_id, items=items, timeout=timeout, on_away=context.say_away)
     try:
-        if context.output.err.is_terminal and not context.output.as_json:
+        if context.output.err.is_terminal and not context.output.as_json and not items:
             with _tree_of(context, run_id):
                 for _ in stream:
                     pass
         else:
             for each in stream:
                 if not isinstance(each, Delta):
-                    context.output.say(event_line(each))
+                    context.output.say(_line(each))
     except KeyboardInterrupt as error:
         raise CommandError(
             f"Stopped following; the run {run_id} continues.",
@@ -47,6 +54,18 @@ def follow_run(context: "CommandContext", run_id: UUID | str, *, timeout: float 
             problem="interrupted",
         ) from error
     return runs.get(run_id)
+
+
+def _line(each: "Event | ItemEnded") -> str:
+    from celeriac.wire import ItemEnded
+
+    return item_line(each) if isinstance(each, ItemEnded) else event_line(each)
+
+
+def item_line(end: "ItemEnded") -> str:
+    """Return the end of an item as a plain line."""
+    which = f" · execution {end.execution_id}" if end.execution_id else ""
+    return f"{'':12} {end.step}[{end.index}] {end.status}{which}"
 
 
 def event_line(event: "Event") -> str:

@@ -85,13 +85,18 @@ def follow(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Stop waiting after this many seconds.")
     ] = None,
+    *,
+    items: Annotated[
+        bool, typer.Option("--items", help="A line for each item that ends, instead of a tree.")
+    ] = False,
 ) -> None:
     """Follow a run to its end.
 
     Examples:
       celeriac workflow-runs follow last
+      celeriac workflow-runs follow last --items
     """
-    show_run_outcome(context, follow_run(context, run, timeout=timeout))
+    show_run_outcome(context, follow_run(context, run, timeout=timeout, items=items))
 
 
 @api_command(app)

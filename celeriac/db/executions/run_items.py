@@ -62,6 +62,18 @@ WHERE s.run_id = ANY (ARRAY(SELECT run_id FROM step_locked))
 """
 
 
+_ENDS_NOTED = """
+INSERT INTO item_ends (run_id, ended_xid, step_no, item_no, status, execution_id)
+SELECT run_id, CAST(CAST(pg_current_xact_id() AS text) AS bigint), step_no, item_no, status, id
+FROM ended WHERE run_id IS NOT NULL
+ON CONFLICT DO NOTHING
+"""
+
+NOTE_ENDS = MappingProxyType({"ends_noted": _ENDS_NOTED})
+"""Notes the ends of items for those who follow their run. It reads `ended` as `COUNT_DOWN` does,
+and its id, which is that of the execution or null."""
+
+
 def counting_down(shards: int) -> Mapping[str, str]:
     """Return the parts of `COUNT_DOWN` for steps whose items are counted in so many rows."""
     return {

@@ -1,6 +1,16 @@
 """Tables of the runs of workflows, their steps and items."""
 
-from sqlalchemy import Boolean, Column, Index, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
@@ -130,6 +140,22 @@ step_items = Table(
     Column("error_message", Text),
     # refers to what an earlier run has done
     Column("taken_over", Boolean, nullable=False, server_default="false"),
+    postgresql_with=stored(dead=5_000, share=0.01),
+)
+
+# The ends of items, for those who follow a run: a row is written by the statement that ends the
+# item, and never changed.
+item_ends = Table(
+    "item_ends",
+    metadata,
+    Column("run_id", Uuid, primary_key=True),
+    # the number of the transaction that ended the item
+    Column("ended_xid", BigInteger, primary_key=True, autoincrement=False),
+    Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
+    Column("item_no", Integer, primary_key=True, autoincrement=False),
+    Column("status", Text, nullable=False),
+    # null for an item without an execution
+    Column("execution_id", Uuid),
     postgresql_with=stored(dead=5_000, share=0.01),
 )
 

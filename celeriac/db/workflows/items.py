@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import with_guards
-from celeriac.db.executions.run_items import COUNT_DOWN
+from celeriac.db.executions.run_items import COUNT_DOWN, NOTE_ENDS
 from celeriac.domain.workflows.records import ItemsPage, StepItem
 from celeriac.domain.workflows.states import ItemStatus, StepStatus
 from celeriac.kit.json_types import JsonValue, storable, storable_text
@@ -72,13 +72,18 @@ def item_parameters(
 _COUNT_DOWN = with_guards(
     """
 WITH ended AS (
-    SELECT * FROM unnest(CAST(:run_ids AS uuid[]), CAST(:step_nos AS smallint[]),
+    SELECT *, CAST(NULL AS uuid) AS id
+    FROM unnest(CAST(:run_ids AS uuid[]), CAST(:step_nos AS smallint[]),
                          CAST(:item_nos AS int[]), CAST(:statuses AS text[]))
                   AS e (run_id, step_no, item_no, status)
 ){count_down}
 SELECT count(*) FROM items_counted
 """,
-    {"count_down": "".join(f", {name} AS ({part})" for name, part in COUNT_DOWN.items())},
+    {
+        "count_down": "".join(
+            f", {name} AS ({part})" for name, part in {**COUNT_DOWN, **NOTE_ENDS}.items()
+        )
+    },
 )
 
 

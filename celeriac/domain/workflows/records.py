@@ -143,6 +143,27 @@ class StepItem:
     error_message: str | None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class EndPlace:
+    """The place of an end among the ends of a run's items."""
+
+    xid: int = 0
+    """The number of the transaction that ended the item."""
+    step_no: int = 0
+    item_no: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEnd:
+    """The end of an item of a step."""
+
+    place: EndPlace
+    step: str
+    status: str
+    """completed, failed or cancelled."""
+    execution_id: UUID | None
+
+
 @dataclass(frozen=True, slots=True)
 class SettledStep:
     """A step whose results are read. Without a step of this name, the others are None."""

@@ -11,6 +11,7 @@ from celeriac.db.catalog import current_workflow_version
 from celeriac.db.engine import Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
+from celeriac.db.workflows import item_ends as end_rows
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows import runs
@@ -29,7 +30,14 @@ from celeriac.domain.executions.model import Idempotency
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.paging import Page
 from celeriac.domain.workflows.limits import RunLimit
-from celeriac.domain.workflows.records import ItemsPage, RunFilter, StepRun, WorkflowRun
+from celeriac.domain.workflows.records import (
+    EndPlace,
+    ItemEnd,
+    ItemsPage,
+    RunFilter,
+    StepRun,
+    WorkflowRun,
+)
 from celeriac.domain.workflows.states import Compensation, ItemStatus, RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
@@ -349,6 +357,14 @@ class Runs:
         """Return up to `limit` events of a run numbered above `after`. Raises NotFoundError."""
         self.get(actor, run_id)
         return self.log(run_id, after=after, limit=limit)
+
+    def ends(self, run_id: UUID, *, after: EndPlace, limit: int, whole: bool) -> list[ItemEnd]:
+        """Return up to `limit` ends of items behind a place, for callers that may see the run.
+
+        All that there are if the run has ended (`whole`), else all that nothing can precede.
+        """
+        with self._database.autocommit() as connection:
+            return end_rows.after(connection, run_id, after, limit=limit, whole=whole)
 
     def log(self, run_id: UUID, *, after: int, limit: int) -> list[Event]:
         """Like `events`, without a check: for callers that have checked a moment ago."""

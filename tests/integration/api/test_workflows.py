@@ -70,18 +70,24 @@ def test_a_workflow_that_cannot_run_is_refused_with_all_its_faults(ada: Asker) -
     assert ada.get(PATH).json()["items"] == []
 
 
-def test_what_this_release_cannot_run_is_refused(ada: Asker) -> None:
-    task = {"task": "summarise", "with": {"text": "a"}}
-    spec = {
-        "steps": {"a": task},
-        "limits": [{"key": "'x'", "max": 1}],
-    }
-    problem = assert_problem(
-        ada.post(PATH, json={"name": "later", "spec": spec}), 422, "workflow_invalid"
-    )
-    assert {each["field"] for each in problem["fields"]} == {
-        "spec.limits",
+def test_a_run_says_what_it_waits_for_and_one_too_many_is_refused(ada: Asker) -> None:
+    steps = {"a": {"task": "summarise", "with": {"text": "a"}}}
+    for name, policy in (("waits", "queue"), ("strict", "cancel_new")):
+        limits = [{"key": "'crm:' + run.owner", "max": 1, "policy": policy}]
+        ada.post(PATH, json={"name": name, "spec": {"steps": steps, "limits": limits}})
+    first = ada.post(f"{PATH}/waits/run", json={}).json()["run_id"]
+    second = ada.post(f"{PATH}/waits/run", json={}).json()
+    assert second["status"] == "pending"
+    (limit,) = ada.get(f"{RUNS}/{second['run_id']}").json()["limits"]
+    assert limit["key"].startswith("crm:")
+    assert {**limit, "key": ""} == {
+        "key": "", "max": 1, "policy": "queue", "count": "running", "state": "waiting",
+        "used": 1, "holders": [first],
     }  # fmt: skip
+    refused = assert_problem(ada.post(f"{PATH}/strict/run", json={}), 409, "limit_reached")
+    assert refused["details"]["run_id"] == first
+    cancelled = ada.post(f"{RUNS}/{second['run_id']}/cancel").json()
+    assert (cancelled["status"], cancelled["limits"]) == ("cancelled", [])
 
 
 def test_an_input_that_does_not_fit_starts_nothing(ada: Asker, brief: str) -> None:

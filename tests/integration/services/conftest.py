@@ -41,7 +41,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
         connection.execute(
             text(
-                "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, run_limits,"
+                "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"

@@ -37,11 +37,14 @@ from tests.support.retention import (
 from tests.support.workflows import FAILS, Flows
 
 _KEPT_WITHOUT = frozenset(
-    {"sessions", "cassettes", "deliveries", "budget_reservations", "children", "step_items"}
-)
+    {
+        "sessions", "cassettes", "deliveries", "budget_reservations", "children", "step_items",
+        "item_ends",
+    }
+)  # fmt: skip
 """Tables that name an execution and outlive it.
 
-Rows of `children` go with the parent, those of `step_items` with the run.
+Rows of `children` go with the parent, those of `step_items` and `item_ends` with the run.
 """
 
 
@@ -164,7 +167,9 @@ def test_an_interrupted_removal_is_taken_up_again(core: Core, places: StoragePat
     assert retention(core, places) == 0
 
 
-OF_RUNS = ("workflow_runs", "step_runs", "fan_ins", "step_items", "executions", "events")
+OF_RUNS = (
+    "workflow_runs", "step_runs", "fan_ins", "step_items", "item_ends", "executions", "events",
+)  # fmt: skip
 
 
 def test_old_runs_of_workflows_go_with_their_steps_and_items(

@@ -44,7 +44,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 _AT_ONCE = 500
-_PING_SECONDS = 15
+PING_SECONDS = 15
 
 
 async def stream(
@@ -76,7 +76,7 @@ def stream_log(
 ) -> Response:
     """Return the stream of an execution's or a run's events after number `after`."""
     content = _events(request, shared, read_log, key, after)
-    return EventSourceResponse(content, ping=_PING_SECONDS, headers={"X-Accel-Buffering": "no"})
+    return EventSourceResponse(content, ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"})
 
 
 async def _events(
@@ -110,7 +110,7 @@ async def _read(
 ) -> list[tuple[Event, ServerSentEvent]]:
     def read() -> list[tuple[Event, ServerSentEvent]]:
         found = read_log(execution_id, after=after, limit=_AT_ONCE)
-        return [(event, _sent(event)) for event in found]
+        return [(event, sent_event(event, id=str(event.seq))) for event in found]
 
     try:
         return await run_in_threadpool(read)
@@ -118,6 +118,7 @@ async def _read(
         return []  # the watcher repeats it in a second
 
 
-def _sent(event: Event) -> ServerSentEvent:
+def sent_event(event: Event, *, id: str) -> ServerSentEvent:  # noqa: A002 - the name in SSE
+    """Return an event of a log as it is sent."""
     data = views.event(event).model_dump_json()
-    return ServerSentEvent(data, event=event.type.value, id=str(event.seq))
+    return ServerSentEvent(data, event=event.type.value, id=id)

@@ -931,6 +931,21 @@ CREATE TABLE step_items (
     autovacuum_vacuum_threshold = 5000
 );
 
+-- The ends of items, for those who follow a run: a row is written by the statement that ends the
+-- item, and never changed. ended_xid is the number of that transaction.
+CREATE TABLE item_ends (
+    run_id uuid NOT NULL,
+    ended_xid bigint NOT NULL,
+    step_no smallint NOT NULL,
+    item_no integer NOT NULL,
+    status text NOT NULL,
+    execution_id uuid,
+    CONSTRAINT pk_item_ends PRIMARY KEY (run_id, ended_xid, step_no, item_no)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 5000
+);
+
 -- The limits of the runs that have not ended: who has a slot of a key, and who waits for one. A run
 -- without limits has no row; its rows are deleted with its end.
 CREATE TABLE run_limits (
