@@ -26,7 +26,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 24
+KEEPER_CONNECTIONS = 25
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 

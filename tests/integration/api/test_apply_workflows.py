@@ -83,9 +83,9 @@ def test_every_fault_of_every_workflow_is_named_and_nothing_is_written(admin: As
     assert admin.get("/api/v1/tasks").json()["items"] == []
 
 
-def test_what_can_not_be_run_yet_is_refused_here_too(admin: Asker) -> None:
-    limited = {**INNER, "limits": [{"key": "run.owner", "max": 1}]}
+def test_a_limit_whose_key_is_not_known_before_the_run_is_refused_here_too(admin: Asker) -> None:
+    limited = {**INNER, "limits": [{"key": "run.id", "max": 1}]}
     document = {**DOCUMENT, "workflows": [limited]}
     body = assert_problem(admin.post("/api/v1/apply", json=document), 422, "document_invalid")
-    assert [each["field"] for each in body["fields"]] == ["workflows.0.limits"]
+    assert [each["field"] for each in body["fields"]] == ["workflows.0.limits.0.key"]
     assert admin.get("/api/v1/tasks").json()["items"] == []
