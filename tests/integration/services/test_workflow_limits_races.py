@@ -12,16 +12,23 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from celeriac.db.engine import Database
+from celeriac.db.workflows import limits as limit_rows
 from celeriac.domain.errors import DatabaseUnavailableError, LimitReachedError
 from celeriac.domain.executions.model import Claim, Idempotency
+from celeriac.domain.workflows.limits import KeyedLimit
+from celeriac.domain.workflows.model import LimitCount, LimitPolicy
 from celeriac.domain.workflows.states import RunStatus
+from celeriac.kit.ids import uuid7
+from celeriac.services.workflows.limits import admit, refuse
 from celeriac.services.workflows.runs import StartRequest
 from tests.support.consistency import contradictions
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.together import together
+from tests.support.waiting import wait_until
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("F13")
@@ -110,6 +117,61 @@ def test_q1_q5_starts_and_ends_that_race_never_run_more_and_leave_nobody_waiting
     assert watched.most["all"] <= 3
     watched.flows.assert_counted()
     assert core.count("run_limits") == 0
+
+
+_WAITS_FOR_A_KEY = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+def test_who_gives_a_slot_waits_until_who_gave_the_last_one_has_committed(core: Core) -> None:
+    flows = Flows(core)
+    workflow = flows.define("w", {"a": {"task": "work"}}, limits=[{"key": "'k'", "max": 1}])
+    first, *waiting = (flows.start(workflow) for _ in range(3))
+    core.execute("DELETE FROM run_limits WHERE run_id = :id", id=first)
+    found: list[list[str] | None] = []
+
+    def give() -> None:
+        with core.database.transaction() as connection:
+            found.append(admit(connection, waiting[1]))
+
+    thread = threading.Thread(target=give)
+    with core.database.transaction() as earlier:
+        assert admit(earlier, waiting[0]) == []
+        thread.start()
+        with core.database.autocommit() as connection:
+            wait_until(
+                lambda: found or connection.execute(text(_WAITS_FOR_A_KEY)).scalar_one(),
+                "the other one waits",
+            )
+    thread.join(60)
+    assert found == [["k"]], "it has seen that the slot is given"
+
+
+def test_who_is_refused_waits_until_who_came_before_has_committed(core: Core) -> None:
+    flows = Flows(core)
+    limits = [{"key": "'k'", "max": 1, "policy": "cancel_new"}]
+    workflow = flows.define("w", {"a": {"task": "work"}}, limits=limits)
+    wanted = [KeyedLimit("k", 1, LimitPolicy.CANCEL_NEW, LimitCount.RUNNING)]
+    found: list[object] = []
+
+    def start() -> None:
+        try:
+            found.append(flows.start(workflow))
+        except LimitReachedError as error:
+            found.append(error.details["run_id"])
+
+    thread = threading.Thread(target=start)
+    before = uuid7()
+    with core.database.transaction() as earlier:
+        refuse(earlier, core.actor.workspace_id, wanted)
+        limit_rows.add(earlier, before, core.actor.workspace_id, wanted, priority=None)
+        thread.start()
+        with core.database.autocommit() as connection:
+            wait_until(
+                lambda: found or connection.execute(text(_WAITS_FOR_A_KEY)).scalar_one(),
+                "the other one waits",
+            )
+    thread.join(60)
+    assert found == [str(before)]
 
 
 @pytest.mark.parametrize("policy", ["cancel_new", "keep_latest", "cancel_running"])
