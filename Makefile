@@ -140,9 +140,11 @@ chaos: $(READY) ## 10,000 executions under random faults, as a table (EXECUTIONS
 
 WIDTH ?= 10000
 KILLS ?= 4
+RACES ?= 1000
 .PHONY: chaos-wide
-chaos-wide: $(READY) ## A map-reduce of 10,000 items whose workers are killed meanwhile (WIDTH= KILLS=)
+chaos-wide: $(READY) ## 10,000 items whose workers are killed, and 1,000 runs cancelled at any moment (WIDTH= KILLS= RACES=)
 	@$(BIN)/python -m tests.support.chaos.wide --width $(WIDTH) --kills $(KILLS)
+	@RACES=$(RACES) $(PYTEST) --timeout 900 tests/e2e/workflows/test_cancelled.py -k any_moment
 
 requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements

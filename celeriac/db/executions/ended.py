@@ -27,7 +27,7 @@ from sqlalchemy import Connection, text
 
 from celeriac.db import spans
 from celeriac.db.executions.children import NEXT_SIBLINGS, WAKE, shard_of
-from celeriac.db.executions.run_items import COUNT_DOWN, NOTE_ENDS
+from celeriac.db.executions.run_items import COUNT_DOWN, noting_ends
 from celeriac.domain.executions.states import TERMINAL, Status
 
 ENDED_COLUMNS = (
@@ -182,7 +182,7 @@ _PARTS = MappingProxyType(
         "withdrawn": _WITHDRAW,
         # Here: limits by key are released.
         **COUNT_DOWN,
-        **NOTE_ENDS,
+        **noting_ends(),
         "gone": _GONE,
         "counted": _COUNTED,
         "counted_of_all": _COUNTED_OF_ALL,

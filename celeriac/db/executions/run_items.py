@@ -65,13 +65,18 @@ WHERE s.run_id = ANY (ARRAY(SELECT run_id FROM step_locked))
 _ENDS_NOTED = """
 INSERT INTO item_ends (run_id, ended_xid, step_no, item_no, status, execution_id)
 SELECT run_id, CAST(CAST(pg_current_xact_id() AS text) AS bigint), step_no, item_no, status, id
-FROM ended WHERE run_id IS NOT NULL
+FROM ended WHERE run_id IS NOT NULL{only}
 ON CONFLICT DO NOTHING
 """
 
-NOTE_ENDS = MappingProxyType({"ends_noted": _ENDS_NOTED})
-"""Notes the ends of items for those who follow their run. It reads `ended` as `COUNT_DOWN` does,
-and its id, which is that of the execution or null."""
+
+def noting_ends(only: str = "") -> Mapping[str, str]:
+    """Return the part that notes the ends of items for those who follow their run.
+
+    It reads `ended` as `COUNT_DOWN` does, and its id, which is that of the execution or null.
+    `only` is a further condition.
+    """
+    return {"ends_noted": _ENDS_NOTED.format(only=only)}
 
 
 def counting_down(shards: int) -> Mapping[str, str]:

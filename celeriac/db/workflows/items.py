@@ -1,13 +1,13 @@
 """Items of steps: their rows, results and counters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import with_guards
-from celeriac.db.executions.run_items import COUNT_DOWN, NOTE_ENDS
+from celeriac.db.executions.run_items import COUNT_DOWN, noting_ends
 from celeriac.domain.workflows.records import ItemsPage, StepItem
 from celeriac.domain.workflows.states import ItemStatus, StepStatus
 from celeriac.kit.json_types import JsonValue, storable, storable_text
@@ -69,6 +69,7 @@ def item_parameters(
     }
 
 
+_PARTS = {**COUNT_DOWN, **noting_ends(" AND item_no <> ALL (CAST(:shared AS int[]))")}
 _COUNT_DOWN = with_guards(
     """
 WITH ended AS (
@@ -79,18 +80,22 @@ WITH ended AS (
 ){count_down}
 SELECT count(*) FROM items_counted
 """,
-    {
-        "count_down": "".join(
-            f", {name} AS ({part})" for name, part in {**COUNT_DOWN, **NOTE_ENDS}.items()
-        )
-    },
+    {"count_down": "".join(f", {name} AS ({part})" for name, part in _PARTS.items())},
 )
 
 
 def count_down(
-    connection: Connection, run_id: UUID, step_no: int, ended: Mapping[int, StepStatus]
+    connection: Connection,
+    run_id: UUID,
+    step_no: int,
+    ended: Mapping[int, StepStatus],
+    *,
+    shared: Collection[int] = (),
 ) -> None:
-    """Count items down that end without an execution: runs of workflows, and what can't begin."""
+    """Count items down that end without an execution: runs of workflows, and what can't begin.
+
+    Also the items that share the execution of another one (`shared`): they have no end to note.
+    """
     if not ended:
         return
     parameters = {
@@ -98,6 +103,7 @@ def count_down(
         "step_nos": [step_no] * len(ended),
         "item_nos": list(ended),
         "statuses": [status.value for status in ended.values()],
+        "shared": list(shared),
     }
     connection.execute(_COUNT_DOWN, parameters)
 

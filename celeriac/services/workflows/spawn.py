@@ -237,6 +237,8 @@ class _Making:
     items: list[NewItem] = field(default_factory=list)
     ended: dict[int, StepStatus] = field(default_factory=dict)
     """Items that end at once, to be counted down."""
+    shared: set[int] = field(default_factory=set)
+    """Those of them that have the execution of another item, because they have its key."""
 
     def chunk(self, run_id: UUID, step_no: int) -> Spawned:
         """Make the next chunk, unless the run or the step has stopped."""
@@ -260,7 +262,7 @@ class _Making:
         left = self._not_taken_over(run, state, numbers)
         made = self._make(run, state, step, scope, left) if left else Spawned()
         item_rows.add_items(connection, run_id, step_no, state.round, self.items)
-        item_rows.count_down(connection, run_id, step_no, self.ended)
+        item_rows.count_down(connection, run_id, step_no, self.ended, shared=self.shared)
         whole = state.parallel is None and not self.ended and len(numbers) == state.width
         # no item existed before, so none can have made the step due
         rows.set_spawned(connection, run_id, step_no, numbers.stop, due=not whole)
@@ -339,6 +341,7 @@ class _Making:
                     if key is not None and key in known:
                         self.items.append(NewItem(number, execution_id=known[key]))
                         self.ended[number] = StepStatus.COMPLETED
+                        self.shared.add(number)
                         continue
                     given = _object(render(step.with_, scope))
                     check_one(spec, given, work)

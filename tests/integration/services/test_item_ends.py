@@ -39,6 +39,15 @@ def test_each_end_is_there_once_with_its_execution(flows: Flows) -> None:
         assert rest == found[number + 1 :], "what follows a place is there without gap or repeat"
 
 
+def test_items_with_one_key_have_one_end(flows: Flows) -> None:
+    step = {**_MAP["each"], "map": "[1, 1, 2]", "key": "item", "retry": 0, "on_failure": "continue"}
+    run_id = flows.start(flows.define("w", {"each": step}))
+    assert flows.runs.ends(run_id, after=_START, limit=100, whole=True) == []
+    flows.drive(lambda _name, given: FAILS if given["number"] == 1 else None)
+    found = flows.runs.ends(run_id, after=_START, limit=100, whole=True)
+    assert {end.place.item_no: end.status for end in found} == {0: "failed", 2: "completed"}
+
+
 def test_an_end_that_is_committed_later_is_not_skipped(flows: Flows) -> None:
     run_id = flows.start(flows.define("w", {"a": {"task": "work"}, "b": {"task": "work"}}))
     database = flows.core.database
