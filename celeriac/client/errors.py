@@ -67,10 +67,10 @@ class UnreachableError(ClientError):
 
 
 class WaitTimeoutError(ClientError):
-    """The execution had not ended within the time limit; it continues."""
+    """The execution or run had not ended within the time limit; it continues."""
 
-    def __init__(self, execution_id: object, seconds: float) -> None:
+    def __init__(self, what: str, id_: object, seconds: float) -> None:
         super().__init__(
-            f"The execution {execution_id} had not ended after {seconds:g} s; it continues.",
+            f"The {what} {id_} had not ended after {seconds:g} s; it continues.",
             code="wait_timeout",
         )

@@ -304,7 +304,7 @@ class Executions(Resource):
             if not isinstance(each, wire.ItemEnded):  # which only runs of workflows have
                 yield each
         if not stream.ended:
-            raise WaitTimeoutError(execution_id, timeout or 0.0)
+            raise WaitTimeoutError("execution", execution_id, timeout or 0.0)
 
     def wait(self, execution_id: str | UUID, *, timeout: float | None = None) -> wire.Execution:
         """Return the execution when it has ended; raises WaitTimeoutError after `timeout` seconds.

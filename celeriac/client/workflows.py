@@ -233,7 +233,7 @@ class WorkflowRuns(Resource):
         )
         yield from stream.follow(deadline)
         if not stream.ended:
-            raise WaitTimeoutError(run_id, timeout or 0.0)
+            raise WaitTimeoutError("run", run_id, timeout or 0.0)
 
     def wait(self, run_id: str | UUID, *, timeout: float | None = None) -> wire.Run:
         """Return the run when it has ended; raises WaitTimeoutError after `timeout` seconds.

@@ -196,6 +196,11 @@ def drawn(workflow: Workflow) -> str:
     lines = [f"{workflow.name}: {counted(len(steps), 'step')}, {_levels(graph)}"]
     given = ", ".join(workflow.spec.input.get("properties", {}))
     lines += [f"input: {given}"] if given else []
+    lines += [
+        f"limit: {counted(limit.max, 'run')} for each {short(limit.key, _LONG)}; "
+        f"policy: {limit.policy.value}"
+        for limit in workflow.spec.limits
+    ]
     width = max(map(len, steps))
     for number, level in enumerate(graph.levels, 1):
         for index, id_ in enumerate(level):

@@ -50,7 +50,7 @@ def test_exit_codes_of_what_the_server_says(status: int, code: ExitCode) -> None
 def test_a_server_that_is_away_is_unavailable_and_a_wait_that_is_over_failed() -> None:
     away = server_errors(UnreachableError("http://h", OSError("refused")))
     assert away.exit_code is ExitCode.UNAVAILABLE
-    assert server_errors(WaitTimeoutError("id", 5)).exit_code is ExitCode.FAILED
+    assert server_errors(WaitTimeoutError("run", "id", 5)).exit_code is ExitCode.FAILED
 
 
 def test_an_error_is_one_line_with_its_code_and_a_cure() -> None:

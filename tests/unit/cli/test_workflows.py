@@ -13,6 +13,7 @@ GOOD = """\
 # a comment
 workflow: brief
 input: {url: string}
+limits: [{key: input.url, max: 2, policy: keep_latest}]
 steps:
   fetch: {task: fetch-page, with: {url: "${{ input.url }}"}}
   left: {task: left, needs: [fetch]}
@@ -54,6 +55,7 @@ def test_a_valid_document_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture
     assert out.splitlines() == [
         "brief: 5 steps, 4 levels, up to 2 at a time",
         "input: url",
+        "limit: 2 runs for each input.url; policy: keep_latest",
         "  1. fetch   task fetch-page",
         "  2. left    task left; needs fetch",
         "     right   task right; needs fetch; when input.url != ''",
