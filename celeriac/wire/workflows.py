@@ -193,7 +193,13 @@ class ItemEnded(Wire):
     index: int = Field(description="From 0, in the order of the map's list.", examples=[0])
     status: str = Field(description="completed, failed or cancelled.", examples=["completed"])
     execution_id: UUID | None = Field(description="Null for an item without an execution.")
-    links: Links = links(execution="/api/v1/task-executions/{execution_id}")
+    child_run_id: UUID | None = Field(
+        description="The run that the item is; null if it is none. Its own stream has its items."
+    )
+    links: Links = links(
+        execution="/api/v1/task-executions/{execution_id}",
+        run="/api/v1/workflow-runs/{child_run_id}",
+    )
 
 
 class RunItems(Wire):

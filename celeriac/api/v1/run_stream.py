@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from celeriac.api.core import views
 from celeriac.api.core.auth import still_allowed
-from celeriac.api.v1.executions.stream import MAX_SEQ, PING_SECONDS, sent_event
+from celeriac.api.v1.executions.stream import MAX_SEQ, PING_SECONDS, sent_event, stream_responses
 from celeriac.domain.errors import DatabaseUnavailableError, InvalidInputError
 from celeriac.domain.executions.events import TERMINAL_EVENTS
 from celeriac.domain.workflows.records import EndPlace, WorkflowRun
@@ -21,6 +21,12 @@ from celeriac.wiring.core import CoreServices
 
 ITEM_ENDED = "item_ended"
 """The SSE event of an item that has ended."""
+
+RUN_STREAM = stream_responses(
+    id="The event's number; with `items` the place of the reader, such as 7.1021.2.4.",
+    event="Its type, or `item_ended`.",
+    data="An Event as JSON; of `item_ended`: step, index, status, execution_id, child_run_id.",
+)
 
 _ID = re.compile(r"(\d{1,10})(?:\.(\d{1,18})\.(\d{1,4})\.(\d{1,9}))?")
 _AT_ONCE = 500
@@ -49,6 +55,11 @@ def place_of(last_event_id: str) -> RunPlace:
         )
     numbers = [int(each) for each in match.groups(default="0")]
     return RunPlace(numbers[0], EndPlace(*numbers[1:]))
+
+
+def ends_follow(services: ApiServices, run_id: UUID, place: RunPlace) -> bool:
+    """Return whether an ended run has ends of items behind a place."""
+    return bool(services.runs.ends(run_id, after=place.end, limit=1, whole=True))
 
 
 def stream_with_items(

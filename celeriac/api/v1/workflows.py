@@ -24,8 +24,14 @@ from celeriac.api.core.parameters import (
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, page_response, problem_responses
 from celeriac.api.v1.catalog import Description
-from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream_log
-from celeriac.api.v1.run_stream import RunPlace, place_of, stream_with_items
+from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, stream_log
+from celeriac.api.v1.run_stream import (
+    RUN_STREAM,
+    RunPlace,
+    ends_follow,
+    place_of,
+    stream_with_items,
+)
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Name, Strict
 from celeriac.domain.executions.triggers import TriggerType
@@ -414,7 +420,7 @@ def list_run_events(
 
 
 @runs_router.get(
-    "/{run_id}/stream", summary="Follow a run live", response_class=Response, responses=STREAM
+    "/{run_id}/stream", summary="Follow a run live", response_class=Response, responses=RUN_STREAM
 )
 async def stream_run(
     request: Request,
@@ -436,10 +442,10 @@ async def stream_run(
     """
     place = RunPlace(after) if last_event_id is None else place_of(last_event_id)
     found = await run_in_threadpool(services.runs.get, actor, run_id)
-    if found.status.terminal and found.event_seq <= place.seq and last_event_id is not None:
-        return Response(status_code=204)
+    if found.status.terminal and found.event_seq <= place.seq:
+        more = items and await run_in_threadpool(ends_follow, services, run_id, place)
+        if not more:
+            return Response(status_code=204)
     if items:
         return stream_with_items(request, shared, services, found, place)
-    if found.status.terminal and found.event_seq <= place.seq:
-        return Response(status_code=204)
     return stream_log(request, shared, services.runs.log, run_id, after=place.seq)

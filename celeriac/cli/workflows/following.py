@@ -65,6 +65,8 @@ def _line(each: "Event | ItemEnded") -> str:
 def item_line(end: "ItemEnded") -> str:
     """Return the end of an item as a plain line."""
     which = f" · execution {end.execution_id}" if end.execution_id else ""
+    if end.child_run_id:
+        which = f" · run {end.child_run_id}"
     return f"{'':12} {end.step}[{end.index}] {end.status}{which}"
 
 

@@ -63,20 +63,20 @@ WHERE s.run_id = ANY (ARRAY(SELECT run_id FROM step_locked))
 
 
 _ENDS_NOTED = """
-INSERT INTO item_ends (run_id, ended_xid, step_no, item_no, status, execution_id)
+INSERT INTO item_ends (run_id, ended_xid, step_no, item_no, status, {subject})
 SELECT run_id, CAST(CAST(pg_current_xact_id() AS text) AS bigint), step_no, item_no, status, id
 FROM ended WHERE run_id IS NOT NULL{only}
 ON CONFLICT DO NOTHING
 """
 
 
-def noting_ends(only: str = "") -> Mapping[str, str]:
+def noting_ends(subject: str = "execution_id", only: str = "") -> Mapping[str, str]:
     """Return the part that notes the ends of items for those who follow their run.
 
-    It reads `ended` as `COUNT_DOWN` does, and its id, which is that of the execution or null.
-    `only` is a further condition.
+    It reads `ended` as `COUNT_DOWN` does, and its id: that of what the item is, which the column
+    `subject` names, or null. `only` is a further condition.
     """
-    return {"ends_noted": _ENDS_NOTED.format(only=only)}
+    return {"ends_noted": _ENDS_NOTED.format(subject=subject, only=only)}
 
 
 def counting_down(shards: int) -> Mapping[str, str]:

@@ -154,8 +154,9 @@ item_ends = Table(
     Column("step_no", SmallInteger, primary_key=True, autoincrement=False),
     Column("item_no", Integer, primary_key=True, autoincrement=False),
     Column("status", Text, nullable=False),
-    # null for an item without an execution
+    # null for an item without an execution, or without a run below this one
     Column("execution_id", Uuid),
+    Column("child_run_id", Uuid),
     postgresql_with=stored(dead=5_000, share=0.01),
 )
 

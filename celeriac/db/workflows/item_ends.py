@@ -7,7 +7,8 @@ from sqlalchemy import Connection, text
 from celeriac.domain.workflows.records import EndPlace, ItemEnd
 
 _ENDS = """
-SELECT i.ended_xid, i.step_no, i.item_no, s.step, i.status, i.execution_id
+SELECT i.ended_xid, i.step_no, i.item_no, s.step, i.status, i.execution_id,
+       i.child_run_id
 FROM item_ends i JOIN step_runs s USING (run_id, step_no)
 WHERE i.run_id = :run_id
   AND (i.ended_xid, i.step_no, i.item_no) > (:xid, :step_no, :item_no){visible}

@@ -69,11 +69,14 @@ def item_parameters(
     }
 
 
-_PARTS = {**COUNT_DOWN, **noting_ends(" AND item_no <> ALL (CAST(:shared AS int[]))")}
+_PARTS = {
+    **COUNT_DOWN,
+    **noting_ends("child_run_id", " AND item_no <> ALL (CAST(:shared AS int[]))"),
+}
 _COUNT_DOWN = with_guards(
     """
 WITH ended AS (
-    SELECT *, CAST(NULL AS uuid) AS id
+    SELECT *, CAST(:child_run_id AS uuid) AS id
     FROM unnest(CAST(:run_ids AS uuid[]), CAST(:step_nos AS smallint[]),
                          CAST(:item_nos AS int[]), CAST(:statuses AS text[]))
                   AS e (run_id, step_no, item_no, status)
@@ -91,10 +94,12 @@ def count_down(
     ended: Mapping[int, StepStatus],
     *,
     shared: Collection[int] = (),
+    child_run_id: UUID | None = None,
 ) -> None:
-    """Count items down that end without an execution: runs of workflows, and what can't begin.
+    """Count items down that end without an execution: what can't begin, or one run of a workflow.
 
-    Also the items that share the execution of another one (`shared`): they have no end to note.
+    `child_run_id` is that of the run. Also the items that share the execution of another one
+    (`shared`): they have no end to note.
     """
     if not ended:
         return
@@ -104,6 +109,7 @@ def count_down(
         "item_nos": list(ended),
         "statuses": [status.value for status in ended.values()],
         "shared": list(shared),
+        "child_run_id": child_run_id,
     }
     connection.execute(_COUNT_DOWN, parameters)
 

@@ -162,6 +162,7 @@ class ItemEnd:
     status: str
     """completed, failed or cancelled."""
     execution_id: UUID | None
+    child_run_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,4 +93,6 @@ def end_run(
     turn.ended = replace(run, status=outcome, compensation=compensation)
     if run.parent_run_id is not None and run.parent_step_no is not None:
         as_item = {run.parent_item_no or 0: StepStatus(outcome.value)}
-        item_rows.count_down(connection, run.parent_run_id, run.parent_step_no, as_item)
+        item_rows.count_down(
+            connection, run.parent_run_id, run.parent_step_no, as_item, child_run_id=run.id
+        )

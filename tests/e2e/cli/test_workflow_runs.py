@@ -124,9 +124,11 @@ def test_a_failed_map_is_looked_at_retried_and_forked(
 
     cured.touch()
     again = commands.ask("workflow-runs", "retry", listed["id"])["run_id"]
-    followed = commands.run("workflow-runs", "follow", again)
+    followed = commands.run("workflow-runs", "follow", again, "--items")
     assert followed.code == 0, followed.err
     assert json.loads(followed.out) == [1, 2, 3]
+    for index in range(3):
+        assert f"each[{index}] completed" in followed.err
     assert len(made(client, again)) == 1
     forked = commands.ask("workflow-runs", "fork", again, "--step", "each", "--item", "0")["run_id"]
     assert client.workflow_runs.wait(forked, timeout=30).result == [1, 2, 3]

@@ -1,12 +1,14 @@
 """The stream of a run with the ends of its items, over real sockets."""
 
+import json
 from threading import Thread
 from uuid import UUID
 
 import pytest
 from httpx_sse import connect_sse
+from sqlalchemy import text
 
-from celeriac.client import Client
+from celeriac.client import Client, ClientError
 from celeriac.domain.executions.model import Completed
 from celeriac.wire import Event, ItemEnded
 from celeriac.wiring.core import CoreServices
@@ -81,6 +83,38 @@ def test_it_goes_on_after_the_id_of_any_event(
         assert read(**{"Last-Event-ID": place}) == everything[number + 1 :]
     ended = http.get(path, headers={"Last-Event-ID": everything[-1][0]})
     assert (ended.status_code, ended.content) == (204, b"")
+    # a stream without items has this id for its last event: the ends are still to be sent
+    last = everything[-1][0].partition(".")[0]
+    ends = read(**{"Last-Event-ID": last})
+    assert [json.loads(data)["index"] for _, data in ends] == [0, 1, 2]
+    ended = http.get(path, headers={"Last-Event-ID": ends[-1][0]})
+    assert (ended.status_code, ended.content) == (204, b"")
+    found = list(client.workflow_runs.stream(run_id, after=int(last), items=True, timeout=60))
+    assert len(found) == 3, "the client stops, too"
     for wrong in ("x", "1.2", "1.2.3", "-1", "9" * 11, f"1.{'9' * 19}.1.1"):
         refused = http.get(path, headers={"Last-Event-ID": wrong})
         assert (refused.status_code, refused.json()["field"]) == (422, "last-event-id")
+
+
+def test_the_end_of_the_run_is_sent_though_a_transaction_of_others_goes_on(
+    client: Client, container: CoreServices, run_id: UUID
+) -> None:
+    with container.database.transaction() as other:
+        other.execute(text("SELECT pg_current_xact_id()"))
+        for number in range(3):
+            end_one(container, client, run_id, number)
+        seen = list(client.workflow_runs.stream(run_id, items=True, timeout=60))
+    assert sorted(each.index for each in seen if isinstance(each, ItemEnded)) == [0, 1, 2]
+    assert isinstance(seen[-1], Event)
+    assert seen[-1].type == "completed"
+
+
+def test_a_run_of_another_workspace_is_not_found(
+    client: Client, api_url: str, run_id: UUID
+) -> None:
+    http = client._http
+    eve = http.post("/api/v1/users", json={"name": "eve"}).json()
+    key = http.post("/api/v1/api-keys", json={"name": "e", "user_id": eve["id"]}).json()
+    with Client(api_url, api_key=key["token"]) as other, pytest.raises(ClientError) as refused:
+        list(other.workflow_runs.stream(run_id, items=True, timeout=60))
+    assert (refused.value.status, refused.value.code) == (404, "not_found")

@@ -22,26 +22,34 @@ LAST_EVENT_ID = "Last-Event-ID"
 MAX_SEQ = 2**31 - 1
 DELTA = "delta"
 
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "Server-Sent Events; the data of each is an Event.",
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "description": "One event of the stream.",
-                    "properties": {
-                        "id": {"type": "string", "description": "The event's number."},
-                        "event": {"type": "string", "description": "Its type, or `delta`."},
-                        "data": {"type": "string", "description": "An Event as JSON."},
-                    },
-                    "required": ["event", "data"],
+
+def stream_responses(*, id: str, event: str, data: str) -> dict[int | str, dict[str, Any]]:  # noqa: A002 - the name in SSE
+    """Return the documented answers of a stream, with descriptions of the parts of an event."""
+    parts = {"id": id, "event": event, "data": data}
+    return {
+        200: {
+            "description": "Server-Sent Events.",
+            "content": {
+                "text/event-stream": {
+                    "schema": {
+                        "type": "object",
+                        "description": "One event of the stream.",
+                        "properties": {
+                            name: {"type": "string", "description": text}
+                            for name, text in parts.items()
+                        },
+                        "required": ["event", "data"],
+                    }
                 }
-            }
+            },
         },
-    },
-    204: {"description": "The execution has ended and no event follows."},
-}
+        204: {"description": "It has ended and no event follows."},
+    }
+
+
+STREAM = stream_responses(
+    id="The event's number.", event="Its type, or `delta`.", data="An Event as JSON."
+)
 
 _AT_ONCE = 500
 PING_SECONDS = 15

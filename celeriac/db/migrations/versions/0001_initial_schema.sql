@@ -940,6 +940,7 @@ CREATE TABLE item_ends (
     item_no integer NOT NULL,
     status text NOT NULL,
     execution_id uuid,
+    child_run_id uuid,
     CONSTRAINT pk_item_ends PRIMARY KEY (run_id, ended_xid, step_no, item_no)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0.01,
