@@ -183,9 +183,11 @@ def assert_counted(database: Database) -> None:
     """Fail where counters of runs contradict the items that they count, or something is due."""
     with database.autocommit() as connection:
         faults = list(connection.execute(_MISCOUNTED))
+        unlike = list(connection.execute(_ENDS_UNLIKE))
         live = repair.live_runs(connection, after=UUID(int=0), older_than=-60, limit=10_000)
         to_repair = {run_id: repair.check(connection, run_id) for run_id in live}
     assert faults == []
+    assert unlike == [], "each execution and each run below a run that has ended has one end"
     assert not any(wrong or stuck for wrong, stuck in to_repair.values()), to_repair
 
 
@@ -210,6 +212,20 @@ WHERE s.status = 'running' AND s.kind = 'task'
    OR s.status = 'ready'
    OR r.completed_at IS NOT NULL AND s.status IN ('blocked', 'ready', 'running')
    OR r.completed_at IS NULL AND s.due_at IS NOT NULL AND s.due_at < now() - interval '1 minute'
+""")
+
+
+_ENDS_UNLIKE = text("""
+SELECT s.id, s.ended, s.status, e.number, e.status AS noted
+FROM (SELECT id, run_id, step_no, item_no, status, completed_at IS NOT NULL AS ended
+      FROM executions WHERE run_id IS NOT NULL
+      UNION ALL
+      SELECT id, parent_run_id, parent_step_no, parent_item_no, status, completed_at IS NOT NULL
+      FROM workflow_runs WHERE parent_run_id IS NOT NULL) s
+LEFT JOIN (SELECT run_id, step_no, item_no, coalesce(execution_id, child_run_id) AS id,
+                  count(*) AS number, min(status) AS status
+           FROM item_ends GROUP BY 1, 2, 3, 4) e USING (run_id, step_no, item_no, id)
+WHERE coalesce(e.number, 0) <> CASE WHEN s.ended THEN 1 ELSE 0 END OR e.status <> s.status
 """)
 
 

@@ -83,6 +83,7 @@ def test_the_end_of_a_run_below_names_that_run(flows: Flows) -> None:
         (end,) = flows.runs.ends(run_id, after=_START, limit=100, whole=True)
         assert (end.step, end.child_run_id) == ("one", None)
         assert end.execution_id is not None
+    flows.assert_counted()
 
 
 def test_an_item_that_cannot_begin_ends_too(flows: Flows) -> None:
