@@ -178,14 +178,14 @@ def first_line(error: Exception) -> str:
 
 
 _PREPARE_AFTER = 1
-"""A statement is prepared when it comes again: without that, the whole plan is made each time."""
+"""A statement is prepared when it comes again: then it is parsed once."""
 
 _SESSION = {
     "timezone": "UTC",
     # Plans are cached. One made for a small table must not scan the table when it is large.
     "enable_seqscan": "off",
-    # With partitions the server would plan most statements each time (docs/adr/0046).
-    "plan_cache_mode": "force_generic_plan",
+    # A plan for all values crashes PostgreSQL 18 (docs/adr/0052).
+    "plan_cache_mode": "force_custom_plan",
 }
 """Settings of every session, besides its limits."""
 
@@ -301,13 +301,12 @@ class SessionSettings:
     lock_seconds: float
     statement_seconds: float
 
-    def role_faults(self, lock_seconds: float, *, prepares: bool = True) -> dict[str, str]:
+    def role_faults(self, lock_seconds: float) -> dict[str, str]:
         """Return the settings that are wrong, each with its right value.
 
-        Statements must wait at most `lock_seconds` for a lock. `prepares` says whether statements
-        are prepared: if not, the plans are those for the values of each execution.
+        Statements must wait at most `lock_seconds` for a lock.
         """
-        mode = _SESSION["plan_cache_mode"] if prepares else "auto"
+        mode = _SESSION["plan_cache_mode"]
         right = {
             "timezone": (self.timezone in _UTC, _SESSION["timezone"]),
             "enable_seqscan": (not self.seqscan, _SESSION["enable_seqscan"]),

@@ -85,7 +85,7 @@ def test_doctor_names_the_settings_that_the_role_needs(
 ) -> None:
     wrong = pooler_finding(commands)
     assert wrong["level"] == "warn"
-    for name in ("enable_seqscan", "lock_timeout", "statement_timeout"):
+    for name in ("enable_seqscan", "plan_cache_mode", "lock_timeout", "statement_timeout"):
         assert name in wrong["message"]
     set_role(fleet, commands, pooler)
     assert pooler_finding(commands)["level"] == "ok"

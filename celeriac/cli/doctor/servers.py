@@ -153,8 +153,7 @@ def _judge_session(session: engine.SessionSettings, settings: Settings) -> Findi
     """Judge the settings of a session, which a pooler takes from the role."""
     pooled = settings.database.pooler
     limit = worker_lock_seconds(settings) if pooled else engine.LOCK_SECONDS
-    prepares = settings.database.pooler_prepares or not pooled
-    faults = session.role_faults(limit, prepares=prepares)
+    faults = session.role_faults(limit)
     if not faults:
         return ok(POOLER, f"the role {session.role} has the right settings") if pooled else None
     if not pooled:
