@@ -27,6 +27,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import DELETED_SECONDS, DELETED_WORKSPACE, Cancel
 from celeriac.services.workflows.limits import RunLimits
+from celeriac.services.workflows.new_runs import actor_of
 from celeriac.services.workflows.outcomes import (
     DEADLINE,
     Action,
@@ -36,7 +37,7 @@ from celeriac.services.workflows.outcomes import (
     Turn,
 )
 from celeriac.services.workflows.plans import Plan, Plans
-from celeriac.services.workflows.spawn import Spawn, actor_of
+from celeriac.services.workflows.spawn import Spawn
 from celeriac.services.workflows.turn import take_turn
 from celeriac.services.workflows.undo_items import SpawnUndo
 from celeriac.services.workflows.values import RunValues

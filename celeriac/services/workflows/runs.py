@@ -53,8 +53,8 @@ from celeriac.services.workflows.again import (
     take_over,
 )
 from celeriac.services.workflows.limits import limits_of, refuse
+from celeriac.services.workflows.new_runs import check_input, insert_run, with_defaults
 from celeriac.services.workflows.plans import Plan, Plans
-from celeriac.services.workflows.spawn import check_input, insert_run, with_defaults
 
 logger = structlog.get_logger(__name__)
 

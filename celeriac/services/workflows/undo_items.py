@@ -24,8 +24,9 @@ from celeriac.domain.workflows.undo import undo_variables
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.submit import STALE_SPEC_TRIES, check_one
+from celeriac.services.workflows.chunks import CHUNK, Spawned, Target
+from celeriac.services.workflows.new_runs import actor_of
 from celeriac.services.workflows.plans import Plan
-from celeriac.services.workflows.spawn import CHUNK, Spawned, Target, actor_of
 
 
 class FindTask(Protocol):

@@ -11,7 +11,7 @@ from celeriac.domain.executions.model import Failed, Failure, Retry
 from celeriac.domain.executions.states import Status
 from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.workflows import spawn
+from celeriac.services.workflows import chunks as making
 from tests.support.core import LEASE_SECONDS
 from tests.support.workflows import FAILS, Flows, Ran
 
@@ -183,7 +183,7 @@ def test_items_with_the_same_key_run_once_and_both_have_the_result(flows: Flows)
 def test_a_dead_process_leaves_the_cursor_and_the_keeper_goes_on(
     flows: Flows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawn, "CHUNK", 10)
+    monkeypatch.setattr(making, "CHUNK", 10)
     workflow = flows.define("w", MAP, input={"list": "array"})
     chunks = 0
     proper = flows.advance._spawn
@@ -215,7 +215,7 @@ def test_the_items_that_are_left_of_a_chunk_complete_with_those_before(
     flows: Flows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All items that were made end before the next chunk is made."""
-    monkeypatch.setattr(spawn, "CHUNK", 4)
+    monkeypatch.setattr(making, "CHUNK", 4)
     proper = flows.advance._spawn
 
     def drives(*given: Any) -> Any:

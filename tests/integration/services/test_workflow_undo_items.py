@@ -9,7 +9,7 @@ from celeriac.db.workflows import undo
 from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows import undo_items
-from celeriac.services.workflows.spawn import Spawned
+from celeriac.services.workflows.chunks import Spawned
 from tests.support.undo import (
     MAP,
     all_claims,

@@ -1,0 +1,381 @@
+"""Makes a chunk of the items of a running step: executions, runs of workflows, or a question.
+
+A chunk is one transaction that locks the run first: nothing begins once a cancellation is
+committed. The counters hold the full width before the first chunk, so no order of ends can make the
+step complete early. A process that dies leaves the cursor at the last chunk, and the keeper goes
+on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from celeriac.db.engine import Connection
+from celeriac.db.executions import lifecycle
+from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import limits as limit_rows
+from celeriac.db.workflows import runs
+from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows.items import NewItem
+from celeriac.db.workflows.runs import NewRun
+from celeriac.domain.errors import (
+    CeleriacError,
+    InvalidInputError,
+    UnavailableError,
+)
+from celeriac.domain.executions.model import (
+    ExecutionSpec,
+    QueuedMessage,
+    RunOptions,
+    SubmitRequest,
+)
+from celeriac.domain.executions.states import Held
+from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.prompts import WorkLimit
+from celeriac.domain.tasks import Limits
+from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.workflows.model import Step, StepKind, Timeout
+from celeriac.domain.workflows.records import StepRun, WorkflowRun
+from celeriac.domain.workflows.states import StepStatus
+from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.services.executions.submit import check_one
+from celeriac.services.workflows import questions
+from celeriac.services.workflows.again import ForkRequest, take_over
+from celeriac.services.workflows.limits import limits_of
+from celeriac.services.workflows.new_runs import actor_of, check_input, insert_run, with_defaults
+from celeriac.services.workflows.plans import Plan
+from celeriac.services.workflows.values import RunValues, evaluate, result_of
+
+CHUNK = 1_000
+"""Items that one transaction makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """What a chunk has made: messages to send, whether more is to be dispatched, runs to begin.
+
+    `asked` says whether a person is asked: the log has a new event.
+    """
+
+    messages: Sequence[QueuedMessage] = ()
+    pending: bool = False
+    children: Sequence[UUID] = ()
+    whole: bool = False
+    """Nothing is left to do for the step until one of its items has ended."""
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a step runs at present, or why it can't."""
+
+    task: ExecutionSpec | None = None
+    workflow: Plan | None = None
+    window: int = 0
+    fault: CeleriacError | None = None
+
+
+def options_of(step: Step, task: ExecutionSpec) -> RunOptions:
+    """Return the options of a step's executions: its time limits and its retry policy.
+
+    REQUIREMENTS E7: 240 and 300 s, unless the step or the task says otherwise.
+    """
+    of_task, usual = task.task.limits, Limits()
+    own_limits = (of_task.soft_seconds, of_task.hard_seconds) != (
+        usual.soft_seconds,
+        usual.hard_seconds,
+    )
+    if step.timeout == Timeout() and own_limits:
+        return RunOptions(retry=step.retry)
+    return RunOptions(
+        soft_seconds=step.timeout.soft, hard_seconds=step.timeout.hard, retry=step.retry
+    )
+
+
+@dataclass(slots=True)
+class Making:
+    """The transaction that makes one chunk."""
+
+    connection: Connection
+    plan: Plan
+    values: RunValues
+    target: Target
+    items: list[NewItem] = field(default_factory=list)
+    ended: dict[int, StepStatus] = field(default_factory=dict)
+    """Items that end at once, to be counted down."""
+    shared: set[int] = field(default_factory=set)
+    """Those of them that have the execution of another item, because they have its key."""
+
+    def chunk(self, run_id: UUID, step_no: int) -> Spawned:
+        """Make the next chunk, unless the run or the step has stopped."""
+        connection, step = self.connection, self.plan.step(step_no)
+        run = runs.lock(connection, run_id)
+        if run is None or run.status.terminal:
+            return Spawned()
+        if not step.is_last and (run.cancel_requested_at or run.error_code):
+            return Spawned()
+        states = rows.of_run(connection, run_id)
+        state = states[step_no - 1]
+        if state.status is not StepStatus.RUNNING or state.stopping:
+            return Spawned()
+        numbers = range(state.spawned, min(state.width, state.spawned + CHUNK))
+        scope = self.values.scope(
+            connection, self.plan.spec.steps, states, self.plan.needs(step_no), last=step.is_last
+        )
+        if step.repeat is not None:
+            scope["index"] = state.round - 1
+            scope["result"] = result_of(connection, state, before=1) if state.round > 1 else None
+        left = self._not_taken_over(run, state, numbers)
+        made = self._make(run, state, step, scope, left) if left else Spawned()
+        item_rows.add_items(connection, run_id, step_no, state.round, self.items)
+        item_rows.count_down(connection, run_id, step_no, self.ended, shared=self.shared)
+        whole = state.parallel is None and not self.ended and len(numbers) == state.width
+        # no item existed before, so none can have made the step due
+        rows.set_spawned(connection, run_id, step_no, numbers.stop, due=not whole)
+        return replace(made, whole=whole)
+
+    def _not_taken_over(self, run: WorkflowRun, state: StepRun, numbers: range) -> Sequence[int]:
+        """Return the items that an earlier run has not completed; those are counted down."""
+        if run.origin_id is None or not numbers:
+            return numbers
+        found = item_rows.items(
+            self.connection, run.id, state.step_no, state.round,
+            after=numbers.start - 1, limit=len(numbers), results=False,
+        )  # fmt: skip
+        known = {item.item_no for item in found if item.item_no in numbers}
+        self.ended.update(dict.fromkeys(known, StepStatus.COMPLETED))
+        return [number for number in numbers if number not in known]
+
+    def _make(
+        self,
+        run: WorkflowRun,
+        state: StepRun,
+        step: Step,
+        scope: Mapping[str, Any],
+        numbers: Sequence[int],
+    ) -> Spawned:
+        if self.target.fault is not None:
+            for number in numbers:
+                self._fails(number, self.target.fault)
+            return Spawned()
+        if step.kind is StepKind.APPROVE:
+            return self._question(run, state, step, scope)
+        each = list(_scopes(step, scope, numbers))
+        if self.target.task is not None:
+            known = _known_keys(self.connection, state, step, scope, each)
+            return self._executions(run, state, step, each, known)
+        assert self.target.workflow is not None
+        return self._children(run, state, step, self.target.workflow, each)
+
+    def _question(
+        self, run: WorkflowRun, state: StepRun, step: Step, scope: Mapping[str, Any]
+    ) -> Spawned:
+        try:
+            self.items.append(questions.ask(self.connection, run, state, step, scope))
+        except UnavailableError:
+            raise
+        except CeleriacError as error:
+            self._fails(0, error)
+            return Spawned()
+        return Spawned(asked=True)
+
+    def _fails(self, number: int, error: CeleriacError) -> None:
+        """Note that an item can't begin."""
+        self.items.append(
+            NewItem(number, status=StepStatus.FAILED, code=error.code, message=error.message)
+        )
+        self.ended[number] = StepStatus.FAILED
+
+    def _executions(
+        self,
+        run: WorkflowRun,
+        state: StepRun,
+        step: Step,
+        each: Sequence[tuple[int, Mapping[str, Any]]],
+        known: dict[str, UUID],
+    ) -> Spawned:
+        """Insert an execution for each item; items with the same key share one."""
+        assert self.target.task is not None
+        spec = self.target.task
+        numbers: list[int] = []
+        variables: list[JsonObject] = []
+        ids: list[UUID] = []
+        with WorkLimit(max(len(each), 1)) as work:
+            for number, scope in each:
+                try:
+                    key = _key(step, scope)
+                    if key is not None and key in known:
+                        self.items.append(NewItem(number, execution_id=known[key]))
+                        self.ended[number] = StepStatus.COMPLETED
+                        self.shared.add(number)
+                        continue
+                    given = _object(render(step.with_, scope))
+                    check_one(spec, given, work)
+                except UnavailableError:
+                    raise
+                except CeleriacError as error:
+                    self._fails(number, error)
+                    continue
+                execution_id = uuid7()
+                if key is not None:
+                    known[key] = execution_id
+                numbers.append(number)
+                variables.append(given)
+                ids.append(execution_id)
+                self.items.append(NewItem(number, execution_id=execution_id))
+        if not ids:
+            return Spawned()
+        request = SubmitRequest(
+            task_id=spec.task_id,
+            priority=step.priority if step.priority is not None else run.priority,
+            queue=step.queue,
+            trigger_type=TriggerType.WORKFLOW,
+            options=options_of(step, spec),
+        )
+        new = lifecycle.NewExecutions(
+            spec,
+            request,
+            ids,
+            variables,
+            items=lifecycle.StepItems(run.id, state.step_no, numbers),
+            held=None if state.parallel is None else Held.LIMIT,
+        )
+        window = self.target.window if len(ids) == 1 and state.parallel is None else 0
+        messages = lifecycle.create(self.connection, new, actor_of(run), window=window)
+        return Spawned(messages=messages, pending=not messages and state.parallel is None)
+
+    def _children(
+        self,
+        run: WorkflowRun,
+        state: StepRun,
+        step: Step,
+        plan: Plan,
+        each: Sequence[tuple[int, Mapping[str, Any]]],
+    ) -> Spawned:
+        """Insert a run of a workflow for each item; it may continue one of an earlier run."""
+        children = []
+        actor = actor_of(run)
+        kept = limit_rows.kept_above(self.connection, run.id) if plan.spec.limits else frozenset()
+        earlier = self._earlier(run, state, plan, [number for number, _ in each])
+        for number, scope in each:
+            try:
+                given = with_defaults(plan, _object(render(step.with_, scope)))
+                check_input(plan, given)
+                wanted = limits_of(plan, given, actor)
+            except UnavailableError:
+                raise
+            except CeleriacError as error:
+                self._fails(number, error)
+                continue
+            old = earlier.get(number)
+            if old is not None and old.input != given:
+                old = None
+            child = NewRun(
+                id=uuid7(),
+                workspace_id=run.workspace_id,
+                owner_id=run.owner_id,
+                workflow_id=plan.workflow_id,
+                workflow_version_id=plan.version_id,
+                trigger_type=TriggerType.WORKFLOW,
+                priority=_first(step.priority, run.priority, plan.spec.priority),
+                input=given,
+                created_by=run.created_by,
+                request_id=run.request_id,
+                deadline_seconds=plan.spec.deadline,
+                deadline_at=run.deadline_at,
+                parent_run_id=run.id,
+                parent_step_no=state.step_no,
+                parent_item_no=number,
+                depth=run.depth + 1,
+                origin_id=None if old is None else old.id,
+            )
+            # a run of which a slot is kept while it waits for this one shares it
+            limits = [each for each in wanted if each.key not in kept]
+            insert_run(self.connection, plan, child, limits)
+            if old is not None:
+                take_over(self.connection, plan, old, child.id, ForkRequest())
+            children.append(child.id)
+            self.items.append(NewItem(number, child_run_id=child.id))
+        return Spawned(children=children)
+
+    def _earlier(
+        self, run: WorkflowRun, state: StepRun, plan: Plan, numbers: Sequence[int]
+    ) -> Mapping[int, WorkflowRun]:
+        """Return the runs with which the items of a retried run go on, by their numbers."""
+        if not state.continues or run.origin_id is None:
+            return {}
+        found = runs.continuable(
+            self.connection, run.origin_id, state.step_no, numbers, plan.version_id
+        )
+        return {
+            number: old
+            for number, old in found.items()
+            if not item_rows.lacks_results(self.connection, old.id)
+        }
+
+
+def _scopes(
+    step: Step, scope: Mapping[str, Any], numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of each item with what its expressions see."""
+    if step.map is None:
+        for number in numbers:
+            yield number, dict(scope)
+        return
+    items = evaluate(step.map, scope)
+    for number in numbers:
+        yield number, {**scope, "item": items[number], "index": number}
+
+
+def _key(step: Step, scope: Mapping[str, Any]) -> str | None:
+    if step.key is None:
+        return None
+    key = evaluate(step.key, scope)
+    if not isinstance(key, str | int | float | bool):
+        raise InvalidInputError("The key of an item must be a text or a number.", field="key")
+    return str(key)
+
+
+def _known_keys(
+    connection: Connection,
+    state: StepRun,
+    step: Step,
+    scope: Mapping[str, Any],
+    each: Sequence[tuple[int, Mapping[str, Any]]],
+) -> dict[str, UUID]:
+    """Return the executions of earlier chunks by their keys."""
+    if step.key is None or not state.spawned or step.map is None:
+        return {}
+    items = evaluate(step.map, scope)
+    first: dict[str, int] = {}
+    wanted = set()
+    for _, item_scope in each:
+        key = _quiet_key(step, item_scope)
+        if key is not None:
+            wanted.add(key)
+    for number in range(state.spawned):
+        key = _quiet_key(step, {**scope, "item": items[number], "index": number})
+        if key in wanted and key is not None:
+            first.setdefault(key, number)
+    found = item_rows.executions_of_items(
+        connection, state.run_id, state.step_no, state.round, list(first.values())
+    )
+    return {key: found[number] for key, number in first.items() if number in found}
+
+
+def _quiet_key(step: Step, scope: Mapping[str, Any]) -> str | None:
+    try:
+        return _key(step, scope)
+    except CeleriacError:
+        return None
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _object(value: JsonValue) -> JsonObject:
+    assert isinstance(value, dict), "an object is rendered to an object"
+    return value
