@@ -1,7 +1,8 @@
 """Conditions on several ids that name the partitions, too.
 
-A kept plan leaves out partitions that are excluded by `=`, `<` or `>`, and none by `= ANY`: then it
-opens all of them. Ids that are used together were mostly made at about the same time.
+While it plans, the server leaves out partitions that values exclude. Ids that come from another
+part of the statement are no values: the least and the greatest id exclude partitions for them, too.
+Ids that are used together were mostly made at about the same time.
 """
 
 from collections.abc import Sequence
