@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+import pytest
 from sqlalchemy import text
 
 from celeriac.db.executions import leases
@@ -12,18 +13,24 @@ from celeriac.domain.errors import DatabaseBusyError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Claim
 from tests.support.core import Core
+from tests.support.retention import make_ids_old
 from tests.support.together import together
 
-ROUNDS = 12
+ROUNDS = 8
 BATCHES = 8
 
 
+@pytest.mark.parametrize("periods", [1, 2])
 def test_notes_and_cancellations_of_the_same_executions_do_not_crash_the_server(
-    core: Core,
+    core: Core, monkeypatch: pytest.MonkeyPatch, periods: int
 ) -> None:
     before = started_at(core)
     for _ in range(ROUNDS):
-        claims = [core.running() for _ in range(6)]
+        claims = [core.running() for _ in range(3)]
+        with monkeypatch.context() as earlier:
+            if periods == 2:
+                make_ids_old(earlier)
+            claims += [core.running() for _ in range(3)]
         works = (note_all, note_all, note_each, cancel_each, cancel_all)
         together([partial(unless_busy, work, core, claims) for work in works])
     assert started_at(core) == before
