@@ -64,6 +64,31 @@ class EventLoop(asyncio.SelectorEventLoop):
         self._own_threads: Threads | None = None
         self._children: WeakSet[SubprocessTransport] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._entering = threading.Lock()
+        self._entered = 0
+
+    def run_forever(self) -> None:
+        """See `asyncio.loop.run_forever`."""
+        entered = False
+        try:
+            with self._entering:
+                self._entered += 1
+                entered = True
+            super().run_forever()
+        finally:
+            if entered:
+                self._entered -= 1
+
+    def close(self) -> None:
+        """See `asyncio.loop.close`.
+
+        Another thread can't enter the loop meanwhile: asyncio would leave a loop that is half
+        closed, and can't be closed any more.
+        """
+        with self._entering:
+            if self._entered:
+                raise RuntimeError("A running event loop can't be closed.")
+            super().close()
 
     def create_task(self, coro: Any, **options: Any) -> Any:
         """See `asyncio.loop.create_task`."""

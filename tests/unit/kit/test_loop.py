@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopThread
+from celeriac.kit.loop import AbandonedError, EventLoop, LoopEndedError, LoopThread
 from celeriac.kit.threads import FILES, PROCESSES
 from tests.support.scarcity import LACKS, count_open_loops
 from tests.support.waiting import wait_until
@@ -105,11 +105,13 @@ def _exit_in_callback(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _stop_and_close(loop: asyncio.AbstractEventLoop) -> None:
-    _stop(loop)
-    while not loop.is_closed():
-        # its own thread may be closing it at this moment
-        with contextlib.suppress(RuntimeError, ValueError, OSError, AttributeError):
+    def closed() -> bool:
+        with contextlib.suppress(RuntimeError):  # it runs
             loop.close()
+        return loop.is_closed()
+
+    _stop(loop)
+    wait_until(closed, "the loop is closed")
 
 
 def _kill_thread(loop: asyncio.AbstractEventLoop) -> None:
@@ -151,6 +153,49 @@ def test_a_loop_that_ends_is_replaced_and_ends_at_once_what_ran_on_it(
     assert loop.loop is not first
     assert cleaned.wait(10), "what was left is cancelled"
     wait_until(first.is_closed, "the loop is closed")
+
+
+def test_a_loop_that_is_closed_can_not_be_entered_meanwhile() -> None:
+    """asyncio looks twice whether a loop runs, and closes a part of it between the two."""
+    loop, inside = EventLoop(), threading.Event()
+    looked: list[bool] = []
+    seen = loop.is_running
+
+    def enter() -> None:
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon(inside.set)
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+    entering = threading.Thread(target=enter)
+
+    def is_running() -> bool:
+        if threading.current_thread() is not entering:
+            looked.append(seen())
+            if len(looked) == 2:
+                entering.start()
+                inside.wait(0.3)
+        return seen()
+
+    loop.is_running = is_running  # type: ignore[method-assign]
+    loop.close()
+    entering.join(10)
+    assert len(looked) >= 2, "it must have looked twice"
+    assert not inside.is_set()
+    assert loop.is_closed()
+
+
+def test_a_running_loop_can_not_be_closed_and_runs_on() -> None:
+    loop = EventLoop()
+
+    async def close() -> None:
+        loop.close()
+
+    with pytest.raises(RuntimeError, match="can't be closed"):
+        loop.run_until_complete(close())
+    assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
+    loop.close()
+    assert loop.is_closed()
 
 
 def test_what_a_blocked_loop_held_up_ends_when_it_is_replaced(loop: LoopThread) -> None:
