@@ -319,13 +319,20 @@ LEFT JOIN LATERAL (
 WHERE i.run_id = :origin_id AND i.step_no = :step_no AND i.round = 1
   AND coalesce(i.status, e.status, r.status) = 'completed'
   AND i.item_no <> ALL (CAST(:again AS int[]))
+  AND NOT EXISTS (
+      SELECT FROM step_items a
+      WHERE a.run_id = :origin_id AND a.step_no = :step_no AND a.round = 1
+        AND a.item_no = ANY (CAST(:again AS int[])) AND a.execution_id = i.execution_id)
 """)
 
 
 def take_over_items(
     connection: Connection, run_id: UUID, origin_id: UUID, step_no: int, *, again: Sequence[int]
 ) -> None:
-    """Let a step of a new run begin with the completed items of another run, except `again`."""
+    """Let a step of a new run begin with the completed items of another run, except `again`.
+
+    Also except those that share an execution with one of `again`, because they have its key.
+    """
     parameters = {
         "run_id": run_id, "origin_id": origin_id, "step_no": step_no, "again": list(again)
     }  # fmt: skip

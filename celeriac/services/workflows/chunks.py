@@ -164,7 +164,7 @@ class Making:
             return self._question(run, state, step, scope)
         each = list(_scopes(step, scope, numbers))
         if self.target.task is not None:
-            known = _known_keys(self.connection, state, step, scope, each)
+            known = _known_keys(self.connection, run, state, step, scope, each)
             return self._executions(run, state, step, each, known)
         assert self.target.workflow is not None
         return self._children(run, state, step, self.target.workflow, each)
@@ -340,29 +340,33 @@ def _key(step: Step, scope: Mapping[str, Any]) -> str | None:
 
 def _known_keys(
     connection: Connection,
+    run: WorkflowRun,
     state: StepRun,
     step: Step,
     scope: Mapping[str, Any],
     each: Sequence[tuple[int, Mapping[str, Any]]],
 ) -> dict[str, UUID]:
-    """Return the executions of earlier chunks by their keys."""
-    if step.key is None or not state.spawned or step.map is None:
+    """Return the executions by their keys that other items have: earlier ones, or taken over."""
+    if step.key is None or step.map is None:
+        return {}
+    # what was taken over may be of any number
+    others = range(state.spawned if run.origin_id is None else state.width)
+    if not others:
         return {}
     items = evaluate(step.map, scope)
-    first: dict[str, int] = {}
-    wanted = set()
-    for _, item_scope in each:
-        key = _quiet_key(step, item_scope)
-        if key is not None:
-            wanted.add(key)
-    for number in range(state.spawned):
+    wanted = {_quiet_key(step, item_scope) for _, item_scope in each} - {None}
+    keys = {}
+    for number in others:
         key = _quiet_key(step, {**scope, "item": items[number], "index": number})
-        if key in wanted and key is not None:
-            first.setdefault(key, number)
+        if key is not None and key in wanted:
+            keys[number] = key
     found = item_rows.executions_of_items(
-        connection, state.run_id, state.step_no, state.round, list(first.values())
+        connection, state.run_id, state.step_no, state.round, list(keys)
     )
-    return {key: found[number] for key, number in first.items() if number in found}
+    known: dict[str, UUID] = {}
+    for number in sorted(found):
+        known.setdefault(keys[number], found[number])
+    return known
 
 
 def _quiet_key(step: Step, scope: Mapping[str, Any]) -> str | None:
