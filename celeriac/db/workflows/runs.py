@@ -317,25 +317,28 @@ def log(
     connection.execute(_LOG, parameters)
 
 
-_CONTINUABLE = text("""
-SELECT i.item_no, r.id FROM step_items i JOIN workflow_runs r ON r.id = i.child_run_id
+_UNSUCCESSFUL = text("""
+SELECT i.item_no, i.child_run_id FROM step_items i
+LEFT JOIN LATERAL (
+    SELECT id, status FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
 WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = 1
-  AND i.item_no = ANY(CAST(:item_nos AS int[]))
-  AND r.status IN ('failed', 'cancelled') AND r.workflow_version_id = :version_id
-  AND r.compensation IS DISTINCT FROM 'compensation_failed'
+  AND i.item_no = ANY(CAST(:item_nos AS int[])) AND i.child_run_id IS NOT NULL
+  AND (r.id IS NULL OR r.status <> 'completed')
 """)
 
 
-def continuable(
-    connection: Connection, run_id: UUID, step_no: int, item_nos: Sequence[int], version_id: UUID
-) -> dict[int, WorkflowRun]:
-    """Return the runs of a version that items of a step were, and that can be gone on with."""
-    parameters = {
-        "run_id": run_id, "step_no": step_no, "item_nos": list(item_nos), "version_id": version_id
-    }  # fmt: skip
+def unsuccessful(
+    connection: Connection, run_id: UUID, step_no: int, item_nos: Sequence[int]
+) -> dict[int, WorkflowRun | None]:
+    """Return the runs without success that items of an ended run's step are; None for deleted ones.
+
+    For a run of which the compensation was retried, the run that did so last.
+    """
+    parameters = {"run_id": run_id, "step_no": step_no, "item_nos": list(item_nos)}
     found = {}
-    for item_no, child_id in connection.execute(_CONTINUABLE, parameters).all():
+    for item_no, child_id in connection.execute(_UNSUCCESSFUL, parameters).all():
         child = get(connection, child_id, workspace=None)
-        if child is not None:
-            found[item_no] = child
+        while child is not None and child.compensation_run_id is not None:
+            child = get(connection, child.compensation_run_id, workspace=None)
+        found[item_no] = child
     return found

@@ -269,7 +269,7 @@ _TAKE_OVER = (
     UPDATE step_runs n
     SET status = o.status, width = o.width, spawned = o.width, round = o.round,
         started_at = o.started_at, completed_at = o.completed_at, error_code = o.error_code,
-        error_message = o.error_message
+        error_message = o.error_message, continues = o.continues
     FROM step_runs o
     WHERE n.run_id = :run_id AND n.step_no = ANY(CAST(:nos AS smallint[]))
       AND o.run_id = :origin_id AND o.step_no = n.step_no

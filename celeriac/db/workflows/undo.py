@@ -155,6 +155,47 @@ def set_retried(connection: Connection, run_id: UUID, *, by: UUID) -> bool:
     return connection.execute(_RETRIED, {"id": run_id, "by": by}).first() is not None
 
 
+_NOT_UNDONE_BELOW = text("""
+WITH RECURSIVE below AS (
+    SELECT id, status, compensation, compensation_run_id FROM workflow_runs WHERE id = :run_id
+    UNION ALL
+    SELECT r.id, r.status, r.compensation, r.compensation_run_id
+    FROM below b
+    CROSS JOIN LATERAL (
+        SELECT b.compensation_run_id AS id WHERE b.id <> :run_id
+        UNION ALL
+        SELECT i.child_run_id FROM step_runs s
+        JOIN step_items i ON i.run_id = s.run_id AND i.step_no = s.step_no
+        WHERE s.run_id = b.id AND s.kind = 'workflow' AND s.status IN ('failed', 'cancelled')
+          AND (b.id <> :run_id OR s.step_no <> ALL (CAST(:except_nos AS smallint[])))
+          AND NOT EXISTS (
+              SELECT FROM step_runs u
+              WHERE u.run_id = s.run_id AND u.step = s.step || :suffix
+                AND u.status = 'completed')
+    ) n
+    CROSS JOIN LATERAL (
+        SELECT id, status, compensation, compensation_run_id FROM workflow_runs
+        WHERE id = n.id AND status <> 'completed' OFFSET 0) r
+)
+SELECT id FROM below
+WHERE id <> :run_id AND (
+    status = 'compensating' OR compensation = 'compensation_failed' AND compensation_run_id IS NULL)
+LIMIT 1
+""")
+
+
+def not_undone_below(
+    connection: Connection, run_id: UUID, *, except_nos: Sequence[int]
+) -> UUID | None:
+    """Return a run below an ended one of which undo tasks have failed or still run, or None.
+
+    Looks below all steps without success, except `except_nos` and those that were undone. A run of
+    which the compensation was retried with success counts as undone.
+    """
+    parameters = {"run_id": run_id, "except_nos": list(except_nos), "suffix": SUFFIX}
+    return connection.execute(_NOT_UNDONE_BELOW, parameters).scalar()
+
+
 _SET_DUE = text("""
 UPDATE step_runs SET due_at = now()
 WHERE run_id = :run_id AND step_no = ANY(CAST(:nos AS smallint[]))

@@ -6,7 +6,9 @@ from uuid import UUID
 
 from celeriac.db.engine import Connection
 from celeriac.db.workflows import items as item_rows
+from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
+from celeriac.db.workflows import undo as undo_rows
 from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError, InvalidInputError
@@ -15,6 +17,7 @@ from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.workflows.again import continued, continued_below, taken_over
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun
+from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.words import counted
@@ -59,11 +62,46 @@ def following(
 def check_results(connection: Connection, run: WorkflowRun, *, of: UUID | None = None) -> None:
     """Raise ConflictError if results to which a run, or the new one `of` it, refers are deleted."""
     if item_rows.lacks_results(connection, of or run.id):
+        raise deleted(run.status)
+
+
+def deleted(status: RunStatus) -> ConflictError:
+    """Return the error of a run that would take over what is deleted."""
+    return ConflictError(
+        "Results of the run that would be taken over are deleted, as all that ended long ago; "
+        "start a new run.",
+        status=status,
+    )
+
+
+def check_undone(run: WorkflowRun) -> None:
+    """Raise ConflictError if undo tasks of an ended run have failed, or are retried now.
+
+    `run` is the last one that has retried its compensation.
+    """
+    if run.status is RunStatus.COMPENSATING:
         raise ConflictError(
-            "Results of the run that would be taken over are deleted, as all that ended long ago; "
-            "start a new run.",
+            f"The run {run.id} retries undo tasks; wait until it has ended.", status=run.status
+        )
+    if run.compensation is Compensation.COMPENSATION_FAILED:
+        raise ConflictError(
+            f"Undo tasks of the run {run.id} have failed, so a retry may do twice what was not "
+            "undone. Retry its compensation first. A fork from the step runs it in any case.",
             status=run.status,
         )
+
+
+def check_undone_below(
+    connection: Connection, run: WorkflowRun, *, except_nos: Sequence[int] = ()
+) -> None:
+    """Raise ConflictError if undo tasks of a run at any depth below have failed, or run now.
+
+    Except below the steps `except_nos`.
+    """
+    found = undo_rows.not_undone_below(connection, run.id, except_nos=except_nos)
+    below = None if found is None else runs.get(connection, found, workspace=None)
+    if below is not None:
+        check_undone(below)
 
 
 def check_fork(plan: Plan, request: ForkRequest) -> None:
@@ -95,7 +133,11 @@ def check_fork(plan: Plan, request: ForkRequest) -> None:
 def take_over(
     connection: Connection, plan: Plan, origin: WorkflowRun, run_id: UUID, request: ForkRequest
 ) -> None:
-    """Give a new run what it takes over from its origin."""
+    """Give a new run what it takes over from its origin.
+
+    Raises InvalidInputError for items that there are not, and ConflictError where results are
+    deleted, or undo tasks below a step that isn't forked have failed.
+    """
     graph = plan.graph
     of_origin = rows.of_run(connection, origin.id)
     undone = {step.undoes for step in of_origin if step.undoes is not None}
@@ -116,6 +158,7 @@ def take_over(
             )
     statuses = {name: step.status for name, step in steps.items()}
     again = frozenset() if request.step is None else graph.below(request.step) | {request.step}
+    check_undone_below(connection, origin, except_nos=[plan.numbers[name] for name in again])
     kept = taken_over(graph, statuses, again=again | undone, given=request.results)
     nos = [plan.numbers[name] for name in kept if name not in request.results]
     rows.take_over(connection, run_id, origin.id, nos)

@@ -6,7 +6,7 @@ step complete early. A process that dies leaves the cursor at the last chunk, an
 on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -21,7 +21,6 @@ from celeriac.db.workflows.items import NewItem
 from celeriac.db.workflows.runs import NewRun
 from celeriac.domain.errors import (
     CeleriacError,
-    InvalidInputError,
     UnavailableError,
 )
 from celeriac.domain.executions.model import (
@@ -37,16 +36,24 @@ from celeriac.domain.tasks import Limits
 from celeriac.domain.workflows.expressions.templates import render
 from celeriac.domain.workflows.model import Step, StepKind, Timeout
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
-from celeriac.domain.workflows.states import StepStatus
+from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.submit import check_one
 from celeriac.services.workflows import questions
-from celeriac.services.workflows.again import ForkRequest, take_over
+from celeriac.services.workflows.again import (
+    ForkRequest,
+    check_results,
+    check_undone,
+    check_undone_below,
+    deleted,
+    take_over,
+)
 from celeriac.services.workflows.limits import limits_of
+from celeriac.services.workflows.map_items import key_of, keys_of, scopes
 from celeriac.services.workflows.new_runs import actor_of, check_input, insert_run, with_defaults
 from celeriac.services.workflows.plans import Plan
-from celeriac.services.workflows.values import RunValues, evaluate, result_of
+from celeriac.services.workflows.values import RunValues, result_of
 
 CHUNK = 1_000
 """Items that one transaction makes."""
@@ -162,9 +169,9 @@ class Making:
             return Spawned()
         if step.kind is StepKind.APPROVE:
             return self._question(run, state, step, scope)
-        each = list(_scopes(step, scope, numbers))
+        each = list(scopes(step, scope, numbers))
         if self.target.task is not None:
-            known = _known_keys(self.connection, run, state, step, scope, each)
+            known = self._known_keys(run, state, step, scope, each)
             return self._executions(run, state, step, each, known)
         assert self.target.workflow is not None
         return self._children(run, state, step, self.target.workflow, each)
@@ -188,6 +195,32 @@ class Making:
         )
         self.ended[number] = StepStatus.FAILED
 
+    def _known_keys(
+        self,
+        run: WorkflowRun,
+        state: StepRun,
+        step: Step,
+        scope: Mapping[str, Any],
+        each: Sequence[tuple[int, Mapping[str, Any]]],
+    ) -> dict[str, UUID]:
+        """Return the executions by their keys that other items have: earlier ones, or taken over.
+
+        Those that were taken over may have any numbers.
+        """
+        others = range(state.spawned if run.origin_id is None else state.width)
+        if step.key is None or not others:
+            return {}
+        wanted = set(keys_of(step, each).values())
+        keys = keys_of(step, scopes(step, scope, others))
+        keys = {number: key for number, key in keys.items() if key in wanted}
+        found = item_rows.executions_of_items(
+            self.connection, run.id, state.step_no, state.round, list(keys)
+        )
+        known: dict[str, UUID] = {}
+        for number in sorted(found):
+            known.setdefault(keys[number], found[number])
+        return known
+
     def _executions(
         self,
         run: WorkflowRun,
@@ -205,7 +238,7 @@ class Making:
         with WorkLimit(max(len(each), 1)) as work:
             for number, scope in each:
                 try:
-                    key = _key(step, scope)
+                    key = key_of(step, scope)
                     if key is not None and key in known:
                         self.items.append(NewItem(number, execution_id=known[key]))
                         self.ended[number] = StepStatus.COMPLETED
@@ -258,20 +291,18 @@ class Making:
         children = []
         actor = actor_of(run)
         kept = limit_rows.kept_above(self.connection, run.id) if plan.spec.limits else frozenset()
-        earlier = self._earlier(run, state, plan, [number for number, _ in each])
+        earlier = self._earlier(run, state, [number for number, _ in each])
         for number, scope in each:
             try:
                 given = with_defaults(plan, _object(render(step.with_, scope)))
                 check_input(plan, given)
                 wanted = limits_of(plan, given, actor)
+                old = self._goes_on(earlier[number], plan, given) if number in earlier else None
             except UnavailableError:
                 raise
             except CeleriacError as error:
                 self._fails(number, error)
                 continue
-            old = earlier.get(number)
-            if old is not None and old.input != given:
-                old = None
             child = NewRun(
                 id=uuid7(),
                 workspace_id=run.workspace_id,
@@ -301,79 +332,38 @@ class Making:
         return Spawned(children=children)
 
     def _earlier(
-        self, run: WorkflowRun, state: StepRun, plan: Plan, numbers: Sequence[int]
-    ) -> Mapping[int, WorkflowRun]:
-        """Return the runs with which the items of a retried run go on, by their numbers."""
-        if not state.continues or run.origin_id is None:
-            return {}
-        found = runs.continuable(
-            self.connection, run.origin_id, state.step_no, numbers, plan.version_id
-        )
-        return {
-            number: old
-            for number, old in found.items()
-            if not item_rows.lacks_results(self.connection, old.id)
-        }
+        self, run: WorkflowRun, state: StepRun, numbers: Sequence[int]
+    ) -> Mapping[int, WorkflowRun | None]:
+        """Return the runs without success that a retry repeats, by the numbers of their items.
 
+        None for one that is deleted. An earlier retry may have stopped before it began an item: the
+        run before it has it.
+        """
+        found: dict[int, WorkflowRun | None] = {}
+        left, origin_id, continues = list(numbers), run.origin_id, state.continues
+        while left and continues and origin_id is not None:
+            found |= runs.unsuccessful(self.connection, origin_id, state.step_no, left)
+            left = [number for number in left if number not in found]
+            origin = runs.get(self.connection, origin_id, workspace=None)
+            continues = rows.of_run(self.connection, origin_id)[state.step_no - 1].continues
+            origin_id = None if origin is None else origin.origin_id
+        return found
 
-def _scopes(
-    step: Step, scope: Mapping[str, Any], numbers: Sequence[int]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number of each item with what its expressions see."""
-    if step.map is None:
-        for number in numbers:
-            yield number, dict(scope)
-        return
-    items = evaluate(step.map, scope)
-    for number in numbers:
-        yield number, {**scope, "item": items[number], "index": number}
+    def _goes_on(
+        self, old: WorkflowRun | None, plan: Plan, given: JsonObject
+    ) -> WorkflowRun | None:
+        """Return the run with which an item goes on, or None if it begins anew.
 
-
-def _key(step: Step, scope: Mapping[str, Any]) -> str | None:
-    if step.key is None:
-        return None
-    key = evaluate(step.key, scope)
-    if not isinstance(key, str | int | float | bool):
-        raise InvalidInputError("The key of an item must be a text or a number.", field="key")
-    return str(key)
-
-
-def _known_keys(
-    connection: Connection,
-    run: WorkflowRun,
-    state: StepRun,
-    step: Step,
-    scope: Mapping[str, Any],
-    each: Sequence[tuple[int, Mapping[str, Any]]],
-) -> dict[str, UUID]:
-    """Return the executions by their keys that other items have: earlier ones, or taken over."""
-    if step.key is None or step.map is None:
-        return {}
-    # what was taken over may be of any number
-    others = range(state.spawned if run.origin_id is None else state.width)
-    if not others:
-        return {}
-    items = evaluate(step.map, scope)
-    wanted = {_quiet_key(step, item_scope) for _, item_scope in each} - {None}
-    keys = {}
-    for number in others:
-        key = _quiet_key(step, {**scope, "item": items[number], "index": number})
-        if key is not None and key in wanted:
-            keys[number] = key
-    found = item_rows.executions_of_items(
-        connection, state.run_id, state.step_no, state.round, list(keys)
-    )
-    known: dict[str, UUID] = {}
-    for number in sorted(found):
-        known.setdefault(keys[number], found[number])
-    return known
-
-
-def _quiet_key(step: Step, scope: Mapping[str, Any]) -> str | None:
-    try:
-        return _key(step, scope)
-    except CeleriacError:
-        return None
+        Raises ConflictError if nobody knows what it has done, or it was not undone.
+        """
+        if old is None:
+            raise deleted(RunStatus.FAILED)
+        check_undone(old)
+        check_undone_below(self.connection, old)
+        if old.workflow_version_id != plan.version_id or old.input != given:
+            return None
+        check_results(self.connection, old)
+        return old
 
 
 def _first(*values: int | None) -> int | None:
