@@ -247,8 +247,10 @@ def executions_of_items(
 _SIZE = with_guards(
     """
 SELECT coalesce(sum(octet_length(CAST({result} AS text))), 0) FROM step_items i
-LEFT JOIN execution_results x ON x.execution_id = i.execution_id
-LEFT JOIN workflow_runs r ON r.id = i.child_run_id
+LEFT JOIN LATERAL (
+    SELECT result FROM execution_results WHERE execution_id = i.execution_id OFFSET 0) x ON true
+LEFT JOIN LATERAL (
+    SELECT result FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
 WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
 """,
     {"result": RESULT},

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import with_guards
 from celeriac.db.executions.run_items import SHARDS
+from celeriac.domain.workflows.undo import SUFFIX
 
 _LIVE_RUNS = text("""
 SELECT id FROM workflow_runs
@@ -36,26 +37,34 @@ _LIVE_ITEMS = f"""
         WHERE parent_run_id = :run_id AND completed_at IS NULL) AS items
     GROUP BY 1, 2
 """
-_WIDTH = f"(s.width - f.shard + {SHARDS - 1}) / {SHARDS}"
-_REMAINING = f"coalesce(l.live, 0) + {_WIDTH} - (s.spawned - f.shard + {SHARDS - 1}) / {SHARDS}"
-"""The items that live, and those that were not made."""
+_UNDO_ITEMS = f"""
+    SELECT i.step_no, mod(i.item_no, {SHARDS}) AS shard, CAST(count(*) AS int) AS width,
+           CAST(count(*) FILTER (WHERE i.status = 'ready') AS int) AS unmade
+    FROM step_runs s JOIN step_items i ON i.run_id = s.run_id AND i.step_no = s.step_no
+    WHERE s.run_id = :run_id AND s.status = 'running' AND strpos(s.step, '{SUFFIX}') > 0
+    GROUP BY 1, 2
+"""
+"""Items of undo steps exist before they are made, with the numbers of what they undo."""
+
+_WIDTH = f"coalesce(u.width, (s.width - f.shard + {SHARDS - 1}) / {SHARDS})"
+_UNMADE = f"coalesce(u.unmade, {_WIDTH} - (s.spawned - f.shard + {SHARDS - 1}) / {SHARDS})"
+_REMAINING = f"coalesce(l.live, 0) + {_UNMADE}"
 
 _WRONG_ROWS = f"""
-SELECT s.run_id, s.step_no, f.shard, s.round, s.spawned, {_WIDTH} AS width,
-       {_REMAINING} AS remaining
+SELECT s.run_id, s.step_no, f.shard, CASE WHEN u.step_no IS NULL THEN s.round END AS round,
+       {_WIDTH} AS width, {_UNMADE} AS unmade, {_REMAINING} AS remaining
 FROM step_runs s
 JOIN fan_ins f ON f.run_id = s.run_id AND f.step_no = s.step_no
 LEFT JOIN live l ON l.step_no = f.step_no AND l.shard = f.shard
+LEFT JOIN undo u ON u.step_no = f.step_no AND u.shard = f.shard
 WHERE s.run_id = :run_id AND s.status = 'running' AND s.kind IN ('task', 'workflow')
-  -- items of undo steps have the numbers of what they undo, with gaps
-  AND strpos(s.step, '.') = 0
   AND (f.remaining <> {_REMAINING}
        OR f.remaining + f.completed + f.failed + f.cancelled <> {_WIDTH})
 """
 
 _CHECK = with_guards(
     """
-WITH live AS ({live}), wrong AS ({wrong})
+WITH live AS ({live}), undo AS ({undo}), wrong AS ({wrong})
 SELECT (SELECT count(*) FROM wrong) AS wrong,
        NOT EXISTS (
            SELECT FROM step_runs
@@ -63,7 +72,7 @@ SELECT (SELECT count(*) FROM wrong) AS wrong,
              AND (due_at IS NOT NULL OR status = 'running'
                   AND (shards_left > 0 OR kind NOT IN ('task', 'workflow')))) AS stuck
 """,
-    {"live": _LIVE_ITEMS, "wrong": _WRONG_ROWS},
+    {"live": _LIVE_ITEMS, "undo": _UNDO_ITEMS, "wrong": _WRONG_ROWS},
 )
 
 
@@ -80,25 +89,27 @@ _LOCK = (
 # an item that shares the execution of another one counted as completed when it was made
 _CORRECT = with_guards(
     """
-WITH live AS ({live}), wrong AS ({wrong}), ended AS (
+WITH live AS ({live}), undo AS ({undo}), wrong AS ({wrong}), ended AS (
     SELECT w.step_no, w.shard,
            CAST(count(*) FILTER (WHERE i.own = 'failed') AS int) AS failed,
            CAST(count(*) FILTER (WHERE i.own = 'cancelled') AS int) AS cancelled,
-           CAST(count(i.item_no) AS int) AS made
+           CAST(count(i.item_no) FILTER (WHERE i.own IS DISTINCT FROM 'ready') AS int) AS made
     FROM wrong w LEFT JOIN LATERAL (
         SELECT i.item_no, coalesce(i.status, r.status,
                CASE WHEN e.run_id = i.run_id AND e.item_no = i.item_no THEN e.status END) AS own
         FROM step_items i
-        LEFT JOIN executions e ON e.id = i.execution_id
-        LEFT JOIN workflow_runs r ON r.id = i.child_run_id
-        WHERE i.run_id = w.run_id AND i.step_no = w.step_no AND i.round = w.round
+        LEFT JOIN LATERAL (
+            SELECT run_id, item_no, status FROM executions WHERE id = i.execution_id
+            OFFSET 0) e ON true
+        LEFT JOIN LATERAL (
+            SELECT status FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
+        WHERE i.run_id = w.run_id AND i.step_no = w.step_no AND i.round = coalesce(w.round, i.round)
           AND mod(i.item_no, {shards}) = w.shard) AS i ON true
     GROUP BY w.step_no, w.shard
 ), counted AS (
     SELECT w.step_no, w.shard, w.width, w.remaining, e.failed,
            -- what was never made because the step was stopped
-           e.cancelled + greatest(
-               0, (w.spawned - w.shard + {shards} - 1) / {shards} - e.made) AS cancelled
+           e.cancelled + greatest(0, w.width - w.unmade - e.made) AS cancelled
     FROM wrong w JOIN ended e USING (step_no, shard)
 ), corrected AS (
     UPDATE fan_ins f
@@ -116,7 +127,12 @@ SET due_at = coalesce(s.due_at, now()), shards_left = (
 WHERE s.run_id = :run_id AND s.step_no IN (SELECT step_no FROM corrected)
 RETURNING s.step
 """,
-    {"live": _LIVE_ITEMS, "wrong": _WRONG_ROWS, "shards": str(SHARDS)},
+    {
+        "live": _LIVE_ITEMS,
+        "undo": _UNDO_ITEMS,
+        "wrong": _WRONG_ROWS,
+        "shards": str(SHARDS),
+    },
 )
 
 
