@@ -96,7 +96,7 @@ def answer(
     context: CommandContext,
     approval: ApprovalId,
     *,
-    approve: Annotated[bool | None, typer.Option("--approve/--refuse", help="Yes or no.")] = None,
+    approve: Annotated[bool | None, typer.Option("--approve/--deny", help="Yes or no.")] = None,
     value: Annotated[
         str | None, typer.Option(help="The answer: text for a free question, else JSON. Approves.")
     ] = None,
@@ -118,6 +118,7 @@ def answer(
     Examples:
       celeriac approvals answer last
       celeriac approvals answer 0b8f6b1d2c11 --approve --note "Fine by me"
+      celeriac approvals answer 0b8f6b1d2c11 --deny --note "Not today"
       celeriac approvals answer 0b8f6b1d2c11 --set colour=red --set size:=3
     """
     asked = context.client.approvals.get(approval)
@@ -125,7 +126,7 @@ def answer(
         if not context.output.can_ask:
             raise UsageProblemError(
                 "There is no answer.",
-                cure="Give --approve or --refuse, and --value or --set for an answer with a value.",
+                cure="Give --approve or --deny, and --value or --set for an answer with a value.",
             )
         answered = answer_step_by_step(context, asked, note)
     else:
@@ -133,7 +134,7 @@ def answer(
         answered = context.client.approvals.answer(
             approval, approved=approve is not False, value=given, note=note
         )
-    decision = "approved" if answered.approved else "refused"
+    decision = "approved" if answered.approved else "denied"
     context.output.write(answered, f"{decision} · {answered.id}")
     if answered.workflow_run_id is not None:
         following = f"celeriac workflow-runs follow {short_id(answered.workflow_run_id)}"
@@ -235,7 +236,7 @@ def answer_step_by_step(context: CommandContext, asked: "Approval", note: str) -
     while True:
         try:
             value = _asked_value(context, asked) if approved else None
-            note = note or typer.prompt("Note to the agent", "", show_default=False, err=True)
+            note = note or typer.prompt(_note_to(asked), "", show_default=False, err=True)
             return context.client.approvals.answer(
                 asked.id, approved=approved, value=value, note=note
             )
@@ -245,6 +246,10 @@ def answer_step_by_step(context: CommandContext, asked: "Approval", note: str) -
             if error.code != "answer_invalid":
                 raise
             context.output.say(error.message)
+
+
+def _note_to(asked: "Approval") -> str:
+    return "Note" if asked.kind is QuestionKind.STEP else "Note to the agent"
 
 
 def _asked_value(context: CommandContext, asked: "Approval") -> Any:

@@ -184,7 +184,7 @@ def check_answer(
 ) -> None:
     """Raise AnswerInvalidError naming the field and the cure if an answer doesn't fit.
 
-    A refusal has no value, nor has the answer to a step of a workflow. An approved tool call may
+    A denial has no value, nor has the answer to a step of a workflow. An approved tool call may
     have other arguments, an object. A free question needs a text. A form's value, and any other
     value with a schema, must fit that. Raises TooLargeError.
     """
@@ -196,7 +196,7 @@ def check_answer(
     if not answer.approved:
         if value is not None:
             raise AnswerInvalidError(
-                "A refusal has no value; say why in `note`, or approve.", field="value"
+                "A denial has no value; say why in `note`, or approve.", field="value"
             )
         return
     match kind:

@@ -212,7 +212,7 @@ class Permissions:
     """Decides about the tool calls of one attempt.
 
     A call that needs a person ends the attempt: Claude Code keeps it open (its `defer`), the
-    question is in `pending`, and the attempt that follows the answer runs or refuses that call.
+    question is in `pending`, and the attempt that follows the answer runs or denies that call.
     This works for a call that is the only one of its answer (`is_alone`). One among several is
     refused once, with the advice to make it alone. If the model ignores this, or the call comes
     from a helper agent, the attempt waits until the question is answered.
@@ -318,7 +318,7 @@ class Permissions:
             }
             changed = {**arguments, "answers": answers}
         elif not answer.approved:
-            return Decision(Verdict.DENY, f"A person refused this call.{note}")
+            return Decision(Verdict.DENY, f"A person denied this call.{note}")
         decision = self.policy.check(tool, arguments if changed is None else changed, cwd)
         if decision.verdict is Verdict.DENY:
             return decision

@@ -62,7 +62,7 @@ _BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "decision": {"type": "string", "enum": ["approve", "refuse"]},
+                        "decision": {"type": "string", "enum": ["approve", "deny"]},
                         "note": {"type": "string"},
                     },
                     "required": ["decision"],

@@ -57,10 +57,10 @@ def inputs_of(approval: Approval, given: Mapping[str, str]) -> list[Input]:
 def answer_of(approval: Approval, sent: Mapping[str, str]) -> Answer:
     """Return the answer in a sent form. Raises AnswerInvalidError, which names the field."""
     decision = sent.get("decision")
-    if decision not in {"approve", "refuse"}:
+    if decision not in {"approve", "deny"}:
         raise AnswerInvalidError("Choose one of the buttons.", field="decision")
     note = sent.get("note", "")
-    if decision == "refuse":
+    if decision == "deny":
         return Answer(approved=False, note=note)
     return Answer(approved=True, value=_value(approval, sent), note=note)
 
@@ -112,11 +112,11 @@ _PAGES = Path(__file__).parent / "pages"
 _HEADING = "An agent asks"
 _HEADINGS = {QuestionKind.STEP: "A workflow asks"}
 _BUTTONS = {
-    QuestionKind.TOOL: ("Approve", "Refuse"),
+    QuestionKind.TOOL: ("Approve", "Deny"),
     QuestionKind.QUESTION: ("Answer", "Don't answer"),
     QuestionKind.FORM: ("Answer", "Don't answer"),
-    QuestionKind.BUDGET: ("Allow more", "Refuse"),
-    QuestionKind.STEP: ("Approve", "Refuse"),
+    QuestionKind.BUDGET: ("Allow more", "Deny"),
+    QuestionKind.STEP: ("Approve", "Deny"),
 }
 
 
@@ -162,7 +162,7 @@ def _heading(approval: Approval) -> str:
 def _said(approval: Approval) -> str:
     match approval.status:
         case ApprovalStatus.ANSWERED:
-            said = "approved" if approval.approved else "refused"
+            said = "approved" if approval.approved else "denied"
             return f"The question was {said} at {approval.answered_at:%Y-%m-%d %H:%M} UTC."
         case ApprovalStatus.WITHDRAWN:
             what = "execution has ended" if approval.run_id is None else "workflow run has stopped"

@@ -226,7 +226,7 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     ),
     EventType.APPROVAL_ASKED: _asked,
     EventType.APPROVAL_ANSWERED: lambda data: (
-        f"{'approved' if data.get('approved') else 'refused'} by {data.get('by', '?')}"
+        f"{'approved' if data.get('approved') else 'denied'} by {data.get('by', '?')}"
     ),
     EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
     EventType.PROGRESS: _describe_progress,

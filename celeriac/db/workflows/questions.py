@@ -96,7 +96,7 @@ _CLOSING = f"""
     WHERE i.run_id = ANY (ARRAY(SELECT run_id FROM closed))
       AND i.run_id = c.run_id AND i.step_no = c.step_no AND i.approval_id = c.id
 ), ended AS (
-    -- what a person has refused is not done: it counts as cancelled
+    -- what a person has denied is not done: it counts as cancelled
     SELECT run_id, step_no, 0 AS item_no,
            CASE outcome WHEN 'denied' THEN 'cancelled' ELSE outcome END AS status
     FROM closed

@@ -282,7 +282,7 @@ def asker_of(asked: Approval) -> dict[str, JsonValue]:
 def _why_closed(found: Approval) -> str:
     match found.status:
         case ApprovalStatus.ANSWERED:
-            said = "approved" if found.approved else "refused"
+            said = "approved" if found.approved else "denied"
             return f"The question was answered already: {said} by {found.answered_by}."
         case ApprovalStatus.OPEN | ApprovalStatus.EXPIRED if found.expired:
             return "The question has expired; nobody answered it in time."

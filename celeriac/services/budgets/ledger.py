@@ -290,7 +290,7 @@ class BudgetLedger:
     async def _apply_answer(self, state: BudgetState, question: Question, answer: Answer) -> None:
         """Raise a window's limits once for all executions that asked about it, and resume them."""
         if not answer.approved:
-            raise spent_error(state, f"More was refused by {answer.by or 'nobody in time'}.")
+            raise spent_error(state, f"More was denied by {answer.by or 'nobody in time'}.")
         cost, tokens = extension_of(state, answer)
 
         def raise_limits() -> None:

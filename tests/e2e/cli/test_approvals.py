@@ -30,13 +30,13 @@ def test_a_form_is_answered_by_a_script(commands: CommandLine, client: Client) -
     shown = commands.run("approvals", "show", number).out
     assert "Which one?" in shown
     silent = commands.run("approvals", "answer", number)
-    assert (silent.code, "--approve or --refuse" in silent.err) == (2, True)
+    assert (silent.code, "--approve or --deny" in silent.err) == (2, True)
     wrong = commands.run("approvals", "answer", number, "--set", "colour=red", "--set", "size=0")
     assert (wrong.code, "value.size" in wrong.err) == (2, True)
     answered = commands.ask("approvals", "answer", number, "--set", "colour=red", "--set", "size=3")
 
     assert (answered["status"], answered["value"]) == ("answered", {"colour": "red", "size": 3})
-    late = commands.run("approvals", "answer", number, "--refuse")
+    late = commands.run("approvals", "answer", number, "--deny")
     assert (late.code, "[approval_closed]" in late.err) == (1, True)
     assert question.execution_id is not None
     assert client.executions.wait(question.execution_id).result == answered["value"]

@@ -94,7 +94,7 @@ def test_looking_answers_nothing_and_answering_works_once(
     assert (state["approved"], state["note"], state["answered_by"]) == (
         True, "fine", "approval link",
     )  # fmt: skip
-    assert link.send(decision="refuse").status_code == 409
+    assert link.send(decision="deny").status_code == 409
     assert link.state()["approved"] is True
     again = link.get()
     assert "was approved" in again.text
@@ -169,15 +169,15 @@ def test_a_form_keeps_what_was_written_and_names_the_fault(
     assert link.state()["value"] == {"colour": "red", "size": 3}
 
 
-def test_a_free_question_takes_a_text_or_a_refusal(linked: Callable[[Question], Linked]) -> None:
+def test_a_free_question_takes_a_text_or_a_denial(linked: Callable[[Question], Linked]) -> None:
     why = a_question(kind=QuestionKind.QUESTION, title="Why?", tool=None, arguments={})
-    answered, refused = linked(why), linked(why)
+    answered, denied = linked(why), linked(why)
 
     assert answered.send(decision="approve", value="").status_code == 422
     assert answered.send(decision="approve", value="so\x00").status_code == 200
     assert answered.state()["value"] == "so\ufffd"
-    assert refused.send(decision="refuse", note="busy").status_code == 200
-    assert (refused.state()["approved"], refused.state()["value"]) == (False, None)
+    assert denied.send(decision="deny", note="busy").status_code == 200
+    assert (denied.state()["approved"], denied.state()["value"]) == (False, None)
 
 
 def test_links_are_made_by_those_who_may_answer_and_for_what_is_open(
@@ -188,7 +188,7 @@ def test_links_are_made_by_those_who_may_answer_and_for_what_is_open(
     looking = link.owner.post("/api/v1/api-keys", json={"name": "look", "role": "viewer"}).json()
     assert_problem(person("eve").post(path), 404, "not_found")
     assert_problem(Asker(link.client, looking["token"]).post(path), 403, "forbidden")
-    link.send(decision="refuse")
+    link.send(decision="deny")
     assert_problem(link.owner.post(path), 409, "approval_closed")
     trail = link.owner.get("/api/v1/audit-logs?action=approval.link").json()["items"]
     assert [entry["resource_id"] for entry in trail] == [link.id]

@@ -127,8 +127,8 @@ def test_a_link_shows_the_question_of_a_run_and_answers_it_once(
     assert (shown["workflow_name"], shown["step"], shown["task_name"]) == ("mail", "ok", None)
     assert shown["arguments"] == {"text": HOSTILE}
 
-    answer = {"decision": "refuse", "note": "no"}
-    assert "was refused" in app_client.post(path, data=answer, headers=browser).text
+    answer = {"decision": "deny", "note": "no"}
+    assert "was denied" in app_client.post(path, data=answer, headers=browser).text
     answer["decision"] = "approve"
     assert app_client.post(path, data=answer, headers=browser).status_code == 409
 
