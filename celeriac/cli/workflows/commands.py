@@ -14,7 +14,9 @@ from celeriac.kit.ids import parse_uuid
 if TYPE_CHECKING:
     from celeriac.wire import Workflow
 
-app = typer.Typer(name="workflows", help="Workflows: graphs of steps.")
+app = typer.Typer(
+    name="workflows", help="Graphs of steps that run tasks: check, create and start them."
+)
 
 Files = Annotated[
     list[str],
@@ -100,7 +102,9 @@ def update(
     workflow: WorkflowName,
     spec: Annotated[
         str | None,
-        typer.Option("--spec", metavar="FILE", help="The next version, as for create."),
+        typer.Option(
+            "--spec", metavar="FILE", help="The new document, as for create: the next version."
+        ),
     ] = None,
     description: Description = None,
 ) -> None:
@@ -148,11 +152,15 @@ def run(
     input_file: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", metavar="[NAME=]FILE", help="The input as JSON, or one field from a file."
+            "--input",
+            metavar="[NAME=]FILE",
+            help="A file with the input, a JSON object; NAME=FILE for the text of one field; - for "
+            "stdin.",
         ),
     ] = None,
     priority: Annotated[
-        str | None, typer.Option(help="low, normal, high or critical; the workflow's.")
+        str | None,
+        typer.Option(help="low, normal, high or critical; that of the workflow if not given."),
     ] = None,
     key: Annotated[
         str | None,
@@ -161,12 +169,17 @@ def run(
             help="Your own name for this run; the same name again starts nothing new.",
         ),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Don't wait for its end.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the run's id, and don't wait for its end.")
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Stop waiting after this many seconds.")
     ] = None,
 ) -> None:
-    """Start a run of a workflow, and follow it to its end.
+    """Start a run of a workflow, follow it to its end, and print its result.
+
+    A terminal shows the steps as a tree. Ctrl-C stops following, not the run.
+    Exits with 1 if the run fails or is cancelled.
 
     Examples:
       celeriac workflows run brief --var url=https://example.org

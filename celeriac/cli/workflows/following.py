@@ -8,7 +8,9 @@ from uuid import UUID
 
 from celeriac.cli.core.ids import short_id
 from celeriac.cli.core.output import CommandError, ExitCode, clock, plain
-from celeriac.cli.workflows.tree import head_text, tree
+from celeriac.cli.executions.view import describe
+from celeriac.cli.workflows.tree import head_text, open_questions, tree
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.workflows.states import Compensation, RunStatus
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ def item_line(end: "ItemEnded") -> str:
 
 def event_line(event: "Event") -> str:
     """Return an event of a run as a plain line."""
-    facts = " · ".join(f"{name} {value}" for name, value in event.data.items() if value is not None)
+    if event.type is EventType.APPROVAL_ASKED:
+        facts = f"step {event.data.get('step')} · {describe(event)}"
+    else:
+        known = event.data.items()
+        facts = " · ".join(f"{name} {value}" for name, value in known if value is not None)
     return f"{clock(event.at)} {event.seq:>3} {event.type.value:<16} {facts}".rstrip()
 
 
@@ -87,7 +93,8 @@ def _tree_of(context: "CommandContext", run_id: UUID | str) -> Iterator[None]:
 
     def draw(live: Live) -> None:
         try:
-            live.update(tree(context.client.workflow_runs.get(run_id)), refresh=True)
+            run = context.client.workflow_runs.get(run_id)
+            live.update(tree(run, open_questions(context, run)), refresh=True)
         except ClientError:
             return  # the stream says so
 

@@ -1,7 +1,9 @@
 """A run of a workflow as a tree of its steps."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from celeriac.cli.core.ids import short_id
 from celeriac.cli.core.output import duration
 from celeriac.domain.workflows.states import StepStatus
 from celeriac.kit.text import printable
@@ -10,7 +12,8 @@ from celeriac.kit.words import counted
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from celeriac.wire import Run, RunLimit, RunStep
+    from celeriac.cli.core.context import CommandContext
+    from celeriac.wire import Approval, Run, RunLimit, RunStep
 
 _SIGNS = {
     StepStatus.BLOCKED: ("·", "dim"),
@@ -26,12 +29,9 @@ _SIGNS = {
 
 def step_text(step: "RunStep") -> str:
     """Return a step as a line: its sign, name, numbers and error."""
-    from celeriac.domain.workflows.model import StepKind
-
-    waits = step.kind is StepKind.APPROVE and step.status is StepStatus.RUNNING
     parts = [
         f"{_SIGNS[step.status][0]} {step.step}",
-        "waits for an answer" if waits else step.status.value,
+        "waits for an answer" if _asks(step) else step.status.value,
     ]
     if step.items > 1:
         ended = step.items - step.remaining
@@ -44,6 +44,31 @@ def step_text(step: "RunStep") -> str:
     if step.error_message:
         parts.append(step.error_message)
     return printable(" · ".join(parts)).replace("\n", " ")
+
+
+def _asks(step: "RunStep") -> bool:
+    from celeriac.domain.workflows.model import StepKind
+
+    return step.kind is StepKind.APPROVE and step.status is StepStatus.RUNNING
+
+
+Questions = Mapping[str, "Approval"]
+"""The open questions of a run by their steps."""
+
+
+def open_questions(context: "CommandContext", run: "Run") -> Questions:
+    """Return the open questions of a run; without a request if none of its steps asks."""
+    if not any(map(_asks, run.steps)):
+        return {}
+    found = context.client.approvals.list(status="open", workflow_run_id=run.id)
+    return {each.step: each for each in found if each.step is not None}
+
+
+def question_texts(asked: "Approval") -> list[str]:
+    """Return a question as lines: what is asked, and the command to answer it."""
+    answer = f"celeriac approvals answer {short_id(asked.id)}"
+    lines = [asked.title, f"answer: {answer} --approve, or --deny"]
+    return [printable(line).replace("\n", " ") for line in lines]
 
 
 def _bad(step: "RunStep") -> list[tuple[str, int]]:
@@ -75,13 +100,17 @@ def limit_text(limit: "RunLimit") -> str:
     return printable(said).replace("\n", " ")
 
 
-def tree_text(run: "Run") -> str:
+def tree_text(run: "Run", questions: Questions) -> str:
     """Return a run as plain lines."""
-    lines = [*map(limit_text, _waits_for(run)), *map(step_text, run.steps)]
-    return "\n".join([head_text(run), *(f"  {line}" for line in lines)])
+    lines = [f"  {limit_text(limit)}" for limit in _waits_for(run)]
+    for step in run.steps:
+        lines.append(f"  {step_text(step)}")
+        if step.step in questions:
+            lines += [f"      {line}" for line in question_texts(questions[step.step])]
+    return "\n".join([head_text(run), *lines])
 
 
-def tree(run: "Run") -> "Tree":
+def tree(run: "Run", questions: Questions) -> "Tree":
     """Return a run for the live view."""
     from rich.text import Text
     from rich.tree import Tree
@@ -90,5 +119,8 @@ def tree(run: "Run") -> "Tree":
     for limit in _waits_for(run):
         made.add(Text(limit_text(limit), style="yellow"))
     for step in run.steps:
-        made.add(Text(step_text(step), style=_SIGNS[step.status][1]))
+        branch = made.add(Text(step_text(step), style=_SIGNS[step.status][1]))
+        if step.step in questions:
+            for line in question_texts(questions[step.step]):
+                branch.add(Text(line, style="yellow"))
     return made

@@ -49,6 +49,9 @@ def test_map_condition_approval_and_what_follows(
     run_id = started(commands, client, workflow)
 
     (listed,) = commands.ask("approvals", "list", "--run", "last")
+    shown = commands.run("workflow-runs", "show", "last").out
+    command = f"celeriac approvals answer {listed['id'][-12:]} --approve"
+    assert shown.index("Publish these texts?") < shown.index(command)
     assert listed["arguments"] == {"texts": ["a", "b"], "checks": [{"text": "a"}, {"text": "b"}]}
     assert (listed["workflow_run_id"], listed["step"]) == (run_id, "ok")
     done = commands.ask("approvals", "answer", "last", "--approve", "--note", "Fine by me")
@@ -62,13 +65,11 @@ def test_map_condition_approval_and_what_follows(
     )  # fmt: skip
 
 
-def test_a_denial_over_http_skips_what_needs_it(
-    commands: CommandLine, client: Client, workflow: str
-) -> None:
+def test_a_denial_skips_what_needs_it(commands: CommandLine, client: Client, workflow: str) -> None:
     run_id = started(commands, client, workflow)
-    (asked,) = client.approvals.list(workflow_run_id=run_id)
 
-    client.approvals.answer(asked.id, approved=False, note="Not yet.")
+    denied = commands.run("approvals", "answer", "last", "--deny", "--note", "Not yet.")
+    assert denied.out.startswith("denied · "), denied.err
     run = client.workflow_runs.wait(run_id, timeout=30)
 
     assert run.status == "completed"

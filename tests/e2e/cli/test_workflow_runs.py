@@ -130,9 +130,11 @@ def test_a_failed_map_is_looked_at_retried_and_forked(
     for index in range(3):
         assert f"each[{index}] completed" in followed.err
     assert len(made(client, again)) == 1
-    forked = commands.ask("workflow-runs", "fork", again, "--step", "each", "--item", "0")["run_id"]
-    assert client.workflow_runs.wait(forked, timeout=30).result == [1, 2, 3]
-    assert len(made(client, forked)) == 1
+    forked = commands.run(
+        "workflow-runs", "fork", again, "--step", "each", "--item", "0", "--follow"
+    )
+    assert (forked.code, json.loads(forked.out)) == (0, [1, 2, 3]), forked.err
+    assert len(made(client, str(next(client.workflow_runs.list(origin_id=again)).id))) == 1
     refused = commands.run("workflow-runs", "retry", again)
     assert refused.code == 1
     assert "The run has completed: there is nothing to retry." in refused.err
