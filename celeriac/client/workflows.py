@@ -185,8 +185,9 @@ class WorkflowRuns(Resource):
     ) -> wire.AcceptedRun:
         """Start a run that begins at a step of one that has ended, with the results before it.
 
-        `items` are the only ones of the step, a map, that run again. `input` replaces that of the
-        origin, `results` those of steps.
+        The step may be one of a run below, as in `qualify[3]/enrich`. `items` are the only ones of
+        the step, a map, that run again. `input` replaces that of the origin, `results` those of
+        steps; neither goes with a path into a run below.
         """
         body = given(
             step=step,

@@ -37,6 +37,7 @@ from celeriac.domain.base import Name, Strict
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import PriorityLabel
 from celeriac.domain.workflows.model import WorkflowSpec
+from celeriac.domain.workflows.paths import MAX_PATH
 from celeriac.domain.workflows.records import RunFilter, WorkflowRun
 from celeriac.domain.workflows.states import ItemStatus, RunStatus
 from celeriac.services.workflows.again import ForkRequest
@@ -112,16 +113,23 @@ class Fork(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"step": "brief"}]})
 
-    step: Annotated[str, StringConstraints(max_length=60)] | None = Field(
+    step: Annotated[str, StringConstraints(max_length=MAX_PATH)] | None = Field(
         default=None,
-        description="It and all steps that need it run again; left out, what did not succeed.",
+        description="It and all steps that need it run again; left out, what did not succeed. A "
+        "path such as `qualify[3]/enrich` leads to a step of a run below: of the run of a workflow "
+        "that an item of a step is.",
     )
     items: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[], max_length=10_000, description="Only these items of the step, a map."
+        default=[],
+        max_length=10_000,
+        description="Only these items of the step, a map; the same as `STEP[3]` for one of them.",
     )
-    input: dict[str, Any] | None = Field(default=None, description="Another input.")
+    input: dict[str, Any] | None = Field(
+        default=None, description="Another input; not with a path into a run below."
+    )
     results: dict[str, Any] = Field(
-        default={}, description="Results that steps have instead of running."
+        default={},
+        description="Results that steps have instead of running; not with such a path.",
     )
 
 
@@ -337,7 +345,11 @@ def fork_run(
     services: Services,
     key: IdempotencyKey = None,
 ) -> Response:
-    """Start a run that begins at a step of one that has ended, with the results before it."""
+    """Start a run that begins at a step of one that has ended, with the results before it.
+
+    With a path each run below on it is forked by the one of the same item in the new run: with its
+    version and its input. Items beside it are taken over; those without success go on.
+    """
     wanted = ForkRequest(
         step=body.step,
         items=body.items,

@@ -213,7 +213,8 @@ def fork(
         typer.Option(
             "--step",
             metavar="STEP",
-            help="The step from which to run again. If not given: all that did not succeed.",
+            help="The step from which to run again, or a path to a step of a run below, as in "
+            '"qualify[3]/enrich". If not given: all that did not succeed.',
         ),
     ] = None,
     item: Annotated[
@@ -247,6 +248,7 @@ def fork(
     Examples:
       celeriac workflow-runs fork last --step draft --follow
       celeriac workflow-runs fork last --step qualify --item 17
+      celeriac workflow-runs fork last --step "qualify[3]/enrich" --follow
       celeriac workflow-runs fork last --result "draft=A better text."
     """
     given = None if input_file is None else parse_object(read_text(input_file), input_file)

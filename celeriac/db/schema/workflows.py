@@ -94,6 +94,8 @@ step_runs = Table(
     Column("stopping", Boolean, nullable=False, server_default="false"),
     # its runs of workflows continue those of the run that this one retries
     Column("continues", Boolean, nullable=False, server_default="false"),
+    # but this one of them forks its own, from the step at the end of the path
+    Column("fork_path", Text),
     # since when `advance` has something to do
     timestamp("due_at"),
     timestamp("started_at"),

@@ -244,6 +244,18 @@ def executions_of_items(
     return {row[0]: row[1] for row in connection.execute(_EXECUTIONS_OF, parameters)}
 
 
+_RUN_OF = text("""
+SELECT child_run_id FROM step_items
+WHERE run_id = :run_id AND step_no = :step_no AND item_no = :item_no AND round = 1
+""")
+
+
+def run_of_item(connection: Connection, run_id: UUID, step_no: int, item_no: int) -> UUID | None:
+    """Return the run of a workflow that an item of a step without rounds is, or None."""
+    parameters = {"run_id": run_id, "step_no": step_no, "item_no": item_no}
+    return connection.execute(_RUN_OF, parameters).scalar_one_or_none()
+
+
 _SIZE = with_guards(
     """
 SELECT coalesce(sum(octet_length(CAST({result} AS text))), 0) FROM step_items i

@@ -1,6 +1,6 @@
 """Steps of runs: their rows, and what is due."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,8 +21,8 @@ _step = reader(StepRun)
 
 _COLUMNS = """
 s.run_id, s.step_no, s.step, s.kind, s.status, s.width, s.spawned, s.shards_left, s.round,
-s.parallel, s.strict, s.stopping, s.continues, s.due_at, s.started_at, s.completed_at, s.error_code,
-s.error_message
+s.parallel, s.strict, s.stopping, s.continues, s.fork_path, s.due_at, s.started_at, s.completed_at,
+s.error_code, s.error_message
 """
 
 _ADD = text("""
@@ -297,12 +297,17 @@ def take_over(connection: Connection, run_id: UUID, origin_id: UUID, nos: Sequen
 
 
 _CONTINUE = text("""
-UPDATE step_runs SET continues = true
-WHERE run_id = :run_id AND step_no = ANY(CAST(:nos AS smallint[]))
+UPDATE step_runs s SET continues = true, fork_path = c.fork_path
+FROM unnest(CAST(:nos AS smallint[]), CAST(:paths AS text[])) AS c (step_no, fork_path)
+WHERE s.run_id = :run_id AND s.step_no = c.step_no
 """)
 
 
-def set_continues(connection: Connection, run_id: UUID, nos: Sequence[int]) -> None:
-    """Let the runs of workflows of steps of a new run continue those of its origin."""
-    if nos:
-        connection.execute(_CONTINUE, {"run_id": run_id, "nos": list(nos)})
+def set_continues(connection: Connection, run_id: UUID, paths: Mapping[int, str | None]) -> None:
+    """Let the runs of workflows of steps of a new run continue those of its origin.
+
+    A step with a path forks one of them: see `StepRun.fork_path`.
+    """
+    if paths:
+        parameters = {"run_id": run_id, "nos": list(paths), "paths": list(paths.values())}
+        connection.execute(_CONTINUE, parameters)

@@ -105,6 +105,8 @@ class StepRun:
     stopping: bool
     continues: bool
     """Whether its runs of workflows continue those of the run that this one retries."""
+    fork_path: str | None
+    """The item whose run forks that of an earlier run, and from where: `qualify[3]/enrich`."""
     due_at: datetime | None
     started_at: datetime | None
     completed_at: datetime | None

@@ -6,7 +6,7 @@ step complete early. A process that dies leaves the cursor at the last chunk, an
 on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -40,9 +40,8 @@ from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.submit import check_one
-from celeriac.services.workflows import questions
+from celeriac.services.workflows import forks, questions
 from celeriac.services.workflows.again import (
-    ForkRequest,
     check_results,
     check_undone,
     check_undone_below,
@@ -290,14 +289,18 @@ class Making:
         """Insert a run of a workflow for each item; it may continue one of an earlier run."""
         children = []
         actor = actor_of(run)
-        kept = limit_rows.kept_above(self.connection, run.id) if plan.spec.limits else frozenset()
         earlier = self._earlier(run, state, [number for number, _ in each])
+        forked = forks.of_step(self.connection, run, state)
+        kept: Collection[str] = ()
+        if plan.spec.limits or forked is not None:
+            kept = limit_rows.kept_above(self.connection, run.id)
         for number, scope in each:
             try:
-                given = with_defaults(plan, _object(render(step.with_, scope)))
-                check_input(plan, given)
-                wanted = limits_of(plan, given, actor)
-                old = self._goes_on(earlier[number], plan, given) if number in earlier else None
+                if forked is not None and number == forked.item_no:
+                    begun = forks.begun(self.connection, forked)
+                else:
+                    begun = self._begun(plan, render(step.with_, scope), earlier, number)
+                wanted = limits_of(begun.plan, begun.input, actor)
             except UnavailableError:
                 raise
             except CeleriacError as error:
@@ -307,29 +310,45 @@ class Making:
                 id=uuid7(),
                 workspace_id=run.workspace_id,
                 owner_id=run.owner_id,
-                workflow_id=plan.workflow_id,
-                workflow_version_id=plan.version_id,
+                workflow_id=begun.plan.workflow_id,
+                workflow_version_id=begun.plan.version_id,
                 trigger_type=TriggerType.WORKFLOW,
-                priority=_first(step.priority, run.priority, plan.spec.priority),
-                input=given,
+                priority=_first(step.priority, run.priority, begun.plan.spec.priority),
+                input=begun.input,
                 created_by=run.created_by,
                 request_id=run.request_id,
-                deadline_seconds=plan.spec.deadline,
+                deadline_seconds=begun.plan.spec.deadline,
                 deadline_at=run.deadline_at,
                 parent_run_id=run.id,
                 parent_step_no=state.step_no,
                 parent_item_no=number,
                 depth=run.depth + 1,
-                origin_id=None if old is None else old.id,
+                origin_id=None if begun.origin is None else begun.origin.id,
             )
             # a run of which a slot is kept while it waits for this one shares it
             limits = [each for each in wanted if each.key not in kept]
-            insert_run(self.connection, plan, child, limits)
-            if old is not None:
-                take_over(self.connection, plan, old, child.id, ForkRequest())
+            insert_run(self.connection, begun.plan, child, limits)
+            if begun.origin is not None:
+                take_over(self.connection, begun.plan, begun.origin, child.id, begun.request)
             children.append(child.id)
             self.items.append(NewItem(number, child_run_id=child.id))
         return Spawned(children=children)
+
+    def _begun(
+        self,
+        plan: Plan,
+        rendered: JsonValue,
+        earlier: Mapping[int, WorkflowRun | None],
+        number: int,
+    ) -> forks.Begun:
+        """Return what the run of an item begins with, which may go on where an earlier one ended.
+
+        Raises InputInvalidError and ConflictError.
+        """
+        given = with_defaults(plan, _object(rendered))
+        check_input(plan, given)
+        old = self._goes_on(earlier[number], plan, given) if number in earlier else None
+        return forks.Begun(plan, given, old)
 
     def _earlier(
         self, run: WorkflowRun, state: StepRun, numbers: Sequence[int]

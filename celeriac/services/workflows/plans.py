@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from uuid import UUID
 
 from celeriac.db import catalog
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.workflows.graph import Graph, referred, template_expressions
 from celeriac.domain.workflows.model import Step, WorkflowSpec
@@ -77,8 +77,13 @@ class Plans:
     def _read(self, version_id: UUID) -> Plan:
         """Return the plan of a version. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            found = catalog.workflow_version(connection, version_id)
-            if found is None:
-                raise NotFoundError("workflow version", version_id)
-            name = catalog.workflow_name(connection, found.workflow_id)
-        return Plan(version_id, found.workflow_id, name, found.version, found.spec)
+            return read_plan(connection, version_id)
+
+
+def read_plan(connection: Connection, version_id: UUID) -> Plan:
+    """Return the plan of a version, inside a transaction. Raises NotFoundError."""
+    found = catalog.workflow_version(connection, version_id)
+    if found is None:
+        raise NotFoundError("workflow version", version_id)
+    name = catalog.workflow_name(connection, found.workflow_id)
+    return Plan(version_id, found.workflow_id, name, found.version, found.spec)

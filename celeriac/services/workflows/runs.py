@@ -52,6 +52,7 @@ from celeriac.services.workflows.again import (
     following,
     take_over,
 )
+from celeriac.services.workflows.forks import check_below
 from celeriac.services.workflows.limits import limits_of, refuse
 from celeriac.services.workflows.new_runs import check_input, insert_run, with_defaults
 from celeriac.services.workflows.plans import Plan, Plans
@@ -260,8 +261,10 @@ class Runs:
     def fork(self, actor: Actor, run_id: UUID, request: ForkRequest) -> StartedRun:
         """Start a run that begins at a step of one that has ended, with what was before it.
 
-        Raises NotFoundError, ConflictError for a run that has not ended, InvalidInputError for
-        steps that the request can't name, InputInvalidError, and LimitReachedError.
+        The step may be one of a run below: `qualify[3]/enrich`. Then the runs on the path are
+        forked, too, and items beside them are taken over; those without success go on, as in a
+        retry. Raises NotFoundError, ConflictError for a run that has not ended, InvalidInputError
+        for steps that the request can't name, InputInvalidError, and LimitReachedError.
         """
         origin = self.get(actor, run_id)
         return self._again(actor, origin, request)
@@ -275,6 +278,7 @@ class Runs:
             )
         plan = self._plans.of_version(origin.workflow_version_id)
         check_fork(plan, request)
+        path = request.path
         given = origin.input
         if request.input is not None:
             given = with_defaults(plan, request.input)
@@ -288,6 +292,8 @@ class Runs:
             refuse(connection, origin.workspace_id, limits)
             insert_run(connection, plan, new, limits)
             take_over(connection, plan, origin, new.id, request)
+            if path is not None:
+                check_below(connection, plan, origin, path)
             details = {"workflow_id": str(plan.workflow_id), "origin_id": str(origin.id)}
             audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
         logger.info("workflow.run_created", run_id=new.id, origin_id=origin.id)

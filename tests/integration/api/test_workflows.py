@@ -184,6 +184,9 @@ def test_the_client_starts_and_reads_runs(client: Client) -> None:
     client.workflow_runs.cancel(again)
     forked = client.workflow_runs.fork(run_id, step="all", results={"all": {"summary": "x"}})
     client.workflow_runs.cancel(forked.run_id)
+    with pytest.raises(ClientError, match="The step 'sums' runs no workflow") as refused:
+        client.workflow_runs.fork(run_id, step="sums[0]/all")
+    assert (refused.value.status, refused.value.code) == (422, "invalid_input")
     client.workflows.delete("brief")
 
 

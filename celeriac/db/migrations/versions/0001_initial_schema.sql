@@ -877,6 +877,7 @@ CREATE TABLE step_runs (
     strict boolean NOT NULL DEFAULT false,
     stopping boolean NOT NULL DEFAULT false,
     continues boolean NOT NULL DEFAULT false,
+    fork_path text,
     due_at timestamptz,
     started_at timestamptz,
     completed_at timestamptz,
