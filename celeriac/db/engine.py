@@ -14,6 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from celeriac.db.plans import MADE_FOR_VALUES, keep_plans
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.kit.json_types import dumps, loads
 from celeriac.kit.outbound import psycopg_url, without_password
@@ -38,6 +39,7 @@ _BUSY = (
 _TIMEOUT = "57014"  # query cancelled: the statement time-out, or an operator
 _READ_ONLY = "25006"
 _DISK_FULL = "53100"
+_UNSUPPORTED = "0A000"  # also: a prepared statement would return other types than before
 _REFUSED = (
     "22",  # data exceptions
     "23",  # constraint violations
@@ -96,6 +98,8 @@ class Database:
             skip_autocommit_rollback=True,
             pool_size=connections,
             max_overflow=0,
+            # the connection that was used last: it has the plans, and mostly the right mode
+            pool_use_lifo=True,
             # errors are logged and stored: they must not contain the parameters
             hide_parameters=True,
             pool_timeout=_POOL_SECONDS,
@@ -114,8 +118,10 @@ class Database:
                 "tcp_user_timeout": round(unacknowledged_seconds * 1000),
             },
         )
-        event.listen(self.engine, "handle_error", _leave_read_only_server)
+        event.listen(self.engine, "handle_error", _leave_connection)
         event.listen(self.engine, "handle_error", self._note_full_disk)
+        if pooler is None:  # behind one, sessions have no state
+            keep_plans(self.engine)
         self._disk_full_at: float | None = None
         self.threads = Threads("database", connections)
         """For coroutines that use the database: as many threads as connections."""
@@ -184,8 +190,8 @@ _SESSION = {
     "timezone": "UTC",
     # Plans are cached. One made for a small table must not scan the table when it is large.
     "enable_seqscan": "off",
-    # A plan for all values crashes PostgreSQL 18 (docs/adr/0052).
-    "plan_cache_mode": "force_custom_plan",
+    # A plan for all values may crash PostgreSQL 18 (docs/adr/0052); see `celeriac.db.plans`.
+    "plan_cache_mode": MADE_FOR_VALUES,
 }
 """Settings of every session, besides its limits."""
 
@@ -213,13 +219,16 @@ def _local(limits: Mapping[str, float]) -> TextClause:
     return text(f"SELECT {', '.join(parts)}")
 
 
-def _leave_read_only_server(context: ExceptionContext) -> None:
-    """Close the pool's connections to a server that has become read-only.
+def _leave_connection(context: ExceptionContext) -> None:
+    """Close the pool's connections to a read-only server, and to one whose columns have changed.
 
     With several hosts and `target_session_attrs=read-write` in the address, new connections reach
-    the new primary.
+    the new primary. A statement that was prepared before the type of a column was changed fails
+    for ever on its connection.
     """
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+    error = context.original_exception
+    state = getattr(error, "sqlstate", None)
+    if state == _READ_ONLY or (state == _UNSUPPORTED and "cached plan" in str(error)):
         context.is_disconnect = True
 
 

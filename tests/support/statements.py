@@ -10,11 +10,15 @@ from celeriac.db.engine import Database
 
 @contextmanager
 def sent(database: Database) -> Iterator[list[str]]:
-    """Give the block a list of the statements that are sent meanwhile."""
+    """Give the block a list of the statements that are sent meanwhile.
+
+    Without changes of the mode of plans, which depend on what the connection was used for before.
+    """
     statements: list[str] = []
 
     def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        statements.append(statement)
+        if not statement.startswith("SET plan_cache_mode"):
+            statements.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", executed)
     try:

@@ -5,6 +5,7 @@ Each is one guarded statement; finishing may claim the next pending execution of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
 from celeriac.db.executions.ended import KEPT
-from celeriac.db.executions.guards import CELERY_TASK_ID, not_counted, with_guards
+from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, not_counted, with_guards
 from celeriac.db.executions.park import park, resume_answered, resume_without_children
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
@@ -44,7 +45,7 @@ _LONGEST_TYPE = 200
 
 _READ = {
     "variables": "coalesce((SELECT i.variables FROM execution_inputs i"
-    " WHERE i.execution_id = {row}.id{known}), '{{}}'::jsonb)",
+    " WHERE i.execution_id = {of}), '{{}}'::jsonb)",
     "celery_task_id": "{row}.celery_task_id::text",
     "last_chance": "{row}.crash_count > 0 AND {row}.crash_count + 1 >= {row}.max_crashes",
 }
@@ -52,19 +53,20 @@ _NO_COLUMNS = {"variables": "", "last_chance": "e.crash_count, e.max_crashes"}
 """What is returned by an update instead, of which `_READ` makes them."""
 
 
-def _claimed(row: str, known: str = "") -> str:
+def _claimed(row: str, of: str = "ANY (ARRAY(SELECT {row}.id))") -> str:
     """Return the values of `CLAIM_COLUMNS` of the claimed `row`, as SQL.
 
-    `known` is a condition for the row's id by a parameter: partitions are left out from the start.
+    `of` is what its id equals: an array, unless it is known when the statement begins or the
+    statement doesn't keep its plan (`celeriac.db.plans`).
     """
     values = (_READ.get(name, f"{{row}}.{name}") for name in CLAIM_COLUMNS)
-    return ", ".join(each.format(row=row, known=known) for each in values)
+    return ", ".join(each.format(row=row, of=of.format(row=row)) for each in values)
 
 
 PARTS = {
-    "of_claimed": _claimed("claimed", known=" AND i.execution_id = :id"),
+    "of_claimed": _claimed("claimed", of="{row}.id AND i.execution_id = :id"),
     "of_taken": _claimed("taken"),
-    "of_executions": _claimed("executions"),
+    "of_executions": _claimed("executions", of="{row}.id"),
     "of_claims": _claimed("claims"),
     "celery_task_id": CELERY_TASK_ID,
     "of_e": ", ".join(filter(None, (_NO_COLUMNS.get(n, f"e.{n}") for n in CLAIM_COLUMNS))),
@@ -79,7 +81,7 @@ PARTS = {
 }
 """The parts that the statements of claims and ends share."""
 
-_CLAIM = with_guards(
+_CLAIM = kept_with_guards(
     """
 WITH {live}, claimed AS (
     UPDATE executions e
@@ -223,12 +225,13 @@ _CONDITION = "AND attempt = :attempt AND lease_token = :token"
 def _variants(statement: str, **transitions: Transition) -> Mapping[tuple[bool, bool], TextClause]:
     """Return a finishing statement by whether its execution is counted, and whether it claims."""
     alone, claiming = statement + _ALONE, statement + CLAIM_NEXT
+    narrow = partial(not_counted, condition=_CONDITION)
     both = {**transitions, "claim": Transition.CLAIM}
     return {
-        (True, False): with_guards(alone, PARTS, **transitions),
-        (True, True): with_guards(claiming, PARTS, **both),
-        (False, False): with_guards(not_counted(alone, condition=_CONDITION), PARTS, **transitions),
-        (False, True): with_guards(not_counted(claiming, condition=_CONDITION), PARTS, **both),
+        (True, False): kept_with_guards(alone, PARTS, **transitions),
+        (True, True): kept_with_guards(claiming, PARTS, **both),
+        (False, False): kept_with_guards(narrow(alone), PARTS, **transitions),
+        (False, True): kept_with_guards(narrow(claiming), PARTS, **both),
     }
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from celeriac.db import spans
 from celeriac.db.executions.eligible import first, held_for, room, sent
-from celeriac.db.executions.guards import CELERY_TASK_ID, with_guards
+from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, with_guards
 from celeriac.db.partitions import ensure, forget
 from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
@@ -26,7 +26,7 @@ from celeriac.domain.executions.states import Held, Transition
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, dumps, storable
 
-_CREATE = with_guards(
+_CREATE = kept_with_guards(
     """
 WITH plan AS (
     SELECT t.id, a.id AS agent_id, due.at AS available_at,
@@ -211,7 +211,7 @@ def create(
 
 _SENT = sent("names.queue", most="win.size")
 
-_QUEUE_DUE = with_guards(
+_QUEUE_DUE = kept_with_guards(
     """
 WITH RECURSIVE names AS (
     (SELECT queue FROM executions

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from celeriac.db.executions.guards import filled, with_guards
+from celeriac.db.executions.guards import filled, kept_with_guards
 from celeriac.domain.executions.model import WorkerIdentity
 from celeriac.domain.executions.states import Held, Transition
 
@@ -127,7 +127,7 @@ class NextClaim:
         }
 
 
-_RELEASE_DUE = with_guards(
+_RELEASE_DUE = kept_with_guards(
     """
 WITH due AS (
     SELECT id FROM executions
@@ -156,7 +156,7 @@ def release_due(connection: Connection, *, limit: int) -> int:
     return int(connection.execute(_RELEASE_DUE, {"limit": limit}).scalar_one())
 
 
-_RELEASE_LIMITED = with_guards(
+_RELEASE_LIMITED = kept_with_guards(
     """
 WITH used AS (
     SELECT count(*) AS count FROM executions

@@ -10,6 +10,7 @@ names, of those that are `first`. A worker that names none claims nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +25,7 @@ from celeriac.db.executions.attempt import (
     worker_parameters,
 )
 from celeriac.db.executions.eligible import first, held_for
-from celeriac.db.executions.guards import not_counted, with_guards
+from celeriac.db.executions.guards import kept_with_guards, not_counted
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.model import (
     Claim,
@@ -79,7 +80,8 @@ def _more(queue: str, *, limit: str, tokens: str) -> str:
     SET status = {claim_to}, lease_token = tokens.token, event_seq = event_seq + 2,
         queued_at = now(), celery_task_id = {celery_task_id}, {take}
     FROM waiting JOIN tokens USING (place)
-    WHERE e.id = waiting.id AND e.id = ANY (ARRAY(SELECT id FROM waiting))
+    WHERE place = array_position(ARRAY(SELECT id FROM waiting ORDER BY place), e.id)
+      AND e.id = ANY (ARRAY(SELECT id FROM waiting))
     RETURNING {of_e}, e.event_seq, e.lease_token
 ), took AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
@@ -99,7 +101,7 @@ _TOKENS = """
 """
 _MOST = "cardinality(CAST(:next_tokens AS uuid[]))"
 
-_CLAIM = with_guards(
+_CLAIM = kept_with_guards(
     """
 WITH {live}, claimed AS (
     UPDATE executions e
@@ -142,7 +144,7 @@ def claim_group(
     return own, [each for each in claims if each is not own]
 
 
-_CLAIM_MORE = with_guards(
+_CLAIM_MORE = kept_with_guards(
     "WITH {live}"
     + _more(":next_queue", limit=_MOST, tokens=_TOKENS)
     + """
@@ -179,13 +181,13 @@ WITH given AS (
           delay, retries)
 ), locked AS (
     SELECT e.id FROM executions e
-    JOIN given g ON e.id = g.id AND e.attempt = g.attempt AND e.lease_token = g.token
+    JOIN given g ON {is_g} AND e.attempt = g.attempt
     WHERE {given_e} AND e.status IN ({end_from})
     FOR NO KEY UPDATE OF e SKIP LOCKED
 )"""
 
 _LOGGED = """
-    WHERE e.id = g.id AND e.id = ANY (ARRAY(SELECT id FROM locked)) AND {within_e}
+    WHERE {is_g} AND e.id = ANY (ARRAY(SELECT id FROM locked)) AND {within_e}
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq, g.type,
               g.data, g.result, g.details
 ), logged AS (
@@ -251,16 +253,19 @@ def _variants(statement: str, **transitions: Transition) -> Mapping[tuple[bool, 
     parts = {
         **PARTS,
         "held": held_for("g.delay"),
+        # not e.id = g.id: see `celeriac.db.plans`
+        "is_g": "e.lease_token = g.token AND e.id IS NOT DISTINCT FROM g.id",
         "given_e": spans.given("e.id"),
         "within_e": spans.within("e.id"),
     }
     alone, claiming = statement + _ALONE, statement + _AND_CLAIM
+    narrow = partial(not_counted, condition=_CONDITION)
     both = {**transitions, "claim": Transition.CLAIM}
     return {
-        (True, False): with_guards(alone, parts, **transitions),
-        (True, True): with_guards(claiming, parts, **both),
-        (False, False): with_guards(not_counted(alone, condition=_CONDITION), parts, **transitions),
-        (False, True): with_guards(not_counted(claiming, condition=_CONDITION), parts, **both),
+        (True, False): kept_with_guards(alone, parts, **transitions),
+        (True, True): kept_with_guards(claiming, parts, **both),
+        (False, False): kept_with_guards(narrow(alone), parts, **transitions),
+        (False, True): kept_with_guards(narrow(claiming), parts, **both),
     }
 
 

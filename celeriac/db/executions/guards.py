@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from sqlalchemy import TextClause, text
 
 from celeriac.db.executions.ended import ENDED_COLUMNS, MADE_DUE, NOT_COUNTED, ended_parts
+from celeriac.db.plans import kept_text
 from celeriac.domain.executions.states import TERMINAL, TRANSITIONS, Transition
 
 CELERY_TASK_ID = """CASE WHEN e.queued_at IS NULL THEN e.id ELSE CAST(
@@ -69,3 +70,10 @@ def with_guards(
 ) -> TextClause:
     """Return `filled` as a statement. The statements are constants, compiled once."""
     return text(filled(statement, parts, **transitions))
+
+
+def kept_with_guards(
+    statement: str, parts: Mapping[str, str] | None = None, **transitions: Transition
+) -> TextClause:
+    """Return what `with_guards` does, with a plan that is kept (`celeriac.db.plans`)."""
+    return kept_text(filled(statement, parts, **transitions))

@@ -11,12 +11,13 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db import spans
+from celeriac.db.plans import kept_text
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Lease
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.ids import uuid7
 
-_RENEW = text("""
+_RENEW = kept_text("""
 WITH renewed AS (
     UPDATE workers
     SET lease_until = now() + make_interval(secs => :lease_seconds), seen_at = now()
@@ -67,7 +68,8 @@ class PendingWrites:
         return bool(self.events or self.calls or self.progress)
 
 
-_RECORD = text(f"""
+# not e.id = n.id: see `celeriac.db.plans`
+_RECORD = kept_text(f"""
 WITH notes AS (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]),
@@ -79,8 +81,9 @@ WITH notes AS (
     AS n (id, attempt, token, number, event_count, messages, tools, calls, input_tokens,
           output_tokens, cost, done, total, note)
 ), held AS (
-    SELECT e.id, e.batch_no FROM executions e
-    JOIN notes n ON e.id = n.id AND e.attempt = n.attempt AND e.lease_token = n.token
+    SELECT e.id, e.lease_token, e.batch_no FROM executions e
+    JOIN notes n ON e.lease_token = n.token AND e.id IS NOT DISTINCT FROM n.id
+        AND e.attempt = n.attempt
     WHERE {spans.given("e.id")} AND e.status = 'running'
     ORDER BY e.id
     FOR UPDATE OF e
@@ -96,7 +99,8 @@ WITH notes AS (
         progress_note = coalesce(n.note, progress_note)
     FROM held JOIN notes n USING (id)
     -- a batch that an earlier try has stored is not stored again
-    WHERE e.id = held.id AND held.batch_no = n.number - 1
+    WHERE e.lease_token = held.lease_token AND e.id IS NOT DISTINCT FROM held.id
+      AND held.batch_no = n.number - 1
       AND e.id = ANY (ARRAY(SELECT id FROM held)) AND {spans.within("e.id")}
     RETURNING e.id, e.attempt, e.event_seq - n.event_count AS before, e.workspace_id, e.owner_id,
               e.task_id

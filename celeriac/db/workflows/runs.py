@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, text
 
-from celeriac.db.executions.guards import with_guards
+from celeriac.db.executions.guards import kept_with_guards
 from celeriac.db.paging import (
     columns,
     created,
@@ -20,6 +20,7 @@ from celeriac.db.paging import (
     written_out,
 )
 from celeriac.db.partitions import ensure
+from celeriac.db.plans import kept_text
 from celeriac.db.schema.catalog import workflow_versions, workflows
 from celeriac.db.schema.workflows import workflow_runs as table
 from celeriac.domain.executions.events import EventType
@@ -221,7 +222,7 @@ _RELEASED = """, released AS (
 """Gives back what the run has of its limits."""
 
 _MOVE = {
-    transition: with_guards(
+    transition: kept_with_guards(
         """
         WITH moved AS (
             UPDATE workflow_runs
@@ -288,7 +289,7 @@ def fail(
     return connection.execute(_FAIL, parameters).first() is not None
 
 
-_LOG = text("""
+_LOG = kept_text("""
 WITH fresh AS (
     SELECT * FROM unnest(CAST(:types AS text[]), CAST(:data AS text[])) WITH ORDINALITY
                   AS f (type, data, place)

@@ -183,6 +183,24 @@ def test_a_server_that_nobody_runs_is_unavailable() -> None:
     assert "secret" not in caught.value.message
 
 
+def test_a_statement_that_was_prepared_before_a_migration_fails_once(
+    core: Core, impatient: Database
+) -> None:
+    with impatient.autocommit() as connection:
+        connection.execute(text("CREATE TABLE changing (value int)"))
+    read = text("SELECT value FROM changing")
+    for _ in range(3):
+        with impatient.autocommit() as connection:
+            connection.execute(read)
+    core.execute("ALTER TABLE changing ALTER value TYPE text")
+    refused = pytest.raises(DatabaseUnavailableError, match="cached plan")
+    with refused, impatient.autocommit() as connection:
+        connection.execute(read)
+    with impatient.autocommit() as connection:
+        connection.execute(read)
+        connection.execute(text("DROP TABLE changing"))
+
+
 def test_no_connection_to_a_read_only_server_is_kept(core: Core, impatient: Database) -> None:
     """After a failover the pool is full of connections to the server that was the primary."""
     with impatient.autocommit() as connection:
