@@ -118,7 +118,8 @@ def endings(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Endin
     """Return the runs of one key that its policies cancel.
 
     `held` have a slot, in the order of their ids; `waiting` wait for one, in the order in which
-    they get it. Ids are ordered by time.
+    they get it. Ids are ordered by time. A run that is being cancelled or compensated does not do
+    the work of others: they aren't cancelled because of it.
     """
     found: dict[UUID, Ending] = {}
     for each in _crowded_out(held, waiting):
@@ -139,7 +140,7 @@ def _crowded_out(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[
             if holders:
                 found.append(Ending(each.run_id, LimitEnd.LIMIT_REACHED, holders[0].run_id))
         elif each.policy is LimitPolicy.KEEP_LATEST:
-            newest = max(one.run_id for one in waiting)
+            newest = max(one.run_id for one in waiting if one.cancellable and not one.begun)
             if newest > each.run_id:
                 found.append(Ending(each.run_id, LimitEnd.SUPERSEDED, newest))
     return found
@@ -147,7 +148,9 @@ def _crowded_out(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[
 
 def _replaced(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Ending]:
     """Return the oldest, as many as are too many for the newest that cancels what runs."""
-    newcomers = [each for each in waiting if each.policy is LimitPolicy.CANCEL_RUNNING]
+    newcomers = [
+        each for each in waiting if each.policy is LimitPolicy.CANCEL_RUNNING and each.cancellable
+    ]
     if not newcomers:
         return []
     newest = max(newcomers, key=lambda each: each.run_id)

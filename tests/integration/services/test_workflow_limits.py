@@ -177,6 +177,21 @@ def test_keep_latest_lets_only_the_newest_wait(flows: Flows) -> None:
     assert statuses(flows, runs[0], runs[3]) == ["completed", "completed"]
 
 
+def test_a_retried_compensation_supersedes_nobody(flows: Flows) -> None:
+    steps = {
+        "a": {"task": "work", "retry": 0, "undo": "undo"},
+        "b": {"task": "bad", "needs": ["a"], "retry": 0},
+    }
+    workflow = limited(flows, steps=steps, policy="keep_latest")
+    failed = flows.start(workflow, key="k")
+    flows.drive(lambda name, _: FAILS if name in {"bad", "undo"} else None)
+    running, waiting = (flows.start(workflow, key="k") for _ in range(2))
+    again = flows.runs.retry(flows.core.actor, failed, compensation=True).run_id
+    assert statuses(flows, running, waiting, again) == ["running", "pending", "compensating"]
+    settle(flows)
+    assert flows.ran(waiting).run.cancel_requested_at is None
+
+
 # What waits holds no slot, unless its limit says so
 
 
