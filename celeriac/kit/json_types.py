@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -68,7 +68,7 @@ def storable(value: JsonValue, *, default: Default | None = None, depth: int = _
     refuse_big_integers(text)
     if text.count("[") + text.count("{") > depth and is_deeper(orjson.loads(text), depth):
         raise TypeError(_too_deep(depth))
-    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+    return _without_nul(text) if "\\u0000" in text else text
 
 
 def has_utf8(text: str) -> bool:
@@ -131,6 +131,24 @@ def _encode(value: JsonValue, default: Default | None) -> str:
     # orjson silently leaves private fields of dataclasses out
     option = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
     return orjson.dumps(value, default, option).decode()
+
+
+def _without_nul(text: str) -> str:
+    found = _NUL.sub(r"\1\\ufffd", text)
+    json.loads(found, object_pairs_hook=_refuse_equal_keys)
+    return found
+
+
+def _refuse_equal_keys(pairs: Sequence[tuple[str, JsonValue]]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise TypeError(_equal_keys(name))
+        names.add(name)
+
+
+def _equal_keys(name: str) -> str:
+    return f"it holds two keys that are {name!r} in JSON: one would be lost"
 
 
 def _int64(digits: str) -> int:
@@ -207,7 +225,7 @@ def _plain_object(
     for key, each in value.items():
         name = _key(key)
         if name in found:
-            raise TypeError(f"it holds two keys that are {name!r} in JSON: one would be lost")
+            raise TypeError(_equal_keys(name))
         found[name] = _plain(each, default, depth, path)
     return found
 

@@ -55,6 +55,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "NaN in a dataclass": (Pair(float("inf")), "not JSON compliant"),
     "surrogate": ("\ud800", "surrogates not allowed"),
     "equal keys": ({1: 1, "1": 2}, "two keys that are '1' in JSON: one would be lost"),
+    "keys that are equal without NUL": (
+        [{"a\x00": {"b": 1}, "a\ufffd": 2}],
+        "two keys that are 'a\ufffd' in JSON: one would be lost",
+    ),
     "a key of another type": ({(1, 2): 3}, "keys must be texts or numbers, not tuple"),
     "an object": ({"a": [object()]}, "it holds a object"),
     "deeper than the encoder": (nested(2_000), "nested deeper than 250 levels"),
