@@ -165,8 +165,14 @@ _FIRST_OF_ALL = text(_FIRST.format(others=""))
 _FIRST_OF_OTHERS = text(
     _FIRST.format(
         others="""
-  AND NOT EXISTS (SELECT FROM run_limits o WHERE o.run_id = w.run_id AND o.state = 'waiting'
-                  AND o.key = ANY(CAST(:without AS text[])))"""
+  AND NOT EXISTS (
+      SELECT FROM run_limits o
+      WHERE o.run_id = w.run_id AND o.state = 'waiting' AND o.key <> :key
+        AND (o.key = ANY(CAST(:without AS text[])) OR (
+            SELECT count(*) FROM (
+                SELECT FROM run_limits h
+                WHERE h.workspace_id = :workspace_id AND h.key = o.key AND h.state = 'held'
+                LIMIT o.max) AS held) >= o.max))"""
     )
 )
 
@@ -176,7 +182,9 @@ def first_waiting(
 ) -> tuple[UUID, bool] | None:
     """Return the run that gets the next slot of a key, and whether none is free now.
 
-    Runs that also wait for one of the keys in `without` are passed over. None if nothing waits.
+    With `without`, keys of which no slot is free, runs are passed over that wait for one of them,
+    or for another key of which none is free: it reads as many rows as are passed over. None if
+    nothing waits.
     """
     parameters: dict[str, object] = {"workspace_id": workspace_id, "key": key}
     statement = _FIRST_OF_ALL

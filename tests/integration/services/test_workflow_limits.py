@@ -16,6 +16,7 @@ from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.workflows.again import ForkRequest
 from celeriac.services.workflows.runs import StartRequest
 from tests.support.core import Core
+from tests.support.statements import sent
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("F13")
@@ -262,6 +263,21 @@ def test_two_limits_of_a_run_are_both_obeyed_and_no_waiting_run_blocks_others(
     assert statuses(flows, a1, a2, b1, b2) == ["running", "pending", "running", "pending"]
     flows.runs.cancel(flows.core.actor, b1)
     assert statuses(flows, a2, b2) == ["pending", "running"]
+    settle(flows)
+
+
+def test_runs_that_are_passed_over_need_no_statements_of_their_own(flows: Flows) -> None:
+    limits = [{"key": "'all'", "max": 100}, {"key": KEY, "max": 1}]
+    workflow = flows.define("w", ONE, input={"key": "string"}, limits=limits)
+    counts = []
+    for number in range(6):
+        for _ in range(2):
+            flows.start(workflow, key=f"busy{number}")
+        with sent(flows.core.database) as statements:
+            begun = flows.start(workflow, key=f"free{number}")
+        assert flows.ran(begun).status is RunStatus.RUNNING
+        counts.append(sum("run_limits" in each for each in statements))
+    assert len(set(counts)) == 1, counts
     settle(flows)
 
 
