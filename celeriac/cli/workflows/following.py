@@ -72,9 +72,12 @@ def item_line(end: "ItemEnded") -> str:
     return f"{'':12} {end.step}[{end.index}] {end.status}{which}"
 
 
+_OF_QUESTIONS = (EventType.APPROVAL_ASKED, EventType.APPROVAL_ANSWERED)
+
+
 def event_line(event: "Event") -> str:
     """Return an event of a run as a plain line."""
-    if event.type is EventType.APPROVAL_ASKED:
+    if event.type in _OF_QUESTIONS:
         facts = f"step {event.data.get('step')} · {describe(event)}"
     else:
         known = event.data.items()

@@ -65,8 +65,16 @@ def test_an_answered_step_shows_its_status_alone() -> None:
     ]  # fmt: skip
 
 
-def test_the_event_of_a_question_names_the_command_too() -> None:
-    data = {"approval_id": str(ASKED), "step": "ok", "kind": "step", "title": "Publish this?"}
+def test_the_events_of_a_question_name_the_command_and_the_answer() -> None:
     at = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+    data: dict[str, Any] = {
+        "approval_id": str(ASKED),
+        "step": "ok",
+        "kind": "step",
+        "title": "Publish this?",
+    }
     asked = Event(seq=3, type=EventType.APPROVAL_ASKED, at=at, attempt=0, data=data)
     assert event_line(asked).endswith(f"step ok · {ANSWER}: Publish this?")
+    data = {"approval_id": str(ASKED), "step": "ok", "approved": False, "by": "ada"}
+    answered = Event(seq=4, type=EventType.APPROVAL_ANSWERED, at=at, attempt=0, data=data)
+    assert event_line(answered).endswith("step ok · denied by ada")
