@@ -32,6 +32,7 @@ from celeriac.cli.executions.commands import app as executions_app
 from celeriac.cli.executions.run import monitor
 from celeriac.cli.executions.run import run as run_task
 from celeriac.cli.executions.timeline import timeline
+from celeriac.cli.executions.why import why
 from celeriac.cli.logs import logs
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.up import up
@@ -108,7 +109,7 @@ def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
         app.command(rich_help_panel=_START, context_settings=_CELERY_SETTINGS)(runner)
     app.command(rich_help_panel=_START)(doctor)
     app.command(name="run", rich_help_panel=_WORK)(run_task)
-    for viewer in (monitor, timeline, logs, usage, prices):
+    for viewer in (monitor, why, timeline, logs, usage, prices):
         app.command(rich_help_panel=_WORK)(viewer)
     app.command(rich_help_panel=_MANAGE)(apply)
     for group in _GROUPS:

@@ -279,6 +279,10 @@ class Executions(Resource):
                 return
             after = found.next_after
 
+    def why(self, execution_id: str | UUID) -> wire.WaitingReasons:
+        """Return what an execution waits for, in the order in which that must come to pass."""
+        return self._transport.get(wire.WaitingReasons, path(_EXECUTIONS, execution_id, "why"))
+
     def stream(
         self,
         execution_id: str | UUID,

@@ -40,6 +40,9 @@ from celeriac.wire.executions import (
     Progress,
     ReadyHealth,
     SkippedExecution,
+    WaitingReason,
+    WaitingReasons,
+    WaitingSubject,
     Worker,
 )
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
@@ -125,6 +128,9 @@ __all__ = [
     "UsageTotal",
     "UsageTotals",
     "User",
+    "WaitingReason",
+    "WaitingReasons",
+    "WaitingSubject",
     "Webhook",
     "Wire",
     "Worker",

@@ -10,6 +10,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.executions.why import ReasonCode, SubjectKind
 from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Wire, links
 
 
@@ -22,6 +23,41 @@ class Progress(Wire):
 
 
 _INCLUDED = "Present only if `include` names it."
+
+
+class WaitingSubject(Wire):
+    """What blocks, by its id or name."""
+
+    kind: SubjectKind
+    id: str = Field(examples=["task_execution"])
+
+
+class WaitingReason(Wire):
+    """One thing that must come to pass. Times are RFC 3339 in UTC."""
+
+    code: ReasonCode
+    text: str = Field(examples=["No worker listens to the queue 'task_execution'."])
+    subject: WaitingSubject | None = None
+    since: datetime | None = Field(default=None, description="Since when it blocks, if known.")
+    until: datetime | None = Field(
+        default=None, description="The next time at which it changes by itself."
+    )
+    count: int | None = Field(
+        default=None, description="How many come first, or run: counted up to 1,000."
+    )
+
+
+class WaitingReasons(Wire):
+    """Why an execution has not ended yet."""
+
+    status: Status
+    text: str = Field(
+        description="The first of them, in a sentence.",
+        examples=["No worker listens to the queue 'task_execution'."],
+    )
+    reasons: list[WaitingReason] = Field(
+        description="What it waits for, in order; empty if it has ended or is being sent."
+    )
 
 
 class ExecutionSummary(Wire):

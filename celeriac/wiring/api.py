@@ -20,6 +20,7 @@ from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
@@ -64,6 +65,7 @@ class ApiServices:
         self.workflows = Workflows(database)
         self.runs = Runs(database, container.plans, container.advance)
         self.queries = Queries(database)
+        self.why = ExplainWaiting(database)
         self.bulk = Bulk(database, container.cancel, container.specs)
         self.approvals = Approvals(
             database,

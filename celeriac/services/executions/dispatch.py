@@ -38,7 +38,8 @@ _WINDOW_WITHOUT_WORKERS = 16
 
 _RELEASED_AT_ONCE = 500
 _SLOTS_KNOWN_FOR = 2.0
-_WORKER_SEEN_WITHIN = 30.0
+WORKER_SEEN_WITHIN = 30.0
+"""Seconds after its last report during which a worker process counts as live."""
 
 
 class Dispatch:
@@ -69,7 +70,7 @@ class Dispatch:
         if time.monotonic() >= self._slots_until and self._counting.acquire(blocking=False):
             try:
                 with self._database.autocommit() as connection:
-                    self._slots = workers.slots(connection, within_seconds=_WORKER_SEEN_WITHIN)
+                    self._slots = workers.slots(connection, within_seconds=WORKER_SEEN_WITHIN)
                 self._slots_until = time.monotonic() + _SLOTS_KNOWN_FOR
             finally:
                 self._counting.release()

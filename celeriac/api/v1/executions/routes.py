@@ -237,6 +237,18 @@ async def stream_events(
     return await stream(request, shared, services, actor, execution_id, after=begin)
 
 
+@router.get("/{execution_id}/why", summary="Why an execution has not ended yet")
+def explain_waiting(
+    execution_id: ExecutionPath, actor: Caller, services: Services
+) -> wire.WaitingReasons:
+    """Return what it waits for, in the order in which that must come to pass.
+
+    The first is what it waits for now: an answer, a budget, its time, a limit, a worker, others of
+    its queue, a free slot, or its end. Counts go up to 1,000.
+    """
+    return wire.WaitingReasons.model_validate(services.why(actor, execution_id))
+
+
 @router.get(
     "/{execution_id}/report",
     summary="Download an execution's report",

@@ -1,0 +1,97 @@
+"""What an execution waits for, and how many come before it; all counts are bounded."""
+
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.why import MOST_COUNTED, Facts, OpenQuestion
+
+_MOST_QUESTIONS = 10
+
+_FACTS = text("""
+SELECT
+    (SELECT count(*) FROM (
+        SELECT FROM executions c WHERE c.parent_id = :id AND c.completed_at IS NULL
+        LIMIT :most) AS live) AS live_children,
+    coalesce(
+        (SELECT s.parallel FROM step_runs s WHERE s.run_id = e.run_id AND s.step_no = e.step_no),
+        (SELECT s.parallel FROM steps s
+         WHERE s.execution_id = e.parent_id AND s.number = e.parent_step)) AS parallel,
+    (SELECT count(*) FROM (
+        SELECT FROM executions b
+        WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
+          AND b.completed_at IS NULL AND b.held IS DISTINCT FROM 'limit'
+        UNION ALL
+        SELECT FROM executions b
+        WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
+          AND b.completed_at IS NULL AND b.held IS DISTINCT FROM 'parallel'
+        LIMIT :most) AS beside) AS beside,
+    (SELECT count(*) FROM (
+        -- two ranges of one index: no row is read that doesn't come first
+        (SELECT FROM executions a
+         WHERE a.status = 'pending' AND a.held IS NULL AND a.queue = :queue
+           AND a.priority > :priority
+         LIMIT :most)
+        UNION ALL
+        (SELECT FROM executions a
+         WHERE a.status = 'pending' AND a.held IS NULL AND a.queue = :queue
+           AND a.priority = :priority AND a.available_at < :available_at
+         LIMIT :most)
+        LIMIT :most) AS ahead) AS ahead,
+    (SELECT count(*) FROM (
+        SELECT FROM executions s
+        WHERE s.status = 'queued' AND s.queued_at IS NOT NULL AND s.queue = :queue
+        LIMIT :most) AS sent) AS sent,
+    w.slots, w.idle, w.last_at
+FROM executions e, (
+    SELECT coalesce(sum(slots) FILTER (WHERE live AND consuming IS NOT FALSE), 0) AS slots,
+           count(*) FILTER (WHERE live AND consuming IS FALSE) AS idle,
+           max(seen_at) AS last_at
+    FROM (SELECT slots, consuming, seen_at,
+                 stopped_at IS NULL AND lost_at IS NULL
+                 AND seen_at > now() - make_interval(secs => :within) AS live
+          FROM workers WHERE :queue = ANY (queues) OR queues = '{}') AS listening
+) AS w
+WHERE e.id = :id
+""")
+
+_QUESTIONS = text("""
+SELECT id, title, created_at, expires_at FROM approvals
+WHERE execution_id = :id AND status = 'open' ORDER BY id LIMIT :limit
+""")
+
+
+def facts(connection: Connection, execution: Execution, *, within_seconds: float) -> Facts:
+    """Return what is known about an execution now.
+
+    Workers count as live if they reported within `within_seconds`.
+    """
+    asked = connection.execute(_QUESTIONS, {"id": execution.id, "limit": _MOST_QUESTIONS})
+    questions = [OpenQuestion(*row) for row in asked]
+    row = connection.execute(_FACTS, _parameters(execution, within_seconds)).one_or_none()
+    if row is None:  # deleted a moment ago
+        return Facts(execution, questions)
+    return Facts(
+        execution,
+        questions,
+        live_children=row.live_children,
+        parallel=row.parallel,
+        beside=row.beside,
+        ahead=row.ahead,
+        sent=row.sent,
+        slots=int(row.slots),
+        idle_listeners=row.idle,
+        last_listened_at=row.last_at,
+    )
+
+
+def _parameters(execution: Execution, within_seconds: float) -> dict[str, Any]:
+    return {
+        "id": execution.id,
+        "queue": execution.queue,
+        "priority": execution.priority,
+        "available_at": execution.available_at,
+        "most": MOST_COUNTED,
+        "within": within_seconds,
+    }

@@ -1,0 +1,309 @@
+"""Why an execution has not ended yet: what must come to pass, in order (pure)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.kit.words import counted
+
+MOST_COUNTED = 1_000
+"""Executions that are counted one by one; more are shown as this many or more."""
+
+
+class ReasonCode(StrEnum):
+    """What an execution waits for."""
+
+    CANCELLATION = "cancellation"
+    """Its cancellation is requested, and the worker stops it."""
+    END = "end"
+    """A worker runs it."""
+    ANSWER = "answer"
+    """A person must answer."""
+    BUDGET = "budget"
+    PROVIDER_LIMIT = "provider_limit"
+    CHILDREN = "children"
+    TIME = "time"
+    RETRY = "retry"
+    STEP_LIMIT = "step_limit"
+    """The step of its workflow runs as many items as it may at once."""
+    PARENT_LIMIT = "parent_limit"
+    """Its parent runs as many children as it may at once."""
+    PAUSE = "pause"
+    WORKER = "worker"
+    """No worker takes executions of its queue."""
+    QUEUE = "queue"
+    """Others of its queue come first."""
+    SLOT = "slot"
+    """Its message is at the broker, and a worker must have a free slot."""
+
+
+class SubjectKind(StrEnum):
+    """What kind of thing a reason names."""
+
+    APPROVAL = "approval"
+    EXECUTION = "execution"
+    WORKFLOW_RUN = "workflow_run"
+    QUEUE = "queue"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What blocks, by its id or name."""
+
+    kind: SubjectKind
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that must come to pass. Times are in UTC."""
+
+    code: ReasonCode
+    text: str
+    subject: Subject | None = None
+    since: datetime | None = None
+    """Since when it blocks, if that is known."""
+    until: datetime | None = None
+    """The next time at which it changes by itself."""
+    count: int | None = None
+    """How many come first, or how many run: counted up to `MOST_COUNTED`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """A question that the execution has asked."""
+
+    id: UUID
+    title: str
+    asked_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about an execution and its queue at one time."""
+
+    execution: Execution
+    questions: Sequence[OpenQuestion] = ()
+    live_children: int = 0
+    parallel: int | None = None
+    """How many items of its step, or children of its parent, may run at once."""
+    beside: int = 0
+    """How many of these run, or may run, now."""
+    ahead: int = 0
+    """Executions of its queue that come first."""
+    sent: int = 0
+    """Messages of its queue at the broker."""
+    slots: int = 0
+    """Of the live workers that take executions of its queue."""
+    idle_listeners: int = 0
+    """Live worker processes that listen to its queue and take nothing from it now."""
+    last_listened_at: datetime | None = None
+    """When a worker last listened to its queue, if none does now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why an execution is where it is; the first reason is what it waits for now."""
+
+    status: Status
+    text: str
+    reasons: Sequence[Reason]
+
+
+def why(facts: Facts) -> Why:
+    """Return what an execution waits for, in the order in which it must come to pass."""
+    execution = facts.execution
+    reasons = tuple(_reasons(facts))
+    if reasons:
+        return Why(execution.status, reasons[0].text, reasons)
+    if execution.status.terminal:
+        return Why(execution.status, f"It is {execution.status}: it waits for nothing.", ())
+    return Why(execution.status, "Nothing holds it up: it is being sent to a worker.", ())
+
+
+def _reasons(facts: Facts) -> Iterator[Reason]:
+    execution = facts.execution
+    match execution.status:
+        case Status.RUNNING:
+            if execution.cancel_requested_at is not None:
+                yield _cancellation(execution)
+                return
+            yield from _answers(facts)
+            yield _end(execution)
+        case Status.WAITING:
+            yield from _parked(facts)
+            yield from _no_worker(facts)
+        case Status.PENDING:
+            yield from _held(facts)
+            yield from _no_worker(facts)
+            if execution.held is None and facts.slots:
+                yield from _queue(facts)
+        case Status.QUEUED:
+            yield from _no_worker(facts)
+            if facts.slots:
+                yield _slot(facts)
+
+
+def _cancellation(execution: Execution) -> Reason:
+    by = execution.cancel_requested_by or "somebody"
+    return Reason(
+        ReasonCode.CANCELLATION,
+        f"{by} has requested its cancellation; {_worker_name(execution)} is stopping it.",
+        _worker(execution),
+        since=execution.cancel_requested_at,
+    )
+
+
+def _end(execution: Execution) -> Reason:
+    return Reason(
+        ReasonCode.END,
+        f"It runs on {_worker_name(execution)}, attempt {execution.attempt}.",
+        _worker(execution),
+        since=execution.started_at,
+    )
+
+
+def _worker(execution: Execution) -> Subject | None:
+    name = execution.worker_hostname
+    return None if name is None else Subject(SubjectKind.WORKER, name)
+
+
+def _worker_name(execution: Execution) -> str:
+    return execution.worker_hostname or "a worker"
+
+
+def _answers(facts: Facts) -> Iterator[Reason]:
+    for question in facts.questions:
+        yield Reason(
+            ReasonCode.ANSWER,
+            f"A person must answer: {question.title}",
+            Subject(SubjectKind.APPROVAL, str(question.id)),
+            since=question.asked_at,
+            until=question.expires_at,
+        )
+
+
+_WAITS = {
+    WaitingFor.BUDGET: (ReasonCode.BUDGET, "Its budget is spent: it goes on when there is more."),
+    WaitingFor.PROVIDER_LIMIT: (
+        ReasonCode.PROVIDER_LIMIT,
+        "The rate limit of its model's provider is reached.",
+    ),
+    WaitingFor.SLEEP: (ReasonCode.TIME, "It sleeps until its time."),
+}
+
+
+def _parked(facts: Facts) -> Iterator[Reason]:
+    execution = facts.execution
+    since, until = execution.waiting_since, execution.waiting_until
+    yield from _answers(facts)
+    match execution.waiting_for:
+        case WaitingFor.CHILDREN | WaitingFor.CHILD:
+            live = _count(facts.live_children, "execution")
+            what = "all" if execution.waiting_for is WaitingFor.CHILDREN else "the next"
+            yield Reason(
+                ReasonCode.CHILDREN,
+                f"It waits for {what} of the executions that it has started to end: {live} left.",
+                Subject(SubjectKind.EXECUTION, str(execution.id)),
+                since=since,
+                count=facts.live_children,
+            )
+        case WaitingFor.BUDGET | WaitingFor.PROVIDER_LIMIT | WaitingFor.SLEEP as reason:
+            code, text = _WAITS[reason]
+            yield Reason(code, text, since=since, until=until)
+
+
+def _held(facts: Facts) -> Iterator[Reason]:
+    execution = facts.execution
+    since = execution.waiting_since
+    match execution.held:
+        case Held.TIME if execution.attempt:
+            said = f": {execution.error_message.rstrip('.')}" if execution.error_message else ""
+            yield Reason(
+                ReasonCode.RETRY,
+                f"Attempt {execution.attempt} did not succeed{said}. It is repeated after a delay.",
+                since=since,
+                until=execution.available_at,
+            )
+        case Held.TIME:
+            yield Reason(
+                ReasonCode.TIME,
+                "It was submitted for later.",
+                since=execution.created_at,
+                until=execution.available_at,
+            )
+        case Held.LIMIT:
+            yield Reason(
+                ReasonCode.STEP_LIMIT,
+                f"The step {execution.step!r} runs at most {facts.parallel} of its items at once.",
+                Subject(SubjectKind.WORKFLOW_RUN, str(execution.workflow_run_id)),
+                since=since,
+                count=facts.beside,
+            )
+        case Held.PARALLEL:
+            yield Reason(
+                ReasonCode.PARENT_LIMIT,
+                f"Its parent runs at most {facts.parallel} of its children at once.",
+                Subject(SubjectKind.EXECUTION, str(execution.parent_id)),
+                since=since,
+                count=facts.beside,
+            )
+        case Held.PAUSED:
+            yield Reason(ReasonCode.PAUSE, "It is paused.", since=since)
+
+
+def _no_worker(facts: Facts) -> Iterator[Reason]:
+    if facts.slots:
+        return
+    queue = facts.execution.queue
+    if facts.idle_listeners:
+        listeners = counted(facts.idle_listeners, "worker process", "worker processes")
+        text = f"{listeners} of the queue {queue!r} take nothing from it now."
+    else:
+        text = f"No worker listens to the queue {queue!r}."
+    yield Reason(
+        ReasonCode.WORKER,
+        f"{text} Start one: celery -A celeriac worker -Q {queue}",
+        Subject(SubjectKind.QUEUE, queue),
+        since=facts.last_listened_at,
+    )
+
+
+def _queue(facts: Facts) -> Iterator[Reason]:
+    execution = facts.execution
+    if not facts.ahead and not facts.sent:
+        return
+    first = _count(facts.ahead, "execution")
+    sent = _count(facts.sent, "message")
+    yield Reason(
+        ReasonCode.QUEUE,
+        f"{first} of the queue {execution.queue!r} come first, and {sent} are sent already, for "
+        f"{counted(facts.slots, 'slot')}.",
+        Subject(SubjectKind.QUEUE, execution.queue),
+        since=execution.waiting_since,
+        count=facts.ahead,
+    )
+
+
+def _slot(facts: Facts) -> Reason:
+    execution = facts.execution
+    return Reason(
+        ReasonCode.SLOT,
+        f"Its message is sent; one of {counted(facts.slots, 'slot')} of the queue "
+        f"{execution.queue!r} must take it. {_count(facts.sent, 'message')} of the queue are sent.",
+        Subject(SubjectKind.QUEUE, execution.queue),
+        since=execution.queued_at,
+        count=facts.sent,
+    )
+
+
+def _count(number: int, word: str) -> str:
+    if number >= MOST_COUNTED:
+        return f"{counted(MOST_COUNTED, word)} or more"
+    return counted(number, word)
