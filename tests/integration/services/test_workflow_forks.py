@@ -281,6 +281,46 @@ def test_no_path_leads_below_what_repeats_is_last_or_was_undone(flows: Flows) ->
             forked(flows, origin, f"{step}/leaf")
 
 
+def test_a_run_on_the_path_waits_for_a_slot_of_its_limits(flows: Flows) -> None:
+    limited = [{"key": "'one'", "max": 1}]
+    inner = flows.define(
+        "inner", INNER, input=NUMBER, returns="${{ steps.leaf.results }}", limits=limited
+    )
+    steps = {"q": {"workflow": "inner", "map": "[0, 100]", "with": {"n": "${{ item }}"}}}
+    origin = flows.start(flows.define("outer", steps, returns="${{ steps.q.results }}"))
+    flows.drive(number)
+    holder = flows.start(inner, n=7)
+    flows.done.clear()
+
+    run_id = forked(flows, origin, "q[1]/leaf[0]")
+    (child,) = flows.children(run_id)
+    assert child.status is RunStatus.PENDING
+    flows.drive(number)
+
+    assert flows.ran(holder).status is RunStatus.COMPLETED
+    assert (flows.ran(run_id).status, flows.ran(run_id).result) == (
+        RunStatus.COMPLETED, [[0, 1, 2], [100, 101, 102]],
+    )  # fmt: skip
+    assert counts(flows) == Counter(look=1, enrich=1, leaf=3 + 1)
+
+
+def test_a_fork_along_a_path_is_cancelled_with_the_runs_on_it(flows: Flows) -> None:
+    origin = ran(flows)
+    run_id = forked(flows, origin, "qualify[1]/part[0]/enrich")
+    claim = flows.take()
+    assert claim is not None
+
+    flows.runs.cancel(flows.core.actor, run_id)
+    flows.end(claim, number)
+    flows.keep(number)
+
+    middle = below(flows, run_id, "qualify", 1)
+    for each in (run_id, middle, below(flows, middle, "part")):
+        assert flows.ran(each).status is RunStatus.CANCELLED
+    assert counts(flows) == Counter(enrich=1)
+    flows.assert_counted()
+
+
 def test_undo_tasks_that_have_failed_on_the_path_are_retried_first(flows: Flows) -> None:
     inner = {
         "a": {"task": "a", "undo": "back"},
