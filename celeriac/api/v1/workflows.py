@@ -125,11 +125,11 @@ class Fork(Strict):
         description="Only these items of the step, a map; the same as `STEP[3]` for one of them.",
     )
     input: dict[str, Any] | None = Field(
-        default=None, description="Another input; not with a path into a run below."
+        default=None, description="Another input; not with items, nor a path into a run below."
     )
     results: dict[str, Any] = Field(
         default={},
-        description="Results that steps have instead of running; not with such a path.",
+        description="Results that steps have instead of running; as `input` not with items.",
     )
 
 

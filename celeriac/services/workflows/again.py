@@ -146,10 +146,10 @@ def check_fork(plan: Plan, request: ForkRequest, *, above: str = "") -> None:
     _check_part(plan.spec.steps[path.step], path, above + path.step)
     replaced = {"input": request.input is not None, "results": bool(request.results)}
     for name in [name for name, given in replaced.items() if given]:
-        if path.below is not None:
+        if path.items or path.below is not None:
             raise InvalidInputError(
-                f"A fork of the run below {path.part!r} has the values of its origin; leave out "
-                f"{name}, or end the path with {path.step!r}.",
+                f"With other {name} the items of {path.step!r} may differ, so all run; leave out "
+                f"{name}, or end the path with {path.step!r}, without items.",
                 field=name,
             )
 
@@ -221,7 +221,6 @@ def taken(
                 f"{', and they count from 0' if width else ', as it has not begun'}.",
                 field=field,
             )
-    if path is not None and path.below is not None:
         _check_needs(graph, path, kept, above)
     return Taken(again, undone, kept)
 
@@ -231,8 +230,9 @@ def _check_needs(graph: Graph, path: StepPath, kept: Collection[str], above: str
         if need not in kept:
             raise InvalidInputError(
                 f"The step {above + need!r} runs again, since it did not succeed or was undone, "
-                f"and {above + path.step!r} with it; end the path with one of them.",
-                field="step",
+                f"and all of {above + path.step!r} with it; end the path with one of them, without "
+                "items.",
+                field="items" if path.below is None else "step",
             )
 
 

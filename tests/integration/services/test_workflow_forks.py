@@ -242,10 +242,12 @@ def test_a_fault_names_the_part_of_the_path_and_the_cure(flows: Flows) -> None:
     assert not forks.items, "nothing is stored"
 
 
-def test_what_does_not_go_with_a_path_is_refused(flows: Flows) -> None:
+def test_what_does_not_go_with_items_or_a_path_is_refused(flows: Flows) -> None:
     origin = ran(flows)
     wanted = [
         ("input", ForkRequest(step="qualify[1]/tail", input={})),
+        ("input", ForkRequest(step="qualify", items=[1], input={})),
+        ("results", ForkRequest(step="qualify[1]", results={"list": 1})),
         ("results", ForkRequest(step="qualify[1]/tail", results={"list": 1})),
         ("items", ForkRequest(step="qualify[1]/part[0]", items=[1])),
         ("items", ForkRequest(step="qualify[1]/tail", items=[0])),
@@ -274,7 +276,7 @@ def test_no_path_leads_below_what_repeats_is_last_or_was_undone(flows: Flows) ->
         "again": "repeats its workflow",
         "last": "is a last step",
         "undone": "was undone, so all of its items run again",
-        "behind": "The step 'weak' runs again, .* and 'behind' with it",
+        "behind": "The step 'weak' runs again, .* and all of 'behind' with it",
         "after": "has no item 0: it has 0 items, as it has not begun",
     }.items():
         with pytest.raises(InvalidInputError, match=words):
