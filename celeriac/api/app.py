@@ -37,6 +37,7 @@ from celeriac.api.v1 import (
     budgets,
     cassettes,
     catalog,
+    hooks,
     invitations,
     operations,
     sessions,
@@ -76,6 +77,7 @@ TAGS = [
     {"name": "cassettes", "description": "Recorded model traffic, to run agents without models."},
     {"name": "approvals", "description": "Questions of agents to people, and the answers."},
     {"name": "webhooks", "description": "Where events are sent, and what was sent."},
+    {"name": "hooks", "description": "URLs whose requests start tasks and workflows."},
     {"name": "celery tasks", "description": "Celery tasks of executions, and plain ones."},
     {"name": "accounts", "description": "Workspaces, users and API keys."},
     {"name": "audit", "description": "The record of all changes."},
@@ -139,6 +141,7 @@ _ROUTERS = (
     webhooks.router,
     webhooks.secret_router,
     webhooks.deliveries_router,
+    hooks.router,
     operations.celery_router,
     accounts.router,
     workspaces.router,
@@ -235,6 +238,7 @@ def _routes() -> Sequence[BaseRoute]:
         version_1.include_router(router, dependencies=[Depends(record_read)])
     everything = APIRouter()
     everything.include_router(version_1)
+    everything.include_router(hooks.open_router)
     everything.include_router(operations.health_router)
     return tuple(everything.routes)
 

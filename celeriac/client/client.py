@@ -16,6 +16,7 @@ from celeriac.client.catalog import Agents, Tasks
 from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import CeleryTasks, Executions
+from celeriac.client.hooks import Hooks
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.transport import API, Transport
@@ -77,6 +78,7 @@ class Client:
         self.usage = Usage(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.deliveries = Deliveries(self._transport)
+        self.hooks = Hooks(self._transport)
         self.celery_tasks = CeleryTasks(self._transport)
         self.keys = Keys(self._transport)
         self.users = Users(self._transport)

@@ -293,6 +293,21 @@ def delete_deliveries(connection: Connection, *, days: float, limit: int) -> int
     return connection.execute(_DELETE_DELIVERIES, parameters).rowcount
 
 
+_DELETE_HOOK_DELIVERIES = text("""
+DELETE FROM hook_deliveries WHERE id IN (
+    SELECT id FROM hook_deliveries WHERE id < :bound
+      AND received_at < now() - make_interval(secs => :seconds)
+    ORDER BY id
+    LIMIT :limit)
+""")
+
+
+def delete_hook_deliveries(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete deliveries to inbound hooks, and so the names that make repeats; return how many."""
+    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
+    return connection.execute(_DELETE_HOOK_DELIVERIES, parameters).rowcount
+
+
 def single_instance(connection: Connection) -> bool:
     """Lock retention until the transaction ends; False if another keeper holds the lock."""
     return hold(connection, AdvisoryLock.RETENTION)

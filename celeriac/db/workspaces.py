@@ -82,6 +82,7 @@ KEPT = (
     "celery_calls",
     "deliveries",
     "executions",
+    "hook_deliveries",
     "idempotency_keys",
     "run_limits",
     "sessions",
@@ -108,6 +109,8 @@ WITH ended_tasks AS (
 ), ended_webhooks AS (
     UPDATE webhook_endpoints SET active = false, disabled_reason = 'requested', updated_at = now()
     WHERE workspace_id = :id AND active
+), gone_hooks AS (
+    DELETE FROM hooks WHERE workspace_id = :id
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

@@ -140,6 +140,10 @@ class LimitReachedError(ConflictError, code="limit_reached"):
     """A limit lets no further run begin, and none wait; `run_id` has the slot."""
 
 
+class HookPausedError(ConflictError, code="hook_paused"):
+    """The hook is paused and starts nothing."""
+
+
 class ApprovalClosedError(ConflictError, code="approval_closed"):
     """The question has another answer, has expired, or is no longer needed."""
 
@@ -195,6 +199,19 @@ class WorkspaceDeniedError(UnauthenticatedError):
 
 class ForbiddenError(CeleriacError, code="forbidden"):
     """The caller is known and may not do this."""
+
+
+class HookRefusedError(UnauthenticatedError, code="hook_refused"):
+    """There is no such hook, or the request to it is not genuine or not new; all the same."""
+
+
+class HookForbiddenError(ForbiddenError, code="hook_forbidden"):
+    """The maker of a hook may start nothing any more."""
+
+    def __init__(self, why: str) -> None:
+        """`why` is for the admins of the workspace; the sender is not told."""
+        super().__init__("The hook may start nothing at present; its deliveries say why.")
+        self.why = why
 
 
 class HostRefusedError(CeleriacError, code="host_refused"):

@@ -45,6 +45,7 @@ from celeriac.wire.executions import (
     WaitingSubject,
     Worker,
 )
+from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.webhooks import (
     CallbackSecret,
@@ -100,6 +101,10 @@ __all__ = [
     "File",
     "Files",
     "Health",
+    "Hook",
+    "HookDelivery",
+    "HookReceipt",
+    "HookWithSecret",
     "Invitation",
     "ItemEnded",
     "LinkedApproval",

@@ -6,6 +6,7 @@ from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
 from celeriac.db.engine import Database
+from celeriac.domain.hooks.secrets import HookKeys
 from celeriac.domain.webhooks import SigningKeys
 from celeriac.services.accounts import Accounts
 from celeriac.services.approvals.answer import ApprovalLinks, Approvals
@@ -21,6 +22,8 @@ from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.why import ExplainWaiting
+from celeriac.services.hooks.manage import Hooks
+from celeriac.services.hooks.receive import Receive
 from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
@@ -82,6 +85,9 @@ class ApiServices:
         self.apply = Apply(database, self.agents, self.budgets)
         self.usage = Usage(database)
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
+        hook_keys = HookKeys(key)
+        self.hooks = Hooks(database, hook_keys)
+        self.receive = Receive(database, hook_keys, container.submit, self.runs)
         self.celery_tasks = CeleryTasks(
             database,
             CeleryPlainTasks(celery_options(settings, publisher=True)),

@@ -2,12 +2,20 @@
 
 PREFIX = "/api/v1"
 _SIGNED = f"{PREFIX}/approvals/links/"
+_HOOKS = "/hooks/"
 
 
 def shown_path(path: str) -> str:
-    """Return a request's path for logs, without the token of a signed link."""
-    begin, found, _ = path.partition(_SIGNED)
-    return f"{begin}{found}***" if found else path
+    """Return a request's path for logs, without the token of a signed link or a hook."""
+    for secret in (_SIGNED, _HOOKS):
+        if path.startswith(secret):
+            return f"{secret}***"
+    return path
+
+
+def hook(token: str) -> str:
+    """Return the path of a hook that is called."""
+    return f"{_HOOKS}{token}"
 
 
 def signed(token: str) -> str:

@@ -18,6 +18,7 @@ from celeriac.domain.document import Action, Outcome
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE, Status
+from celeriac.domain.hooks.model import Hook, HookDelivery
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
 from celeriac.domain.webhooks import Delivery, DeliveryDetails, Endpoint
@@ -32,6 +33,7 @@ from celeriac.domain.workflows.records import (
 )
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions.bulk import BulkPage
+from celeriac.services.hooks.manage import ShownSecret
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 from celeriac.services.webhooks.manage import NewEndpoint
 
@@ -116,6 +118,21 @@ def webhook(found: Endpoint) -> wire.Webhook:
 def new_webhook(made: NewEndpoint) -> wire.NewWebhook:
     """Return a new webhook as answers show it, with its secret."""
     return wire.NewWebhook.linked(_values(made.endpoint) | {"secret": made.secret})
+
+
+def hook(found: Hook, url: str) -> wire.Hook:
+    """Return a hook as answers show it."""
+    return wire.Hook.linked(_values(found) | {"url": url})
+
+
+def hook_with_secret(made: ShownSecret, url: str) -> wire.HookWithSecret:
+    """Return a hook as answers show it, with its new secret."""
+    return wire.HookWithSecret.linked(_values(made.hook) | {"url": url, "secret": made.secret})
+
+
+def hook_delivery(found: HookDelivery) -> wire.HookDelivery:
+    """Return a delivery to a hook as answers show it."""
+    return wire.HookDelivery.linked(_values(found))
 
 
 def delivery(found: Delivery) -> wire.Delivery:

@@ -207,6 +207,11 @@ WebhookOption = Annotated[
     typer.Option("--webhook", metavar="ID", help="Only to this webhook."),
     IdOf("webhooks", "a webhook"),
 ]
+HookId = Annotated[
+    str,
+    _argument("HOOK", "hook", ", from `hooks list`", ids_of("hooks")),
+    IdOf("hooks", "a hook"),
+]
 DeliveryId = Annotated[
     str,
     _argument("DELIVERY", "delivery", ", from `deliveries list`", ids_of("deliveries")),

@@ -14,6 +14,7 @@ from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.calls import NewCall
+from celeriac.domain.executions.deliveries import NewHookDelivery
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
@@ -338,6 +339,8 @@ class SubmitRequest:
     idempotency: Idempotency | None = None
     call: NewCall | None = None
     """The Celery task that ends with it."""
+    delivery: NewHookDelivery | None = None
+    """The delivery to a hook that is stored with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,7 +316,7 @@ def _undo_faults(at: Path, task: str, catalog: Catalog) -> Iterator[Fault]:
         return
     schema = facts.variables_schema
     takes = f"an undo task gets the variables {', '.join(VARIABLES)}"
-    for name in _needed(schema):
+    for name in needed(schema):
         if name not in VARIABLES:
             yield Fault(
                 at, f"{takes}; the task {task} needs {clip(name, _SHOWN)}: give it a default"
@@ -333,7 +333,7 @@ def _parts(schema: JsonObject) -> JsonObject:
     return properties if isinstance(properties, Mapping) else {}
 
 
-def _needed(schema: JsonObject) -> Iterator[str]:
+def needed(schema: JsonObject) -> Iterator[str]:
     """Yield the variables that a schema requires, and gives no default."""
     parts, required = _parts(schema), schema.get("required")
     for name in required if isinstance(required, list) else ():
@@ -352,20 +352,25 @@ def _missing(kind: str, name: str, known: Collection[str]) -> str:
 
 def _variable_faults(at: Path, step: Step, schema: JsonObject, whose: str) -> Iterator[Fault]:
     """Yield what a `with` lacks, has too much, or has wrong, as far as it is known without data."""
-    parts = _parts(schema)
-    for name in _needed(schema):
+    for name in needed(schema):
         if name not in step.with_:
             yield Fault((*at, "with"), f"the {whose} needs {name}: add it to with")
-    for name, value in step.with_.items():
+    yield from value_faults((*at, "with"), step.with_, schema, whose)
+
+
+def value_faults(at: Path, values: JsonObject, schema: JsonObject, whose: str) -> Iterator[Fault]:
+    """Yield which values a schema does not have, and which constant ones don't fit it."""
+    parts = _parts(schema)
+    for name, value in values.items():
         part = parts.get(name)
         if part is None and _closed(schema):
             cure = _near(name, parts) or "; remove it"
-            yield Fault((*at, "with", name), f"the {whose} has no {clip(name, _SHOWN)}{cure}")
+            yield Fault((*at, name), f"the {whose} has no {clip(name, _SHOWN)}{cure}")
         elif isinstance(part, Mapping) and not any(True for _ in texts_of(value)):
-            yield from _value_faults((*at, "with", name), part, value, whose)
+            yield from _constant_faults((*at, name), part, value, whose)
 
 
-def _value_faults(at: Path, part: JsonObject, value: JsonValue, whose: str) -> Iterator[Fault]:
+def _constant_faults(at: Path, part: JsonObject, value: JsonValue, whose: str) -> Iterator[Fault]:
     if "$ref" in str(part):
         return  # it refers to another place of the whole schema
     try:

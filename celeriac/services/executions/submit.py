@@ -10,6 +10,7 @@ import structlog
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls, create, lifecycle, queries
 from celeriac.db.executions.create import StoredKey
+from celeriac.db.hooks import deliveries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import CrewaiAgent
 from celeriac.domain.errors import (
@@ -51,7 +52,8 @@ _PUBLIC_ONLY = OutboundGuard()
 class Submitted:
     """An accepted execution.
 
-    `created` is False if an idempotency key, or the Celery task, found an earlier one.
+    `created` is False if an idempotency key, the Celery task or the delivery to a hook found an
+    earlier one.
     """
 
     execution_id: UUID
@@ -221,16 +223,21 @@ def task_deleted(origin: Execution) -> ConflictError:
 def _needs_check(request: SubmitRequest) -> bool:
     """Whether more than the executions is read or written."""
     return bool(
-        request.idempotency or request.call or request.session_id or request.options.uses_cassette
+        request.idempotency
+        or request.call
+        or request.delivery
+        or request.session_id
+        or request.options.uses_cassette
     )
 
 
 def _check_stored(
     connection: Connection, actor: Actor, new: lifecycle.NewExecutions
 ) -> UUID | None:
-    """Check the idempotency key, the Celery task, the session and the cassette of a request.
+    """Check what names a request, and the session and the cassette that it uses.
 
-    Returns what an earlier request with the same key, or for the same task, created.
+    Returns what an earlier request with the same key, for the same Celery task or of the same
+    delivery created.
     """
     request, runner = new.request, new.spec.agent.runner
     if request.call is not None:
@@ -244,6 +251,10 @@ def _check_stored(
         )
         if known is not None:
             return known.subject_id
+    if request.delivery is not None:
+        started = deliveries.accept(connection, request.delivery, execution_id=new.ids[0])
+        if started is not None:
+            return started
     earlier = claim_key(
         connection,
         actor,

@@ -134,6 +134,11 @@ class Retention:
                 self._rows(retention.delete_deliveries, policy.deliveries),
                 policy.deliveries,
             ),
+            (
+                "hook_deliveries",
+                self._rows(retention.delete_hook_deliveries, policy.deliveries),
+                policy.deliveries,
+            ),
             ("workers", self._workers, True),
         ]
         return sum(_done(kind, step) for kind, step, wanted in steps if wanted)

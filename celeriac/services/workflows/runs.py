@@ -11,6 +11,7 @@ from celeriac.db.catalog import current_workflow_version
 from celeriac.db.engine import Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
+from celeriac.db.hooks import deliveries
 from celeriac.db.workflows import item_ends as end_rows
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import limits as limit_rows
@@ -25,6 +26,7 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.executions.calls import CallKind, NewCall
+from celeriac.domain.executions.deliveries import NewHookDelivery
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency
 from celeriac.domain.executions.triggers import TriggerType
@@ -74,11 +76,16 @@ class StartRequest:
     idempotency: Idempotency | None = None
     call: NewCall | None = None
     """The Celery task that ends with it."""
+    delivery: NewHookDelivery | None = None
+    """The delivery to a hook that is stored with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartedRun:
-    """An accepted run; `created` is False if a key, or the Celery task, found an earlier one."""
+    """An accepted run.
+
+    `created` is False if a key, the Celery task or the delivery to a hook found an earlier one.
+    """
 
     run_id: UUID
     created: bool = True
@@ -135,6 +142,10 @@ class Runs:
                 )
                 if known is not None:
                     return StartedRun(known.subject_id, created=False)
+            if request.delivery is not None:
+                found = deliveries.accept(connection, request.delivery, run_id=new.id)
+                if found is not None:
+                    return StartedRun(found, created=False)
             refuse(connection, actor.workspace_id, limits)
             insert_run(connection, plan, new, limits)
             details = {"workflow_id": str(plan.workflow_id)}

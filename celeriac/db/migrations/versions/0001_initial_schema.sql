@@ -775,6 +775,58 @@ CREATE INDEX ix_deliveries_endpoint_id_id ON deliveries (endpoint_id, id);
 CREATE INDEX ix_deliveries_execution_id ON deliveries (execution_id);
 CREATE UNIQUE INDEX uq_deliveries_once ON deliveries (endpoint_id, once) WHERE once IS NOT NULL;
 
+CREATE TABLE hooks (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    task_id uuid,
+    workflow_id uuid,
+    description text NOT NULL DEFAULT '',
+    verification text NOT NULL,
+    mapping jsonb,
+    condition text,
+    per_minute integer NOT NULL,
+    active boolean NOT NULL DEFAULT true,
+    secret_number integer NOT NULL DEFAULT 1,
+    secret_sealed bytea,
+    previous_number integer,
+    previous_sealed bytea,
+    previous_until timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_hooks PRIMARY KEY (id),
+    CONSTRAINT ck_hooks_verification_known
+        CHECK (verification IN ('standard', 'github', 'stripe', 'bearer')),
+    CONSTRAINT ck_hooks_one_target CHECK (num_nonnulls(task_id, workflow_id) = 1)
+);
+CREATE INDEX ix_hooks_workspace_id_id ON hooks (workspace_id, id);
+
+CREATE TABLE hook_deliveries (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    hook_id uuid NOT NULL,
+    status text NOT NULL,
+    reason text,
+    message text,
+    verified boolean NOT NULL,
+    delivery_id text,
+    digest text,
+    size integer NOT NULL,
+    execution_id uuid,
+    run_id uuid,
+    received_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_hook_deliveries PRIMARY KEY (id),
+    CONSTRAINT ck_hook_deliveries_status_known
+        CHECK (status IN ('accepted', 'ignored', 'refused'))
+) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX ix_hook_deliveries_hook_id_id ON hook_deliveries (hook_id, id);
+CREATE INDEX ix_hook_deliveries_few ON hook_deliveries (hook_id, status, verified, id)
+    WHERE status <> 'accepted';
+CREATE UNIQUE INDEX uq_hook_deliveries_delivery_id ON hook_deliveries (hook_id, delivery_id)
+    WHERE status = 'accepted' AND delivery_id IS NOT NULL;
+CREATE UNIQUE INDEX uq_hook_deliveries_digest ON hook_deliveries (hook_id, digest)
+    WHERE status = 'accepted' AND digest IS NOT NULL;
+
 CREATE TABLE workflows (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,

@@ -1,0 +1,1 @@
+"""Inbound hooks and what was delivered to them."""

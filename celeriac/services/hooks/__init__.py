@@ -1,0 +1,1 @@
+"""Inbound hooks: managing them, and what happens when one is called."""
