@@ -53,6 +53,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/testing-agents.md", "--record-to"): LIVE,
     ("docs/tools.md", "celeriac agents create clerk"): LIVE,
     ("docs/tools.md", "CELERIAC_MCP_SERVERS="): SETTINGS,
+    ("docs/hooks.md", "celeriac hooks list"): LIVE,
     ("docs/webhooks.md", "celeriac webhooks list"): LIVE,
     ("docs/webhooks.md", "def is_genuine"): LIVE,
     ("docs/workflows.md", 'Workflow("brief"'): BUILT,
@@ -79,6 +80,12 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_workflows.py calls these methods",
     ("docs/workflows.md", "celeriac workflow-runs retry RUN --compensation"): "needs a failed run; "
     "tests/integration/api/test_workflows.py runs this command",
+    ("docs/hooks.md", "celeriac hooks create"): "starts the demo's task; "
+    "tests/integration/api/test_hooks.py runs these commands",
+    ("docs/hooks.md", "client.hooks.create"): "prints a secret; "
+    "tests/integration/api/test_hooks.py calls these methods",
+    ("docs/hooks.md", "celeriac hooks rotate last"): "prints a secret; "
+    "tests/integration/api/test_hooks.py runs these commands",
     ("docs/webhooks.md", "celeriac webhooks create"): "needs a receiver; "
     "tests/integration/api/test_webhooks.py runs these commands",
     ("docs/webhooks.md", "client.webhooks.create"): "needs a receiver; "

@@ -36,6 +36,7 @@ _AGE = (
     "UPDATE sessions SET updated_at = updated_at - d, files_removed_at = files_removed_at - d",
     "UPDATE idempotency_keys SET created_at = created_at - d",
     "UPDATE workflow_runs SET completed_at = completed_at - d",
+    "UPDATE hook_deliveries SET received_at = received_at - d",
 )
 
 

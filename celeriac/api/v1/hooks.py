@@ -45,6 +45,7 @@ MAX_HOOK_BYTES = 1_000_000
 
 _MOST_FIELDS = 1_000
 _FORM = "application/x-www-form-urlencoded"
+_SENT = {"action": "opened", "issue": {"title": "The parcel is late"}}
 _HOOK: dict[str, Any] = {
     "task": "summarise",
     "verification": "github",
@@ -130,11 +131,7 @@ class HookRotation(Strict):
 class HookSample(Strict):
     """A request to send to a hook as its sender would."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"body": {"action": "opened", "issue": {"title": "It is late"}}}]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"body": _SENT}]})
 
     body: Any = Field(default_factory=dict, description="The body, any JSON value.")
     headers: dict[str, str] = Field(default_factory=dict, max_length=50)
@@ -274,7 +271,7 @@ def list_hook_deliveries(
     openapi_extra={
         "requestBody": {
             "description": "Whatever the sender sends: JSON, a form, or a text.",
-            "content": {"application/json": {"schema": {}}},
+            "content": {"application/json": {"schema": {"examples": [_SENT]}}},
         }
     },
 )

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.requirement("F8", "A20")
 
 PAGE = Path(__file__).parents[3] / "docs" / "workspaces.md"
 ROW = re.compile(r"^\| `(\w+) (\S+)` \| (\w+) \| (404|own|-) \|$", re.MULTILINE)
-OPEN = re.compile(r"/health|/approvals/links|/invitations/accept")
+OPEN = re.compile(r"/health|/approvals/links|/invitations/accept|/hooks/{token}")
 MANAGED = re.compile(r"/(users|workspaces|api-keys|celery-tasks)/")
 """What administrators see of all users; of Celery tasks those that no workspace has sent."""
 ROLES = ["viewer", "operator", "admin", "administrator"]
@@ -62,6 +62,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
     "PATCH /webhooks/{webhook_id}": {"description": "new"},
+    "PATCH /hooks/{hook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
 }
 """What requests that name a resource are sent with, so that only its absence is wrong."""
@@ -165,6 +166,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         .json()["id"]
     )
     tested = members["admin"].post(f"{V1}/webhooks/{webhook}/test").json()["id"]
+    hook = members["admin"].post(f"{V1}/hooks", json={"task": "summarise"}).json()["id"]
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
@@ -184,6 +186,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "invitation_id": invited.json()["id"],
         "webhook_id": webhook,
         "delivery_id": tested,
+        "hook_id": hook,
         "workspace": "team",
     }
 

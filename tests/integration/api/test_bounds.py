@@ -14,7 +14,7 @@ from celeriac.domain.accounts import Role
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 
 _SMALL_ANSWER = 40_000
-_KEYLESS = {"show_linked_approval", "answer_linked_approval", "accept_invitation"}
+_KEYLESS = {"show_linked_approval", "answer_linked_approval", "accept_invitation", "call_hook"}
 _ID = "0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11"
 
 

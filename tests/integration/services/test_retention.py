@@ -14,6 +14,7 @@ from celeriac.db.locks import AdvisoryLock
 from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
 from celeriac.domain.errors import ConflictError
+from celeriac.domain.executions.deliveries import DeliveryKeys, NewHookDelivery
 from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.workflows.records import RunFilter
@@ -38,7 +39,7 @@ from tests.support.workflows import FAILS, Flows
 
 _KEPT_WITHOUT = frozenset(
     {
-        "sessions", "cassettes", "deliveries", "budget_reservations", "children", "step_items",
+        "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations", "children", "step_items",
         "item_ends",
     }
 )  # fmt: skip
@@ -200,6 +201,27 @@ def test_old_runs_of_workflows_go_with_their_steps_and_items(
     pass_days(core, places, 31)
     retention(core, places)
     assert [core.count(each) for each in OF_RUNS] == [0] * len(OF_RUNS)
+
+
+def test_deliveries_to_hooks_are_remembered_for_their_time(
+    core: Core, places: StoragePaths
+) -> None:
+    def started(name: str) -> tuple[UUID, bool]:
+        new = NewHookDelivery(hook, core.actor.workspace_id, DeliveryKeys(name), 2)
+        request = SubmitRequest(task_id=core.task, delivery=new)
+        made = core.submit(core.actor, request)
+        return made.execution_id, made.created
+
+    hook = uuid4()
+    first = {name: started(name)[0] for name in ("a", "b", "c")}
+    assert started("a") == (first["a"], False)
+    pass_days(core, places, 2)
+    retention(core, places)
+    assert {name: started(name)[0] for name in first} == first
+    pass_days(core, places, 2)
+    retention(core, places)
+    assert core.count("hook_deliveries") == 0
+    assert started("a")[1], "a new one"
 
 
 def test_a_run_whose_results_are_deleted_is_not_run_again(core: Core, places: StoragePaths) -> None:

@@ -20,8 +20,8 @@ OPERATIONS = {
 }
 SIGNED = {"show_linked_approval", "answer_linked_approval"}
 OPEN = {"get_liveness", "get_readiness", "get_celery_health"}
-TOKEN = {"accept_invitation"}
-"""The request has a token of its own."""
+TOKEN = {"accept_invitation", "call_hook"}
+"""The request has a token, or a signature, of its own."""
 
 
 def _is_answer(found: object) -> bool:
@@ -68,7 +68,7 @@ def test_each_operation_is_described_with_examples(name: str) -> None:
             assert list(response["content"]) == ["application/problem+json"], status
 
 
-def test_all_but_health_links_and_invitations_needs_a_key() -> None:
+def test_all_but_health_links_invitations_and_hooks_need_a_key() -> None:
     keyless = {name for name, found in OPERATIONS.items() if "security" not in found}
     assert keyless == OPEN | SIGNED | TOKEN
 
