@@ -45,7 +45,7 @@ MAX_HOOK_BYTES = 1_000_000
 
 _MOST_FIELDS = 1_000
 _FORM = "application/x-www-form-urlencoded"
-_SENT = {"action": "opened", "issue": {"title": "The parcel is late"}}
+_SENT: Any = {"action": "opened", "issue": {"title": "The parcel is late"}}
 _HOOK: dict[str, Any] = {
     "task": "summarise",
     "verification": "github",

@@ -434,7 +434,8 @@ def test_the_body_is_not_read_before_its_size_and_the_token_are_checked(boss: As
         headers = {"host": "testserver", "content-length": str(size)}
         portal = boss.client.portal
         assert portal is not None
-        return portal.call(_ask, boss.client.app, path, headers)
+        asked: tuple[int, bool] = portal.call(_ask, boss.client.app, path, headers)
+        return asked
 
     assert ask(hook.path, MAX_HOOK_BYTES + 1) == (413, False)
     assert ask("/hooks/" + "a" * 43, 10) == (401, False)

@@ -39,7 +39,8 @@ from tests.support.workflows import FAILS, Flows
 
 _KEPT_WITHOUT = frozenset(
     {
-        "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations", "children", "step_items",
+        "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations",
+        "children", "step_items",
         "item_ends",
     }
 )  # fmt: skip
