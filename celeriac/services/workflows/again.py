@@ -88,7 +88,7 @@ def check_undone(run: WorkflowRun) -> None:
     """
     if run.status is RunStatus.COMPENSATING:
         raise ConflictError(
-            f"The run {run.id} retries undo tasks; wait until it has ended.", status=run.status
+            f"The run {run.id} is retrying undo tasks; wait until it has ended.", status=run.status
         )
     if run.compensation is Compensation.COMPENSATION_FAILED:
         raise ConflictError(

@@ -45,7 +45,7 @@ def test_a_retry_waits_until_all_below_is_undone(flows: Flows, depth: int) -> No
         flows.runs.retry(actor, origin)
 
     undoing = flows.runs.retry(actor, bottom, compensation=True).run_id
-    with pytest.raises(ConflictError, match=f"{undoing} retries undo tasks; wait"):
+    with pytest.raises(ConflictError, match=f"{undoing} is retrying undo tasks; wait"):
         flows.runs.retry(actor, origin)
     flows.drive(failing("undo-a"))
     with pytest.raises(ConflictError, match=f"Undo tasks of the run {undoing} have failed"):
