@@ -384,6 +384,14 @@ def test_a_hook_has_the_rights_of_its_maker(
     ]  # fmt: skip
 
 
+@pytest.fixture
+def _one_minute(boss: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the clock of the rates: allowances refill with time."""
+    receive = boss.client.app.state.services.receive  # type: ignore[attr-defined]
+    monkeypatch.setattr(receive._rates, "_clock", lambda: 1_000.0)
+
+
+@pytest.mark.usefixtures("_one_minute")
 def test_strangers_fill_no_table_and_push_out_no_reason(boss: Asker) -> None:
     hook = Hook(boss)
     assert_problem(hook.send({"issue": {}}), 422, "invalid_input")
@@ -396,6 +404,7 @@ def test_strangers_fill_no_table_and_push_out_no_reason(boss: Asker) -> None:
     assert boss.get(f"{HOOKS}/{hook.id}").status_code == 200
 
 
+@pytest.mark.usefixtures("_one_minute")
 def test_a_hook_takes_so_many_in_a_minute(boss: Asker) -> None:
     hook = Hook(boss, per_minute=3)
     answers = [hook.send() for _ in range(6)]

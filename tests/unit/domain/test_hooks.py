@@ -99,7 +99,9 @@ def test_whatever_comes_is_refused_and_nothing_else(
         verify(form, ["whsec_plJ3nmyCDGBKInavdOK15jsl"], headers, body, now=1)
 
 
-@given(form=st.sampled_from(Verification), body=st.binary(max_size=100), at=st.integers(0, 2**40))
+@given(
+    form=st.sampled_from(Verification), body=st.binary(max_size=100), at=st.integers(0, 10**12 - 1)
+)
 def test_what_is_signed_is_genuine_for_its_secret_alone(
     form: Verification, body: bytes, at: int
 ) -> None:
