@@ -18,7 +18,7 @@ from celeriac.api.core.parameters import Reference, Services, Shared
 from celeriac.api.core.requests import MAX_BULK_VALUES, REPLAYED, JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.base import Strict
-from celeriac.domain.errors import HookRefusedError, InvalidInputError, TooLargeError
+from celeriac.domain.errors import InvalidInputError, TooLargeError
 from celeriac.domain.hooks.model import (
     DEFAULT_OVERLAP_HOURS,
     DEFAULT_PER_MINUTE,
@@ -288,24 +288,18 @@ async def call_hook(
     called = await run_in_threadpool(services.receive.find, token)
     address = "" if request.client is None else request.client.host
     services.receive.admit(called.hook, address)
-    try:
-        raw = await _raw(request)
-        query = dict(request.query_params)
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        received = Received(
-            headers=_headers(request),
-            query=query,
-            raw=raw,
-            read=partial(_read, media, raw, query),
-            request_id=request.state.request_id,
-        )
-        receipt = await run_in_threadpool(services.receive, called, received)
-    except HookRefusedError:
-        raise
-    except BaseException:
-        services.receive.admitted(called.hook, address)
-        raise
-    services.receive.admitted(called.hook, address)
+    raw = await _raw(request)
+    query = dict(request.query_params)
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    received = Received(
+        headers=_headers(request),
+        query=query,
+        raw=raw,
+        read=partial(_read, media, raw, query),
+        request_id=request.state.request_id,
+        address=address,
+    )
+    receipt = await run_in_threadpool(services.receive, called, received)
     headers = {REPLAYED: "true"} if receipt.repeated else {}
     return json_response(wire.HookReceipt.model_validate(receipt), status=202, headers=headers)
 

@@ -4,6 +4,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _REMEMBERED = 10_000
 """The most recent keys that are kept in memory."""
@@ -22,25 +25,34 @@ class Rates:
         self._lock = threading.Lock()
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
+    def wait(self, key: Hashable, *, per_minute: int) -> float:
+        """Return 0, or the seconds to wait if the allowance is used up; count nothing."""
+        with self._lock:
+            now = self._clock()
+            full_at = max(self._full_at.get(key, now), now) + _BURST_SECONDS / per_minute
+            return _over(full_at - now - _BURST_SECONDS)
+
     def take(self, key: Hashable, *, per_minute: int) -> float:
         """Count a request; return 0, or the seconds to wait if the allowance is used up."""
         with self._lock:
             now = self._clock()
             full_at = max(self._full_at.get(key, now), now) + _BURST_SECONDS / per_minute
-            wait = full_at - now - _BURST_SECONDS
-            if wait > _ROUNDING:
-                return wait
-            self._full_at[key] = full_at
-            self._full_at.move_to_end(key)
-            if len(self._full_at) > _REMEMBERED:
-                self._full_at.popitem(last=False)
-            return 0.0
+            wait = _over(full_at - now - _BURST_SECONDS)
+            if not wait:
+                remember(self._full_at, key, full_at)
+            return wait
 
-    def give_back(self, key: Hashable, *, per_minute: int) -> None:
-        """Undo the count of a request."""
-        with self._lock:
-            if key in self._full_at:
-                self._full_at[key] -= _BURST_SECONDS / per_minute
+
+def _over(seconds: float) -> float:
+    return seconds if seconds > _ROUNDING else 0.0
+
+
+def remember(memory: OrderedDict[Hashable, T], key: Hashable, value: T) -> None:
+    """Put a value into a memory that keeps the most recent ones."""
+    memory[key] = value
+    memory.move_to_end(key)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
 
 
 _ROUNDING = 1e-6

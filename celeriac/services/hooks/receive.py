@@ -1,7 +1,9 @@
 """What happens when a hook is called: verified, matched with earlier deliveries, and started."""
 
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -41,7 +43,7 @@ from celeriac.kit.json_types import JsonObject, JsonValue, storable_text
 from celeriac.kit.outbound import network_of
 from celeriac.kit.text import clip
 from celeriac.services.executions.submit import Submit
-from celeriac.services.hooks.rates import Rates
+from celeriac.services.hooks.rates import Rates, remember
 from celeriac.services.workflows.runs import Runs, StartRequest
 
 logger = structlog.get_logger(__name__)
@@ -67,6 +69,8 @@ class Received:
     read: Callable[[], JsonValue]
     """Returns the value of the body. Raises InvalidInputError."""
     request_id: str | None = None
+    address: str | None = None
+    """Whence it came; None if it came from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class Receive:
         self._submit = submit
         self._runs = runs
         self._rates = rates or Rates()
+        self._lock = threading.Lock()
+        self._genuine: OrderedDict[Hashable, None] = OrderedDict()
 
     def find(self, token: str) -> CalledHook:
         """Return the hook of a token. Raises HookRefusedError.
@@ -121,17 +127,14 @@ class Receive:
             return hooks.called(connection, hook_id)
 
     def admit(self, hook: Hook, address: str) -> None:
-        """Count a request as one with a wrong signature, until `admitted` takes that back.
+        """Raise TooManyRequestsError if too many wrong requests came to a hook from an address.
 
-        Raises TooManyRequestsError if too many came to this hook from its address.
+        Where a genuine one came from before is let through, so that strangers behind the same proxy
+        lock the sender out of nothing.
         """
-        key = ("wrong", hook.id, network_of(address))
-        _refuse_many(self._rates.take(key, per_minute=_BAD_PER_MINUTE))
-
-    def admitted(self, hook: Hook, address: str) -> None:
-        """Take back what `admit` has counted: the request was genuine, or was not checked."""
-        key = ("wrong", hook.id, network_of(address))
-        self._rates.give_back(key, per_minute=_BAD_PER_MINUTE)
+        key = (hook.id, network_of(address))
+        if key not in self._genuine:
+            _refuse_many(self._rates.wait(("wrong", *key), per_minute=_BAD_PER_MINUTE))
 
     def __call__(self, called: CalledHook, received: Received) -> Receipt:
         """Verify a request, and start what it asks for; once for each delivery.
@@ -147,6 +150,9 @@ class Receive:
         except SignatureError as error:
             self._note_stranger(hook, received, error)
             raise unknown() from error
+        if received.address is not None:
+            with self._lock:
+                remember(self._genuine, (hook.id, network_of(received.address)), None)
         wait = self._rates.take(("calls", hook.id), per_minute=hook.per_minute)
         try:
             _refuse_many(wait)
@@ -205,6 +211,9 @@ class Receive:
     def _note_stranger(self, hook: Hook, received: Received, error: SignatureError) -> None:
         """Store why a request was not verified; not each one if there are very many."""
         logger.info("hook.refused", hook_id=hook.id, reason=error.reason.value)
+        if received.address is not None:
+            key = ("wrong", hook.id, network_of(received.address))
+            self._rates.take(key, per_minute=_BAD_PER_MINUTE)
         if not self._rates.take(("noted", hook.id), per_minute=_NOTED_PER_MINUTE):
             self._note(
                 hook,

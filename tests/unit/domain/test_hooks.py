@@ -224,9 +224,8 @@ def test_an_allowance_refills_and_is_of_one_key() -> None:
     rates = Rates(lambda: now[0])
     assert [rates.take("a", per_minute=3) for _ in range(3)] == [0.0] * 3
     assert rates.take("a", per_minute=3) == pytest.approx(20.0)
-    assert rates.take("b", per_minute=3) == 0.0
-    rates.give_back("a", per_minute=3)
-    assert rates.take("a", per_minute=3) == 0.0
+    assert rates.wait("a", per_minute=3) == pytest.approx(20.0)
+    assert rates.take("b", per_minute=3) == rates.wait("b", per_minute=3) == 0.0
     now[0] += 20.0
     assert rates.take("a", per_minute=3) == 0.0
     assert rates.take("a", per_minute=3) > 0.0
