@@ -9,11 +9,10 @@ from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import HookId, names_of, short_id
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.hooks.model import (
-    DEFAULT_OVERLAP_HOURS,
-    MAX_OVERLAP_HOURS,
     HookDeliveryStatus,
     Verification,
 )
+from celeriac.domain.webhooks import DEFAULT_OVERLAP_HOURS, MAX_OVERLAP_HOURS
 from celeriac.kit.json_types import dumps, loads
 
 if TYPE_CHECKING:

@@ -8,7 +8,12 @@ from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import DeliveryId, ExecutionOption, WebhookId, WebhookOption, short_id
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.domain.webhooks import DeliveryStatus, WebhookEvent
+from celeriac.domain.webhooks import (
+    DEFAULT_OVERLAP_HOURS,
+    MAX_OVERLAP_HOURS,
+    DeliveryStatus,
+    WebhookEvent,
+)
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -102,6 +107,27 @@ def disable(context: CommandContext, webhook: WebhookId) -> None:
 
 
 @api_command(app)
+def rotate(
+    context: CommandContext,
+    webhook: WebhookId,
+    *,
+    overlap_hours: Annotated[
+        float,
+        typer.Option(
+            "--overlap-hours",
+            min=0,
+            max=MAX_OVERLAP_HOURS,
+            help="Hours in which the secret until now signs, too; 0 if it has leaked.",
+        ),
+    ] = DEFAULT_OVERLAP_HOURS,
+) -> None:
+    """Give a webhook a new secret, and print it. It can't be shown again."""
+    made = context.client.webhooks.rotate(webhook, overlap_hours=overlap_hours)
+    context.output.write(made, made.secret)
+    context.output.say(f"The secret until now signs, too, until {made.previous_until}.")
+
+
+@api_command(app)
 def remove(context: CommandContext, webhook: WebhookId) -> None:
     """Remove a webhook."""
     context.client.webhooks.remove(webhook)
@@ -186,6 +212,7 @@ def _show(context: CommandContext, found: "wire.Webhook") -> None:
             "description": found.description,
             "state": _state(found),
             "failing since": found.failing_since or "",
+            "old secret signs until": found.previous_until or "",
             "created": found.created_at,
         },
     )

@@ -47,6 +47,13 @@ class Webhooks(Resource):
         )
         return self._transport.patch(wire.Webhook, path(_WEBHOOKS, webhook_id), body)
 
+    def rotate(
+        self, webhook_id: str | UUID, *, overlap_hours: float | None = None
+    ) -> wire.NewWebhook:
+        """Give a webhook a new secret; the one until now signs, too, for 24, or `overlap_hours`."""
+        body = given(overlap_hours=overlap_hours)
+        return self._transport.post(wire.NewWebhook, path(_WEBHOOKS, webhook_id, "rotate"), body)
+
     def remove(self, webhook_id: str | UUID) -> None:
         """Remove a webhook."""
         self._transport.send("DELETE", path(_WEBHOOKS, webhook_id))

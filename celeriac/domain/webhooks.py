@@ -6,6 +6,7 @@ Signatures are those of the Standard Webhooks specification.
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +19,13 @@ _SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
 
 RETRY_SECONDS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """The pauses after the first attempts; the delivery has failed if the one after the last fails."""
+
+_NUMBER_BYTES = 4
+
+MAX_OVERLAP_HOURS = 168
+"""The longest time in which two secrets sign."""
+
+DEFAULT_OVERLAP_HOURS = 24
 
 FAILING_DAYS = 5
 """An endpoint is disabled when nothing was delivered for so many days, although it was tried."""
@@ -77,6 +85,10 @@ class Endpoint:
     disabled_reason: DisabledReason | None
     failing_since: datetime | None
     """When the first attempt failed since the last that was successful."""
+    secret_number: int
+    """How many secrets it has had."""
+    previous_until: datetime | None
+    """Until when what is sent is also signed with the secret before the last rotation."""
     created_at: datetime
     updated_at: datetime
 
@@ -165,9 +177,13 @@ class SigningKeys:
     def __init__(self, secret_key: str) -> None:
         self._key = hmac.new(secret_key.encode(), _PURPOSE, hashlib.sha256).digest()
 
-    def secret(self, owner: UUID) -> str:
-        """Return the secret of an endpoint, or of a workspace's callbacks: `whsec_…`."""
-        digest = hmac.new(self._key, owner.bytes, hashlib.sha256).digest()
+    def secret(self, owner: UUID, number: int = 1) -> str:
+        """Return a secret of an endpoint, or that of a workspace's callbacks: `whsec_…`.
+
+        Each rotation of an endpoint's secret gives the next number.
+        """
+        name = owner.bytes if number == 1 else owner.bytes + number.to_bytes(_NUMBER_BYTES)
+        digest = hmac.new(self._key, name, hashlib.sha256).digest()
         return _SECRET_PREFIX + base64.b64encode(digest).decode()
 
 
@@ -181,13 +197,16 @@ def signature(secret: str, message_id: str, at: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
-def signed_headers(secret: str, message_id: str, at: int, body: bytes) -> dict[str, str]:
-    """Return the headers of a message that is sent at the Unix time `at`."""
+def signed_headers(secrets: Sequence[str], message_id: str, at: int, body: bytes) -> dict[str, str]:
+    """Return the headers of a message that is sent at the Unix time `at`.
+
+    It has a signature with each of `secrets`; receivers accept it if one of them is right.
+    """
     return {
         "content-type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": str(at),
-        "webhook-signature": signature(secret, message_id, at, body),
+        "webhook-signature": " ".join(signature(each, message_id, at, body) for each in secrets),
     }
 
 
@@ -211,3 +230,13 @@ class Due:
     body: str | None
     tries: int
     created_at: datetime
+    secret_number: int | None
+    """Of its endpoint."""
+    overlaps: bool | None
+    """Whether the secret before that signs, too."""
+
+    @property
+    def secret_numbers(self) -> list[int]:
+        """The numbers of the secrets that sign it, the newest first."""
+        newest = self.secret_number or 1
+        return [newest, newest - 1] if self.overlaps and newest > 1 else [newest]

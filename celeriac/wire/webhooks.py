@@ -28,6 +28,10 @@ class Webhook(Wire):
     failing_since: datetime | None = Field(
         description="When an attempt failed after which none was successful."
     )
+    previous_until: datetime | None = Field(
+        description="Until when what is sent is also signed with the secret before the last "
+        "rotation."
+    )
     created_at: datetime
     updated_at: datetime
     links: Links = links(
@@ -37,7 +41,7 @@ class Webhook(Wire):
 
 
 class NewWebhook(Webhook):
-    """A webhook that was just created."""
+    """A webhook that was just created, or whose secret was."""
 
     secret: str = Field(
         description="What its signatures are checked with. It is shown only once and is not "

@@ -20,14 +20,13 @@ from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import InvalidInputError, TooLargeError
 from celeriac.domain.hooks.model import (
-    DEFAULT_OVERLAP_HOURS,
     DEFAULT_PER_MINUTE,
-    MAX_OVERLAP_HOURS,
     MAX_PER_MINUTE,
     Hook,
     HookDeliveryStatus,
     Verification,
 )
+from celeriac.domain.webhooks import DEFAULT_OVERLAP_HOURS, MAX_OVERLAP_HOURS
 from celeriac.domain.workflows.expressions import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue, dumps
 from celeriac.kit.words import counted

@@ -15,7 +15,12 @@ from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.domain.base import Strict
-from celeriac.domain.webhooks import DeliveryStatus, WebhookEvent
+from celeriac.domain.webhooks import (
+    DEFAULT_OVERLAP_HOURS,
+    MAX_OVERLAP_HOURS,
+    DeliveryStatus,
+    WebhookEvent,
+)
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=JsonRoute)
 secret_router = APIRouter(tags=["webhooks"], route_class=JsonRoute)
@@ -62,6 +67,19 @@ class WebhookChange(Strict):
     description: Description | None = None
     active: bool | None = Field(
         default=None, description="false: nothing is sent, and waiting deliveries fail."
+    )
+
+
+class SecretRotation(Strict):
+    """A new secret for a webhook."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_hours": 24}]})
+
+    overlap_hours: float = Field(
+        default=DEFAULT_OVERLAP_HOURS,
+        ge=0,
+        le=MAX_OVERLAP_HOURS,
+        description="Hours in which the secret until now signs, too; 0 if it has leaked.",
     )
 
 
@@ -116,6 +134,22 @@ def change_webhook(
 def remove_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> None:
     """Remove a webhook. What waits for it fails; its deliveries stay in the log."""
     services.webhooks.remove(actor, webhook_id)
+
+
+@router.post("/{webhook_id}/rotate", summary="Rotate the secret of a webhook")
+def rotate_webhook(
+    webhook_id: WebhookPath,
+    actor: Admin,
+    services: Services,
+    body: SecretRotation | None = None,
+) -> wire.NewWebhook:
+    """Give a webhook a new secret, which is shown only now.
+
+    For `overlap_hours` each request has two signatures, with the new secret and with the one until
+    now: the receiver may change it at any time in between.
+    """
+    hours = (body or SecretRotation()).overlap_hours
+    return views.new_webhook(services.webhooks.rotate(actor, webhook_id, overlap_hours=hours))
 
 
 @router.post(

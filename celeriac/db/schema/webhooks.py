@@ -26,13 +26,16 @@ webhook_endpoints = table_of_ids(
     Column("active", Boolean, nullable=False, server_default="true"),
     Column("disabled_reason", Text),
     timestamp("failing_since"),
+    Column("secret_number", Integer, nullable=False, server_default="1"),
+    # until then the secret before signs, too
+    timestamp("previous_until"),
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
     enum_check("disabled_reason", DisabledReason),
     Index(None, "workspace_id", "id"),
     Index("ix_webhook_endpoints_active", "workspace_id", **where("active")),
 )
-"""Where a workspace has its events sent. The key of the signatures is derived from the id."""
+"""Where a workspace has its events sent. Secrets are derived from the id and a number."""
 
 deliveries = table_of_ids(
     "deliveries",

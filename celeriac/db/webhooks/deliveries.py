@@ -166,7 +166,9 @@ WHERE d.id = ANY (ARRAY(SELECT id FROM locked))
 RETURNING d.id, d.lease_token, d.workspace_id, d.lane, d.endpoint_id,
           coalesce(d.url, (SELECT w.url FROM webhook_endpoints w
                            WHERE w.id = d.endpoint_id AND w.active)),
-          d.event, d.execution_id, d.run_id, d.approval_id, d.data, d.body, d.tries, d.created_at
+          d.event, d.execution_id, d.run_id, d.approval_id, d.data, d.body, d.tries, d.created_at,
+          (SELECT w.secret_number FROM webhook_endpoints w WHERE w.id = d.endpoint_id),
+          (SELECT w.previous_until > now() FROM webhook_endpoints w WHERE w.id = d.endpoint_id)
 """)
 
 

@@ -86,6 +86,19 @@ def change(
     connection.execute(update(table).where(table.c.id == endpoint_id).values(**values))
 
 
+_ROTATE = text("""
+UPDATE webhook_endpoints
+SET secret_number = secret_number + 1, updated_at = now(),
+    previous_until = now() + make_interval(secs => :seconds)
+WHERE id = :id
+""")
+
+
+def rotate(connection: Connection, endpoint_id: UUID, *, hours: float) -> None:
+    """Give an endpoint its next secret; the one until now signs, too, for `hours`."""
+    connection.execute(_ROTATE, {"id": endpoint_id, "seconds": hours * 3600.0})
+
+
 def remove(connection: Connection, endpoint_id: UUID) -> None:
     """Delete an endpoint; its deliveries stay until retention removes them."""
     connection.execute(table.delete().where(table.c.id == endpoint_id))

@@ -11,10 +11,6 @@ from celeriac.kit.json_types import JsonObject
 MOST_REFUSED = 50
 """How many refused deliveries of a hook are kept, and as many ignored ones: the last."""
 
-MAX_OVERLAP_HOURS = 168
-"""The longest time in which the secret before a rotation is valid."""
-
-DEFAULT_OVERLAP_HOURS = 24
 DEFAULT_PER_MINUTE = 600
 MAX_PER_MINUTE = 60_000
 

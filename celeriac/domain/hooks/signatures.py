@@ -173,7 +173,7 @@ def sample_headers(
     """Yield the headers with which a sender signs a body at the Unix time `at`."""
     match form:
         case Verification.STANDARD:
-            yield from signed_headers(secret, name, at, body).items()
+            yield from signed_headers([secret], name, at, body).items()
         case Verification.GITHUB:
             yield "x-github-delivery", name
             yield "x-hub-signature-256", "sha256=" + _hexadecimal(secret, body)

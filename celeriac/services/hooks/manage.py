@@ -17,7 +17,6 @@ from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from celeriac.domain.hooks.mapping import check_mapping, check_when
 from celeriac.domain.hooks.model import (
-    DEFAULT_OVERLAP_HOURS,
     DEFAULT_PER_MINUTE,
     CalledHook,
     Hook,
@@ -29,6 +28,7 @@ from celeriac.domain.hooks.model import (
 from celeriac.domain.hooks.secrets import HookKeys
 from celeriac.domain.hooks.signatures import sample_headers, secret_fault
 from celeriac.domain.paging import Page
+from celeriac.domain.webhooks import DEFAULT_OVERLAP_HOURS
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 from celeriac.services.catalog import versioned

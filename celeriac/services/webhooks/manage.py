@@ -15,6 +15,7 @@ from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError
 from celeriac.domain.paging import Page
 from celeriac.domain.webhooks import (
+    DEFAULT_OVERLAP_HOURS,
     TEST_EVENT,
     Delivery,
     DeliveryDetails,
@@ -38,7 +39,7 @@ MOST_ENDPOINTS = 50
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """A new endpoint; `secret` is shown once."""
+    """A new endpoint, or one with a new secret; `secret` is shown once."""
 
     endpoint: Endpoint
     secret: str
@@ -127,6 +128,23 @@ class Webhooks:
             _record(connection, actor, "change", endpoint_id, fields=fields, active=after.active)
         logger.info("webhook.changed", endpoint_id=endpoint_id)
         return after
+
+    def rotate(
+        self, actor: Actor, endpoint_id: UUID, *, overlap_hours: float = DEFAULT_OVERLAP_HOURS
+    ) -> NewEndpoint:
+        """Give an endpoint a new secret.
+
+        For `overlap_hours` what is sent is also signed with the one until now. Raises
+        ForbiddenError, NotFoundError.
+        """
+        actor.require(Role.ADMIN)
+        with self._database.transaction() as connection:
+            _found(connection, actor, endpoint_id, lock=True)
+            endpoints.rotate(connection, endpoint_id, hours=overlap_hours)
+            after = _found(connection, actor, endpoint_id)
+            _record(connection, actor, "rotate", endpoint_id, overlap_hours=overlap_hours)
+        logger.info("webhook.rotated", endpoint_id=endpoint_id, overlap_hours=overlap_hours)
+        return NewEndpoint(after, self._keys.secret(endpoint_id, after.secret_number))
 
     def remove(self, actor: Actor, endpoint_id: UUID) -> None:
         """Delete an endpoint; what waits for it fails. Raises ForbiddenError, NotFoundError."""

@@ -122,8 +122,9 @@ class Sender:
             self._results.put((due, Reception(None, DISABLED, refused=True)))
             return
         body = text.encode()
-        secret = self._keys.secret(due.endpoint_id or due.workspace_id)
-        headers = signed_headers(secret, str(due.id), int(time.time()), body)
+        owner = due.endpoint_id or due.workspace_id
+        secrets = [self._keys.secret(owner, number) for number in due.secret_numbers]
+        headers = signed_headers(secrets, str(due.id), int(time.time()), body)
         try:
             self._post(
                 Outgoing(due.url, body, headers),

@@ -59,12 +59,17 @@ def test_a_webhook_is_made_changed_and_removed(boss: Asker) -> None:
         False, "requested", ["budget.spent"]
     )  # fmt: skip
     assert boss.patch(path, json={"active": True}).json()["disabled_reason"] is None
+    rotated = boss.post(f"{path}/rotate", json={"overlap_hours": 1}).json()
+    assert rotated["secret"].startswith("whsec_")
+    assert rotated["secret"] != secret
+    assert boss.post(f"{path}/rotate", json={"overlap_hours": 169}).status_code == 422
     assert boss.delete(path).status_code == 204
     assert_problem(boss.get(path), 404, "not_found")
     trail = boss.get("/api/v1/audit-logs?resource_type=webhook").text
-    for verb in ("create", "change", "remove"):
+    for verb in ("create", "change", "rotate", "remove"):
         assert f"webhook.{verb}" in trail
     assert secret not in trail
+    assert rotated["secret"] not in trail
     assert "hooks.example" not in trail, "a URL may hold secrets"
 
 
@@ -190,6 +195,8 @@ def test_the_client_and_the_command_line_see_what_was_sent(
     new = run("webhooks", "create", "https://hooks.example/b", "-e", "execution.failed").split()[-1]
     assert new.startswith("whsec_")
     assert run("webhooks", "test", "last").split()[-1] == str(next(client.deliveries.list()).id)
+    assert client.webhooks.rotate(made.id, overlap_hours=2).secret != made.secret
+    assert run("webhooks", "rotate", "last", "--overlap-hours", "0").split()[-1] != new
     run("webhooks", "remove", str(made.id))
     with pytest.raises(ClientError, match="webhook"):
         client.webhooks.get(made.id)

@@ -53,7 +53,7 @@ def test_h2_the_bytes_are_signed_as_they_are(body: bytes) -> None:
 
 def test_the_headers_are_those_of_the_specification() -> None:
     secret, message, at, body, wanted = VECTORS[0]
-    assert signed_headers(secret, message, at, body) == {
+    assert signed_headers([secret], message, at, body) == {
         "content-type": "application/json",
         "webhook-id": message,
         "webhook-timestamp": str(at),

@@ -728,6 +728,8 @@ CREATE TABLE webhook_endpoints (
     active boolean NOT NULL DEFAULT true,
     disabled_reason text,
     failing_since timestamptz,
+    secret_number integer NOT NULL DEFAULT 1,
+    previous_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id),
