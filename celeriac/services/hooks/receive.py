@@ -154,17 +154,19 @@ class Receive:
             with self._lock:
                 remember(self._genuine, (hook.id, network_of(received.address)), None)
         wait = self._rates.take(("calls", hook.id), per_minute=hook.per_minute)
+        body: JsonValue = None
         try:
             _refuse_many(wait)
-            return self._start(called, received)
+            body = received.read()
+            return self._start(called, received, body)
         except UnavailableError:
             raise  # the sender sends it again
         except CeleriacError as error:
-            self._note_refused(hook, received, error)
+            self._note_refused(hook, received, error, body)
             raise
 
-    def _start(self, called: CalledHook, received: Received) -> Receipt:
-        hook, body = called.hook, received.read()
+    def _start(self, called: CalledHook, received: Received, body: JsonValue) -> Receipt:
+        hook = called.hook
         keys = keys_of(hook.verification, received.headers, received.raw, body)
         if keys.name is not None and len(keys.name) > MAX_NAME:
             raise InvalidInputError(f"The id of the delivery is over {MAX_NAME} characters.")
@@ -224,7 +226,9 @@ class Receive:
                 verified=False,
             )
 
-    def _note_refused(self, hook: Hook, received: Received, error: CeleriacError) -> None:
+    def _note_refused(
+        self, hook: Hook, received: Received, error: CeleriacError, body: JsonValue
+    ) -> None:
         logger.info("hook.refused", hook_id=hook.id, reason=error.code)
         if isinstance(error, TooManyRequestsError) and self._rates.take(
             ("many", hook.id), per_minute=1
@@ -233,7 +237,8 @@ class Receive:
         said = error.why if isinstance(error, HookForbiddenError) else error.message
         message = clip(said, _LONGEST_MESSAGE)
         status = HookDeliveryStatus.REFUSED
-        self._note(hook, received, status, reason=error.code, message=message)
+        keys = keys_of(hook.verification, received.headers, received.raw, body)
+        self._note(hook, received, status, reason=error.code, message=message, keys=keys)
 
     def _note(
         self,

@@ -170,7 +170,7 @@ def test_h2_the_body_is_verified_as_it_came(boss: Asker, body: bytes, secret: st
     assert_problem(hook.call(standard(hook.secret, body), tidy), 401, "hook_refused")
 
 
-def test_h4_deliveries_at_the_same_time_start_one(boss: Asker) -> None:
+def test_h1_deliveries_at_the_same_time_start_one(boss: Asker) -> None:
     hook = Hook(boss, verification="github")
     body = as_bytes(BODY)
     with ThreadPoolExecutor(8) as pool:
@@ -272,6 +272,23 @@ def test_a_refusal_says_why_to_the_sender_and_in_the_deliveries(
     assert refused["delivery_id"] == headers["webhook-id"]
     assert refused["message"]
     assert _started(boss) == []
+
+
+def test_the_event_of_stripe_that_was_refused_is_named(boss: Asker) -> None:
+    hook = Hook(boss, verification="stripe", secret=STRIPE_SECRET)
+    body = as_bytes({"id": "evt_7"})
+    assert_problem(hook.call(stripe(STRIPE_SECRET, body), body), 422, "invalid_input")
+    assert [each["delivery_id"] for each in hook.deliveries("refused")] == ["evt_7"]
+
+
+def test_other_events_of_github_are_ignored(boss: Asker) -> None:
+    when = "headers['x-github-event'] == 'issues' && body.action == 'opened'"
+    hook = Hook(boss, verification="github", when=when)
+    ping = as_bytes({"zen": "Keep it logically awesome.", "hook_id": 1})
+    answer = hook.call(github(hook.secret, ping) | {"x-github-event": "ping"}, ping)
+    assert (answer.status_code, answer.json()["status"]) == (202, "ignored")
+    body = as_bytes(BODY)
+    assert hook.call(github(hook.secret, body), body).json()["status"] == "accepted"
 
 
 def test_a_delivery_that_was_refused_may_come_again(boss: Asker) -> None:
