@@ -122,6 +122,8 @@ def endings(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Endin
     the work of others: they aren't cancelled because of it.
     """
     found: dict[UUID, Ending] = {}
+    # one that is cancelled before it has begun gets no slot
+    waiting = [each for each in waiting if each.begun or each.cancellable]
     for each in _crowded_out(held, waiting):
         found.setdefault(each.run_id, each)
     for each in _replaced(held, [one for one in waiting if one.run_id not in found]):
@@ -140,7 +142,7 @@ def _crowded_out(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[
             if holders:
                 found.append(Ending(each.run_id, LimitEnd.LIMIT_REACHED, holders[0].run_id))
         elif each.policy is LimitPolicy.KEEP_LATEST:
-            newest = max(one.run_id for one in waiting if one.cancellable and not one.begun)
+            newest = max(one.run_id for one in waiting if not one.begun)
             if newest > each.run_id:
                 found.append(Ending(each.run_id, LimitEnd.SUPERSEDED, newest))
     return found

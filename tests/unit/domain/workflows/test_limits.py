@@ -36,3 +36,14 @@ def test_a_run_that_is_compensated_or_being_cancelled_replaces_nobody(begun: boo
     other = user(4, "waiting", policy, begun=begun, cancellable=False)
     assert ended(held, [other]) == []
     assert ended(held[1:], [other, newer]) == [(2, LimitEnd.REPLACED, 3)]
+
+
+def test_a_run_that_is_cancelled_before_it_has_begun_takes_no_place() -> None:
+    for policy, ends in (
+        (LimitPolicy.CANCEL_NEW, [(3, LimitEnd.LIMIT_REACHED, 2)]),
+        (LimitPolicy.KEEP_LATEST, []),
+    ):
+        cancelled = user(1, "waiting", policy, cancellable=False)
+        older, newer = user(2, "waiting", policy), user(3, "waiting", policy)
+        assert ended([], [cancelled, older]) == []
+        assert ended([], [cancelled, older, newer]) == ends
