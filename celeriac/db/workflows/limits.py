@@ -148,7 +148,7 @@ def kept_above(connection: Connection, run_id: UUID) -> frozenset[str]:
 
 
 # A run that is to be cancelled before it has begun ends in its next turn, and gets no slot.
-_FIRST = """
+_FIRST = """{with_}
 SELECT w.run_id, (
     SELECT count(*) FROM (
         SELECT FROM run_limits u
@@ -161,18 +161,26 @@ WHERE w.workspace_id = :workspace_id AND w.key = :key AND w.state = 'waiting'
        OR r.cancel_requested_at IS NULL AND r.error_code IS NULL AND NOT r.overdue){others}
 ORDER BY w.place, w.run_id LIMIT 1
 """
-_FIRST_OF_ALL = text(_FIRST.format(others=""))
+_FIRST_OF_ALL = text(_FIRST.format(with_="", others=""))
+# each of the other keys is counted once, not for each run that waits for it
 _FIRST_OF_OTHERS = text(
     _FIRST.format(
+        with_="""
+WITH other AS MATERIALIZED (
+    SELECT o.run_id, o.key, o.max
+    FROM run_limits w JOIN run_limits o ON o.run_id = w.run_id
+    WHERE w.workspace_id = :workspace_id AND w.key = :key AND w.state = 'waiting'
+      AND o.state = 'waiting' AND o.key <> :key
+), taken AS MATERIALIZED (
+    SELECT key, max FROM (SELECT DISTINCT key, max FROM other) AS named
+    WHERE key = ANY(CAST(:without AS text[])) OR (
+        SELECT count(*) FROM (
+            SELECT FROM run_limits u
+            WHERE u.workspace_id = :workspace_id AND u.key = named.key AND u.state = 'held'
+            LIMIT named.max) AS held) >= max
+)""",
         others="""
-  AND NOT EXISTS (
-      SELECT FROM run_limits o
-      WHERE o.run_id = w.run_id AND o.state = 'waiting' AND o.key <> :key
-        AND (o.key = ANY(CAST(:without AS text[])) OR (
-            SELECT count(*) FROM (
-                SELECT FROM run_limits h
-                WHERE h.workspace_id = :workspace_id AND h.key = o.key AND h.state = 'held'
-                LIMIT o.max) AS held) >= o.max))"""
+  AND w.run_id NOT IN (SELECT other.run_id FROM other JOIN taken USING (key, max))""",
     )
 )
 
@@ -183,8 +191,8 @@ def first_waiting(
     """Return the run that gets the next slot of a key, and whether none is free now.
 
     With `without`, keys of which no slot is free, runs are passed over that wait for one of them,
-    or for another key of which none is free: it reads as many rows as are passed over. None if
-    nothing waits.
+    or for another key of which none is free: it reads all that wait for the key. None if nothing
+    waits.
     """
     parameters: dict[str, object] = {"workspace_id": workspace_id, "key": key}
     statement = _FIRST_OF_ALL

@@ -4,7 +4,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
+from celeriac.db.workflows import limits as limit_rows
 from celeriac.domain.errors import (
     InputInvalidError,
     LimitReachedError,
@@ -16,6 +18,7 @@ from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.workflows.again import ForkRequest
 from celeriac.services.workflows.runs import StartRequest
 from tests.support.core import Core
+from tests.support.rows_read import rows_read
 from tests.support.statements import sent
 from tests.support.workflows import FAILS, Flows
 
@@ -279,6 +282,30 @@ def test_runs_that_are_passed_over_need_no_statements_of_their_own(flows: Flows)
         counts.append(sum("run_limits" in each for each in statements))
     assert len(set(counts)) == 1, counts
     settle(flows)
+
+
+def test_keys_for_which_many_wait_are_counted_once(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, many = flows.core, 60
+    limits = [{"key": "'all'", "max": 500}, {"key": "'area'", "max": 400}, {"key": KEY, "max": 1}]
+    workflow = flows.define("w", ONE, input={"key": "string"}, limits=limits)
+    monkeypatch.setattr(flows.runs, "_begin", lambda _run_id: None)
+    for number in range(many):
+        flows.start(workflow, key=f"k{number}")
+    core.execute(
+        "INSERT INTO run_limits (run_id, key, workspace_id, max, policy, count, state, place)"
+        " SELECT CAST(md5(run_id || '') AS uuid), key, workspace_id, max, policy, count, 'held',"
+        " place FROM run_limits"
+    )
+    core.execute("ANALYZE run_limits, workflow_runs")
+
+    def find(connection: Connection) -> object:
+        workspace = core.actor.workspace_id
+        return limit_rows.first_waiting(connection, workspace, "all", without=["none"])
+
+    for plan, rows in rows_read(core.database, find, "run_limits"):
+        assert rows < 20 * many, plan
 
 
 def test_keys_are_shared_by_the_workflows_of_a_workspace(flows: Flows) -> None:
