@@ -40,6 +40,7 @@ def keep_plans(engine: Engine) -> None:
     """
     event.listen(engine, "before_cursor_execute", _choose)
     event.listen(engine, "rollback", _forget)
+    event.listen(engine, "rollback_savepoint", lambda connection, *_: _forget(connection))
 
 
 def _choose(

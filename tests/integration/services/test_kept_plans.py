@@ -134,6 +134,15 @@ def test_a_rollback_takes_back_the_mode(core: Core, first: TextClause) -> None:
             assert mode(connection, each) == modes[each]
 
 
+def test_a_rollback_to_a_savepoint_takes_back_the_mode(core: Core) -> None:
+    with core.database.transaction() as connection:
+        assert mode(connection, KEPT) == "force_generic_plan"
+        with suppress(LookupError), connection.begin_nested():
+            assert mode(connection, PLANNED) == "force_custom_plan"
+            raise LookupError
+        assert mode(connection, PLANNED) == "force_custom_plan"
+
+
 def test_behind_a_pooler_no_plan_is_kept(core: Core) -> None:
     url = core.database.engine.url.render_as_string(hide_password=False)
     database = Database(url, connections=1, pooler=Pooler())
