@@ -6,6 +6,7 @@ with six fields, and return times before their start within a repeated hour.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -84,16 +85,15 @@ class Cron:
         """
         times = self._fixed(zone, after) if self.fixed else self._matching(zone, after)
         last = after
-        for fire in times:
-            if fire > last:
-                last = fire
-                yield fire
+        # the calendar ends with the year 9999
+        with suppress(OverflowError):
+            for fire in times:
+                if fire > last:
+                    last = fire
+                    yield fire
 
     def _walls(self, after: datetime) -> Iterator[datetime]:
-        try:
-            yield from CronSim(self.expression, after)
-        except OverflowError:  # the calendar ends with the year 9999
-            return
+        return CronSim(self.expression, after)
 
     def _fixed(self, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
         # in order, because the moment of a wall-clock time never decreases
@@ -147,14 +147,11 @@ def _change(zone: ZoneInfo, start: datetime, end: datetime) -> datetime | None:
 
     Two changes within twelve hours that cancel each other are not seen; no zone has such.
     """
-    offset, low = _offset(start, zone), start
-    while low < end:
-        high = min(low + _PROBE, end)
-        if _offset(high, zone) != offset:
-            break
-        low = high
-    else:
-        return None
+    offset, low, high = _offset(start, zone), start, start
+    while _offset(high, zone) == offset:
+        if high >= end:
+            return None
+        low, high = high, min(high + _PROBE, end)
     low = low.replace(microsecond=0)
     while high - low > _SECOND:
         middle = low + timedelta(seconds=(high - low) // _SECOND // 2)

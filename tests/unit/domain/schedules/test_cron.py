@@ -42,27 +42,77 @@ def _fires(text: str, zone: str, after: str, count: int) -> list[str]:
     ("text", "zone", "after", "expected"),
     [
         # spring: 02:00 becomes 03:00 at 07:00Z
-        ("30 2 * * *", "America/New_York", "2026-03-08T00:00Z", ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"]),
-        ("0 30 2 * * *", "America/New_York", "2026-03-08T00:00Z", ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"]),
-        ("30 * * * *", "America/New_York", "2026-03-08T06:00Z", ["2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z"]),
+        (
+            "30 2 * * *",
+            "America/New_York",
+            "2026-03-08T00:00Z",
+            ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"],
+        ),
+        (
+            "0 30 2 * * *",
+            "America/New_York",
+            "2026-03-08T00:00Z",
+            ["2026-03-08T07:00:00Z", "2026-03-09T06:30:00Z"],
+        ),
+        (
+            "30 * * * *",
+            "America/New_York",
+            "2026-03-08T06:00Z",
+            ["2026-03-08T06:30:00Z", "2026-03-08T07:30:00Z"],
+        ),
         # autumn: 02:00 becomes 01:00 at 06:00Z
-        ("30 1 * * *", "America/New_York", "2026-11-01T00:00Z", ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]),
-        ("0 30 1 * * *", "America/New_York", "2026-11-01T00:00Z", ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]),
+        (
+            "30 1 * * *",
+            "America/New_York",
+            "2026-11-01T00:00Z",
+            ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
+        ),
+        (
+            "0 30 1 * * *",
+            "America/New_York",
+            "2026-11-01T00:00Z",
+            ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
+        ),
         ("30 1 * * *", "America/New_York", "2026-11-01T06:15Z", ["2026-11-02T06:30:00Z"]),
-        ("30 * * * *", "America/New_York", "2026-11-01T05:00Z", ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"]),
+        (
+            "30 * * * *",
+            "America/New_York",
+            "2026-11-01T05:00Z",
+            ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"],
+        ),
         # half an hour; the library misses 02:00 and 02:15
-        ("*/15 2 * * *", "Australia/Lord_Howe", "2026-04-04T15:00Z", ["2026-04-04T15:30:00Z", "2026-04-04T15:45:00Z"]),
+        (
+            "*/15 2 * * *",
+            "Australia/Lord_Howe",
+            "2026-04-04T15:00Z",
+            ["2026-04-04T15:30:00Z", "2026-04-04T15:45:00Z"],
+        ),
         # midnight is skipped
-        ("0 0 * * *", "America/Santiago", "2026-09-05T12:00Z", ["2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"]),
+        (
+            "0 0 * * *",
+            "America/Santiago",
+            "2026-09-05T12:00Z",
+            ["2026-09-06T04:00:00Z", "2026-09-07T03:00:00Z"],
+        ),
         # 30 December 2011 is skipped
-        ("0 9 * * *", "Pacific/Apia", "2011-12-29T20:00Z", ["2011-12-30T10:00:00Z", "2011-12-30T19:00:00Z"]),
+        (
+            "0 9 * * *",
+            "Pacific/Apia",
+            "2011-12-29T20:00Z",
+            ["2011-12-30T10:00:00Z", "2011-12-30T19:00:00Z"],
+        ),
         ("@hourly", "UTC", "2026-01-01T00:00:00.5Z", ["2026-01-01T01:00:00Z"]),
         ("0 9 L * *", "UTC", "2028-02-01T00:00Z", ["2028-02-29T09:00:00Z", "2028-03-31T09:00:00Z"]),
         ("0 9 * * MON#1", "UTC", "2026-01-06T00:00Z", ["2026-02-02T09:00:00Z"]),
         ("0 9 * * 5L", "UTC", "2026-01-06T00:00Z", ["2026-01-30T09:00:00Z"]),
-        ("*/30 0 0 1 1 *", "UTC", "2026-01-06T00:00Z", ["2027-01-01T00:00:00Z", "2027-01-01T00:00:30Z"]),
+        (
+            "*/30 0 0 1 1 *",
+            "UTC",
+            "2026-01-06T00:00Z",
+            ["2027-01-01T00:00:00Z", "2027-01-01T00:00:30Z"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_s1_fires_around_changes_of_the_clock(
     text: str, zone: str, after: str, expected: list[str]
 ) -> None:
@@ -169,3 +219,12 @@ def test_zones_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("zoneinfo.TZPATH", ("/nowhere",))
     zone = time_zone("Europe/Berlin")
     assert datetime(2026, 7, 1, tzinfo=UTC).astimezone(zone).hour == 2
+
+
+@pytest.mark.parametrize("text", ["0 * * * *", "30 1 * * *"])
+def test_fires_end_with_the_calendar(text: str) -> None:
+    """A far time gives the fires that are left, and no error."""
+    after = datetime(9999, 12, 30, 20, tzinfo=UTC)
+    fires = list(Cron.parse(text).fires(time_zone("America/New_York"), after))
+    assert fires
+    assert fires[-1].year == after.year

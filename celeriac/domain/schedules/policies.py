@@ -1,0 +1,145 @@
+"""What a schedule does with fires that are late, or due while an earlier one still runs."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from uuid import UUID
+
+GRACE_SECONDS = 60
+"""A fire that is later than this was missed."""
+
+MAX_CAUGHT_UP = 1_000
+"""The largest cap of `all`."""
+
+MAX_QUEUED = 1_000
+"""The largest cap of `queue_all`."""
+
+MAX_WINDOW_SECONDS = 7 * 86_400
+"""The longest catch-up window."""
+
+
+class Misfire(StrEnum):
+    """Which of the missed fires are made up for."""
+
+    SKIP = "skip"
+    LATEST = "latest"
+    ALL = "all"
+
+
+class Overlap(StrEnum):
+    """What happens to a fire while an earlier one of the schedule has not ended."""
+
+    SKIP = "skip"
+    ALLOW = "allow"
+    QUEUE = "queue"
+    """One may wait; the next is skipped."""
+    QUEUE_ALL = "queue_all"
+    CANCEL_RUNNING = "cancel_running"
+    """The earlier one is cancelled; this one starts after it has ended."""
+
+
+class Action(StrEnum):
+    """What is done with one fire."""
+
+    START = "start"
+    WAIT = "wait"
+    CANCEL_AND_WAIT = "cancel_and_wait"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Fires that do not happen, summed in one row."""
+
+    count: int
+    first: datetime
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUp:
+    """What is done about all fires that are due."""
+
+    fires: tuple[datetime, ...]
+    """Those that happen, oldest first."""
+    skipped: Skipped | None
+
+
+def catch_up(
+    due: Iterable[datetime], now: datetime, misfire: Misfire, *, cap: int, window: timedelta
+) -> CatchUp:
+    """Decide about the fires that are due, which are given in order.
+
+    Fires up to `GRACE_SECONDS` late always happen. Of the missed ones not older than `window`,
+    `latest` makes up for the newest unless one happens anyway, and `all` for the newest `cap`.
+    Memory does not grow with the number of fires.
+    """
+    kept: deque[datetime] = deque(maxlen={Misfire.SKIP: 0, Misfire.LATEST: 1}.get(misfire, cap))
+    on_time: list[datetime] = []
+    count, first, last = 0, None, None
+    for fire in due:
+        if now - fire <= timedelta(seconds=GRACE_SECONDS):
+            on_time.append(fire)
+            continue
+        gone = fire
+        if now - fire <= window and kept.maxlen:
+            gone, full = kept[0] if kept else fire, len(kept) == kept.maxlen
+            kept.append(fire)
+            if not full:
+                continue
+        count, first, last = count + 1, first or gone, gone
+    if misfire is Misfire.LATEST and on_time and kept:
+        gone = kept.pop()
+        count, first, last = count + 1, first or gone, gone
+    skipped = Skipped(count, first, last) if first is not None and last is not None else None
+    return CatchUp((*kept, *on_time), skipped)
+
+
+def overlapping(
+    overlap: Overlap, *, running: int, waiting: int, cap: int = MAX_QUEUED, force: bool = False
+) -> Action:
+    """Decide about one fire.
+
+    `running` counts what the schedule has started and has not ended, without that of backfills;
+    `waiting` its fires that wait for that. With `force` a fire by hand starts in any case.
+    """
+    if force or overlap is Overlap.ALLOW or running + waiting == 0:
+        return Action.START
+    if overlap is Overlap.SKIP:
+        return Action.SKIP
+    most = cap if overlap is Overlap.QUEUE_ALL else 1
+    if waiting >= most:
+        return Action.SKIP
+    return Action.CANCEL_AND_WAIT if overlap is Overlap.CANCEL_RUNNING else Action.WAIT
+
+
+def jittered(schedule_id: UUID, fire_at: datetime, jitter_seconds: int) -> datetime:
+    """Return when a fire starts: the same on every beat, `jitter_seconds` later at most."""
+    if jitter_seconds == 0:
+        return fire_at
+    named = schedule_id.bytes + int(fire_at.timestamp()).to_bytes(8, "big", signed=True)
+    drawn = int.from_bytes(hashlib.sha256(named).digest()[:8], "big")
+    return fire_at + timedelta(seconds=drawn % (jitter_seconds + 1))
+
+
+def interval_fires(
+    anchor: datetime, every_seconds: int, after: datetime, count: int
+) -> tuple[datetime, ...]:
+    """Return the next `count` moments after `after` of `anchor + n * every_seconds`, n >= 0.
+
+    They don't depend on when earlier ones really happened, nor on changes of any clock.
+    """
+    every = timedelta(seconds=every_seconds)
+    passed = max((after - anchor) // every + 1, 0)
+    return tuple(anchor + (passed + n) * every for n in range(count))
+
+
+def missing(
+    fires: Iterable[datetime], fired: frozenset[datetime], most: int
+) -> tuple[datetime, ...]:
+    """Return the fires of a backfill: those that have not fired, `most` of them."""
+    return tuple(islice((fire for fire in fires if fire not in fired), most))
