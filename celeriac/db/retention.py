@@ -308,6 +308,21 @@ def delete_hook_deliveries(connection: Connection, *, days: float, limit: int) -
     return connection.execute(_DELETE_HOOK_DELIVERIES, parameters).rowcount
 
 
+_DELETE_FIRES = text("""
+DELETE FROM schedule_fires WHERE id IN (
+    SELECT id FROM schedule_fires WHERE id < :bound
+      AND created_at < now() - make_interval(secs => :seconds)
+    ORDER BY id
+    LIMIT :limit)
+""")
+
+
+def delete_fires(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete old fires of schedules; return how many."""
+    parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
+    return connection.execute(_DELETE_FIRES, parameters).rowcount
+
+
 def single_instance(connection: Connection) -> bool:
     """Lock retention until the transaction ends; False if another keeper holds the lock."""
     return hold(connection, AdvisoryLock.RETENTION)

@@ -85,6 +85,7 @@ KEPT = (
     "hook_deliveries",
     "idempotency_keys",
     "run_limits",
+    "schedule_fires",
     "sessions",
     "usage_days",
     "usage_deltas",
@@ -111,6 +112,8 @@ WITH ended_tasks AS (
     WHERE workspace_id = :id AND active
 ), gone_hooks AS (
     DELETE FROM hooks WHERE workspace_id = :id
+), gone_schedules AS (
+    DELETE FROM schedules WHERE workspace_id = :id
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

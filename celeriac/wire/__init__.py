@@ -46,6 +46,7 @@ from celeriac.wire.executions import (
     Worker,
 )
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
+from celeriac.wire.schedules import Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.webhooks import (
     CallbackSecret,
@@ -100,6 +101,7 @@ __all__ = [
     "FieldChange",
     "File",
     "Files",
+    "Fire",
     "Health",
     "Hook",
     "HookDelivery",
@@ -115,6 +117,8 @@ __all__ = [
     "NewInvitation",
     "NewWebhook",
     "Page",
+    "Preview",
+    "PreviewedFire",
     "Problem",
     "ProblemField",
     "Progress",
@@ -127,6 +131,7 @@ __all__ = [
     "RunLimit",
     "RunStep",
     "RunSummary",
+    "Schedule",
     "Session",
     "SkippedExecution",
     "Task",

@@ -28,6 +28,8 @@ from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.reports import ReportStore
+from celeriac.services.schedules.manage import Schedules
+from celeriac.services.schedules.start import Starter
 from celeriac.services.sessions import Sessions
 from celeriac.services.webhooks.manage import Webhooks
 from celeriac.services.workflows.catalog import Workflows
@@ -67,6 +69,9 @@ class ApiServices:
         self.tasks = Tasks(database)
         self.workflows = Workflows(database)
         self.runs = Runs(database, container.plans, container.advance)
+        self.schedules = Schedules(
+            database, Starter(container.submit, self.runs), container.dispatch
+        )
         self.queries = Queries(database)
         self.why = ExplainWaiting(database)
         self.bulk = Bulk(database, container.cancel, container.specs)

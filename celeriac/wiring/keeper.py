@@ -19,14 +19,17 @@ from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.schedules.fire import FireSchedules
+from celeriac.services.schedules.start import Starter
 from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Sender
 from celeriac.services.workflows.repair import Repair
+from celeriac.services.workflows.runs import Runs
 from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 25
+KEEPER_CONNECTIONS = 26
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -40,6 +43,7 @@ _DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
 _REPAIR_SECONDS = 60.0
 _WEBHOOK_SECONDS = 0.5
+_SCHEDULE_SECONDS = 1.0
 _PARTITION_SECONDS = 3_600.0
 
 
@@ -87,6 +91,11 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _REPAIR_SECONDS,
             partial(Repair(container.database, container.advance), limit),
         ),
+        (
+            "fire_schedules",
+            _SCHEDULE_SECONDS,
+            partial(build_fires(container), limit),
+        ),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
@@ -114,6 +123,12 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     else:
         logger.warning("webhooks.not_sent", cure="set CELERIAC_SECRET_KEY for beat, too")
     return found
+
+
+def build_fires(container: CoreServices) -> FireSchedules:
+    """Return the job that fires schedules."""
+    runs = Runs(container.database, container.plans, container.advance)
+    return FireSchedules(container.database, Starter(container.submit, runs), container.dispatch)
 
 
 def _then_send(dispatch: Dispatch, count: int) -> int:

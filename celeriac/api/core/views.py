@@ -19,6 +19,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.hooks.model import Hook, HookDelivery
+from celeriac.domain.schedules.model import Fire, Preview, Schedule
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
 from celeriac.domain.webhooks import Delivery, DeliveryDetails, Endpoint
@@ -108,6 +109,27 @@ def _execution(row: Execution) -> dict[str, Any]:
     if row.batch_id is not None:
         links["batch"] = f"{_EXECUTIONS}?batch_id={row.batch_id}"
     return values | {"links": links}
+
+
+def schedule(found: Schedule) -> wire.Schedule:
+    """Return a schedule as answers show it."""
+    return wire.Schedule.linked(_values(found))
+
+
+def fire(found: Fire) -> wire.Fire:
+    """Return a fire of a schedule as answers show it."""
+    return wire.Fire.linked(_values(found))
+
+
+def preview(zone: str, found: Sequence[Preview]) -> wire.Preview:
+    """Return fires to come as answers show them."""
+    return wire.Preview(
+        zone=zone,
+        fires=[
+            wire.PreviewedFire(at=each.at, local=each.local.isoformat(), starts_at=each.starts_at)
+            for each in found
+        ],
+    )
 
 
 def webhook(found: Endpoint) -> wire.Webhook:

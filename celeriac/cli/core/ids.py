@@ -197,6 +197,11 @@ CassetteId = Annotated[
 ]
 KeyId = Annotated[str, _argument("ID", "key", ", from `keys list`"), IdOf("keys", "a key")]
 BudgetId = Annotated[str, _argument("BUDGET", "budget"), IdOf("budgets", "a budget")]
+ScheduleId = Annotated[
+    str,
+    _argument("SCHEDULE", "schedule", ", from `schedules list`", ids_of("schedules")),
+    IdOf("schedules", "a schedule"),
+]
 WebhookId = Annotated[
     str,
     _argument("WEBHOOK", "webhook", ", from `webhooks list`", ids_of("webhooks")),

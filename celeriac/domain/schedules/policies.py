@@ -1,4 +1,4 @@
-"""What a schedule does with fires that are late, or due while an earlier one still runs."""
+"""What a schedule does with fires that are late; jitter and intervals."""
 
 import hashlib
 from collections import deque
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
 from uuid import UUID
 
 GRACE_SECONDS = 60
@@ -14,9 +13,6 @@ GRACE_SECONDS = 60
 
 MAX_CAUGHT_UP = 1_000
 """The largest cap of `all`."""
-
-MAX_QUEUED = 1_000
-"""The largest cap of `queue_all`."""
 
 MAX_WINDOW_SECONDS = 7 * 86_400
 """The longest catch-up window."""
@@ -35,20 +31,6 @@ class Overlap(StrEnum):
 
     SKIP = "skip"
     ALLOW = "allow"
-    QUEUE = "queue"
-    """One may wait; the next is skipped."""
-    QUEUE_ALL = "queue_all"
-    CANCEL_RUNNING = "cancel_running"
-    """The earlier one is cancelled; this one starts after it has ended."""
-
-
-class Action(StrEnum):
-    """What is done with one fire."""
-
-    START = "start"
-    WAIT = "wait"
-    CANCEL_AND_WAIT = "cancel_and_wait"
-    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +52,17 @@ class CatchUp:
 
 
 def catch_up(
-    due: Iterable[datetime], now: datetime, misfire: Misfire, *, cap: int, window: timedelta
+    due: Iterable[datetime],
+    now: datetime,
+    misfire: Misfire,
+    *,
+    cap: int,
+    window: timedelta,
+    grace: timedelta = timedelta(seconds=GRACE_SECONDS),
 ) -> CatchUp:
     """Decide about the fires that are due, which are given in order.
 
-    Fires up to `GRACE_SECONDS` late always happen. Of the missed ones not older than `window`,
+    Fires up to `grace` late always happen. Of the missed ones not older than `window`,
     `latest` makes up for the newest unless one happens anyway, and `all` for the newest `cap`.
     Memory does not grow with the number of fires.
     """
@@ -82,7 +70,7 @@ def catch_up(
     on_time: list[datetime] = []
     count, first, last = 0, None, None
     for fire in due:
-        if now - fire <= timedelta(seconds=GRACE_SECONDS):
+        if now - fire <= grace:
             on_time.append(fire)
             continue
         gone = fire
@@ -97,24 +85,6 @@ def catch_up(
         count, first, last = count + 1, first or gone, gone
     skipped = Skipped(count, first, last) if first is not None and last is not None else None
     return CatchUp((*kept, *on_time), skipped)
-
-
-def overlapping(
-    overlap: Overlap, *, running: int, waiting: int, cap: int = MAX_QUEUED, force: bool = False
-) -> Action:
-    """Decide about one fire.
-
-    `running` counts what the schedule has started and has not ended, without that of backfills;
-    `waiting` its fires that wait for that. With `force` a fire by hand starts in any case.
-    """
-    if force or overlap is Overlap.ALLOW or running + waiting == 0:
-        return Action.START
-    if overlap is Overlap.SKIP:
-        return Action.SKIP
-    most = cap if overlap is Overlap.QUEUE_ALL else 1
-    if waiting >= most:
-        return Action.SKIP
-    return Action.CANCEL_AND_WAIT if overlap is Overlap.CANCEL_RUNNING else Action.WAIT
 
 
 def jittered(schedule_id: UUID, fire_at: datetime, jitter_seconds: int) -> datetime:
@@ -136,10 +106,3 @@ def interval_fires(
     every = timedelta(seconds=every_seconds)
     passed = max((after - anchor) // every + 1, 0)
     return tuple(anchor + (passed + n) * every for n in range(count))
-
-
-def missing(
-    fires: Iterable[datetime], fired: frozenset[datetime], most: int
-) -> tuple[datetime, ...]:
-    """Return the fires of a backfill: those that have not fired, `most` of them."""
-    return tuple(islice((fire for fire in fires if fire not in fired), most))

@@ -138,6 +138,26 @@ class Submit:
         logger.info("batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids))
         return SubmittedBatch(batch_id, ids)
 
+    def prepare(
+        self, actor: Actor, request: SubmitRequest, *, fresh: bool = False
+    ) -> lifecycle.NewExecutions:
+        """Return a checked execution that `add` stores in a transaction of the caller.
+
+        With `fresh` the specification is read, not taken from the cache. The request has no
+        session, cassette, key or Celery task. Raises NotFoundError, TaskInactiveError,
+        VariablesInvalidError, TemplateRenderError.
+        """
+        spec = self._specs.current(request.task_id, workspace=actor.workspace_id, fresh=fresh)
+        check_all(spec, [request.variables], batch=False)
+        return lifecycle.NewExecutions(spec, request, [uuid7()], [request.variables], origin_ids=[])
+
+    def add(self, connection: Connection, actor: Actor, new: lifecycle.NewExecutions) -> None:
+        """Store what `prepare` has returned; it is sent by the next `Dispatch.try_to_send`.
+
+        Raises StaleSpecError if the task was changed meanwhile; nothing is stored then.
+        """
+        lifecycle.create(connection, new, actor, window=0)
+
     def repeat(
         self, actor: Actor, execution_id: UUID, idempotency: Idempotency | None = None
     ) -> Submitted:

@@ -139,6 +139,11 @@ class Retention:
                 self._rows(retention.delete_hook_deliveries, policy.deliveries),
                 policy.deliveries,
             ),
+            (
+                "schedule_fires",
+                self._rows(retention.delete_fires, policy.executions),
+                policy.executions,
+            ),
             ("workers", self._workers, True),
         ]
         return sum(_done(kind, step) for kind, step, wanted in steps if wanted)

@@ -1,5 +1,6 @@
 """Starts, cancels and reads runs of workflows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -8,7 +9,7 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.catalog import current_workflow_version
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
 from celeriac.db.hooks import deliveries
@@ -31,7 +32,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.limits import RunLimit
+from celeriac.domain.workflows.limits import KeyedLimit, RunLimit
 from celeriac.domain.workflows.records import (
     EndPlace,
     ItemEnd,
@@ -91,6 +92,20 @@ class StartedRun:
     created: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedRun:
+    """A checked run of a plan that is not stored yet."""
+
+    plan: Plan
+    new: NewRun
+    limits: Sequence[KeyedLimit]
+
+    @property
+    def run_id(self) -> UUID:
+        """The run's id."""
+        return self.new.id
+
+
 _BATCH = 100
 """Runs that are read at once to be cancelled."""
 
@@ -110,10 +125,35 @@ class Runs:
         InputInvalidError, LimitReachedError and IdempotencyMismatchError; nothing is stored then.
         Raises nothing once it is stored: the keeper begins it.
         """
+        new = self.prepare(actor, request)
+        with self._database.transaction() as connection:
+            earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.run_id)
+            if earlier is not None:
+                return StartedRun(earlier, created=False)
+            if request.call is not None:
+                known = calls.add(
+                    connection,
+                    actor,
+                    request.call,
+                    kind=CallKind.WORKFLOW,
+                    subject_id=new.run_id,
+                    pending=1,
+                )
+                if known is not None:
+                    return StartedRun(known.subject_id, created=False)
+            if request.delivery is not None:
+                found = deliveries.accept(connection, request.delivery, run_id=new.run_id)
+                if found is not None:
+                    return StartedRun(found, created=False)
+            self.add(connection, actor, new)
+        self.begin(new)
+        return StartedRun(new.run_id)
+
+    def prepare(self, actor: Actor, request: StartRequest) -> PreparedRun:
+        """Return a checked run that `add` stores. Raises NotFoundError, InputInvalidError."""
         plan = self._current(actor, request.workflow_id)
         given = with_defaults(plan, request.input)
         check_input(plan, given)
-        limits = limits_of(plan, given, actor)
         new = NewRun(
             id=uuid7(),
             workspace_id=actor.workspace_id,
@@ -127,32 +167,26 @@ class Runs:
             request_id=actor.request_id,
             deadline_seconds=plan.spec.deadline,
         )
-        with self._database.transaction() as connection:
-            earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
-            if earlier is not None:
-                return StartedRun(earlier, created=False)
-            if request.call is not None:
-                known = calls.add(
-                    connection,
-                    actor,
-                    request.call,
-                    kind=CallKind.WORKFLOW,
-                    subject_id=new.id,
-                    pending=1,
-                )
-                if known is not None:
-                    return StartedRun(known.subject_id, created=False)
-            if request.delivery is not None:
-                found = deliveries.accept(connection, request.delivery, run_id=new.id)
-                if found is not None:
-                    return StartedRun(found, created=False)
-            refuse(connection, actor.workspace_id, limits)
-            insert_run(connection, plan, new, limits)
-            details = {"workflow_id": str(plan.workflow_id)}
-            audit.record(connection, actor, "workflow_run.create", [new.id], details=details)
-        logger.info("workflow.run_created", run_id=new.id, workflow_id=plan.workflow_id)
-        self._begin(new.id)
-        return StartedRun(new.id)
+        return PreparedRun(plan, new, limits_of(plan, given, actor))
+
+    def add(self, connection: Connection, actor: Actor, prepared: PreparedRun) -> None:
+        """Store a run in the caller's transaction, after which `begin` begins it.
+
+        Raises LimitReachedError; nothing is stored then.
+        """
+        refuse(connection, actor.workspace_id, prepared.limits)
+        insert_run(connection, prepared.plan, prepared.new, prepared.limits)
+        details = {"workflow_id": str(prepared.plan.workflow_id)}
+        audit.record(connection, actor, "workflow_run.create", [prepared.run_id], details=details)
+
+    def begin(self, prepared: PreparedRun) -> None:
+        """Begin a run that is stored. Raises nothing: the keeper goes on with it."""
+        logger.info(
+            "workflow.run_created",
+            run_id=prepared.run_id,
+            workflow_id=prepared.plan.workflow_id,
+        )
+        self._begin(prepared.run_id)
 
     def _current(self, actor: Actor, workflow_id: UUID) -> Plan:
         with self._database.autocommit() as connection:

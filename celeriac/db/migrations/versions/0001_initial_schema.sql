@@ -829,6 +829,67 @@ CREATE UNIQUE INDEX uq_hook_deliveries_delivery_id ON hook_deliveries (hook_id, 
 CREATE UNIQUE INDEX uq_hook_deliveries_digest ON hook_deliveries (hook_id, digest)
     WHERE status = 'accepted' AND digest IS NOT NULL;
 
+CREATE TABLE schedules (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    name text NOT NULL,
+    task_id uuid,
+    workflow_id uuid,
+    input jsonb NOT NULL,
+    cron text,
+    every_seconds integer,
+    at timestamptz,
+    zone text NOT NULL,
+    overlap text NOT NULL,
+    misfire text NOT NULL,
+    catch_up integer NOT NULL,
+    window_seconds integer NOT NULL,
+    jitter_seconds integer NOT NULL,
+    active boolean NOT NULL DEFAULT true,
+    anchor_at timestamptz NOT NULL,
+    next_fire_at timestamptz,
+    due_at timestamptz,
+    revision integer NOT NULL DEFAULT 1,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_schedules PRIMARY KEY (id),
+    CONSTRAINT ck_schedules_one_target CHECK (num_nonnulls(task_id, workflow_id) = 1),
+    CONSTRAINT ck_schedules_one_timing CHECK (num_nonnulls(cron, every_seconds, at) = 1),
+    CONSTRAINT ck_schedules_overlap_known CHECK (overlap IN ('skip', 'allow')),
+    CONSTRAINT ck_schedules_misfire_known CHECK (misfire IN ('skip', 'latest', 'all'))
+);
+CREATE UNIQUE INDEX uq_schedules_workspace_id_name ON schedules (workspace_id, name);
+CREATE INDEX ix_schedules_workspace_id_id ON schedules (workspace_id, id);
+CREATE INDEX ix_schedules_due ON schedules (due_at) WHERE active AND due_at IS NOT NULL;
+
+CREATE TABLE schedule_fires (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    schedule_id uuid NOT NULL,
+    kind text NOT NULL,
+    scheduled_at timestamptz NOT NULL,
+    status text NOT NULL,
+    reason text,
+    error text,
+    count integer NOT NULL DEFAULT 1,
+    last_at timestamptz,
+    execution_id uuid,
+    run_id uuid,
+    open boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_schedule_fires PRIMARY KEY (id),
+    CONSTRAINT ck_schedule_fires_kind_known CHECK (kind IN ('scheduled', 'manual')),
+    CONSTRAINT ck_schedule_fires_status_known CHECK (status IN ('started', 'skipped')),
+    CONSTRAINT ck_schedule_fires_reason_known
+        CHECK (reason IN ('missed', 'overlap', 'paused', 'refused'))
+);
+CREATE UNIQUE INDEX uq_schedule_fires_scheduled ON schedule_fires (schedule_id, scheduled_at)
+    WHERE kind = 'scheduled';
+CREATE INDEX ix_schedule_fires_schedule_id_id ON schedule_fires (schedule_id, id);
+CREATE INDEX ix_schedule_fires_schedule_id_status_id ON schedule_fires (schedule_id, status, id);
+CREATE INDEX ix_schedule_fires_open ON schedule_fires (schedule_id, id) WHERE open;
+
 CREATE TABLE workflows (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,

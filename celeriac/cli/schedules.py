@@ -1,0 +1,284 @@
+"""`celeriac schedules`."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.core.arguments import Limit, gather
+from celeriac.cli.core.context import CommandContext, api_command
+from celeriac.cli.core.ids import ScheduleId, short_id
+from celeriac.cli.core.output import UsageProblemError
+from celeriac.domain.schedules.model import FireStatus
+from celeriac.domain.schedules.policies import Misfire, Overlap
+
+if TYPE_CHECKING:
+    from celeriac import wire
+
+app = typer.Typer(name="schedules", help="When tasks and workflows start by themselves.")
+
+Variables = Annotated[
+    list[str],
+    typer.Option(
+        "--var", "-v", metavar="NAME=TEXT", help="A variable or input; NAME:=JSON for JSON."
+    ),
+]
+Cron = Annotated[
+    str | None, typer.Option("--cron", metavar="FIELDS", help="As '30 2 * * *' or @daily.")
+]
+Every = Annotated[
+    int | None, typer.Option("--every", metavar="SECONDS", help="Seconds between two fires.")
+]
+At = Annotated[
+    datetime | None,
+    typer.Option("--at", formats=["%Y-%m-%dT%H:%M:%S%z"], help="Once, as 2027-01-31T12:00:00Z."),
+]
+Zone = Annotated[
+    str | None, typer.Option("--zone", help="IANA time zone of --cron; UTC if not given.")
+]
+OverlapOption = Annotated[
+    Overlap | None, typer.Option("--overlap", help="While an earlier one has not ended.")
+]
+MisfireOption = Annotated[
+    Misfire | None, typer.Option("--misfire", help="Which missed fires are made up for.")
+]
+CatchUp = Annotated[int | None, typer.Option("--cap", help="How many --misfire all makes up for.")]
+Window = Annotated[
+    int | None,
+    typer.Option("--window", metavar="SECONDS", help="Older missed fires are not made up for."),
+]
+Jitter = Annotated[
+    int | None,
+    typer.Option("--jitter", metavar="SECONDS", help="Start up to so many seconds later."),
+]
+
+
+@api_command(app, "list")
+def list_schedules(context: CommandContext, limit: Limit = 50) -> None:
+    """List the schedules of the workspace, the newest first."""
+    context.output.write_list(
+        context.client.schedules.list(),
+        ("ID", "NAME", "WHEN", "ZONE", "STATE", "NEXT"),
+        lambda each: (
+            each.id,
+            each.name,
+            _when(each),
+            each.zone,
+            _state(each),
+            each.next_fire_at if each.active else None,
+        ),
+        limit=limit,
+        cut=("NAME",),
+        drop=("ZONE",),
+    )
+
+
+@api_command(app, "create")
+def create_schedule(
+    context: CommandContext,
+    name: Annotated[str, typer.Argument(help="Unique in the workspace.")],
+    *,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="TASK", help="The task to run.")
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", metavar="WORKFLOW", help="The workflow to run.")
+    ] = None,
+    var: Variables = [],  # noqa: B006 - Typer copies it
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
+    zone: Zone = None,
+    overlap: OverlapOption = None,
+    misfire: MisfireOption = None,
+    cap: CatchUp = None,
+    window: Window = None,
+    jitter: Jitter = None,
+) -> None:
+    """Let a task or a workflow start by itself.
+
+    Examples:
+      celeriac schedules create nightly --task summarise --cron "30 2 * * *" --zone Europe/Berlin
+      celeriac schedules create often --workflow brief --every 900 --misfire skip
+    """
+    if (task is None) == (workflow is None):
+        raise UsageProblemError("Name one of these: --task or --workflow.")
+    _check_timing(cron, every, at, required=True)
+    made = context.client.schedules.create(
+        name,
+        task=task,
+        workflow=workflow,
+        input=gather(var, [], []),
+        cron=cron,
+        every_seconds=every,
+        at=at,
+        zone=zone,
+        overlap=overlap,
+        misfire=misfire,
+        catch_up=cap,
+        window_seconds=window,
+        jitter_seconds=jitter,
+    )
+    _show(context, made)
+    context.output.say(f"`celeriac schedules preview {short_id(made.id)}` shows its next fires.")
+
+
+@api_command(app)
+def show(context: CommandContext, schedule: ScheduleId) -> None:
+    """Show a schedule."""
+    _show(context, context.client.schedules.get(schedule))
+
+
+@api_command(app)
+def change(
+    context: CommandContext,
+    schedule: ScheduleId,
+    *,
+    var: Variables = [],  # noqa: B006 - Typer copies it
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
+    zone: Zone = None,
+    overlap: OverlapOption = None,
+    misfire: MisfireOption = None,
+    cap: CatchUp = None,
+    window: Window = None,
+    jitter: Jitter = None,
+) -> None:
+    """Change a schedule. With another timing its next fire is after now."""
+    _check_timing(cron, every, at, required=False)
+    changed = context.client.schedules.change(
+        schedule,
+        input=gather(var, [], []) or None,
+        cron=cron,
+        every_seconds=every,
+        at=at,
+        zone=zone,
+        overlap=overlap,
+        misfire=misfire,
+        catch_up=cap,
+        window_seconds=window,
+        jitter_seconds=jitter,
+    )
+    _show(context, changed)
+
+
+@api_command(app)
+def pause(context: CommandContext, schedule: ScheduleId) -> None:
+    """Let a schedule not fire until it is resumed."""
+    _show(context, context.client.schedules.pause(schedule))
+
+
+@api_command(app)
+def resume(
+    context: CommandContext,
+    schedule: ScheduleId,
+    *,
+    catch_up: Annotated[
+        bool, typer.Option("--catch-up", help="Make up for the pause, as --misfire says.")
+    ] = False,
+) -> None:
+    """Let a paused schedule fire again. The fires of the pause are skipped."""
+    _show(context, context.client.schedules.resume(schedule, catch_up=catch_up))
+
+
+@api_command(app)
+def run(
+    context: CommandContext,
+    schedule: ScheduleId,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while an earlier one has not ended.")
+    ] = False,
+) -> None:
+    """Start what a schedule starts, now. Its next fire stays as it is."""
+    fire = context.client.schedules.run(schedule, force=force)
+    context.output.write(fire, str(fire.execution_id or fire.run_id or f"skipped: {fire.reason}"))
+
+
+@api_command(app)
+def preview(
+    context: CommandContext,
+    schedule: ScheduleId,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=100, help="How many fires.")
+    ] = 5,
+) -> None:
+    """Show the next fires of a schedule, in its zone and in UTC."""
+    found = context.client.schedules.preview(schedule, count=count)
+    context.output.write_list(
+        iter(found.fires),
+        ("LOCAL", "UTC", "STARTS"),
+        lambda each: (each.local, each.at, each.starts_at),
+        limit=count,
+    )
+
+
+@api_command(app)
+def fires(
+    context: CommandContext,
+    schedule: ScheduleId,
+    limit: Limit = 50,
+    status: Annotated[FireStatus | None, typer.Option(help="Only with this status.")] = None,
+) -> None:
+    """List the fires of a schedule, the newest first, and those that did not happen and why."""
+    context.output.write_list(
+        context.client.schedules.fires(schedule, status=None if status is None else status.value),
+        ("SCHEDULED", "KIND", "STATUS", "COUNT", "STARTED", "WHY"),
+        lambda each: (
+            each.scheduled_at,
+            each.kind,
+            each.status,
+            each.count,
+            each.execution_id or each.run_id,
+            each.error or each.reason,
+        ),
+        limit=limit,
+        cut=("WHY",),
+        drop=("KIND",),
+    )
+
+
+@api_command(app)
+def remove(context: CommandContext, schedule: ScheduleId) -> None:
+    """Remove a schedule. What it has started goes on."""
+    context.client.schedules.remove(schedule)
+    context.output.write({"id": schedule, "removed": True}, f"removed · {schedule}")
+
+
+def _check_timing(
+    cron: str | None, every: int | None, at: datetime | None, *, required: bool
+) -> None:
+    number = sum(each is not None for each in (cron, every, at))
+    if number > 1 or (required and number == 0):
+        raise UsageProblemError("Give one of these: --cron, --every or --at.")
+
+
+def _when(found: "wire.Schedule") -> str:
+    if found.cron is not None:
+        return found.cron
+    return f"every {found.every_seconds} s" if found.at is None else f"at {found.at.isoformat()}"
+
+
+def _state(found: "wire.Schedule") -> str:
+    if not found.active:
+        return "paused"
+    return "ended" if found.next_fire_at is None else "active"
+
+
+def _show(context: CommandContext, found: "wire.Schedule") -> None:
+    context.output.write_details(
+        found,
+        {
+            "id": found.id,
+            "name": found.name,
+            "task": found.task_id or "",
+            "workflow": found.workflow_id or "",
+            "when": _when(found),
+            "zone": found.zone,
+            "overlap": found.overlap,
+            "misfire": found.misfire,
+            "state": _state(found),
+            "next": found.next_fire_at or "",
+        },
+    )

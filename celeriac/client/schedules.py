@@ -1,0 +1,125 @@
+"""Schedules and their fires."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from celeriac import wire
+from celeriac.client.transport import Resource, given, path
+
+_SCHEDULES = "schedules"
+
+
+class Schedules(Resource):
+    """`client.schedules`: when tasks and workflows start by themselves."""
+
+    def create(
+        self,
+        name: str,
+        *,
+        task: str | UUID | None = None,
+        workflow: str | UUID | None = None,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
+        cron: str | None = None,
+        every_seconds: int | None = None,
+        at: datetime | None = None,
+        zone: str | None = None,
+        overlap: str | None = None,
+        misfire: str | None = None,
+        catch_up: int | None = None,
+        window_seconds: int | None = None,
+        jitter_seconds: int | None = None,
+        active: bool | None = None,
+    ) -> wire.Schedule:
+        """Let a `task` or `workflow` start by `cron`, `every_seconds`, or once `at` a time.
+
+        `input` is the variables of the task or the input of the workflow. The values of the rest
+        are in docs/schedules.md.
+        """
+        body = given(
+            name=name,
+            task=task,
+            workflow=workflow,
+            input=dict(input or {}),
+            cron=cron,
+            every_seconds=every_seconds,
+            at=at,
+            zone=zone,
+            overlap=overlap,
+            misfire=misfire,
+            catch_up=catch_up,
+            window_seconds=window_seconds,
+            jitter_seconds=jitter_seconds,
+            active=active,
+        )
+        return self._transport.post(wire.Schedule, path(_SCHEDULES), body)
+
+    def get(self, schedule_id: str | UUID) -> wire.Schedule:
+        """Return a schedule."""
+        return self._transport.get(wire.Schedule, path(_SCHEDULES, schedule_id))
+
+    def list(self) -> Iterator[wire.Schedule]:
+        """Yield the schedules of the workspace, the newest first."""
+        return self._transport.pages(wire.Schedule, path(_SCHEDULES))
+
+    def change(
+        self,
+        schedule_id: str | UUID,
+        *,
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
+        cron: str | None = None,
+        every_seconds: int | None = None,
+        at: datetime | None = None,
+        zone: str | None = None,
+        overlap: str | None = None,
+        misfire: str | None = None,
+        catch_up: int | None = None,
+        window_seconds: int | None = None,
+        jitter_seconds: int | None = None,
+    ) -> wire.Schedule:
+        """Change what is given. With another timing the next fire is after now."""
+        body = given(
+            input=None if input is None else dict(input),
+            cron=cron,
+            every_seconds=every_seconds,
+            at=at,
+            zone=zone,
+            overlap=overlap,
+            misfire=misfire,
+            catch_up=catch_up,
+            window_seconds=window_seconds,
+            jitter_seconds=jitter_seconds,
+        )
+        return self._transport.patch(wire.Schedule, path(_SCHEDULES, schedule_id), body)
+
+    def remove(self, schedule_id: str | UUID) -> None:
+        """Remove a schedule; what it has started goes on."""
+        self._transport.send("DELETE", path(_SCHEDULES, schedule_id))
+
+    def pause(self, schedule_id: str | UUID) -> wire.Schedule:
+        """Let a schedule not fire until it is resumed."""
+        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule_id, "pause"), None)
+
+    def resume(self, schedule_id: str | UUID, *, catch_up: bool = False) -> wire.Schedule:
+        """Let a paused schedule fire again; with `catch_up` its policy decides what it missed."""
+        body = {"catch_up": catch_up}
+        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule_id, "resume"), body)
+
+    def run(self, schedule_id: str | UUID, *, force: bool = False) -> wire.Fire:
+        """Start what a schedule starts, now; its next fire stays as it is.
+
+        The fire is `skipped` if an earlier one has not ended, unless `force`.
+        """
+        body = {"force": force}
+        return self._transport.post(wire.Fire, path(_SCHEDULES, schedule_id, "run"), body)
+
+    def preview(self, schedule_id: str | UUID, *, count: int = 5) -> wire.Preview:
+        """Return the next `count` fires, in UTC and in the zone of the schedule."""
+        found = path(_SCHEDULES, schedule_id, "preview")
+        return self._transport.get(wire.Preview, found, {"count": count})
+
+    def fires(self, schedule_id: str | UUID, *, status: str | None = None) -> Iterator[wire.Fire]:
+        """Yield the fires of a schedule, the newest first; `status` is `started` or `skipped`."""
+        found = path(_SCHEDULES, schedule_id, "fires")
+        return self._transport.pages(wire.Fire, found, given(status=status))

@@ -1,0 +1,1 @@
+"""Schedules: their management, and their fires."""

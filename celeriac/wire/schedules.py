@@ -1,0 +1,96 @@
+"""Schedules and their fires."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from celeriac.domain.schedules.model import FireKind, FireStatus, SkipReason
+from celeriac.domain.schedules.policies import Misfire, Overlap
+from celeriac.wire.base import AT, ID, LATER, Links, Wire, links
+
+
+class Schedule(Wire):
+    """When a task or workflow starts by itself."""
+
+    id: UUID
+    workspace_id: UUID
+    owner_id: UUID = Field(description="As whom it starts; who made it.")
+    name: str = Field(examples=["nightly"])
+    task_id: UUID | None = Field(examples=[ID])
+    workflow_id: UUID | None
+    input: dict[str, Any] = Field(
+        description="The variables of the task, or the input of the workflow.",
+        examples=[{"topic": "sales"}],
+    )
+    cron: str | None = Field(examples=["30 2 * * *"])
+    every_seconds: int | None
+    at: datetime | None
+    zone: str = Field(examples=["Europe/Berlin"])
+    overlap: Overlap = Field(examples=["skip"])
+    misfire: Misfire = Field(examples=["latest"])
+    catch_up: int = Field(
+        description="How many missed fires `misfire: all` makes up for.", examples=[10]
+    )
+    window_seconds: int = Field(
+        description="Missed fires older than this are not made up for.", examples=[86_400]
+    )
+    jitter_seconds: int = Field(examples=[0])
+    active: bool = Field(description="False: it is paused.", examples=[True])
+    next_fire_at: datetime | None = Field(
+        description="Null after the last one. Of a paused one: the first that it will have missed.",
+        examples=[AT],
+    )
+    due_at: datetime | None = Field(description="The same with jitter.", examples=[AT])
+    created_at: datetime
+    updated_at: datetime
+    links: Links = links(
+        self="/api/v1/schedules/{id}",
+        fires="/api/v1/schedules/{id}/fires",
+        preview="/api/v1/schedules/{id}/preview",
+        workflow="/api/v1/workflows/{workflow_id}",
+        task="/api/v1/tasks/{task_id}",
+    )
+
+
+class Fire(Wire):
+    """A fire of a schedule that has happened, or some in a row that have not."""
+
+    id: UUID
+    schedule_id: UUID
+    kind: FireKind = Field(examples=["scheduled"])
+    scheduled_at: datetime = Field(description="Without jitter; of several, the first one's.")
+    status: FireStatus = Field(examples=["started"])
+    reason: SkipReason | None = Field(
+        description="Why it was skipped. missed: it was late; overlap: an earlier one had not "
+        "ended; paused; refused: the task or workflow could not be started.",
+    )
+    error: str | None = Field(description="Why it was refused.")
+    count: int = Field(description="How many fires this is.", examples=[1])
+    last_at: datetime | None = Field(description="Of several, the last one's.")
+    execution_id: UUID | None = Field(examples=[ID])
+    run_id: UUID | None
+    created_at: datetime
+    links: Links = links(
+        schedule="/api/v1/schedules/{schedule_id}",
+        execution="/api/v1/task-executions/{execution_id}",
+        run="/api/v1/workflow-runs/{run_id}",
+    )
+
+
+class PreviewedFire(Wire):
+    """A fire to come."""
+
+    at: datetime = Field(description="In UTC.", examples=[AT])
+    local: str = Field(
+        description="In the zone of the schedule.", examples=["2026-11-22T10:30:00.125000+01:00"]
+    )
+    starts_at: datetime = Field(description="With jitter, in UTC.", examples=[LATER])
+
+
+class Preview(Wire):
+    """The next fires of a schedule."""
+
+    zone: str = Field(examples=["Europe/Berlin"])
+    fires: list[PreviewedFire]
