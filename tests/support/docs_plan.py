@@ -86,6 +86,10 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_hooks.py calls these methods",
     ("docs/hooks.md", "celeriac hooks rotate last"): "prints a secret; "
     "tests/integration/api/test_hooks.py runs these commands",
+    ("docs/schedules.md", "celeriac schedules create nightly"): "of another task; "
+    "tests/integration/api/test_schedules.py runs these commands",
+    ("docs/schedules.md", "client.schedules.create("): "of another task; "
+    "tests/integration/api/test_schedules.py calls these methods",
     ("docs/webhooks.md", "celeriac webhooks create"): "needs a receiver; "
     "tests/integration/api/test_webhooks.py runs these commands",
     ("docs/webhooks.md", "client.webhooks.create"): "needs a receiver; "

@@ -61,6 +61,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /workflow-runs/{run_id}/fork": {"step": "sum"},
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
+    "PATCH /schedules/{schedule_id}": {"zone": "UTC"},
     "PATCH /webhooks/{webhook_id}": {"description": "new"},
     "PATCH /hooks/{hook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
@@ -167,6 +168,10 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     )
     tested = members["admin"].post(f"{V1}/webhooks/{webhook}/test").json()["id"]
     hook = members["admin"].post(f"{V1}/hooks", json={"task": "summarise"}).json()["id"]
+    schedule = asker.post(
+        f"{V1}/schedules",
+        json={"name": "s", "task": "summarise", "input": {"text": "a"}, "cron": "@yearly"},
+    )
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
@@ -184,6 +189,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "user_id": asker.get(f"{V1}/me").json()["id"],
         "key_id": asker.get(f"{V1}/api-keys").json()["items"][0]["id"],
         "invitation_id": invited.json()["id"],
+        "schedule_id": schedule.json()["id"],
         "webhook_id": webhook,
         "delivery_id": tested,
         "hook_id": hook,

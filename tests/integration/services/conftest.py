@@ -42,6 +42,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
+                " schedules, schedule_fires,"
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"

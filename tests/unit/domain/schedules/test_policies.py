@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 from celeriac.domain.schedules.cron import Cron
 from celeriac.domain.schedules.policies import (
-    Action,
     Misfire,
-    Overlap,
     Skipped,
     catch_up,
     interval_fires,
     jittered,
-    missing,
-    overlapping,
 )
 from celeriac.domain.schedules.zones import time_zone
 
@@ -71,27 +67,6 @@ def test_latest_is_made_up_for_only_if_none_is_on_time() -> None:
     assert catch_up(due, _START, Misfire.LATEST, cap=1, window=_DAY).fires == (_START,)
 
 
-@pytest.mark.parametrize(
-    ("overlap", "running", "waiting", "action"),
-    [
-        (Overlap.SKIP, 0, 0, Action.START),
-        (Overlap.SKIP, 1, 0, Action.SKIP),
-        (Overlap.ALLOW, 9, 0, Action.START),
-        (Overlap.QUEUE, 1, 0, Action.WAIT),
-        (Overlap.QUEUE, 0, 1, Action.SKIP),
-        (Overlap.QUEUE, 1, 1, Action.SKIP),
-        (Overlap.QUEUE_ALL, 1, 2, Action.WAIT),
-        (Overlap.QUEUE_ALL, 1, 3, Action.SKIP),
-        (Overlap.CANCEL_RUNNING, 1, 0, Action.CANCEL_AND_WAIT),
-        (Overlap.CANCEL_RUNNING, 1, 1, Action.SKIP),
-    ],
-)
-def test_s8_overlap(overlap: Overlap, running: int, waiting: int, action: Action) -> None:
-    """S8: a fire by hand obeys the same rule unless it is forced."""
-    assert overlapping(overlap, running=running, waiting=waiting, cap=3) is action
-    assert overlapping(overlap, running=running, waiting=waiting, force=True) is Action.START
-
-
 @given(seconds=st.integers(0, 86_400), jitter=st.integers(0, 3_600), name=st.uuids())
 def test_jitter_is_the_same_on_every_beat(seconds: int, jitter: int, name: UUID) -> None:
     """It depends on the schedule and the fire only, and stays within its bound."""
@@ -110,9 +85,3 @@ def test_intervals_keep_their_cadence(every: int, seconds: int) -> None:
     assert fires[0] > after
     assert fires[0] >= _START
     assert fires[0] == _START or fires[0] - timedelta(seconds=every) <= after
-
-
-def test_s5_a_backfill_makes_only_what_has_not_fired() -> None:
-    """S5: of a range with three of five fired, two."""
-    fires = interval_fires(_START, 3_600, _START, 5)
-    assert missing(fires, frozenset(fires[1:4]), 10) == (fires[0], fires[4])

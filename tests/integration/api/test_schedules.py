@@ -1,0 +1,173 @@
+"""Schedules over HTTP, with the client and the command line."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.cli.main import main
+from celeriac.client import Client, ClientError
+from celeriac.wiring.core import CoreServices
+from celeriac.wiring.keeper import build_maintenance
+from tests.support.api import Asker, assert_problem
+
+pytestmark = [pytest.mark.requirement("A19"), pytest.mark.requirement("F17")]
+
+SCHEDULES = "/api/v1/schedules"
+NIGHTLY: dict[str, Any] = {
+    "name": "nightly",
+    "task": "summarise",
+    "input": {"text": "a"},
+    "cron": "30 2 * * *",
+    "zone": "Europe/Berlin",
+}
+
+
+def _make_due(container: CoreServices) -> None:
+    """Let the time pass until the next fire, as schedules of intervals see it."""
+    with container.database.autocommit() as connection:
+        connection.execute(
+            text(
+                "UPDATE schedules SET anchor_at = anchor_at - (next_fire_at - now()),"
+                " next_fire_at = now(), due_at = now()"
+            )
+        )
+
+
+def _keep(container: CoreServices) -> int:
+    by_name = {each.name: each for each in build_maintenance(container)}
+    return by_name["fire_schedules"].work()
+
+
+def test_a_schedule_is_made_fired_changed_and_removed(ada: Asker, container: CoreServices) -> None:
+    made = ada.post(SCHEDULES, json=NIGHTLY)
+    assert made.status_code == 201, made.text
+    found = made.json()
+    path = f"{SCHEDULES}/{found['id']}"
+    assert (found["active"], found["overlap"], found["misfire"]) == (True, "skip", "latest")
+    preview = ada.get(f"{path}/preview?count=3").json()
+    assert preview["zone"] == "Europe/Berlin"
+    assert [each["local"][11:16] for each in preview["fires"]] == ["02:30"] * 3
+    assert preview["fires"][0]["at"] == found["next_fire_at"]
+
+    hourly = ada.patch(path, json={"every_seconds": 3_600}).json()
+    assert (hourly["cron"], hourly["every_seconds"]) == (None, 3_600)
+    _make_due(container)
+    assert _keep(container) == 1
+    (fire,) = ada.get(f"{path}/fires").json()["items"]
+    assert (fire["status"], fire["kind"], fire["count"]) == ("started", "scheduled", 1)
+    execution = ada.get(fire["_links"]["execution"]).json()
+    assert (execution["trigger_type"], execution["variables"]) == ("scheduled", {"text": "a"})
+    by_hand = ada.post(f"{path}/run").json()
+    assert (by_hand["status"], by_hand["reason"]) == ("skipped", "overlap")
+    assert ada.post(f"{path}/run", json={"force": True}).json()["status"] == "started"
+    skipped = ada.get(f"{path}/fires?status=skipped").json()["items"]
+    assert [each["id"] for each in skipped] == [by_hand["id"]]
+
+    assert ada.patch(path, json={"overlap": "allow"}).json()["overlap"] == "allow"
+    assert ada.post(f"{path}/pause").json()["active"] is False
+    _make_due(container)
+    assert _keep(container) == 0
+    assert ada.post(f"{path}/resume", json={"catch_up": True}).json()["active"] is True
+    assert _keep(container) == 1
+    assert [each["id"] for each in ada.get(SCHEDULES).json()["items"]] == [found["id"]]
+    assert ada.delete(path).status_code == 204
+    assert_problem(ada.get(path), 404, "not_found")
+    assert_problem(ada.get(f"{path}/fires"), 404, "not_found")
+    trail = ada.get("/api/v1/audit-logs?resource_type=schedule")
+    assert trail.status_code in (200, 403)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"cron": "0 0 30 2 *"}, "cron"),
+        ({"cron": "* * * * * *"}, "cron"),
+        ({"cron": None}, "cron"),
+        ({"every_seconds": 60}, "cron"),
+        ({"cron": None, "every_seconds": 9}, "every_seconds"),
+        ({"cron": None, "at": "2027-01-31T12:00:00"}, "at"),
+        ({"cron": None, "at": "2020-01-31T12:00:00Z"}, "at"),
+        ({"zone": "Mars/Olympus"}, "zone"),
+        ({"input": {}}, None),
+        ({"overlap": "queue"}, "overlap"),
+        ({"jitter_seconds": 3_601}, "jitter_seconds"),
+        ({"workflow": "w"}, None),
+        ({"name": "with blanks"}, "name"),
+    ],
+)
+def test_s9_bad_input_names_its_field_and_is_not_stored(
+    ada: Asker, change: dict[str, Any], field: str | None
+) -> None:
+    body = {name: value for name, value in (NIGHTLY | change).items() if value is not None}
+    response = ada.post(SCHEDULES, json=body)
+    assert response.status_code == 422, response.text
+    if field is not None:
+        assert response.json()["field"] == field
+    assert ada.get(SCHEDULES).json()["items"] == []
+
+
+def test_unknown_targets_and_taken_names(ada: Asker) -> None:
+    assert_problem(ada.post(SCHEDULES, json=NIGHTLY | {"task": "nope"}), 404, "not_found")
+    assert ada.post(SCHEDULES, json=NIGHTLY).status_code == 201
+    assert_problem(ada.post(SCHEDULES, json=NIGHTLY), 409, "name_taken")
+    found = ada.get(SCHEDULES).json()["items"][0]["id"]
+    faulty = ada.patch(f"{SCHEDULES}/{found}", json={"cron": "61 * * * *"})
+    assert (faulty.status_code, faulty.json()["field"]) == (422, "cron")
+
+
+def test_the_client_and_the_command_line_manage_schedules(
+    client: Client,
+    container: CoreServices,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
+    key = client._http.headers["authorization"].removeprefix("Bearer ")
+    monkeypatch.setenv("CELERIAC_API_KEY", key)
+
+    def run(*arguments: str) -> Any:
+        assert main(("schedules", *arguments, "--json")) == 0, capsys.readouterr().err
+        # the server of this process writes its log to the same place
+        out = capsys.readouterr().out
+        begin = re.search(r"^[\[{]", out, re.MULTILINE)
+        assert begin is not None, out
+        return json.JSONDecoder().raw_decode(out, begin.start())[0]
+
+    made = run(
+        "create", "nightly", "--task", "summarise", "--var", "text=a", "--cron", "30 2 * * *",
+        "--zone", "Europe/Berlin", "--misfire", "skip", "--jitter", "60",
+    )  # fmt: skip
+    assert made["jitter_seconds"] == 60
+    assert run("show", "last")["id"] == made["id"]
+    assert len(run("preview", "last", "-n", "3")) == 3
+    assert run("run", "last")["status"] == "started"
+    assert len(run("fires", "last", "--status", "started")) == 1
+    assert run("pause", "last")["active"] is False
+    assert run("resume", "last", "--catch-up")["active"] is True
+    assert run("change", "last", "--every", "900")["every_seconds"] == 900
+    assert [each["name"] for each in run("list")] == ["nightly"]
+    for shown in (("list",), ("show", "last"), ("preview", "last"), ("fires", "last")):
+        assert main(("schedules", *shown)) == 0
+        assert capsys.readouterr().out
+    assert main(("schedules", "create", "x", "--task", "summarise")) == 2
+    assert main(("schedules", "create", "x", "--cron", "@daily")) == 2
+    capsys.readouterr()
+    run("remove", "last")
+
+    at = datetime.now(UTC) + timedelta(days=1)
+    once = client.schedules.create("once", task="summarise", input={"text": "b"}, at=at)
+    assert [each.at for each in client.schedules.preview(once.id).fires] == [at]
+    assert client.schedules.get(once.id).at == at
+    assert client.schedules.change(once.id, input={"text": "c"}).input == {"text": "c"}
+    assert client.schedules.pause(once.id).active is False
+    assert client.schedules.resume(once.id).active is True
+    fire = client.schedules.run(once.id, force=True)
+    assert [each.id for each in client.schedules.fires(once.id)] == [fire.id]
+    assert [each.id for each in client.schedules.list()] == [once.id]
+    client.schedules.remove(once.id)
+    with pytest.raises(ClientError, match="no schedule"):
+        client.schedules.get(once.id)
