@@ -40,7 +40,7 @@ def test_beat_fires_a_task_and_a_workflow(flows: FleetWorkflows) -> None:
                 " due_at = date_trunc('hour', now())"
             )
         )
-    wait_until(lambda: fleet.scalar(_FIRED) == 2, "beat has fired both", seconds=45)
+    wait_until(lambda: fleet.scalar(_FIRED) == 2, "beat has fired both")
 
     (of_task,) = schedules.fires(actor, made["task"], status=FireStatus.STARTED).items
     assert of_task.execution_id is not None

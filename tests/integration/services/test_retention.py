@@ -41,7 +41,7 @@ _KEPT_WITHOUT = frozenset(
     {
         "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations",
         "children", "step_items",
-        "item_ends",
+        "item_ends", "schedule_fires",
     }
 )  # fmt: skip
 """Tables that name an execution and outlive it.

@@ -58,7 +58,8 @@ def test_a_year_away_is_counted_up_to_a_bound() -> None:
 
 
 def test_many_missed_fires_happen_in_several_turns_and_each_once() -> None:
-    left, fired = schedule(NOW - DAY, misfire=Misfire.ALL, catch_up=120), []
+    left = schedule(NOW - DAY, misfire=Misfire.ALL, catch_up=120)
+    fired: list[datetime] = []
     for _ in range(4):
         turn = turn_of(left, NOW)
         assert len(turn.fires) <= FIRES_AT_ONCE
