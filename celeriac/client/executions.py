@@ -200,6 +200,17 @@ class Executions(Resource):
         """Request the end of an execution; a running one stops within seconds."""
         return self._transport.post(wire.Execution, path(_EXECUTIONS, execution_id, "cancel"), None)
 
+    def prioritise(self, execution_id: str | UUID, priority: str) -> wire.Execution:
+        """Give an execution that has not ended another priority, and return it.
+
+        A pending one takes its new place in its queue at once; a message that is sent keeps its
+        place at the broker.
+        """
+        body = {"priority": priority}
+        return self._transport.post(
+            wire.Execution, path(_EXECUTIONS, execution_id, "prioritise"), body
+        )
+
     def retry(
         self, execution_id: str | UUID, *, idempotency_key: str | None = None
     ) -> wire.Accepted:

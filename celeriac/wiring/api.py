@@ -20,6 +20,7 @@ from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
+from celeriac.services.executions.priority import Prioritise
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.hooks.manage import Hooks
@@ -74,6 +75,7 @@ class ApiServices:
         )
         self.queries = Queries(database)
         self.why = ExplainWaiting(database)
+        self.prioritise = Prioritise(database)
         self.bulk = Bulk(database, container.cancel, container.specs)
         self.approvals = Approvals(
             database,

@@ -111,6 +111,27 @@ def result(context: CommandContext, execution: ExecutionId) -> None:
 
 
 @api_command(app)
+def prioritise(
+    context: CommandContext,
+    execution: ExecutionId,
+    priority: Annotated[str, typer.Argument(help="low, normal, high or critical.")],
+) -> None:
+    """Give an execution that has not ended another priority.
+
+    A pending one takes its new place in its queue at once. One whose message is
+    sent already keeps its place at the broker.
+
+    Exits with 6 if the execution has ended.
+
+    Examples:
+      celeriac executions prioritise last critical
+    """
+    found = context.client.executions.prioritise(execution, priority)
+    context.output.json(found)
+    context.output.say(f"Its priority is {found.priority}; it is {found.status.value}.")
+
+
+@api_command(app)
 def events(
     context: CommandContext,
     execution: ExecutionId,

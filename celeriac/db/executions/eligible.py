@@ -21,7 +21,7 @@ so they cost nothing however many there are.
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import filled, kept_with_guards
 from celeriac.domain.executions.model import WorkerIdentity
@@ -189,3 +189,25 @@ def release_limited(connection: Connection, run_id: UUID, step_no: int, *, paral
     """
     parameters = {"run_id": run_id, "step_no": step_no, "parallel": parallel}
     return int(connection.execute(_RELEASE_LIMITED, parameters).scalar_one())
+
+
+_SET_PRIORITY = text("""
+WITH before AS (
+    SELECT id, priority FROM executions WHERE id = :id FOR NO KEY UPDATE
+)
+UPDATE executions e SET priority = :priority
+FROM before
+WHERE e.id = :id AND before.id = e.id AND e.completed_at IS NULL
+  AND before.priority <> CAST(:priority AS smallint)
+RETURNING before.priority
+""")
+
+
+def set_priority(connection: Connection, execution_id: UUID, priority: int) -> int | None:
+    """Give an execution another priority; return the one that it had.
+
+    None if it has ended, or has this priority already. It keeps the time since which it is due.
+    """
+    parameters = {"id": execution_id, "priority": priority}
+    before = connection.execute(_SET_PRIORITY, parameters).scalar_one_or_none()
+    return None if before is None else int(before)

@@ -129,3 +129,20 @@ def test_a_changed_task_is_used_as_it_is_now(ada: Asker) -> None:
     spec = agent["spec"] | {"instructions": "Be kind."}
     assert ada.patch("/api/v1/agents/writer", json={"spec": spec}).json()["version"] == 2
     assert ada.post(EXECUTE, json={"variables": {"other": 1}}).status_code == 202
+
+
+@pytest.mark.requirement("C4")
+def test_an_execution_gets_another_priority(ada: Asker) -> None:
+    execution_id = ada.post(EXECUTE, json=ONE | {"delay_seconds": 3600}).json()["execution_id"]
+    path = f"{EXECUTIONS}/{execution_id}/prioritise"
+
+    changed = ada.post(path, json={"priority": "critical"})
+    wrong = ada.post(path, json={"priority": "urgent"})
+    missing = ada.post(path, json={})
+
+    assert (changed.status_code, changed.json()["priority"]) == (200, "critical")
+    assert_problem(wrong, 422, "invalid_input")
+    assert_problem(missing, 422, "invalid_input")
+    assert ada.get(f"{EXECUTIONS}/{execution_id}").json()["priority"] == "critical"
+    ada.post(f"{EXECUTIONS}/{execution_id}/cancel")
+    assert_problem(ada.post(path, json={"priority": "low"}), 409, "conflict")

@@ -21,6 +21,7 @@ from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.executions.schemas import (
     CancelMany,
     ListMany,
+    NewPriority,
     ResponseMode,
     RetryMany,
     Selection,
@@ -161,6 +162,23 @@ def cancel_execution(
     """
     shared.cancel(actor, [execution_id])
     return json_response(views.execution(services.queries.execution(actor, execution_id)))
+
+
+@router.post(
+    "/{execution_id}/prioritise",
+    response_model=wire.Execution,
+    summary="Change an execution's priority",
+    responses=problem_responses(409),
+)
+def prioritise_execution(
+    execution_id: ExecutionPath, body: NewPriority, actor: Operator, services: Services
+) -> Response:
+    """Give an execution that has not ended another priority, and return the execution.
+
+    A pending one takes its new place in its queue at once. One whose message is at the broker keeps
+    its place there, and an attempt that runs goes on; retries have the new priority.
+    """
+    return json_response(views.execution(services.prioritise(actor, execution_id, body.priority)))
 
 
 @router.post(

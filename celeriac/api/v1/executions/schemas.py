@@ -26,6 +26,12 @@ class ResponseMode(StrEnum):
     SYNC = "sync"
 
 
+class NewPriority(Strict):
+    """The priority that an execution gets."""
+
+    priority: PriorityLabel = Field(description="low, normal, high or critical.", examples=["high"])
+
+
 class StartOptions(Strict):
     """Start time, queue and priority."""
 
