@@ -19,13 +19,26 @@ SELECT
         (SELECT s.parallel FROM steps s
          WHERE s.execution_id = e.parent_id AND s.number = e.parent_step)) AS parallel,
     (SELECT count(*) FROM (
-        SELECT FROM executions b
-        WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
-          AND b.completed_at IS NULL AND b.held IS DISTINCT FROM 'limit'
+        -- each hold is a range of the index: those that the limit holds may be many
+        (SELECT FROM executions b
+         WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
+           AND b.completed_at IS NULL AND b.held IS NULL
+         LIMIT :most)
         UNION ALL
-        SELECT FROM executions b
-        WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
-          AND b.completed_at IS NULL AND b.held IS DISTINCT FROM 'parallel'
+        (SELECT FROM executions b
+         WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
+           AND b.completed_at IS NULL AND b.held = 'time'
+         LIMIT :most)
+        UNION ALL
+        (SELECT FROM executions b
+         WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
+           AND b.completed_at IS NULL AND b.held IS NULL
+         ORDER BY b.held, b.id LIMIT :most)
+        UNION ALL
+        (SELECT FROM executions b
+         WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
+           AND b.completed_at IS NULL AND b.held BETWEEN 'time' AND 'time'
+         ORDER BY b.held, b.id LIMIT :most)
         LIMIT :most) AS beside) AS beside,
     (SELECT count(*) FROM (
         -- two ranges of one index: no row is read that doesn't come first

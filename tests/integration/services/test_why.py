@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from celeriac.db.executions.why import facts
 from celeriac.domain.errors import NotFoundError
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.why import ReasonCode, SubjectKind, Why
@@ -13,7 +14,9 @@ from celeriac.services.executions.why import ExplainWaiting
 from tests.integration.services.test_plans import grow_old
 from tests.support.catalog import make_actor
 from tests.support.core import Core
+from tests.support.families import parent_of
 from tests.support.rows_read import rows_read
+from tests.support.workflows import Flows
 
 
 def asked(core: Core, execution_id: UUID) -> Why:
@@ -105,3 +108,31 @@ def test_the_cost_does_not_grow_with_what_waits(core: Core) -> None:
     assert max(rows for _, rows in seen) < 2 * 1_000 + 100
     (reason,) = asked(core, execution_id).reasons
     assert reason.count == 1_000
+
+
+def test_the_cost_does_not_grow_with_what_a_limit_holds(core: Core) -> None:
+    _, children = parent_of(core, 1_500, parallel=2)
+    core.execute("ANALYZE executions")
+    last = core.get(children[-1])
+
+    [reason, *_] = asked(core, last.id).reasons
+
+    assert (reason.code, reason.count) == (ReasonCode.PARENT_LIMIT, 2)
+    for plan, read in rows_read(core.database, lambda c: facts(c, last, within_seconds=30.0)):
+        assert read < 100, plan
+
+
+def test_the_cost_does_not_grow_with_what_the_limit_of_a_step_holds(
+    core: Core, flows: Flows
+) -> None:
+    steps = {"each": {"task": "work", "map": "input.list", "parallel": 2}}
+    workflow = flows.define("w", steps, input={"list": "array"})
+    run = flows.ran(flows.start(workflow, list=list(range(300))))
+    core.execute("ANALYZE executions")
+    last = core.get(run.items("each")[-1].execution_id)
+
+    [reason, *_] = asked(core, last.id).reasons
+
+    assert (reason.code, reason.count) == (ReasonCode.STEP_LIMIT, 2)
+    for plan, read in rows_read(core.database, lambda c: facts(c, last, within_seconds=30.0)):
+        assert read < 100, plan
