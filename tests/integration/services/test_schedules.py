@@ -230,6 +230,12 @@ def test_s4_a_pause_is_skipped_unless_it_is_made_up_for(desk: Desk) -> None:
     desk.schedules.resume(desk.core.actor, made, catch_up=True)
     assert desk.turn() == 1
     assert len(desk.started(made)) == 4
+    actions = "SELECT array_agg(DISTINCT action ORDER BY action) FROM audit_logs"
+    assert _scalar(desk, f"{actions} WHERE resource_type = 'schedule'") == [
+        "schedule.create",
+        "schedule.pause",
+        "schedule.resume",
+    ]
 
 
 def test_s3_another_timing_fires_nothing_at_once(desk: Desk) -> None:
