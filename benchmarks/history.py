@@ -210,8 +210,7 @@ def _measured(core: Core, history: _History, samples: int) -> dict[str, dict[str
     found = _one_by_one(core, meter, samples)
     found["finish and claim the next"] = meter.times(_turns(core, samples + WARM), samples)
     for name, wanted in _filters(core, history).items():
-        for whose, workspace in (("a workspace's", core.actor.workspace_id), ("everybody's", None)):
-            found[f"list {whose}: {name}"] = meter.times(_listing(core, workspace, wanted), samples)
+        found[f"list: {name}"] = meter.times(_listing(core, wanted), samples)
     found["usage by model"] = meter.times(_usage(core), samples)
     found[f"retention of {_DELETED}"] = meter.times(_retention(core), samples)
     core.execute("DELETE FROM executions WHERE status NOT IN ('completed', 'failed', 'cancelled')")
@@ -273,10 +272,11 @@ def _filters(core: Core, history: _History) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _listing(core: Core, workspace: UUID | None, values: Mapping[str, Any]) -> Work:
+def _listing(core: Core, values: Mapping[str, Any]) -> Work:
+    """Return a list of a workspace: there are no others."""
     before = values.get("before")
     rest = {name: value for name, value in values.items() if name != "before"}
-    wanted = ExecutionFilter(workspace_id=workspace, **rest)
+    wanted = ExecutionFilter(workspace_id=core.actor.workspace_id, **rest)
 
     def read() -> None:
         with core.database.autocommit() as connection:
