@@ -148,6 +148,12 @@ PAGES: dict[str, Page] = {
         printed=("Hello there, friend.",),
     ),
     "docs/command-agents.md": Page(printed=('"words": 3',)),
+    "docs/hooks.md": Page(
+        before=_TEXT
+        + "celeriac tasks create summarise --agent writer --prompt 'Sum {{ text }}'\n"
+        + "celeriac hooks create --task summarise",
+        printed=("whsec_", "standard"),
+    ),
     "docs/mcp-server.md": Page(printed=("cel_",)),
     "docs/python-agents.md": Page(printed=('"score": 42',)),
     "docs/reports.md": Page(
@@ -166,10 +172,11 @@ PAGES: dict[str, Page] = {
     "docs/webhooks.md": Page(
         before="celeriac webhooks create https://hooks.example/a -e execution.failed",
         after="from celeriac.domain.webhooks import signed_headers\n"
-        "secret, now = 'whsec_' + 'a' * 32, int(time.time())\n"
-        "assert is_genuine(secret, signed_headers(secret, 'm', now, b'{}'), b'{}')\n"
-        "assert not is_genuine(secret, signed_headers(secret, 'm', now, b'{}'), b'{ }')\n"
-        "assert not is_genuine(secret, signed_headers(secret, 'm', now - 360, b'{}'), b'{}')\n",
+        "secret, other, now = 'whsec_' + 'a' * 32, 'whsec_' + 'b' * 32, int(time.time())\n"
+        "assert is_genuine(secret, signed_headers([secret], 'm', now, b'{}'), b'{}')\n"
+        "assert not is_genuine(secret, signed_headers([secret], 'm', now, b'{}'), b'{ }')\n"
+        "assert not is_genuine(secret, signed_headers([secret], 'm', now - 360, b'{}'), b'{}')\n"
+        "assert is_genuine(secret, signed_headers([other, secret], 'm', now, b'{}'), b'{}')\n",
         printed=("whsec_", "https://hooks.example/a"),
     ),
 }

@@ -4,12 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event
 
 from celeriac.db.engine import Database
 from celeriac.domain.errors import PermanentError
@@ -25,6 +23,7 @@ from tests.support.executing import Worker
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.memory import MemoryRunner
 from tests.support.outages import holding
+from tests.support.statements import sent
 from tests.support.waiting import wait_until
 
 
@@ -66,20 +65,6 @@ def worker_of(core: Core, gate: Gate, tmp_path: Path) -> Iterator[Callable[..., 
     gate.open.set()
     for loop in loops:
         loop.close()
-
-
-@contextmanager
-def sent(core: Core) -> Iterator[list[str]]:
-    statements: list[str] = []
-
-    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(core.database.engine, "before_cursor_execute", executed)
-    try:
-        yield statements
-    finally:
-        event.remove(core.database.engine, "before_cursor_execute", executed)
 
 
 def all_are(core: Core, ids: list[UUID], status: Status) -> bool:
@@ -158,7 +143,7 @@ def test_many_need_fewer_statements_than_there_are(
     first = core.queued()
     ids = [first, *core.pending_many([{}] * 100)]
     message = core.message(first)
-    with sent(core) as statements:
+    with sent(core.database) as statements:
         worker.execute(message)
         wait_until(lambda: not len(worker.attempts), "nothing runs any more")
         while not all_are(core, ids, Status.COMPLETED):  # a second is short on a busy machine

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 
 from celeriac.db import approvals, sessions
 from celeriac.db.executions import lifecycle
@@ -23,6 +23,7 @@ from celeriac.domain.executions.model import Claim, Completed, HandedBack
 from celeriac.domain.executions.states import TRANSITIONS, Status
 from celeriac.domain.sessions import SessionStatus
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry
+from tests.support import statements
 from tests.support.asking import a_question
 from tests.support.core import LEASE_SECONDS, Core
 from tests.support.ends import (
@@ -179,17 +180,9 @@ def test_the_statement_that_ends_follows_one_that_locks(core: Core, name: str) -
 
 def sent(core: Core, work: Callable[[], object]) -> list[str]:
     """Return the statements that `work` sends."""
-    statements: list[str] = []
-
-    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(core.database.engine, "before_cursor_execute", executed)
-    try:
+    with statements.sent(core.database) as found:
         work()
-    finally:
-        event.remove(core.database.engine, "before_cursor_execute", executed)
-    return statements
+    return found
 
 
 def test_the_batches_of_an_attempt_lock_its_row(core: Core) -> None:

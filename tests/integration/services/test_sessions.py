@@ -3,7 +3,6 @@
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
 
 from celeriac.db import sessions
 from celeriac.domain.agents import RunnerName
@@ -29,6 +28,7 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.sessions import Session, SessionStatus
 from tests.support.catalog import make_colleague
 from tests.support.core import Core
+from tests.support.statements import sent
 from tests.support.together import together
 
 FAILURE = Failure("agent_failed", "The agent gave up.", {"type": "X", "attempt": 1})
@@ -79,18 +79,10 @@ def test_a_session_says_what_its_execution_failed_of(core: Core) -> None:
 
 
 def test_a_session_costs_no_statement_where_none_is_used(core: Core) -> None:
-    statements: list[str] = []
     claim = core.running()
-
-    def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
-    event.listen(core.database.engine, "before_cursor_execute", executed)
-    try:
+    with sent(core.database) as statements:
         core.end(claim, Completed(1))
         core.queued()
-    finally:
-        event.remove(core.database.engine, "before_cursor_execute", executed)
     assert len(statements) == 2, "the end is one statement, and so is a new execution"
 
 

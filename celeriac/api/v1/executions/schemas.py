@@ -29,6 +29,8 @@ class ResponseMode(StrEnum):
 class NewPriority(Strict):
     """The priority that an execution gets."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"priority": "high"}]})
+
     priority: PriorityLabel = Field(description="low, normal, high or critical.", examples=["high"])
 
 
