@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.kit.loop import START_ERRORS, EventLoop, LoopEndedError, LoopTask, not_started
+from celeriac.kit.event_loop import EventLoop
+from celeriac.kit.loop import START_ERRORS, LoopEndedError, LoopTask, not_started
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import pytest
 
-from celeriac.kit.loop import AbandonedError, EventLoop, LoopEndedError, LoopThread
+from celeriac.kit.event_loop import EventLoop
+from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopThread
 from celeriac.kit.threads import FILES, PROCESSES
 from tests.support.scarcity import LACKS, count_open_loops
 from tests.support.waiting import wait_until

@@ -13,7 +13,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from celeriac.kit.loop import AbandonedError, EventLoop, LoopEndedError
+from celeriac.kit.event_loop import EventLoop
+from celeriac.kit.loop import AbandonedError, LoopEndedError
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.kit.processes import identify, still_running
 from tests.support.scarcity import LACKS, count_open_loops
