@@ -160,8 +160,8 @@ def pause(context: CommandContext, hook: HookId) -> None:
 
 
 @api_command(app)
-def enable(context: CommandContext, hook: HookId) -> None:
-    """Enable a paused hook. What it has refused must be sent again."""
+def resume(context: CommandContext, hook: HookId) -> None:
+    """Resume a paused hook. What it has refused must be sent again."""
     _show(context, context.client.hooks.change(hook, active=True))
 
 
@@ -192,8 +192,8 @@ def rotate(
 @api_command(app, "delete")
 def delete_hook(context: CommandContext, hook: HookId) -> None:
     """Delete a hook: its URL is unknown from then on."""
-    context.client.hooks.remove(hook)
-    context.output.write({"id": hook, "removed": True}, f"deleted · {hook}")
+    context.client.hooks.delete(hook)
+    context.output.write({"id": hook, "deleted": True}, f"deleted · {hook}")
 
 
 @api_command(app, "test")

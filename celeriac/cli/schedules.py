@@ -1,5 +1,6 @@
 """`celeriac schedules`."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from celeriac.domain.schedules.policies import Misfire, Overlap
 
 if TYPE_CHECKING:
     from celeriac import wire
+    from celeriac.client.schedules import ScheduleTiming
 
 app = typer.Typer(name="schedules", help="When tasks and workflows start by themselves.")
 
@@ -23,34 +25,62 @@ Variables = Annotated[
         "--var", "-v", metavar="NAME=TEXT", help="A variable or input; NAME:=JSON for JSON."
     ),
 ]
-Cron = Annotated[
-    str | None, typer.Option("--cron", metavar="FIELDS", help="As '30 2 * * *' or @daily.")
-]
-Every = Annotated[
-    int | None, typer.Option("--every", metavar="SECONDS", help="Seconds between two fires.")
-]
-At = Annotated[
-    datetime | None,
-    typer.Option("--at", formats=["%Y-%m-%dT%H:%M:%S%z"], help="Once, as 2027-01-31T12:00:00Z."),
-]
-Zone = Annotated[
-    str | None, typer.Option("--zone", help="IANA time zone of --cron; UTC if not given.")
-]
-OverlapOption = Annotated[
-    Overlap | None, typer.Option("--overlap", help="While an earlier one has not ended.")
-]
-MisfireOption = Annotated[
-    Misfire | None, typer.Option("--misfire", help="Which missed fires are made up for.")
-]
-CatchUp = Annotated[int | None, typer.Option("--cap", help="How many --misfire all makes up for.")]
-Window = Annotated[
-    int | None,
-    typer.Option("--window", metavar="SECONDS", help="Older missed fires are not made up for."),
-]
-Jitter = Annotated[
-    int | None,
-    typer.Option("--jitter", metavar="SECONDS", help="Start up to so many seconds later."),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Options that say when a schedule fires."""
+
+    cron: Annotated[
+        str | None, typer.Option("--cron", metavar="FIELDS", help="As '30 2 * * *' or @daily.")
+    ] = None
+    every: Annotated[
+        int | None, typer.Option("--every", metavar="SECONDS", help="Seconds between two fires.")
+    ] = None
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            "--at", formats=["%Y-%m-%dT%H:%M:%S%z"], help="Once, as 2027-01-31T12:00:00Z."
+        ),
+    ] = None
+    zone: Annotated[
+        str | None, typer.Option("--zone", help="IANA time zone of --cron; UTC if not given.")
+    ] = None
+    overlap: Annotated[
+        Overlap | None, typer.Option("--overlap", help="While an earlier one has not ended.")
+    ] = None
+    misfire: Annotated[
+        Misfire | None, typer.Option("--misfire", help="Which missed fires are made up for.")
+    ] = None
+    catch_up: Annotated[
+        int | None,
+        typer.Option("--catch-up", metavar="COUNT", help="How many --misfire all makes up for."),
+    ] = None
+    window: Annotated[
+        int | None,
+        typer.Option("--window", metavar="SECONDS", help="Older missed fires are not made up for."),
+    ] = None
+    jitter: Annotated[
+        int | None,
+        typer.Option("--jitter", metavar="SECONDS", help="Start up to so many seconds later."),
+    ] = None
+
+    def for_client(self, *, required: bool) -> "ScheduleTiming":
+        """Return the fields for the client. Raises UsageProblemError for more than one timing."""
+        number = sum(each is not None for each in (self.cron, self.every, self.at))
+        if number > 1 or (required and number == 0):
+            raise UsageProblemError("Give one of these: --cron, --every or --at.")
+        return {
+            "cron": self.cron,
+            "every_seconds": self.every,
+            "at": self.at,
+            "zone": self.zone,
+            "overlap": self.overlap,
+            "misfire": self.misfire,
+            "catch_up": self.catch_up,
+            "window_seconds": self.window,
+            "jitter_seconds": self.jitter,
+        }
 
 
 @api_command(app, "list")
@@ -84,16 +114,8 @@ def create_schedule(
     workflow: Annotated[
         str | None, typer.Option("--workflow", metavar="WORKFLOW", help="The workflow to run.")
     ] = None,
+    timing: Timing,
     var: Variables = [],  # noqa: B006 - Typer copies it
-    cron: Cron = None,
-    every: Every = None,
-    at: At = None,
-    zone: Zone = None,
-    overlap: OverlapOption = None,
-    misfire: MisfireOption = None,
-    cap: CatchUp = None,
-    window: Window = None,
-    jitter: Jitter = None,
 ) -> None:
     """Let a task or a workflow start by itself.
 
@@ -103,21 +125,12 @@ def create_schedule(
     """
     if (task is None) == (workflow is None):
         raise UsageProblemError("Name one of these: --task or --workflow.")
-    _check_timing(cron, every, at, required=True)
     made = context.client.schedules.create(
         name,
         task=task,
         workflow=workflow,
         input=gather(var, [], []),
-        cron=cron,
-        every_seconds=every,
-        at=at,
-        zone=zone,
-        overlap=overlap,
-        misfire=misfire,
-        catch_up=cap,
-        window_seconds=window,
-        jitter_seconds=jitter,
+        **timing.for_client(required=True),
     )
     _show(context, made)
     context.output.say(f"`celeriac schedules preview {short_id(made.id)}` shows its next fires.")
@@ -134,31 +147,14 @@ def change(
     context: CommandContext,
     schedule: ScheduleId,
     *,
+    timing: Timing,
     var: Variables = [],  # noqa: B006 - Typer copies it
-    cron: Cron = None,
-    every: Every = None,
-    at: At = None,
-    zone: Zone = None,
-    overlap: OverlapOption = None,
-    misfire: MisfireOption = None,
-    cap: CatchUp = None,
-    window: Window = None,
-    jitter: Jitter = None,
 ) -> None:
     """Change a schedule. With another timing its next fire is after now."""
-    _check_timing(cron, every, at, required=False)
     changed = context.client.schedules.change(
         schedule,
         input=gather(var, [], []) or None,
-        cron=cron,
-        every_seconds=every,
-        at=at,
-        zone=zone,
-        overlap=overlap,
-        misfire=misfire,
-        catch_up=cap,
-        window_seconds=window,
-        jitter_seconds=jitter,
+        **timing.for_client(required=False),
     )
     _show(context, changed)
 
@@ -240,18 +236,10 @@ def fires(
 
 
 @api_command(app)
-def remove(context: CommandContext, schedule: ScheduleId) -> None:
-    """Remove a schedule. What it has started goes on."""
-    context.client.schedules.remove(schedule)
-    context.output.write({"id": schedule, "removed": True}, f"removed · {schedule}")
-
-
-def _check_timing(
-    cron: str | None, every: int | None, at: datetime | None, *, required: bool
-) -> None:
-    number = sum(each is not None for each in (cron, every, at))
-    if number > 1 or (required and number == 0):
-        raise UsageProblemError("Give one of these: --cron, --every or --at.")
+def delete(context: CommandContext, schedule: ScheduleId) -> None:
+    """Delete a schedule. What it has started is not cancelled."""
+    context.client.schedules.delete(schedule)
+    context.output.write({"id": schedule, "deleted": True}, f"deleted · {schedule}")
 
 
 def _when(found: "wire.Schedule") -> str:

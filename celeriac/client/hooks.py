@@ -69,7 +69,7 @@ class Hooks(Resource):
         body = given(secret=secret, overlap_hours=overlap_hours)
         return self._transport.post(wire.HookWithSecret, path(_HOOKS, hook_id, "rotate"), body)
 
-    def remove(self, hook_id: str | UUID) -> None:
+    def delete(self, hook_id: str | UUID) -> None:
         """Remove a hook; its URL is unknown from then on."""
         self._transport.send("DELETE", path(_HOOKS, hook_id))
 

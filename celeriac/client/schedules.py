@@ -2,13 +2,27 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from celeriac import wire
 from celeriac.client.transport import Resource, given, path
 
 _SCHEDULES = "schedules"
+
+
+class ScheduleTiming(TypedDict, total=False):
+    """When a schedule fires; docs/schedules.md has the values."""
+
+    cron: str | None
+    every_seconds: int | None
+    at: datetime | None
+    zone: str | None
+    overlap: str | None
+    misfire: str | None
+    catch_up: int | None
+    window_seconds: int | None
+    jitter_seconds: int | None
 
 
 class Schedules(Resource):
@@ -21,16 +35,8 @@ class Schedules(Resource):
         task: str | UUID | None = None,
         workflow: str | UUID | None = None,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
-        cron: str | None = None,
-        every_seconds: int | None = None,
-        at: datetime | None = None,
-        zone: str | None = None,
-        overlap: str | None = None,
-        misfire: str | None = None,
-        catch_up: int | None = None,
-        window_seconds: int | None = None,
-        jitter_seconds: int | None = None,
         active: bool | None = None,
+        **timing: Unpack[ScheduleTiming],
     ) -> wire.Schedule:
         """Let a `task` or `workflow` start by `cron`, `every_seconds`, or once `at` a time.
 
@@ -42,16 +48,8 @@ class Schedules(Resource):
             task=task,
             workflow=workflow,
             input=dict(input or {}),
-            cron=cron,
-            every_seconds=every_seconds,
-            at=at,
-            zone=zone,
-            overlap=overlap,
-            misfire=misfire,
-            catch_up=catch_up,
-            window_seconds=window_seconds,
-            jitter_seconds=jitter_seconds,
             active=active,
+            **timing,
         )
         return self._transport.post(wire.Schedule, path(_SCHEDULES), body)
 
@@ -68,33 +66,17 @@ class Schedules(Resource):
         schedule_id: str | UUID,
         *,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
-        cron: str | None = None,
-        every_seconds: int | None = None,
-        at: datetime | None = None,
-        zone: str | None = None,
-        overlap: str | None = None,
-        misfire: str | None = None,
-        catch_up: int | None = None,
-        window_seconds: int | None = None,
-        jitter_seconds: int | None = None,
+        **timing: Unpack[ScheduleTiming],
     ) -> wire.Schedule:
         """Change what is given. With another timing the next fire is after now."""
         body = given(
             input=None if input is None else dict(input),
-            cron=cron,
-            every_seconds=every_seconds,
-            at=at,
-            zone=zone,
-            overlap=overlap,
-            misfire=misfire,
-            catch_up=catch_up,
-            window_seconds=window_seconds,
-            jitter_seconds=jitter_seconds,
+            **timing,
         )
         return self._transport.patch(wire.Schedule, path(_SCHEDULES, schedule_id), body)
 
-    def remove(self, schedule_id: str | UUID) -> None:
-        """Remove a schedule; what it has started goes on."""
+    def delete(self, schedule_id: str | UUID) -> None:
+        """Delete a schedule; what it has started is not cancelled."""
         self._transport.send("DELETE", path(_SCHEDULES, schedule_id))
 
     def pause(self, schedule_id: str | UUID) -> wire.Schedule:

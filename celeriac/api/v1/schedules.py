@@ -200,15 +200,15 @@ def change_schedule(
     return views.schedule(services.schedules.change(actor, schedule_id, given))
 
 
-@router.delete("/{schedule_id}", status_code=204, summary="Remove a schedule")
+@router.delete("/{schedule_id}", status_code=204, summary="Delete a schedule")
 def remove_schedule(schedule_id: SchedulePath, actor: Operator, services: Services) -> None:
-    """Remove a schedule. What it has started goes on."""
+    """Delete a schedule. What it has started is not cancelled."""
     services.schedules.remove(actor, schedule_id)
 
 
 @router.post("/{schedule_id}/pause", summary="Pause a schedule")
 def pause_schedule(schedule_id: SchedulePath, actor: Operator, services: Services) -> wire.Schedule:
-    """Let a schedule not fire until it is resumed. What it has started goes on."""
+    """Let a schedule not fire until it is resumed. What it has started is not cancelled."""
     return views.schedule(services.schedules.pause(actor, schedule_id))
 
 

@@ -190,7 +190,10 @@ def _answers(facts: Facts) -> Iterator[Reason]:
 
 
 _WAITS = {
-    WaitingFor.BUDGET: (ReasonCode.BUDGET, "Its budget is spent: it goes on when there is more."),
+    WaitingFor.BUDGET: (
+        ReasonCode.BUDGET,
+        "Its budget is spent. More budget resumes it.",
+    ),
     WaitingFor.PROVIDER_LIMIT: (
         ReasonCode.PROVIDER_LIMIT,
         "The rate limit of its model's provider is reached.",

@@ -34,7 +34,7 @@ _CHUNK = 100
 
 
 class FireKind(StrEnum):
-    """Whose wish a fire is."""
+    """Who or what asked for a fire."""
 
     SCHEDULED = "scheduled"
     MANUAL = "manual"

@@ -27,7 +27,8 @@ class Prioritise:
         """Give an execution another priority; return the execution.
 
         A pending one takes its new place in its queue at once. A message that is sent keeps its
-        place at the broker, and an attempt that runs goes on; what follows has the new priority.
+        place at the broker, and a running attempt is not affected; retries have the new
+        priority.
         Raises NotFoundError, and ConflictError for an execution that has ended.
         """
         with self._database.transaction() as connection:

@@ -161,7 +161,10 @@ class Schedules:
         return after
 
     def remove(self, actor: Actor, schedule_id: UUID) -> None:
-        """Delete a schedule; what it has started goes on. Raises ForbiddenError, NotFoundError."""
+        """Delete a schedule; what it has started is not cancelled.
+
+        Raises ForbiddenError and NotFoundError.
+        """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             _found(connection, actor, schedule_id, lock=True)

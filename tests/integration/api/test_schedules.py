@@ -154,7 +154,7 @@ def test_the_client_and_the_command_line_manage_schedules(
     assert main(("schedules", "create", "x", "--task", "summarise")) == 2
     assert main(("schedules", "create", "x", "--cron", "@daily")) == 2
     capsys.readouterr()
-    run("remove", "last")
+    run("delete", "last")
 
     at = datetime.now(UTC) + timedelta(days=1)
     once = client.schedules.create("once", task="summarise", input={"text": "b"}, at=at)
@@ -166,6 +166,6 @@ def test_the_client_and_the_command_line_manage_schedules(
     fire = client.schedules.run(once.id, force=True)
     assert [each.id for each in client.schedules.fires(once.id)] == [fire.id]
     assert [each.id for each in client.schedules.list()] == [once.id]
-    client.schedules.remove(once.id)
+    client.schedules.delete(once.id)
     with pytest.raises(ClientError, match="no schedule"):
         client.schedules.get(once.id)

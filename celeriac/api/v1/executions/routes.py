@@ -176,7 +176,7 @@ def prioritise_execution(
     """Give an execution that has not ended another priority, and return the execution.
 
     A pending one takes its new place in its queue at once. One whose message is at the broker keeps
-    its place there, and an attempt that runs goes on; retries have the new priority.
+    its place there, and a running attempt is not affected; retries have the new priority.
     """
     return json_response(views.execution(services.prioritise(actor, execution_id, body.priority)))
 
