@@ -11,7 +11,6 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from celeriac.db.webhooks import endpoints
 from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.domain.executions.model import (
     Completed,
@@ -22,8 +21,6 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.states import WaitingFor
-from celeriac.domain.hooks.model import Verification
-from celeriac.domain.hooks.signatures import SignatureError, verify
 from celeriac.domain.webhooks import RETRY_SECONDS, Reception
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.catalog.specs import SpecCache
@@ -35,7 +32,6 @@ from tests.support.waiting import wait_until
 from tests.support.webhooks import (
     HERE,
     KEYS,
-    Got,
     Receiver,
     add_deliveries,
     add_endpoint,
@@ -74,49 +70,6 @@ def _pass(core: Core, seconds: float) -> None:
         " lease_until = lease_until - make_interval(secs => :seconds)",
         seconds=seconds,
     )
-
-
-def test_two_secrets_sign_while_one_is_rotated(core: Core, receiver: Receiver) -> None:
-    endpoint = add_endpoint(core, f"{receiver.url}/ok")
-    other = add_endpoint(core, f"{receiver.url}/ok")
-    one, two, three, four = secrets = [KEYS.secret(endpoint, number) for number in range(1, 5)]
-
-    def signing() -> set[str]:
-        receiver.got.clear()
-        add_deliveries(core, endpoint, 1)
-        with sending(core.database) as sender:
-            assert sender.send_due() == 1
-        (got,) = receiver.got
-        return {secret for secret in secrets if _accepts(got, secret)}
-
-    def rotate(hours: float) -> None:
-        with core.database.transaction() as connection:
-            endpoints.rotate(connection, endpoint, hours=hours)
-
-    assert signing() == {one}
-    rotate(1)
-    assert signing() == {one, two}
-    core.execute("UPDATE webhook_endpoints SET previous_until = now() - interval '1 second'")
-    assert signing() == {two}
-    rotate(1)
-    rotate(1)
-    assert signing() == {three, four}
-    core.execute("UPDATE webhook_endpoints SET secret_number = 2 WHERE id = :id", id=endpoint)
-    rotate(0)
-    assert signing() == {three}, "one that has leaked"
-    add_deliveries(core, other, 1)
-    with sending(core.database) as sender:
-        assert sender.send_due() == 1
-    receiver.got[-1].verify(KEYS.secret(other))
-
-
-def _accepts(got: Got, secret: str) -> bool:
-    """Whether a receiver that knows only `secret` takes a request."""
-    try:
-        verify(Verification.STANDARD, [secret], got.headers, got.body, now=time.time())
-    except SignatureError:
-        return False
-    return True
 
 
 def test_an_end_is_sent_signed_with_what_the_receiver_needs(core: Core, receiver: Receiver) -> None:
