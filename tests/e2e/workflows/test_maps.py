@@ -183,7 +183,8 @@ def test_a_retry_repeats_only_the_items_that_failed(flows: FleetWorkflows) -> No
     steps = {
         "each": {
             **each(str(numbers), bad=[5, 6, 39], cured=str(cured)),
-            "on_failure": "continue", "max_failures": 2,
+            # One at a time: the third failure cancels what has not ended, and must be the last.
+            "parallel": 1, "on_failure": "continue", "max_failures": 2,
         },
         "all": REDUCE,
     }  # fmt: skip
