@@ -187,7 +187,8 @@ class WorkflowRuns(Resource):
 
         The step may be one of a run below, as in `qualify[3]/enrich`. `items` are the only ones of
         the step, a map, that run again. `input` replaces that of the origin, `results` those of
-        steps; neither goes with items, nor with a path into a run below.
+        steps; neither goes with a path into a run below. Items that keep their results must be the
+        same with them as before.
         """
         body = given(
             step=step,

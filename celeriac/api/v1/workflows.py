@@ -125,11 +125,13 @@ class Fork(Strict):
         description="Only these items of the step, a map; the same as `STEP[3]` for one of them.",
     )
     input: dict[str, Any] | None = Field(
-        default=None, description="Another input; not with items, nor a path into a run below."
+        default=None,
+        description="Another input; not with a path into a run below. With `items`, those that "
+        "keep their results must be the same with it.",
     )
     results: dict[str, Any] = Field(
         default={},
-        description="Results that steps have instead of running; as `input` not with items.",
+        description="Results that steps have instead of running; not with such a path.",
     )
 
 

@@ -247,7 +247,7 @@ def fork(
 
     Examples:
       celeriac workflow-runs fork last --step draft --follow
-      celeriac workflow-runs fork last --step qualify --item 17
+      celeriac workflow-runs fork last --step qualify --item 17 --input fixed.json
       celeriac workflow-runs fork last --step "qualify[3]/enrich" --follow
       celeriac workflow-runs fork last --result "draft=A better text."
     """

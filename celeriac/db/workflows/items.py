@@ -337,20 +337,22 @@ WHERE i.run_id = :origin_id AND i.step_no = :step_no AND i.round = 1
       SELECT FROM step_items a
       WHERE a.run_id = :origin_id AND a.step_no = :step_no AND a.round = 1
         AND a.item_no = ANY (CAST(:again AS int[])) AND a.execution_id = i.execution_id)
+RETURNING item_no
 """)
 
 
 def take_over_items(
     connection: Connection, run_id: UUID, origin_id: UUID, step_no: int, *, again: Sequence[int]
-) -> None:
+) -> list[int]:
     """Let a step of a new run begin with the completed items of another run, except `again`.
 
     Also except those that share an execution with one of `again`, because they have its key.
+    Returns the numbers of the items that it begins with, in any order.
     """
     parameters = {
         "run_id": run_id, "origin_id": origin_id, "step_no": step_no, "again": list(again)
     }  # fmt: skip
-    connection.execute(_TAKE_OVER_ITEMS, parameters)
+    return list(connection.execute(_TAKE_OVER_ITEMS, parameters).scalars())
 
 
 _GIVE = text("""

@@ -23,6 +23,7 @@ from celeriac.domain.workflows.states import Compensation, RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.words import counted
+from celeriac.services.workflows.map_items import check_items
 from celeriac.services.workflows.plans import Plan
 
 
@@ -33,7 +34,7 @@ class ForkRequest:
     step: str | None = None
     """This step and all that need it run again; a path names one of a run below."""
     items: Sequence[int] = ()
-    """Of the step, a map: only these items of it run again."""
+    """Of the step, a map: only these items of it run again, and those without success."""
     input: JsonObject | None = None
     """None: that of the origin."""
     results: Mapping[str, JsonValue] = field(default_factory=dict)
@@ -146,10 +147,10 @@ def check_fork(plan: Plan, request: ForkRequest, *, above: str = "") -> None:
     _check_part(plan.spec.steps[path.step], path, above + path.step)
     replaced = {"input": request.input is not None, "results": bool(request.results)}
     for name in [name for name, given in replaced.items() if given]:
-        if path.items or path.below is not None:
+        if path.below is not None:
             raise InvalidInputError(
-                f"With other {name} the items of {path.step!r} may differ, so all run; leave out "
-                f"{name}, or end the path with {path.step!r}, without items.",
+                f"Runs on a path keep their input, so no path goes with other {name}; leave out "
+                f"{name}, or end the path with {path.step!r}.",
                 field=name,
             )
 
@@ -254,7 +255,13 @@ def take_over(
     for name, result in request.results.items():
         item_rows.give_result(connection, run_id, plan.numbers[name], result)
     if request.input is not None or request.results:
-        return  # the lists of maps may differ
+        # the lists of other maps may differ: all of their items run
+        if path is not None and path.items:
+            kept = item_rows.take_over_items(
+                connection, run_id, origin.id, plan.numbers[path.step], again=path.items
+            )
+            check_items(connection, plan, origin, run_id, path, kept=kept)
+        return
     for name in continued(graph, found.kept) - found.undone:
         items = path.items if path is not None and name == path.step else ()
         if name in found.again and not items:

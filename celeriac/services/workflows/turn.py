@@ -16,13 +16,12 @@ from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows import runs
 from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.steps import Move
-from celeriac.domain.errors import CeleriacError, TooLargeError, UnavailableError
+from celeriac.domain.errors import CeleriacError, UnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.workflows.expressions import ExpressionError
 from celeriac.domain.workflows.expressions.templates import render
-from celeriac.domain.workflows.expressions.values import kind_of
 from celeriac.domain.workflows.items import Ended, allowed_failures, is_strict, settled_as
-from celeriac.domain.workflows.model import MAX_ITEMS, RunFailure, Step, StepKind
+from celeriac.domain.workflows.model import RunFailure, Step, StepKind
 from celeriac.domain.workflows.records import StepRun
 from celeriac.domain.workflows.runs import advance, outcome_of_run, settled
 from celeriac.domain.workflows.states import (
@@ -37,9 +36,10 @@ from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.services.workflows import questions, undo
 from celeriac.services.workflows.limits import end_unbegun, use_slots
+from celeriac.services.workflows.map_items import list_of
 from celeriac.services.workflows.outcomes import CancelItems, SpawnItems, StopItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
-from celeriac.services.workflows.values import RunValues, evaluate, holds, result_of
+from celeriac.services.workflows.values import RunValues, holds, result_of
 
 _SHOWN = 300
 """Characters of an item's error in that of its step."""
@@ -353,11 +353,4 @@ class _Turn:
 
 def _width(spec: Step, scope: dict[str, Any]) -> int:
     """Return how many items a step has. Raises ExpressionError and TooLargeError."""
-    if spec.map is None:
-        return 1
-    items = evaluate(spec.map, scope)
-    if not isinstance(items, list):
-        raise ExpressionError(f"{spec.map}: a map needs a list, not {kind_of(items)}.")
-    if len(items) > MAX_ITEMS:
-        raise TooLargeError(f"A map has at most {MAX_ITEMS:,} items, not {len(items):,}.")
-    return len(items)
+    return 1 if spec.map is None else len(list_of(spec.map, scope))

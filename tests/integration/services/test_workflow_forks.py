@@ -242,12 +242,10 @@ def test_a_fault_names_the_part_of_the_path_and_the_cure(flows: Flows) -> None:
     assert not forks.items, "nothing is stored"
 
 
-def test_what_does_not_go_with_items_or_a_path_is_refused(flows: Flows) -> None:
+def test_what_does_not_go_with_a_path_is_refused(flows: Flows) -> None:
     origin = ran(flows)
     wanted = [
         ("input", ForkRequest(step="qualify[1]/tail", input={})),
-        ("input", ForkRequest(step="qualify", items=[1], input={})),
-        ("results", ForkRequest(step="qualify[1]", results={"list": 1})),
         ("results", ForkRequest(step="qualify[1]/tail", results={"list": 1})),
         ("items", ForkRequest(step="qualify[1]/part[0]", items=[1])),
         ("items", ForkRequest(step="qualify[1]/tail", items=[0])),
