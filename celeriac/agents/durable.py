@@ -1,7 +1,6 @@
 """Durable calls of one attempt: answers them from stored steps, stores new ones, and waits.
 
-A call has a name and, from Python, a path: the number of the call in its function, with the numbers
-of the branch and of the call in it for calls within `ctx.gather` (`3`, `4.0.1`). The path
+A call has a name and, from Python, a path: its place in the code (`agents/places.py`). The path
 identifies the step and the name is checked. Without a path the name identifies it.
 """
 
@@ -10,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from celeriac.agents.places import Encloses, all_enclosing, enclosing, is_behind, key_of
 from celeriac.agents.results import encode_result
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import (
@@ -68,6 +68,7 @@ class DurableCalls:
         self._loading = asyncio.Lock()
         self._loaded_at: float | None = None
         self._by_place: dict[str, StoredStep] = {}
+        self._enclosing: dict[str, Encloses] = {}
         self._next = 1
         self._questions: dict[str, Question] = {}
         self._seconds: list[float] = []
@@ -343,23 +344,51 @@ class DurableCalls:
     async def _find(self, path: str | None, name: str, kind: StepKind) -> StoredStep | None:
         """Return the stored step of a call. Raises StepsChangedError if it is another one."""
         await self._load()
-        step = self._by_place.get(_place(path, name))
-        if step is None or (step.name, step.kind) == (name, kind):
+        step = self._by_place.get(key_of(path, name))
+        if step is None:
+            self._check_new(path, name, kind)
+            return None
+        if (step.name, step.kind) == (name, kind):
             return step
         where = f"call {path} of the function" if path else f"the step {name!r}"
-        raise StepsChangedError(
-            f"The steps of this execution have changed: {where} was {step.kind} {step.name!r}, and "
-            f"is now {kind} {name!r}. A later attempt must make the same durable calls in the same "
-            "order. Restore the code, or cancel the execution and run the task again.",
+        raise _changed(
+            f"{where} was {step.kind} {step.name!r}, and is now {kind} {name!r}",
             expected=step.name,
             found=name,
         )
+
+    def _check_new(self, path: str | None, name: str, kind: StepKind) -> None:
+        """Raise StepsChangedError for a new call where earlier attempts had others around or in it.
+
+        They had a gather there that is gone now, or a step where a gather is now: what is stored
+        would be done again.
+        """
+        if path is None:
+            return
+        was = self._enclosing.get(path)
+        if was is Encloses.GATHER or (was is Encloses.STEP and kind is not StepKind.STEP):
+            what = f"{was} with stored calls in it"
+            raise _changed(
+                f"call {path} of the function was {what}, and is now {kind} {name!r}",
+                expected=was,
+                found=name,
+            )
+        for place, now in enclosing(path):
+            step = self._by_place.get(place)
+            if step is not None and now is Encloses.GATHER:
+                raise _changed(
+                    f"call {place} of the function was {step.kind} {step.name!r}, and is now {now} "
+                    f"with {kind} {name!r} in it",
+                    expected=step.name,
+                    found=now,
+                )
 
     async def _load(self) -> None:
         async with self._loading:
             if self._loaded_at is None:
                 found = await self._steps.load()
-                self._by_place = {_place(each.path, each.name): each for each in found}
+                self._by_place = {key_of(each.path, each.name): each for each in found}
+                self._enclosing = all_enclosing(each.path for each in found)
                 self._next = max((each.number for each in found), default=0) + 1
                 self._loaded_at = time.monotonic()
 
@@ -381,7 +410,7 @@ class DurableCalls:
 
     def _remember(self, step: NewStep, value: JsonValue = None) -> None:
         large = len(step.result or "") > _KEPT_CHARACTERS
-        self._by_place[_place(step.path, step.name)] = StoredStep(
+        self._by_place[key_of(step.path, step.name)] = StoredStep(
             number=step.number,
             path=step.path,
             name=step.name,
@@ -402,7 +431,17 @@ class DurableCalls:
             return False
         last = int((step.error or {}).get("last_number", 0))
         later = (each for each in self._by_place.values() if each.number > last)
-        return not any(_is_behind(each.path, step.path) for each in later)
+        return not any(is_behind(each.path, step.path) for each in later)
+
+
+def _changed(what: str, *, expected: str, found: str) -> StepsChangedError:
+    return StepsChangedError(
+        f"The steps of this execution have changed: {what}. A later attempt must make the same "
+        "durable calls in the same order. Restore the code, or cancel the execution and run the "
+        "task again.",
+        expected=expected,
+        found=found,
+    )
 
 
 def _kept(value: JsonValue) -> JsonValue:
@@ -418,18 +457,3 @@ def _small(ended: list[JsonObject]) -> str | None:
     except TypeError:
         return None
     return text if len(text) <= _KEPT_CHARACTERS else None
-
-
-def _place(path: str | None, name: str) -> str:
-    return f":{name}" if path is None else path
-
-
-def _is_behind(later: str | None, path: str | None) -> bool:
-    """Whether the call at `later` comes after the one at `path`, or after what encloses that."""
-    if later is None or path is None:
-        return False
-    a, b = path.split("."), later.split(".")
-    return any(
-        a[:level] == b[:level] and len(b) > level and int(b[level]) > int(a[level])
-        for level in range(0, len(a), 2)
-    )

@@ -180,9 +180,21 @@ def _words(file: str) -> list[str]:
 
 @celeriac.agent("changed", durable=True)
 async def changed(ctx: AgentContext, log: str) -> None:
-    """Make the steps that a file names, then fail."""
-    for name in _words(log):
+    """Make the steps that a file names, then fail; gather those with a | or an & between them.
+
+    With an & they are made by functions of their own.
+    """
+
+    async def made(name: str) -> None:
         await ctx.step(name, str, name)
+
+    for name in _words(log):
+        if "|" in name:
+            await ctx.gather(*(ctx.step(each, str, each) for each in name.split("|")))
+        elif "&" in name:
+            await ctx.gather(*(made(each) for each in name.split("&")))
+        else:
+            await made(name)
     raise celeriac.RetryableError("again")
 
 

@@ -7,7 +7,15 @@ Imports little, because each child process loads it.
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -98,7 +106,7 @@ class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
         """
         import asyncio  # not at the top: child processes load this module, and must start fast
 
-        place = (SCOPE.get() or self._scope).branches()
+        scope = (SCOPE.get() or self._scope).branches(self._made_for(work))
         results: list[Any] = [None] * len(work)
         left = iter(enumerate(work))
         room = MAX_GATHERED_BYTES
@@ -106,7 +114,7 @@ class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
         async def turn() -> None:
             nonlocal room
             for number, each in left:
-                results[number] = await self._branch(Scope(f"{place}.{number}."), each)
+                results[number] = await self._branch(scope(number), each)
                 if inspect.iscoroutine(each) and each in self._places:
                     room -= size_of(results[number])
                     if room < 0:
@@ -122,6 +130,11 @@ class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
             if inspect.iscoroutine(each):
                 each.close()
         return gathered(results, return_errors=return_errors)
+
+    def _made_for(self, work: Sequence[Awaitable[Any]]) -> list[Place]:
+        """Return the places of the durable calls among `work`."""
+        calls = (each for each in work if inspect.iscoroutine(each))
+        return [self._places[call] for call in calls if call in self._places]
 
     async def _branch(self, scope: Scope, work: Awaitable[Any]) -> Any:
         """Await one branch; a durable call that was made for it gets its place there."""
@@ -189,7 +202,7 @@ class ChildContext(BaseContext[None, "Answer"]):
         time; at most `parallel`. Returns the results in order. Raises the first error when all
         have ended; with `return_errors` the errors are among the results.
         """
-        place = (SCOPE.get() or self._scope).branches()
+        scope = (SCOPE.get() or self._scope).branches()
         results: list[Any] = []
         for number, each in enumerate(work):
             if (
@@ -199,7 +212,7 @@ class ChildContext(BaseContext[None, "Answer"]):
                 results.append(Parking(more=True))
                 continue
             try:
-                with within(Scope(f"{place}.{number}.")):
+                with within(scope(number)):
                     results.append(each())
             except Parking as parked:
                 results.append(parked)

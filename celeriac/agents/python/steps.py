@@ -4,7 +4,7 @@ What a call does is a generator of effects, which `AgentContext` performs with `
 `ChildContext` without. Imports little, because each child process loads it.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -85,10 +85,17 @@ class Scope:
         """Return the scope of what a step's function calls: it isn't called once that is stored."""
         return cls(f"{place.path}.0.")
 
-    def branches(self) -> str:
-        """Return the place of the next `gather`."""
+    def branches(self, given: Collection[Place] = ()) -> Callable[[int], "Scope"]:
+        """Return the scopes of the branches of the next `gather` by their numbers, from 0.
+
+        It has the place of the first of the calls `given`, which were made for it just before.
+        """
+        paths = {place.path for place in given}
+        while f"{self._prefix}{self._count}" in paths:
+            self._count -= 1
         self._count += 1
-        return f"{self._prefix}{self._count}"
+        place = f"{self._prefix}{self._count}"
+        return lambda number: Scope(f"{place}.{number + 1}.")
 
 
 SCOPE: ContextVar[Scope | None] = ContextVar("celeriac_scope", default=None)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from celeriac.agents import durable
+from celeriac.db.executions import steps as step_rows
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.executions.steps import AttemptSteps
@@ -111,7 +112,18 @@ def test_a_failure_that_was_handled_is_the_same_in_each_attempt(bench: Bench) ->
 
 @pytest.mark.parametrize(
     ("before", "after", "found"),
-    [("a b c", "b a c", "'b'"), ("a b", "a x b", "'x'"), ("a b c", "b c", "'b'")],
+    [
+        ("a b c", "b a c", "'b'"),
+        ("a b", "a x b", "'x'"),
+        ("a b c", "b c", "'b'"),
+        ("a|b c", "a b c", "call 1 of the function was a gather"),
+        ("a b|c d", "a d", "call 2 of the function was a gather"),
+        ("a|b c|d", "c d", "call 1 of the function was a gather"),
+        ("a&b c", "c", "call 1 of the function was a gather"),
+        ("a b", "a|b", "and is now a gather with step"),
+        ("a b|c", "a&x b|c", "call 1 of the function was step 'a', and is now a gather"),
+        ("a|b c", "x a|b c", "call 1 of the function was a gather"),
+    ],
 )
 def test_steps_whose_order_has_changed_are_named(
     bench: Bench, before: str, after: str, found: str
@@ -126,6 +138,24 @@ def test_steps_whose_order_has_changed_are_named(
     execution = bench.core.get(execution_id)
     assert (execution.status, execution.error_code) == (Status.FAILED, "steps_changed")
     assert found in (execution.error_message or "")
+
+
+def test_a_gather_is_the_same_however_its_calls_are_made(bench: Bench) -> None:
+    """Their places are those of branches; calls that were made before it have no others."""
+    bench.log.write_text("a b|c d&e f")
+    execution_id = bench.submit("changed", log=str(bench.log))
+    bench.work()
+
+    execution = bench.core.get(execution_id)
+    assert execution.error_message == "again"
+    found = bench.core.event_types(execution_id)
+    assert found.count("step_completed") == 6, "each step was made once"
+    with bench.core.database.autocommit() as connection:
+        places = {
+            each.name: each.path
+            for each in step_rows.load(connection, execution_id, after=0, limit=9)
+        }
+    assert places == {"a": "1", "b": "2.1.1", "c": "2.2.1", "d": "3.1.1", "e": "3.2.1", "f": "4"}
 
 
 def test_a_function_that_catches_parking_is_told(bench: Bench) -> None:
