@@ -29,7 +29,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 26
+KEEPER_CONNECTIONS = 27
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -39,6 +39,7 @@ _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
+_DEADLOCK_SECONDS = 5.0
 _DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
 _REPAIR_SECONDS = 60.0
@@ -85,6 +86,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ),
         ("advance_workflows", interval, lambda: container.advance.due(limit)),
         ("admit_workflows", interval, lambda: container.advance.waiting(limit)),
+        ("end_deadlocks", _DEADLOCK_SECONDS, lambda: container.advance.deadlocked(limit)),
         ("end_overdue_workflows", interval, lambda: container.advance.overdue(limit)),
         (
             "repair_workflows",

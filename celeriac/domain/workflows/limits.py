@@ -39,6 +39,8 @@ class LimitEnd(StrEnum):
     """`cancel_running`: a newer run got its slot."""
     SUPERSEDED = "superseded"
     """`keep_latest`: a newer run waits in its place."""
+    DEADLOCK = "limit_deadlock"
+    """Runs waited for each other's slots, and it was the youngest of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,13 @@ def said(ending: Ending, key: str) -> str:
             return f"The newer run {other} has the same limit {key!r}, and runs instead."
         case LimitEnd.SUPERSEDED:
             return f"The newer run {other} has the same limit {key!r}, and waits instead."
+        case LimitEnd.DEADLOCK:
+            return (
+                f"Runs wait for each other: this one for a slot of the limit {key!r}, which the "
+                f"run {other} keeps to its end, and runs below that one for slots that runs above "
+                "this one keep. Give the workflows at the top the limits of those below them, or "
+                "use count: running."
+            )
 
 
 @dataclass(frozen=True, slots=True)

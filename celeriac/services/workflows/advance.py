@@ -26,6 +26,7 @@ from celeriac.domain.workflows.states import RunStatus, StepStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.stop import DELETED_SECONDS, DELETED_WORKSPACE, Cancel
+from celeriac.services.workflows.deadlocks import Deadlocks
 from celeriac.services.workflows.limits import RunLimits
 from celeriac.services.workflows.new_runs import actor_of
 from celeriac.services.workflows.outcomes import (
@@ -86,6 +87,7 @@ class Advance:
         self._cancel = cancel
         self._live = dispatch.live
         self._limits = RunLimits(database, self.cancel)
+        self._deadlocks = Deadlocks(database, self.cancel)
         self._call_due = call_due
 
     def __call__(self, run_id: UUID, *, seconds: float | None = None) -> bool:
@@ -145,6 +147,12 @@ class Advance:
     def waiting(self, limit: int) -> int:
         """Let runs go on that wait for slots which are free, of some keys; return how many."""
         found = self._admit(self._limits.some(limit))
+        self._each(found)
+        return len(found)
+
+    def deadlocked(self, limit: int) -> int:
+        """End a run that waits for others which wait for it, looking at some keys; 1 if it did."""
+        found = self._admit(self._deadlocks.end_one(limit))
         self._each(found)
         return len(found)
 
