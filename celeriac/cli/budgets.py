@@ -131,10 +131,10 @@ def of(context: CommandContext, execution: ExecutionId) -> None:
 
 
 @api_command(app)
-def remove(context: CommandContext, budget: BudgetId) -> None:
+def delete(context: CommandContext, budget: BudgetId) -> None:
     """Remove a budget."""
-    context.client.budgets.remove(budget)
-    context.output.write({"id": budget, "removed": True}, f"removed · {budget}")
+    context.client.budgets.delete(budget)
+    context.output.write({"id": budget, "deleted": True}, f"deleted · {budget}")
 
 
 def _show(context: CommandContext, found: "wire.Budget") -> None:

@@ -156,13 +156,13 @@ def change(
 @api_command(app)
 def pause(context: CommandContext, hook: HookId) -> None:
     """Pause a hook: it refuses what is sent to it."""
-    _show(context, context.client.hooks.change(hook, active=False))
+    _show(context, context.client.hooks.pause(hook))
 
 
 @api_command(app)
 def resume(context: CommandContext, hook: HookId) -> None:
     """Resume a paused hook. What it has refused must be sent again."""
-    _show(context, context.client.hooks.change(hook, active=True))
+    _show(context, context.client.hooks.resume(hook))
 
 
 @api_command(app)

@@ -8,7 +8,7 @@ import typer
 
 from celeriac.cli.core.arguments import Limit, gather
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import ScheduleId, short_id
+from celeriac.cli.core.ids import ScheduleName
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.schedules.model import FireStatus
 from celeriac.domain.schedules.policies import Misfire, Overlap
@@ -133,11 +133,11 @@ def create_schedule(
         **timing.for_client(required=True),
     )
     _show(context, made)
-    context.output.say(f"`celeriac schedules preview {short_id(made.id)}` shows its next fires.")
+    context.output.say(f"`celeriac schedules preview {made.name}` shows its next fires.")
 
 
 @api_command(app)
-def show(context: CommandContext, schedule: ScheduleId) -> None:
+def show(context: CommandContext, schedule: ScheduleName) -> None:
     """Show a schedule."""
     _show(context, context.client.schedules.get(schedule))
 
@@ -145,7 +145,7 @@ def show(context: CommandContext, schedule: ScheduleId) -> None:
 @api_command(app)
 def change(
     context: CommandContext,
-    schedule: ScheduleId,
+    schedule: ScheduleName,
     *,
     timing: Timing,
     var: Variables = [],  # noqa: B006 - Typer copies it
@@ -160,7 +160,7 @@ def change(
 
 
 @api_command(app)
-def pause(context: CommandContext, schedule: ScheduleId) -> None:
+def pause(context: CommandContext, schedule: ScheduleName) -> None:
     """Let a schedule not fire until it is resumed."""
     _show(context, context.client.schedules.pause(schedule))
 
@@ -168,7 +168,7 @@ def pause(context: CommandContext, schedule: ScheduleId) -> None:
 @api_command(app)
 def resume(
     context: CommandContext,
-    schedule: ScheduleId,
+    schedule: ScheduleName,
     *,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Make up for the pause, as --misfire says.")
@@ -181,7 +181,7 @@ def resume(
 @api_command(app)
 def run(
     context: CommandContext,
-    schedule: ScheduleId,
+    schedule: ScheduleName,
     *,
     force: Annotated[
         bool, typer.Option("--force", help="Also while an earlier one has not ended.")
@@ -195,7 +195,7 @@ def run(
 @api_command(app)
 def preview(
     context: CommandContext,
-    schedule: ScheduleId,
+    schedule: ScheduleName,
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=100, help="How many fires.")
     ] = 5,
@@ -213,7 +213,7 @@ def preview(
 @api_command(app)
 def fires(
     context: CommandContext,
-    schedule: ScheduleId,
+    schedule: ScheduleName,
     limit: Limit = 50,
     status: Annotated[FireStatus | None, typer.Option(help="Only with this status.")] = None,
 ) -> None:
@@ -236,10 +236,10 @@ def fires(
 
 
 @api_command(app)
-def delete(context: CommandContext, schedule: ScheduleId) -> None:
+def delete(context: CommandContext, schedule: ScheduleName) -> None:
     """Delete a schedule. What it has started is not cancelled."""
     context.client.schedules.delete(schedule)
-    context.output.write({"id": schedule, "deleted": True}, f"deleted · {schedule}")
+    context.output.write({"schedule": schedule, "deleted": True}, f"deleted · {schedule}")
 
 
 def _when(found: "wire.Schedule") -> str:

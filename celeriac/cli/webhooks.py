@@ -95,15 +95,15 @@ def change(
 
 
 @api_command(app)
-def enable(context: CommandContext, webhook: WebhookId) -> None:
-    """Enable a webhook again. What it missed is not sent; see `celeriac deliveries`."""
-    _show(context, context.client.webhooks.change(webhook, active=True))
+def pause(context: CommandContext, webhook: WebhookId) -> None:
+    """Pause a webhook: nothing is sent to it, and its waiting deliveries fail."""
+    _show(context, context.client.webhooks.pause(webhook))
 
 
 @api_command(app)
-def disable(context: CommandContext, webhook: WebhookId) -> None:
-    """Disable a webhook: nothing is sent to it, and its waiting deliveries fail."""
-    _show(context, context.client.webhooks.change(webhook, active=False))
+def resume(context: CommandContext, webhook: WebhookId) -> None:
+    """Resume a paused webhook. What it missed is not sent; see `celeriac deliveries`."""
+    _show(context, context.client.webhooks.resume(webhook))
 
 
 @api_command(app)
@@ -128,10 +128,10 @@ def rotate(
 
 
 @api_command(app)
-def remove(context: CommandContext, webhook: WebhookId) -> None:
-    """Remove a webhook."""
-    context.client.webhooks.remove(webhook)
-    context.output.write({"id": webhook, "removed": True}, f"removed · {webhook}")
+def delete(context: CommandContext, webhook: WebhookId) -> None:
+    """Delete a webhook."""
+    context.client.webhooks.delete(webhook)
+    context.output.write({"id": webhook, "deleted": True}, f"deleted · {webhook}")
 
 
 @api_command(app)
@@ -194,7 +194,7 @@ def redeliver(context: CommandContext, delivery: DeliveryId) -> None:
 
 def _state(found: "wire.Webhook") -> str:
     if not found.active:
-        return f"disabled ({found.disabled_reason})"
+        return f"paused ({found.paused_reason})"
     return "active" if found.failing_since is None else "failing"
 
 

@@ -53,7 +53,7 @@ class Budgets(Resource):
         wanted = given(task=task, user_id=user_id, workspace=workspace)
         return self._transport.pages(wire.Budget, path("budgets"), wanted)
 
-    def remove(self, budget_id: str | UUID) -> None:
+    def delete(self, budget_id: str | UUID) -> None:
         """Remove a budget."""
         self._transport.send("DELETE", path("budgets", budget_id))
 

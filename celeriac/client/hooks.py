@@ -52,11 +52,19 @@ class Hooks(Resource):
         return self._transport.pages(wire.Hook, path(_HOOKS))
 
     def change(self, hook_id: str | UUID, **values: Any) -> wire.Hook:
-        """Change what is given: `description`, `mapping`, `when`, `per_minute` or `active`.
+        """Change what is given: `description`, `mapping`, `when` or `per_minute`.
 
-        None removes a mapping or a condition. A hook that is not active refuses.
+        None removes a mapping or a condition.
         """
         return self._transport.patch(wire.Hook, path(_HOOKS, hook_id), values)
+
+    def pause(self, hook_id: str | UUID) -> wire.Hook:
+        """Let a hook refuse what is sent to it."""
+        return self._transport.post(wire.Hook, path(_HOOKS, hook_id, "pause"), None)
+
+    def resume(self, hook_id: str | UUID) -> wire.Hook:
+        """Let a hook take requests again; those that it has refused must be sent again."""
+        return self._transport.post(wire.Hook, path(_HOOKS, hook_id, "resume"), None)
 
     def rotate(
         self,
@@ -70,7 +78,7 @@ class Hooks(Resource):
         return self._transport.post(wire.HookWithSecret, path(_HOOKS, hook_id, "rotate"), body)
 
     def delete(self, hook_id: str | UUID) -> None:
-        """Remove a hook; its URL is unknown from then on."""
+        """Delete a hook; its URL is unknown from then on."""
         self._transport.send("DELETE", path(_HOOKS, hook_id))
 
     def test(

@@ -53,9 +53,9 @@ class Schedules(Resource):
         )
         return self._transport.post(wire.Schedule, path(_SCHEDULES), body)
 
-    def get(self, schedule_id: str | UUID) -> wire.Schedule:
-        """Return a schedule."""
-        return self._transport.get(wire.Schedule, path(_SCHEDULES, schedule_id))
+    def get(self, schedule: str | UUID) -> wire.Schedule:
+        """Return a schedule by its name or id, as all methods take it."""
+        return self._transport.get(wire.Schedule, path(_SCHEDULES, schedule))
 
     def list(self) -> Iterator[wire.Schedule]:
         """Yield the schedules of the workspace, the newest first."""
@@ -63,7 +63,7 @@ class Schedules(Resource):
 
     def change(
         self,
-        schedule_id: str | UUID,
+        schedule: str | UUID,
         *,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's name
         **timing: Unpack[ScheduleTiming],
@@ -73,35 +73,35 @@ class Schedules(Resource):
             input=None if input is None else dict(input),
             **timing,
         )
-        return self._transport.patch(wire.Schedule, path(_SCHEDULES, schedule_id), body)
+        return self._transport.patch(wire.Schedule, path(_SCHEDULES, schedule), body)
 
-    def delete(self, schedule_id: str | UUID) -> None:
+    def delete(self, schedule: str | UUID) -> None:
         """Delete a schedule; what it has started is not cancelled."""
-        self._transport.send("DELETE", path(_SCHEDULES, schedule_id))
+        self._transport.send("DELETE", path(_SCHEDULES, schedule))
 
-    def pause(self, schedule_id: str | UUID) -> wire.Schedule:
+    def pause(self, schedule: str | UUID) -> wire.Schedule:
         """Let a schedule not fire until it is resumed."""
-        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule_id, "pause"), None)
+        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule, "pause"), None)
 
-    def resume(self, schedule_id: str | UUID, *, catch_up: bool = False) -> wire.Schedule:
+    def resume(self, schedule: str | UUID, *, catch_up: bool = False) -> wire.Schedule:
         """Let a paused schedule fire again; with `catch_up` its policy decides what it missed."""
         body = {"catch_up": catch_up}
-        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule_id, "resume"), body)
+        return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule, "resume"), body)
 
-    def run(self, schedule_id: str | UUID, *, force: bool = False) -> wire.Fire:
+    def run(self, schedule: str | UUID, *, force: bool = False) -> wire.Fire:
         """Start what a schedule starts, now; its next fire stays as it is.
 
         The fire is `skipped` if an earlier one has not ended, unless `force`.
         """
         body = {"force": force}
-        return self._transport.post(wire.Fire, path(_SCHEDULES, schedule_id, "run"), body)
+        return self._transport.post(wire.Fire, path(_SCHEDULES, schedule, "run"), body)
 
-    def preview(self, schedule_id: str | UUID, *, count: int = 5) -> wire.Preview:
+    def preview(self, schedule: str | UUID, *, count: int = 5) -> wire.Preview:
         """Return the next `count` fires, in UTC and in the zone of the schedule."""
-        found = path(_SCHEDULES, schedule_id, "preview")
+        found = path(_SCHEDULES, schedule, "preview")
         return self._transport.get(wire.Preview, found, {"count": count})
 
-    def fires(self, schedule_id: str | UUID, *, status: str | None = None) -> Iterator[wire.Fire]:
+    def fires(self, schedule: str | UUID, *, status: str | None = None) -> Iterator[wire.Fire]:
         """Yield the fires of a schedule, the newest first; `status` is `started` or `skipped`."""
-        found = path(_SCHEDULES, schedule_id, "fires")
+        found = path(_SCHEDULES, schedule, "fires")
         return self._transport.pages(wire.Fire, found, given(status=status))

@@ -36,16 +36,22 @@ class Webhooks(Resource):
         url: str | None = None,
         events: Sequence[str] | None = None,
         description: str | None = None,
-        active: bool | None = None,
     ) -> wire.Webhook:
-        """Change what is given. Nothing is sent to a webhook that is not active."""
+        """Change what is given."""
         body = given(
             url=url,
             events=None if events is None else [*events],
             description=description,
-            active=active,
         )
         return self._transport.patch(wire.Webhook, path(_WEBHOOKS, webhook_id), body)
+
+    def pause(self, webhook_id: str | UUID) -> wire.Webhook:
+        """Have nothing sent to a webhook; what waits for it fails."""
+        return self._transport.post(wire.Webhook, path(_WEBHOOKS, webhook_id, "pause"), None)
+
+    def resume(self, webhook_id: str | UUID) -> wire.Webhook:
+        """Have events sent to a webhook again; those that it missed are not."""
+        return self._transport.post(wire.Webhook, path(_WEBHOOKS, webhook_id, "resume"), None)
 
     def rotate(
         self, webhook_id: str | UUID, *, overlap_hours: float | None = None
@@ -54,8 +60,8 @@ class Webhooks(Resource):
         body = given(overlap_hours=overlap_hours)
         return self._transport.post(wire.NewWebhook, path(_WEBHOOKS, webhook_id, "rotate"), body)
 
-    def remove(self, webhook_id: str | UUID) -> None:
-        """Remove a webhook."""
+    def delete(self, webhook_id: str | UUID) -> None:
+        """Delete a webhook; what waits for it fails."""
         self._transport.send("DELETE", path(_WEBHOOKS, webhook_id))
 
     def test(self, webhook_id: str | UUID) -> wire.Delivery:

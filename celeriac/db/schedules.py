@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, delete, func, select, text, update
+from sqlalchemy import Connection, TextClause, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db import spans
@@ -36,6 +36,12 @@ def get(
     return read_one(connection, query.with_for_update() if lock else query, _schedule)
 
 
+def id_of_name(connection: Connection, name: str, *, workspace: UUID) -> UUID | None:
+    """Return the id of the schedule that is named so in `workspace`, or None."""
+    query = select(table.c.id).where(table.c.workspace_id == workspace, table.c.name == name)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def find(
     connection: Connection, *, workspace: UUID, before: UUID | None, limit: int
 ) -> list[Schedule]:
@@ -58,9 +64,9 @@ def change(connection: Connection, schedule_id: UUID, values: dict[str, object])
     )
 
 
-def remove(connection: Connection, schedule_id: UUID) -> None:
+def delete(connection: Connection, schedule_id: UUID) -> None:
     """Delete a schedule; its fires stay until retention removes them."""
-    connection.execute(delete(table).where(table.c.id == schedule_id))
+    connection.execute(table.delete().where(table.c.id == schedule_id))
 
 
 def due(connection: Connection, *, limit: int) -> list[Schedule]:

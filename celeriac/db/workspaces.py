@@ -108,7 +108,7 @@ WITH ended_tasks AS (
 ), gone_cassettes AS (
     DELETE FROM cassettes WHERE workspace_id = :id
 ), ended_webhooks AS (
-    UPDATE webhook_endpoints SET active = false, disabled_reason = 'requested', updated_at = now()
+    UPDATE webhook_endpoints SET active = false, paused_reason = 'requested', updated_at = now()
     WHERE workspace_id = :id AND active
 ), gone_hooks AS (
     DELETE FROM hooks WHERE workspace_id = :id

@@ -28,7 +28,7 @@ MAX_OVERLAP_HOURS = 168
 DEFAULT_OVERLAP_HOURS = 24
 
 FAILING_DAYS = 5
-"""An endpoint is disabled when nothing was delivered for so many days, although it was tried."""
+"""An endpoint is paused when nothing was delivered for so many days, although it was tried."""
 
 _GONE = 410
 
@@ -61,10 +61,11 @@ class DeliveryStatus(StrEnum):
     """It is not sent again, unless somebody asks for it."""
 
 
-class DisabledReason(StrEnum):
-    """Why an endpoint is disabled."""
+class PausedReason(StrEnum):
+    """Why an endpoint is paused."""
 
     REQUESTED = "requested"
+    """Somebody has paused it."""
     GONE = "gone"
     """It has answered with 410."""
     FAILING = "failing"
@@ -82,7 +83,7 @@ class Endpoint:
     events: list[str]
     description: str
     active: bool
-    disabled_reason: DisabledReason | None
+    paused_reason: PausedReason | None
     failing_since: datetime | None
     """When the first attempt failed since the last that was successful."""
     secret_number: int
@@ -221,7 +222,7 @@ class Due:
     lane: UUID
     endpoint_id: UUID | None
     url: str | None
-    """None if its endpoint is gone or disabled."""
+    """None if its endpoint is gone or paused."""
     event: str
     execution_id: UUID | None
     run_id: UUID | None

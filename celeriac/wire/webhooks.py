@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.webhooks import DeliveryStatus, DisabledReason, WebhookEvent
+from celeriac.domain.webhooks import DeliveryStatus, PausedReason, WebhookEvent
 from celeriac.wire.base import AT, ID, Links, Wire, links
 
 _URL = "https://hooks.example.com/celeriac"
@@ -21,9 +21,9 @@ class Webhook(Wire):
     events: list[WebhookEvent] = Field(examples=[["execution.completed", "execution.failed"]])
     description: str = Field(examples=["Notifications of the sales team"])
     active: bool = Field(description="Whether events are sent to it.", examples=[True])
-    disabled_reason: DisabledReason | None = Field(
-        description="requested; gone: it has answered with 410; failing: nothing could be "
-        "delivered for five days.",
+    paused_reason: PausedReason | None = Field(
+        description="Null while it is active. requested: somebody has paused it; gone: it has "
+        "answered with 410; failing: nothing could be delivered for five days.",
     )
     failing_since: datetime | None = Field(
         description="When an attempt failed after which none was successful."
@@ -65,7 +65,7 @@ class Delivery(Wire):
     id: UUID = Field(description="The `webhook-id` of all its attempts.")
     workspace_id: UUID
     webhook_id: UUID | None = Field(description="Null for a callback.", examples=[ID])
-    url: str | None = Field(description="Null if the webhook was removed.", examples=[_URL])
+    url: str | None = Field(description="Null if the webhook was deleted.", examples=[_URL])
     event: str = Field(examples=["execution.completed"])
     execution_id: UUID | None = Field(examples=[ID])
     run_id: UUID | None

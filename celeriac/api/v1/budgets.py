@@ -111,10 +111,10 @@ def get_budget(budget_id: BudgetPath, actor: Caller, services: Services) -> wire
     return views.budget(services.budgets.get(actor, budget_id))
 
 
-@router.delete("/{budget_id}", status_code=204, summary="Remove a budget")
-def remove_budget(budget_id: BudgetPath, actor: Operator, services: Services) -> None:
-    """Remove a budget. Only an administrator can remove that of a user or a workspace."""
-    services.budgets.remove(actor, budget_id)
+@router.delete("/{budget_id}", status_code=204, summary="Delete a budget")
+def delete_budget(budget_id: BudgetPath, actor: Operator, services: Services) -> None:
+    """Delete a budget. Only an administrator can delete that of a user or a workspace."""
+    services.budgets.delete(actor, budget_id)
 
 
 @usage_router.get("/usage", summary="Sum up usage", responses=problem_responses(404))

@@ -104,13 +104,12 @@ class NewHook(Strict):
 class HookChange(Strict):
     """What to change of a hook; what is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"active": False}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"per_minute": 60}]})
 
     description: Description = ""
     mapping: Mapping = None
     when: When = None
     per_minute: PerMinute = DEFAULT_PER_MINUTE
-    active: bool = Field(default=True, description="false: it is paused and refuses.")
 
 
 class HookRotation(Strict):
@@ -174,16 +173,32 @@ def change_hook(
     services: Services,
     shared: Shared,
 ) -> wire.Hook:
-    """Change, pause or enable a hook. Its URL and its secret stay the same."""
+    """Change a hook. Its URL and its secret stay the same."""
     values = {name: getattr(body, name) for name in body.model_fields_set}
     changed = services.hooks.change(actor, hook_id, manage.HookChange(values=values))
     return _view(request, shared, services, changed)
 
 
-@router.delete("/{hook_id}", status_code=204, summary="Remove a hook")
-def remove_hook(hook_id: HookPath, actor: Admin, services: Services) -> None:
-    """Remove a hook. Its URL is unknown from then on."""
-    services.hooks.remove(actor, hook_id)
+@router.delete("/{hook_id}", status_code=204, summary="Delete a hook")
+def delete_hook(hook_id: HookPath, actor: Admin, services: Services) -> None:
+    """Delete a hook. Its URL is unknown from then on."""
+    services.hooks.delete(actor, hook_id)
+
+
+@router.post("/{hook_id}/pause", summary="Pause a hook")
+def pause_hook(
+    request: Request, hook_id: HookPath, actor: Admin, services: Services, shared: Shared
+) -> wire.Hook:
+    """Let a hook refuse what is sent to it until it is resumed."""
+    return _view(request, shared, services, services.hooks.pause(actor, hook_id))
+
+
+@router.post("/{hook_id}/resume", summary="Resume a hook")
+def resume_hook(
+    request: Request, hook_id: HookPath, actor: Admin, services: Services, shared: Shared
+) -> wire.Hook:
+    """Let a paused hook take requests again. Those that it has refused must be sent again."""
+    return _view(request, shared, services, services.hooks.resume(actor, hook_id))
 
 
 @router.post("/{hook_id}/rotate", summary="Rotate the secret of a hook")

@@ -1,7 +1,6 @@
 """Schedules over HTTP: when tasks and workflows start by themselves, and their fires."""
 
 from typing import Annotated, Any, Self
-from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
@@ -45,7 +44,10 @@ _SCHEDULE: dict[str, Any] = {
 }
 _MOST_PREVIEWED = 100
 
-SchedulePath = Annotated[UUID, Path(description="The schedule's id.")]
+SchedulePath = Annotated[
+    Reference,
+    Path(description="The schedule's id, or its name in the workspace.", examples=["nightly"]),
+]
 CronText = Annotated[str, StringConstraints(max_length=LONGEST_EXPRESSION)]
 Every = Annotated[int, Field(ge=MIN_SECONDS, le=MAX_EVERY_SECONDS)]
 Zone = Annotated[str, StringConstraints(max_length=64)]
@@ -182,78 +184,78 @@ def list_schedules(actor: Caller, services: Services, paging: Paging) -> Respons
     return paging.answer(views.schedule, services.schedules.find, actor)
 
 
-@router.get("/{schedule_id}", summary="Get a schedule")
-def get_schedule(schedule_id: SchedulePath, actor: Caller, services: Services) -> wire.Schedule:
+@router.get("/{schedule}", summary="Get a schedule")
+def get_schedule(schedule: SchedulePath, actor: Caller, services: Services) -> wire.Schedule:
     """Return a schedule with its next fire."""
-    return views.schedule(services.schedules.get(actor, schedule_id))
+    return views.schedule(services.schedules.get(actor, schedule))
 
 
-@router.patch("/{schedule_id}", summary="Change a schedule", responses=problem_responses(409))
+@router.patch("/{schedule}", summary="Change a schedule", responses=problem_responses(409))
 def change_schedule(
-    schedule_id: SchedulePath, body: ScheduleChange, actor: Operator, services: Services
+    schedule: SchedulePath, body: ScheduleChange, actor: Operator, services: Services
 ) -> wire.Schedule:
     """Change a schedule. One of `cron`, `every_seconds` and `at` replaces the one that it has.
 
     With another timing the next fire is after now, whatever was due before.
     """
     given = {name: value for name, value in dict(body).items() if value is not None}
-    return views.schedule(services.schedules.change(actor, schedule_id, given))
+    return views.schedule(services.schedules.change(actor, schedule, given))
 
 
-@router.delete("/{schedule_id}", status_code=204, summary="Delete a schedule")
-def remove_schedule(schedule_id: SchedulePath, actor: Operator, services: Services) -> None:
+@router.delete("/{schedule}", status_code=204, summary="Delete a schedule")
+def delete_schedule(schedule: SchedulePath, actor: Operator, services: Services) -> None:
     """Delete a schedule. What it has started is not cancelled."""
-    services.schedules.remove(actor, schedule_id)
+    services.schedules.delete(actor, schedule)
 
 
-@router.post("/{schedule_id}/pause", summary="Pause a schedule")
-def pause_schedule(schedule_id: SchedulePath, actor: Operator, services: Services) -> wire.Schedule:
+@router.post("/{schedule}/pause", summary="Pause a schedule")
+def pause_schedule(schedule: SchedulePath, actor: Operator, services: Services) -> wire.Schedule:
     """Let a schedule not fire until it is resumed. What it has started is not cancelled."""
-    return views.schedule(services.schedules.pause(actor, schedule_id))
+    return views.schedule(services.schedules.pause(actor, schedule))
 
 
-@router.post("/{schedule_id}/resume", summary="Resume a schedule")
+@router.post("/{schedule}/resume", summary="Resume a schedule")
 def resume_schedule(
-    schedule_id: SchedulePath, actor: Operator, services: Services, body: Resume | None = None
+    schedule: SchedulePath, actor: Operator, services: Services, body: Resume | None = None
 ) -> wire.Schedule:
     """Let a paused schedule fire again. The fires of the pause are skipped, unless `catch_up`."""
     catch_up = body is not None and body.catch_up
-    return views.schedule(services.schedules.resume(actor, schedule_id, catch_up=catch_up))
+    return views.schedule(services.schedules.resume(actor, schedule, catch_up=catch_up))
 
 
-@router.post("/{schedule_id}/run", summary="Run a schedule now", responses=problem_responses(409))
+@router.post("/{schedule}/run", summary="Run a schedule now", responses=problem_responses(409))
 def run_schedule(
-    schedule_id: SchedulePath, actor: Operator, services: Services, body: RunNow | None = None
+    schedule: SchedulePath, actor: Operator, services: Services, body: RunNow | None = None
 ) -> wire.Fire:
     """Start what a schedule starts, now and as the caller. Its next fire stays as it is.
 
     The answer is the fire: `skipped` if an earlier one has not ended, unless `force`.
     """
     force = body is not None and body.force
-    return views.fire(services.schedules.run(actor, schedule_id, force=force))
+    return views.fire(services.schedules.run(actor, schedule, force=force))
 
 
-@router.get("/{schedule_id}/preview", summary="Preview the next fires of a schedule")
+@router.get("/{schedule}/preview", summary="Preview the next fires of a schedule")
 def preview_schedule(
-    schedule_id: SchedulePath,
+    schedule: SchedulePath,
     actor: Caller,
     services: Services,
     count: Annotated[int, Query(ge=1, le=_MOST_PREVIEWED, description="How many fires.")] = 5,
 ) -> wire.Preview:
     """Return the next fires after now, in UTC and in the zone of the schedule."""
-    zone, found = services.schedules.preview(actor, schedule_id, number=count)
+    zone, found = services.schedules.preview(actor, schedule, number=count)
     return views.preview(zone, found)
 
 
 @router.get(
-    "/{schedule_id}/fires", response_model=wire.Page[wire.Fire], summary="List fires of a schedule"
+    "/{schedule}/fires", response_model=wire.Page[wire.Fire], summary="List fires of a schedule"
 )
 def list_fires(
-    schedule_id: SchedulePath,
+    schedule: SchedulePath,
     actor: Caller,
     services: Services,
     paging: Paging,
     status: Annotated[FireStatus | None, Query(description="With this status.")] = None,
 ) -> Response:
     """Return the fires of a schedule, the newest first, and those that did not happen and why."""
-    return paging.answer(views.fire, services.schedules.fires, actor, schedule_id, status=status)
+    return paging.answer(views.fire, services.schedules.fires, actor, schedule, status=status)

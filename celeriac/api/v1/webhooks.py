@@ -60,14 +60,11 @@ class NewWebhook(Strict):
 class WebhookChange(Strict):
     """What to change of a webhook; what is left out stays as it is."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"active": True}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"events": ["execution.failed"]}]})
 
     url: Url | None = None
     events: Events | None = None
     description: Description | None = None
-    active: bool | None = Field(
-        default=None, description="false: nothing is sent, and waiting deliveries fail."
-    )
 
 
 class SecretRotation(Strict):
@@ -117,7 +114,7 @@ def get_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> wi
 def change_webhook(
     webhook_id: WebhookPath, body: WebhookChange, actor: Admin, services: Services
 ) -> wire.Webhook:
-    """Change, enable or disable a webhook. Its secret stays the same."""
+    """Change a webhook. Its secret stays the same."""
     return views.webhook(
         services.webhooks.change(
             actor,
@@ -125,15 +122,26 @@ def change_webhook(
             url=body.url,
             events=body.events,
             description=body.description,
-            active=body.active,
         )
     )
 
 
-@router.delete("/{webhook_id}", status_code=204, summary="Remove a webhook")
-def remove_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> None:
-    """Remove a webhook. What waits for it fails; its deliveries stay in the log."""
-    services.webhooks.remove(actor, webhook_id)
+@router.delete("/{webhook_id}", status_code=204, summary="Delete a webhook")
+def delete_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> None:
+    """Delete a webhook. What waits for it fails; its deliveries stay in the log."""
+    services.webhooks.delete(actor, webhook_id)
+
+
+@router.post("/{webhook_id}/pause", summary="Pause a webhook")
+def pause_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> wire.Webhook:
+    """Send nothing to a webhook until it is resumed. What waits for it fails."""
+    return views.webhook(services.webhooks.pause(actor, webhook_id))
+
+
+@router.post("/{webhook_id}/resume", summary="Resume a webhook")
+def resume_webhook(webhook_id: WebhookPath, actor: Admin, services: Services) -> wire.Webhook:
+    """Send events to a paused webhook again. Those that it missed are not sent."""
+    return views.webhook(services.webhooks.resume(actor, webhook_id))
 
 
 @router.post("/{webhook_id}/rotate", summary="Rotate the secret of a webhook")

@@ -197,11 +197,6 @@ CassetteId = Annotated[
 ]
 KeyId = Annotated[str, _argument("ID", "key", ", from `keys list`"), IdOf("keys", "a key")]
 BudgetId = Annotated[str, _argument("BUDGET", "budget"), IdOf("budgets", "a budget")]
-ScheduleId = Annotated[
-    str,
-    _argument("SCHEDULE", "schedule", ", from `schedules list`", ids_of("schedules")),
-    IdOf("schedules", "a schedule"),
-]
 WebhookId = Annotated[
     str,
     _argument("WEBHOOK", "webhook", ", from `webhooks list`", ids_of("webhooks")),
@@ -238,6 +233,14 @@ WorkflowName = Annotated[
         metavar="WORKFLOW",
         help="The workflow's name or id.",
         autocompletion=names_of("workflows"),
+    ),
+]
+ScheduleName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCHEDULE",
+        help="The schedule's name or id.",
+        autocompletion=names_of("schedules"),
     ),
 ]
 RunId = Annotated[

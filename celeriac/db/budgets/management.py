@@ -49,15 +49,15 @@ def put(
     return found
 
 
-_REMOVE = text("""
+_DELETE = text("""
 WITH gone AS (DELETE FROM budgets WHERE id = :id RETURNING id)
 DELETE FROM budget_windows w USING gone WHERE w.budget_id = gone.id
 """)
 
 
-def remove(connection: Connection, budget_id: UUID) -> None:
+def delete(connection: Connection, budget_id: UUID) -> None:
     """Delete a budget and its windows."""
-    connection.execute(_REMOVE, {"id": budget_id})
+    connection.execute(_DELETE, {"id": budget_id})
 
 
 _FIND = text(f"""

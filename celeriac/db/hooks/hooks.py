@@ -8,7 +8,6 @@ from sqlalchemy import (
     Interval,
     Select,
     cast,
-    delete,
     func,
     insert,
     literal,
@@ -89,7 +88,6 @@ def change(
     mapping: JsonObject | None,
     when: str | None,
     per_minute: int,
-    active: bool,
 ) -> None:
     """Change a hook."""
     values: dict[str, object] = {
@@ -97,9 +95,14 @@ def change(
         "mapping": mapping,
         "condition": when,
         "per_minute": per_minute,
-        "active": active,
         "updated_at": func.now(),
     }
+    connection.execute(update(table).where(table.c.id == hook_id).values(**values))
+
+
+def set_active(connection: Connection, hook_id: UUID, *, active: bool) -> None:
+    """Pause a hook, or resume it."""
+    values = {"active": active, "updated_at": func.now()}
     connection.execute(update(table).where(table.c.id == hook_id).values(**values))
 
 
@@ -120,9 +123,9 @@ def _hours(hours: float) -> Any:
     return cast(func.make_interval(0, 0, 0, 0, 0, 0, literal(hours * 3600.0)), Interval)
 
 
-def remove(connection: Connection, hook_id: UUID) -> None:
+def delete(connection: Connection, hook_id: UUID) -> None:
     """Delete a hook; its deliveries stay until retention removes them."""
-    connection.execute(delete(table).where(table.c.id == hook_id))
+    connection.execute(table.delete().where(table.c.id == hook_id))
 
 
 _CALLED: Select[Any] = (

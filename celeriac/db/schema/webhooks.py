@@ -13,7 +13,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from celeriac.db.schema.base import enum_check, stored, table_of_ids, timestamp, where
-from celeriac.domain.webhooks import DeliveryStatus, DisabledReason
+from celeriac.domain.webhooks import DeliveryStatus, PausedReason
 
 webhook_endpoints = table_of_ids(
     "webhook_endpoints",
@@ -24,14 +24,14 @@ webhook_endpoints = table_of_ids(
     Column("events", ARRAY(Text), nullable=False),
     Column("description", Text, nullable=False, server_default=""),
     Column("active", Boolean, nullable=False, server_default="true"),
-    Column("disabled_reason", Text),
+    Column("paused_reason", Text),
     timestamp("failing_since"),
     Column("secret_number", Integer, nullable=False, server_default="1"),
     # until then the secret before signs, too
     timestamp("previous_until"),
     timestamp("created_at", now=True),
     timestamp("updated_at", now=True),
-    enum_check("disabled_reason", DisabledReason),
+    enum_check("paused_reason", PausedReason),
     Index(None, "workspace_id", "id"),
     Index("ix_webhook_endpoints_active", "workspace_id", **where("active")),
 )

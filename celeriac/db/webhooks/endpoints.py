@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, insert, select, text, update
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.webhooks import webhook_endpoints as table
-from celeriac.domain.webhooks import FAILING_DAYS, DisabledReason, Endpoint
+from celeriac.domain.webhooks import FAILING_DAYS, Endpoint, PausedReason
 from celeriac.kit.ids import uuid7
 
 _SELECT = columns(Endpoint, table)
@@ -67,22 +67,25 @@ def change(
     url: str,
     events: Sequence[str],
     description: str,
-    active: bool,
 ) -> None:
-    """Change an endpoint. An active one has not failed yet."""
+    """Change an endpoint."""
     values: dict[str, object] = {
         "url": url,
         "events": list(events),
         "description": description,
-        "active": active,
         "updated_at": func.now(),
     }
-    if active:
-        values |= {"disabled_reason": None, "failing_since": None}
-    else:
-        values["disabled_reason"] = func.coalesce(
-            table.c.disabled_reason, DisabledReason.REQUESTED.value
-        )
+    connection.execute(update(table).where(table.c.id == endpoint_id).values(**values))
+
+
+def set_active(connection: Connection, endpoint_id: UUID, *, active: bool) -> None:
+    """Pause an endpoint, or let it take deliveries again as one that has not failed yet."""
+    values: dict[str, object] = {
+        "active": active,
+        "paused_reason": None if active else PausedReason.REQUESTED.value,
+        "failing_since": None,
+        "updated_at": func.now(),
+    }
     connection.execute(update(table).where(table.c.id == endpoint_id).values(**values))
 
 
@@ -99,7 +102,7 @@ def rotate(connection: Connection, endpoint_id: UUID, *, hours: float) -> None:
     connection.execute(_ROTATE, {"id": endpoint_id, "seconds": hours * 3600.0})
 
 
-def remove(connection: Connection, endpoint_id: UUID) -> None:
+def delete(connection: Connection, endpoint_id: UUID) -> None:
     """Delete an endpoint; its deliveries stay until retention removes them."""
     connection.execute(table.delete().where(table.c.id == endpoint_id))
 
@@ -119,23 +122,23 @@ _FAILS = text("""
 UPDATE webhook_endpoints
 SET failing_since = coalesce(failing_since, now()),
     active = NOT (:gone OR coalesce(failing_since, now()) < now() - make_interval(days => :days)),
-    disabled_reason = CASE
+    paused_reason = CASE
         WHEN :gone THEN 'gone'
         WHEN coalesce(failing_since, now()) < now() - make_interval(days => :days) THEN 'failing'
     END
 WHERE id = :id AND active
-RETURNING active, disabled_reason, workspace_id
+RETURNING active, paused_reason, workspace_id
 """)
 
 
 def fails(
     connection: Connection, endpoint_id: UUID, *, gone: bool
-) -> tuple[DisabledReason, UUID] | None:
-    """Note that an attempt has failed; return why that disables the endpoint, and its workspace.
+) -> tuple[PausedReason, UUID] | None:
+    """Note that an attempt has failed; return why that pauses the endpoint, and its workspace.
 
     None if it does not. A receiver that is `gone`, or to which nothing was delivered for five days,
-    is disabled.
+    is paused.
     """
     parameters = {"id": endpoint_id, "gone": gone, "days": FAILING_DAYS}
     row = connection.execute(_FAILS, parameters).one_or_none()
-    return None if row is None or row[0] else (DisabledReason(row[1]), row[2])
+    return None if row is None or row[0] else (PausedReason(row[1]), row[2])

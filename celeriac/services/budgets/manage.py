@@ -125,22 +125,22 @@ class Budgets:
         )
         return read_page(self._database, "budgets", cursor, limit, find)
 
-    def remove(self, actor: Actor, budget_id: UUID) -> None:
+    def delete(self, actor: Actor, budget_id: UUID) -> None:
         """Delete a budget. Raises ForbiddenError, NotFoundError."""
         with self._database.transaction() as connection:
             found = _found(connection, actor, budget_id)
             _require(actor, found.scope)
-            management.remove(connection, budget_id)
+            management.delete(connection, budget_id)
             details = {"scope": found.scope.value, "subject_id": str(found.subject_id)}
             audit.record(
                 connection,
                 actor,
-                "budget.remove",
+                "budget.delete",
                 [budget_id],
                 details=details,
                 workspace_id=found.workspace_id,
             )
-        logger.info("budget.removed", budget_id=budget_id)
+        logger.info("budget.deleted", budget_id=budget_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> list[BudgetState]:
         """Return the states of all budgets that apply to an execution. Raises NotFoundError.

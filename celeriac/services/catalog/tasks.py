@@ -180,7 +180,7 @@ class Tasks:
                 )
             # inactive too: from the commit on nothing can be submitted to it
             versioned.delete(connection, TASKS, actor, task, active=False)
-            _remove_budgets(connection, actor, task.id)
+            _delete_budgets(connection, actor, task.id)
         self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 
@@ -193,14 +193,14 @@ class Tasks:
         cancel(actor, task.id)
 
 
-def _remove_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None:
+def _delete_budgets(connection: Connection, actor: Actor, task_id: UUID) -> None:
     found = management.find(
         connection, workspace=None, subject_id=task_id, before=None, limit=len(Period)
     )
     for each in found:
-        management.remove(connection, each.id)
+        management.delete(connection, each.id)
         details = {"scope": each.scope.value, "subject_id": str(task_id)}
-        audit.record(connection, actor, "budget.remove", [each.id], details=details)
+        audit.record(connection, actor, "budget.delete", [each.id], details=details)
 
 
 def add_task(

@@ -63,7 +63,7 @@ class HookChange:
     """What to change of a hook; names that are not in `values` stay as they are."""
 
     values: Mapping[str, Any]
-    """Of `description`, `mapping`, `when`, `per_minute` and `active`."""
+    """Of `description`, `mapping`, `when` and `per_minute`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Hooks:
             _check_mapping(connection, actor, task_id, workflow_id, new.mapping)
             if hooks.count(connection, actor.workspace_id) >= MOST_HOOKS:
                 raise ConflictError(
-                    f"The workspace has {MOST_HOOKS} hooks, which is the most; remove one first."
+                    f"The workspace has {MOST_HOOKS} hooks, which is the most; delete one first."
                 )
             hooks.add(
                 connection,
@@ -149,7 +149,7 @@ class Hooks:
         return read_page(self._database, "hooks", cursor, limit, find)
 
     def change(self, actor: Actor, hook_id: UUID, change: HookChange) -> Hook:
-        """Change what is given. A paused hook refuses what is sent to it.
+        """Change what is given.
 
         Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
@@ -159,14 +159,31 @@ class Hooks:
             before = _found(connection, actor, hook_id, lock=True)
             mapping = change.values.get("mapping")
             _check_mapping(connection, actor, before.task_id, before.workflow_id, mapping)
-            names = ("description", "mapping", "when", "per_minute", "active")
+            names = ("description", "mapping", "when", "per_minute")
             values = {name: change.values.get(name, getattr(before, name)) for name in names}
             hooks.change(connection, hook_id, **values)
             after = _found(connection, actor, hook_id)
             fields = sorted(changes(before, after))
-            _record(connection, actor, "change", hook_id, fields=fields, active=after.active)
+            _record(connection, actor, "change", hook_id, fields=fields)
         logger.info("hook.changed", hook_id=hook_id)
         return after
+
+    def pause(self, actor: Actor, hook_id: UUID) -> Hook:
+        """Let a hook refuse what is sent to it. Raises ForbiddenError, NotFoundError."""
+        return self._set_active(actor, hook_id, active=False)
+
+    def resume(self, actor: Actor, hook_id: UUID) -> Hook:
+        """Let a paused hook take requests again. Raises ForbiddenError, NotFoundError."""
+        return self._set_active(actor, hook_id, active=True)
+
+    def _set_active(self, actor: Actor, hook_id: UUID, *, active: bool) -> Hook:
+        actor.require(Role.ADMIN)
+        with self._database.transaction() as connection:
+            found = _found(connection, actor, hook_id, lock=True)
+            if found.active is not active:
+                hooks.set_active(connection, hook_id, active=active)
+                _record(connection, actor, "resume" if active else "pause", hook_id)
+            return _found(connection, actor, hook_id)
 
     def rotate(
         self,
@@ -192,14 +209,14 @@ class Hooks:
         logger.info("hook.rotated", hook_id=hook_id, overlap_hours=overlap_hours)
         return ShownSecret(after, self._keys.secret(hook_id, StoredSecret(number, sealed)))
 
-    def remove(self, actor: Actor, hook_id: UUID) -> None:
+    def delete(self, actor: Actor, hook_id: UUID) -> None:
         """Delete a hook; its URL is unknown from then on. Raises ForbiddenError, NotFoundError."""
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
             _found(connection, actor, hook_id, lock=True)
-            hooks.remove(connection, hook_id)
-            _record(connection, actor, "remove", hook_id)
-        logger.info("hook.removed", hook_id=hook_id)
+            hooks.delete(connection, hook_id)
+            _record(connection, actor, "delete", hook_id)
+        logger.info("hook.deleted", hook_id=hook_id)
 
     def deliveries(
         self,

@@ -29,7 +29,7 @@ from celeriac.domain.schedules.model import (
 )
 from celeriac.domain.schedules.policies import Misfire, Overlap, jittered
 from celeriac.domain.schedules.zones import time_zone
-from celeriac.kit.ids import uuid7
+from celeriac.kit.ids import parse_uuid, uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.reading import present, read_page
@@ -89,7 +89,7 @@ class Schedules:
             new.timing.check(now)
             if rows.count(connection, actor.workspace_id) >= MOST_SCHEDULES:
                 raise ConflictError(
-                    f"The workspace has {MOST_SCHEDULES} schedules, which is the most; remove one "
+                    f"The workspace has {MOST_SCHEDULES} schedules, which is the most; delete one "
                     "first."
                 )
             values: dict[str, object] = {
@@ -111,14 +111,14 @@ class Schedules:
                     field="name",
                 )
             _record(connection, actor, "create", schedule_id)
-            made = _found(connection, actor, schedule_id)
+            made = _found(connection, actor, str(schedule_id))
         logger.info("schedule.created", schedule_id=schedule_id)
         return made
 
-    def get(self, actor: Actor, schedule_id: UUID) -> Schedule:
-        """Return a schedule. Raises NotFoundError."""
+    def get(self, actor: Actor, reference: str) -> Schedule:
+        """Return a schedule by its id or name. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            return _found(connection, actor, schedule_id)
+            return _found(connection, actor, reference)
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Schedule]:
         """Return a page of the workspace's schedules, the newest first.
@@ -128,7 +128,7 @@ class Schedules:
         find = partial(rows.find, workspace=actor.workspace_id)
         return read_page(self._database, "schedules", cursor, limit, find)
 
-    def change(self, actor: Actor, schedule_id: UUID, given: Mapping[str, object]) -> Schedule:
+    def change(self, actor: Actor, reference: str, given: Mapping[str, object]) -> Schedule:
         """Change the fields in `given`; one of cron, every_seconds and at replaces the others.
 
         With another timing the next fire is after now, whatever was due before. Raises
@@ -139,11 +139,12 @@ class Schedules:
         if _TIMING & values.keys():
             values = dict.fromkeys(_TIMING) | values
         if "input" in values:
-            before = self.get(actor, schedule_id)
+            before = self.get(actor, reference)
             target = Target(before.task_id, before.workflow_id, _object(values["input"]))
             self._starter.prepare(actor, target)
         with self._database.transaction() as connection:
-            before = _found(connection, actor, schedule_id, lock=True)
+            before = _found(connection, actor, reference, lock=True)
+            schedule_id = before.id
             wanted = replace(before, **values)  # type: ignore[arg-type] # checked by the caller
             if wanted.timing != before.timing:
                 now = engine.clock(connection)
@@ -153,36 +154,36 @@ class Schedules:
             elif before.next_fire_at is not None:
                 values["due_at"] = wanted.starts_at(before.next_fire_at)
             rows.change(connection, schedule_id, values)
-            after = _found(connection, actor, schedule_id)
+            after = _found(connection, actor, str(schedule_id))
             # not the input, which may hold secrets
             fields = sorted(changes(before, after))
             _record(connection, actor, "change", schedule_id, fields=list(fields))
         logger.info("schedule.changed", schedule_id=schedule_id)
         return after
 
-    def remove(self, actor: Actor, schedule_id: UUID) -> None:
+    def delete(self, actor: Actor, reference: str) -> None:
         """Delete a schedule; what it has started is not cancelled.
 
         Raises ForbiddenError and NotFoundError.
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            _found(connection, actor, schedule_id, lock=True)
-            rows.remove(connection, schedule_id)
-            _record(connection, actor, "remove", schedule_id)
-        logger.info("schedule.removed", schedule_id=schedule_id)
+            schedule_id = _found(connection, actor, reference, lock=True).id
+            rows.delete(connection, schedule_id)
+            _record(connection, actor, "delete", schedule_id)
+        logger.info("schedule.deleted", schedule_id=schedule_id)
 
-    def pause(self, actor: Actor, schedule_id: UUID) -> Schedule:
+    def pause(self, actor: Actor, reference: str) -> Schedule:
         """Let a schedule not fire until it is resumed. Raises ForbiddenError, NotFoundError."""
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, schedule_id, lock=True)
+            found = _found(connection, actor, reference, lock=True)
             if found.active:
-                rows.change(connection, schedule_id, {"active": False})
-                _record(connection, actor, "pause", schedule_id)
-            return _found(connection, actor, schedule_id)
+                rows.change(connection, found.id, {"active": False})
+                _record(connection, actor, "pause", found.id)
+            return _found(connection, actor, reference)
 
-    def resume(self, actor: Actor, schedule_id: UUID, *, catch_up: bool = False) -> Schedule:
+    def resume(self, actor: Actor, reference: str, *, catch_up: bool = False) -> Schedule:
         """Let a paused schedule fire again.
 
         Its fires during the pause are skipped, and are one row with the reason `paused`. With
@@ -191,7 +192,7 @@ class Schedules:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, schedule_id, lock=True)
+            found = _found(connection, actor, reference, lock=True)
             if not found.active:
                 now = engine.clock(connection)
                 values: dict[str, object] = {"active": True}
@@ -200,24 +201,24 @@ class Schedules:
                     if gone is not None:
                         skip(connection, found, gone, SkipReason.PAUSED)
                     values |= _next(found, now)
-                rows.change(connection, schedule_id, values)
-                _record(connection, actor, "resume", schedule_id, catch_up=catch_up)
-            return _found(connection, actor, schedule_id)
+                rows.change(connection, found.id, values)
+                _record(connection, actor, "resume", found.id, catch_up=catch_up)
+            return _found(connection, actor, reference)
 
-    def run(self, actor: Actor, schedule_id: UUID, *, force: bool = False) -> Fire:
+    def run(self, actor: Actor, reference: str, *, force: bool = False) -> Fire:
         """Start what a schedule starts, now, as `actor`; its next fire stays as it is.
 
         It is skipped as any other fire while an earlier one runs, unless `force`. Raises
         ForbiddenError, NotFoundError, and what a start of the task or workflow raises.
         """
         actor.require(Role.OPERATOR)
-        target = target_of(self.get(actor, schedule_id))
+        target = target_of(self.get(actor, reference))
         for attempt in range(STALE_TRIES):
             start = self._starter.prepare(actor, target, fresh=attempt > 0)
             try:
                 with self._database.transaction() as connection:
-                    schedule = _found(connection, actor, schedule_id, lock=True)
-                    running = rows.running(connection, schedule_id)
+                    schedule = _found(connection, actor, reference, lock=True)
+                    running = rows.running(connection, schedule.id)
                     fired = fire(
                         connection,
                         schedule,
@@ -226,8 +227,8 @@ class Schedules:
                         kind=FireKind.MANUAL,
                         overlaps=running > 0 and schedule.overlap is Overlap.SKIP and not force,
                     )
-                    _record(connection, actor, "run", schedule_id, force=force)
-                    stored = rows.fire(connection, present(fired.fire_id, "fire", schedule_id))
+                    _record(connection, actor, "run", schedule.id, force=force)
+                    stored = rows.fire(connection, present(fired.fire_id, "fire", reference))
             except StaleSpecError:
                 continue
             if fired.start is not None:
@@ -236,13 +237,13 @@ class Schedules:
             return stored
         raise ConflictError("The task is being changed; send the request again.")
 
-    def preview(self, actor: Actor, schedule_id: UUID, *, number: int) -> tuple[str, list[Preview]]:
+    def preview(self, actor: Actor, reference: str, *, number: int) -> tuple[str, list[Preview]]:
         """Return the zone and the next fires, `number` at most, also of a paused schedule.
 
         Raises NotFoundError.
         """
         with self._database.autocommit() as connection:
-            schedule = _found(connection, actor, schedule_id)
+            schedule = _found(connection, actor, reference)
             now = engine.clock(connection)
         zone = time_zone(schedule.zone)
         return schedule.zone, [
@@ -253,7 +254,7 @@ class Schedules:
     def fires(
         self,
         actor: Actor,
-        schedule_id: UUID,
+        reference: str,
         *,
         status: FireStatus | None = None,
         cursor: str | None = None,
@@ -263,8 +264,8 @@ class Schedules:
 
         Raises NotFoundError, CursorInvalidError.
         """
-        self.get(actor, schedule_id)
-        find = partial(rows.find_fires, schedule_id=schedule_id, status=status)
+        found = self.get(actor, reference)
+        find = partial(rows.find_fires, schedule_id=found.id, status=status)
         return read_page(self._database, "schedule-fires", cursor, limit, find)
 
 
@@ -308,11 +309,11 @@ def _object(value: object) -> JsonObject:
     return value
 
 
-def _found(
-    connection: Connection, actor: Actor, schedule_id: UUID, *, lock: bool = False
-) -> Schedule:
-    found = rows.get(connection, schedule_id, workspace=actor.workspace_id, lock=lock)
-    return present(found, "schedule", schedule_id)
+def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Schedule:
+    workspace = actor.workspace_id
+    key = parse_uuid(reference) or rows.id_of_name(connection, reference, workspace=workspace)
+    found = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
+    return present(found, "schedule", reference)
 
 
 def _record(

@@ -28,7 +28,7 @@ from celeriac.domain.webhooks import (
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.reading import present, read_page
-from celeriac.services.webhooks.send import DISABLED
+from celeriac.services.webhooks.send import PAUSED
 from celeriac.services.webhooks.targets import check_url
 
 logger = structlog.get_logger(__name__)
@@ -62,7 +62,7 @@ class Webhooks:
         with self._database.transaction() as connection:
             if endpoints.count(connection, actor.workspace_id) >= MOST_ENDPOINTS:
                 raise ConflictError(
-                    f"The workspace has {MOST_ENDPOINTS} webhooks, which is the most; remove one "
+                    f"The workspace has {MOST_ENDPOINTS} webhooks, which is the most; delete one "
                     "first."
                 )
             endpoint_id = endpoints.add(
@@ -101,9 +101,8 @@ class Webhooks:
         url: str | None = None,
         events: Sequence[WebhookEvent] | None = None,
         description: str | None = None,
-        active: bool | None = None,
     ) -> Endpoint:
-        """Change what is given. Nothing is sent to a disabled endpoint; its deliveries fail.
+        """Change what is given.
 
         Raises ForbiddenError, NotFoundError, InvalidInputError.
         """
@@ -118,16 +117,38 @@ class Webhooks:
                 url=before.url if url is None else url,
                 events=before.events if events is None else _sorted(events),
                 description=before.description if description is None else description,
-                active=before.active if active is None else active,
             )
             after = _found(connection, actor, endpoint_id)
-            if before.active and not after.active:
-                deliveries.give_up(connection, endpoint_id, DISABLED)
             # not the URLs, which may hold secrets
             fields = sorted(changes(before, after))
-            _record(connection, actor, "change", endpoint_id, fields=fields, active=after.active)
+            _record(connection, actor, "change", endpoint_id, fields=fields)
         logger.info("webhook.changed", endpoint_id=endpoint_id)
         return after
+
+    def pause(self, actor: Actor, endpoint_id: UUID) -> Endpoint:
+        """Send nothing to an endpoint until it is resumed; what waits for it fails.
+
+        Raises ForbiddenError, NotFoundError.
+        """
+        return self._set_active(actor, endpoint_id, active=False)
+
+    def resume(self, actor: Actor, endpoint_id: UUID) -> Endpoint:
+        """Send events to an endpoint again, whyever it was paused; those that it missed are not.
+
+        Raises ForbiddenError, NotFoundError.
+        """
+        return self._set_active(actor, endpoint_id, active=True)
+
+    def _set_active(self, actor: Actor, endpoint_id: UUID, *, active: bool) -> Endpoint:
+        actor.require(Role.ADMIN)
+        with self._database.transaction() as connection:
+            found = _found(connection, actor, endpoint_id, lock=True)
+            if found.active is not active:
+                endpoints.set_active(connection, endpoint_id, active=active)
+                if not active:
+                    deliveries.give_up(connection, endpoint_id, PAUSED)
+                _record(connection, actor, "resume" if active else "pause", endpoint_id)
+            return _found(connection, actor, endpoint_id)
 
     def rotate(
         self, actor: Actor, endpoint_id: UUID, *, overlap_hours: float = DEFAULT_OVERLAP_HOURS
@@ -146,20 +167,20 @@ class Webhooks:
         logger.info("webhook.rotated", endpoint_id=endpoint_id, overlap_hours=overlap_hours)
         return NewEndpoint(after, self._keys.secret(endpoint_id, after.secret_number))
 
-    def remove(self, actor: Actor, endpoint_id: UUID) -> None:
+    def delete(self, actor: Actor, endpoint_id: UUID) -> None:
         """Delete an endpoint; what waits for it fails. Raises ForbiddenError, NotFoundError."""
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
             _found(connection, actor, endpoint_id, lock=True)
-            endpoints.remove(connection, endpoint_id)
-            deliveries.give_up(connection, endpoint_id, DISABLED)
-            _record(connection, actor, "remove", endpoint_id)
-        logger.info("webhook.removed", endpoint_id=endpoint_id)
+            endpoints.delete(connection, endpoint_id)
+            deliveries.give_up(connection, endpoint_id, PAUSED)
+            _record(connection, actor, "delete", endpoint_id)
+        logger.info("webhook.deleted", endpoint_id=endpoint_id)
 
     def test(self, actor: Actor, endpoint_id: UUID) -> Delivery:
         """Send a test to an endpoint; return its delivery, which is pending.
 
-        Raises ForbiddenError, NotFoundError, and ConflictError if the endpoint is disabled.
+        Raises ForbiddenError, NotFoundError, and ConflictError if the endpoint is paused.
         """
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
@@ -216,7 +237,7 @@ class Webhooks:
         """Send a delivery once more, now, under the same id, with all its tries.
 
         Raises ForbiddenError, NotFoundError, and ConflictError while it is being sent or if its
-        endpoint is disabled or removed.
+        endpoint is paused or deleted.
         """
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
@@ -226,7 +247,7 @@ class Webhooks:
                     connection, found.endpoint_id, workspace=actor.workspace_id
                 )
                 if endpoint is None:
-                    raise ConflictError("The webhook of this delivery was removed.")
+                    raise ConflictError("The webhook of this delivery was deleted.")
                 _require_active(endpoint)
             if not deliveries.send_again(connection, delivery_id):
                 raise ConflictError("The delivery is being sent; look at it in a minute.")
@@ -252,7 +273,7 @@ def _sorted(events: Sequence[WebhookEvent]) -> list[str]:
 
 def _require_active(endpoint: Endpoint) -> None:
     if not endpoint.active:
-        raise ConflictError("The webhook is disabled; enable it first.")
+        raise ConflictError("The webhook is paused; resume it first.")
 
 
 def _found(

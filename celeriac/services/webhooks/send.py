@@ -15,8 +15,8 @@ from celeriac.db.engine import Connection, Database
 from celeriac.db.webhooks import deliveries, endpoints
 from celeriac.domain.webhooks import (
     DeliveryStatus,
-    DisabledReason,
     Due,
+    PausedReason,
     Reception,
     SigningKeys,
     next_pause,
@@ -37,7 +37,7 @@ _MOST_KNOWN = 10_000
 _LOOK_SECONDS = 0.25
 _BY = Program("webhooks")
 
-DISABLED = "The endpoint is disabled or was removed."
+PAUSED = "The webhook is paused or was deleted."
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Sender:
     def _send(self, due: Due, text: str) -> None:
         self._under_way[due.token] = due.lane
         if due.url is None:
-            self._results.put((due, Reception(None, DISABLED, refused=True)))
+            self._results.put((due, Reception(None, PAUSED, refused=True)))
             return
         body = text.encode()
         owner = due.endpoint_id or due.workspace_id
@@ -157,7 +157,7 @@ class Sender:
             if status is None:
                 logger.warning("webhook.claim_lost", delivery_id=due.id)
                 return
-            disabled = self._note(connection, due, reception)
+            paused = self._note(connection, due, reception)
         if reception.error is None:
             self._failing.discard(due.lane)
             logger.debug("webhook.delivered", delivery_id=due.id)
@@ -175,13 +175,11 @@ class Sender:
             error=reception.error,
             tries=due.tries,
         )
-        if disabled is not None:
-            logger.error("webhook.disabled", endpoint_id=due.endpoint_id, reason=disabled.value)
+        if paused is not None:
+            logger.error("webhook.paused", endpoint_id=due.endpoint_id, reason=paused.value)
 
-    def _note(
-        self, connection: Connection, due: Due, reception: Reception
-    ) -> DisabledReason | None:
-        """Note on the endpoint what became of an attempt; return why that disables it."""
+    def _note(self, connection: Connection, due: Due, reception: Reception) -> PausedReason | None:
+        """Note on the endpoint what became of an attempt; return why that pauses it."""
         endpoint_id = due.endpoint_id
         if endpoint_id is None or due.url is None:
             return None
@@ -192,12 +190,12 @@ class Sender:
         if found is None:
             return None
         reason, workspace_id = found
-        deliveries.give_up(connection, endpoint_id, DISABLED)
+        deliveries.give_up(connection, endpoint_id, PAUSED)
         details = {"reason": reason.value, "error": reception.error}
         audit.record(
             connection,
             _BY,
-            "webhook.disable",
+            "webhook.pause",
             [endpoint_id],
             details=details,
             workspace_id=workspace_id,

@@ -17,7 +17,7 @@ def make(client: Client, name: str, prompt: str, **agent: Any) -> None:
     client.tasks.create(name, name, {"prompt": prompt})
 
 
-def test_budgets_are_set_shown_and_removed(commands: CommandLine, client: Client) -> None:
+def test_budgets_are_set_shown_and_deleted(commands: CommandLine, client: Client) -> None:
     client.tasks.create("bounded", "noop")
     done = client.executions.run("bounded").id
     made = commands.ask("budgets", "set", "day", "--task", "bounded", "--cost", "2.50")
@@ -32,7 +32,7 @@ def test_budgets_are_set_shown_and_removed(commands: CommandLine, client: Client
     assert "bounded" in commands.run("budgets", "show", made["id"]).out
     (held,) = commands.ask("budgets", "of", str(done))
     assert held["budget_id"] == made["id"]
-    assert commands.run("budgets", "remove", made["id"]).code == 0
+    assert commands.run("budgets", "delete", made["id"]).code == 0
     assert commands.run("budgets", "show", made["id"]).code == 3
 
 

@@ -26,12 +26,9 @@ def test_beat_fires_a_task_and_a_workflow(flows: FleetWorkflows) -> None:
         "task": Target(fleet.task("noop"), None, {"n": 1}),
         "workflow": Target(None, flow, {}),
     }
-    made = {
-        name: schedules.create(
-            actor, NewSchedule(name=name, target=target, timing=Timing(cron="0 * * * *"))
-        ).id
-        for name, target in targets.items()
-    }
+    for name, target in targets.items():
+        new = NewSchedule(name=name, target=target, timing=Timing(cron="0 * * * *"))
+        schedules.create(actor, new)
     with shared.database.autocommit() as connection:
         # the newest hour was missed, and is made up for
         connection.execute(
@@ -42,12 +39,12 @@ def test_beat_fires_a_task_and_a_workflow(flows: FleetWorkflows) -> None:
         )
     wait_until(lambda: fleet.scalar(_FIRED) == 2, "beat has fired both")
 
-    (of_task,) = schedules.fires(actor, made["task"], status=FireStatus.STARTED).items
+    (of_task,) = schedules.fires(actor, "task", status=FireStatus.STARTED).items
     assert of_task.execution_id is not None
     done = fleet.wait_status(of_task.execution_id, Status.COMPLETED)
     assert (done.result, done.trigger_type) == ({"n": 1}, TriggerType.SCHEDULED)
-    (of_flow,) = schedules.fires(actor, made["workflow"], status=FireStatus.STARTED).items
+    (of_flow,) = schedules.fires(actor, "workflow", status=FireStatus.STARTED).items
     assert of_flow.run_id is not None
     assert flows.ended(of_flow.run_id).status is RunStatus.COMPLETED
-    for each in made.values():
-        schedules.remove(actor, each)
+    for each in targets:
+        schedules.delete(actor, each)

@@ -87,7 +87,7 @@ def test_days_outside_the_question_are_left_out(ada: Asker, container: CoreServi
     assert problem["field"] == "since"
 
 
-def test_a_budget_is_set_shown_changed_and_removed(ada: Asker, container: CoreServices) -> None:
+def test_a_budget_is_set_shown_changed_and_deleted(ada: Asker, container: CoreServices) -> None:
     path = spend(ada, container)
 
     made = ada.post(BUDGETS, json=DAILY).json()
@@ -166,5 +166,5 @@ def test_the_client_has_them_all(client: Client, container: CoreServices) -> Non
         "small", "large", "model",
     ]  # fmt: skip
     assert client.usage.totals("model", task="summarise").items[0].cost == Decimal("0.5")
-    client.budgets.remove(made.id)
+    client.budgets.delete(made.id)
     assert list(client.budgets.list()) == []

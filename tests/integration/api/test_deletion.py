@@ -62,7 +62,7 @@ def test_a_deleted_task_frees_its_name_and_keeps_its_history(
     assert [each["action"] for each in trail] == ["task.delete", "task.create"]
     assert trail[0]["details"] == {"name": "summarise"}
     trail = admin.get(f"/api/v1/audit-logs?resource_id={budget['id']}").json()["items"]
-    assert [each["action"] for each in trail] == ["budget.remove", "budget.set"]
+    assert [each["action"] for each in trail] == ["budget.delete", "budget.set"]
 
 
 def test_a_name_that_another_process_knows_is_looked_up_again(

@@ -73,7 +73,7 @@ def test_hooks_need_an_admin_and_something_to_start(boss: Asker, ada: Asker) -> 
     assert hook.reasons() == ["not_found"]
 
 
-def test_a_removed_hook_is_unknown_and_the_trail_has_all(boss: Asker) -> None:
+def test_a_deleted_hook_is_unknown_and_the_trail_has_all(boss: Asker) -> None:
     hook = Hook(boss)
     boss.post(f"{HOOKS}/{hook.id}/rotate")
     boss.patch(f"{HOOKS}/{hook.id}", json={"description": "new"})
@@ -82,7 +82,7 @@ def test_a_removed_hook_is_unknown_and_the_trail_has_all(boss: Asker) -> None:
     assert_problem(boss.get(f"{HOOKS}/{hook.id}"), 404, "not_found")
     trail = boss.get("/api/v1/audit-logs?resource_type=hook").json()["items"]
     assert [each["action"] for each in trail] == [
-        "hook.remove", "hook.change", "hook.rotate", "hook.create"
+        "hook.delete", "hook.change", "hook.rotate", "hook.create"
     ]  # fmt: skip
 
 
@@ -107,7 +107,9 @@ def test_another_workspace_learns_nothing(boss: Asker, person: Callable[..., Ask
     assert_problem(other.get(f"{path}/deliveries"), 404, "not_found")
     assert_problem(other.post(f"{path}/rotate"), 404, "not_found")
     assert_problem(other.post(f"{path}/test"), 404, "not_found")
-    assert_problem(other.patch(path, json={"active": False}), 404, "not_found")
+    assert_problem(other.patch(path, json={"per_minute": 1}), 404, "not_found")
+    assert_problem(other.post(f"{path}/pause"), 404, "not_found")
+    assert_problem(other.post(f"{path}/resume"), 404, "not_found")
     assert_problem(other.delete(path), 404, "not_found")
     assert other.get(HOOKS).json()["items"] == []
     assert_problem(other.post(HOOKS, json={"task": str(uuid4())}), 404, "not_found")

@@ -294,12 +294,12 @@ def test_a_delivery_that_was_refused_may_come_again(boss: Asker) -> None:
 def test_a_paused_hook_refuses_and_knows_what_it_has_started(boss: Asker) -> None:
     hook = Hook(boss)
     first = hook.send(name="msg_1")
-    paused = boss.patch(f"{HOOKS}/{hook.id}", json={"active": False}).json()
+    paused = boss.post(f"{HOOKS}/{hook.id}/pause").json()
     assert (paused["active"], paused["mapping"]) == (False, {"text": "${{ body.issue.title }}"})
     assert_problem(hook.send(name="msg_2"), 409, "hook_paused")
     assert hook.send(name="msg_1").json() == first.json()
     assert_problem(hook.call({}, b"{}"), 401, "hook_refused")
-    boss.patch(f"{HOOKS}/{hook.id}", json={"active": True})
+    boss.post(f"{HOOKS}/{hook.id}/resume")
     assert hook.send(name="msg_2").status_code == 202
     assert hook.reasons() == ["not_signed", "hook_paused"]
 

@@ -42,7 +42,7 @@ def _keep(container: CoreServices) -> int:
     return by_name["fire_schedules"].work()
 
 
-def test_a_schedule_is_made_fired_changed_and_removed(ada: Asker, container: CoreServices) -> None:
+def test_a_schedule_is_made_fired_changed_and_deleted(ada: Asker, container: CoreServices) -> None:
     made = ada.post(SCHEDULES, json=NIGHTLY)
     assert made.status_code == 201, made.text
     found = made.json()
@@ -67,16 +67,18 @@ def test_a_schedule_is_made_fired_changed_and_removed(ada: Asker, container: Cor
     skipped = ada.get(f"{path}/fires?status=skipped").json()["items"]
     assert [each["id"] for each in skipped] == [by_hand["id"]]
 
-    assert ada.patch(path, json={"overlap": "allow"}).json()["overlap"] == "allow"
-    assert ada.post(f"{path}/pause").json()["active"] is False
+    named = f"{SCHEDULES}/nightly"
+    assert ada.get(named).json()["id"] == found["id"]
+    assert ada.patch(named, json={"overlap": "allow"}).json()["overlap"] == "allow"
+    assert ada.post(f"{named}/pause").json()["active"] is False
     _make_due(container)
     assert _keep(container) == 0
     assert ada.post(f"{path}/resume", json={"catch_up": True}).json()["active"] is True
     assert _keep(container) == 1
     assert [each["id"] for each in ada.get(SCHEDULES).json()["items"]] == [found["id"]]
-    assert ada.delete(path).status_code == 204
-    assert_problem(ada.get(path), 404, "not_found")
-    assert_problem(ada.get(f"{path}/fires"), 404, "not_found")
+    assert ada.delete(named).status_code == 204
+    for gone in (path, f"{path}/fires", f"{SCHEDULES}/nightly", f"{SCHEDULES}/nightly/fires"):
+        assert_problem(ada.get(gone), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -140,32 +142,32 @@ def test_the_client_and_the_command_line_manage_schedules(
         "--zone", "Europe/Berlin", "--misfire", "skip", "--jitter", "60",
     )  # fmt: skip
     assert made["jitter_seconds"] == 60
-    assert run("show", "last")["id"] == made["id"]
-    assert len(run("preview", "last", "-n", "3")) == 3
-    assert run("run", "last")["status"] == "started"
-    assert len(run("fires", "last", "--status", "started")) == 1
-    assert run("pause", "last")["active"] is False
-    assert run("resume", "last", "--catch-up")["active"] is True
-    assert run("change", "last", "--every", "900")["every_seconds"] == 900
+    assert run("show", "nightly")["id"] == run("show", made["id"])["id"] == made["id"]
+    assert len(run("preview", "nightly", "-n", "3")) == 3
+    assert run("run", "nightly")["status"] == "started"
+    assert len(run("fires", "nightly", "--status", "started")) == 1
+    assert run("pause", "nightly")["active"] is False
+    assert run("resume", "nightly", "--catch-up")["active"] is True
+    assert run("change", "nightly", "--every", "900")["every_seconds"] == 900
     assert [each["name"] for each in run("list")] == ["nightly"]
-    for shown in (("list",), ("show", "last"), ("preview", "last"), ("fires", "last")):
+    for shown in (("list",), ("show", "nightly"), ("preview", "nightly"), ("fires", "nightly")):
         assert main(("schedules", *shown)) == 0
         assert capsys.readouterr().out
     assert main(("schedules", "create", "x", "--task", "summarise")) == 2
     assert main(("schedules", "create", "x", "--cron", "@daily")) == 2
     capsys.readouterr()
-    run("delete", "last")
+    run("delete", "nightly")
 
     at = datetime.now(UTC) + timedelta(days=1)
     once = client.schedules.create("once", task="summarise", input={"text": "b"}, at=at)
-    assert [each.at for each in client.schedules.preview(once.id).fires] == [at]
+    assert [each.at for each in client.schedules.preview("once").fires] == [at]
     assert client.schedules.get(once.id).at == at
     assert client.schedules.change(once.id, input={"text": "c"}).input == {"text": "c"}
     assert client.schedules.pause(once.id).active is False
     assert client.schedules.resume(once.id).active is True
-    fire = client.schedules.run(once.id, force=True)
-    assert [each.id for each in client.schedules.fires(once.id)] == [fire.id]
+    fire = client.schedules.run("once", force=True)
+    assert [each.id for each in client.schedules.fires("once")] == [fire.id]
     assert [each.id for each in client.schedules.list()] == [once.id]
-    client.schedules.delete(once.id)
+    client.schedules.delete("once")
     with pytest.raises(ClientError, match="no schedule"):
         client.schedules.get(once.id)

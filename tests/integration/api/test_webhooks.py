@@ -42,7 +42,7 @@ def _problem_of(response: Any) -> tuple[int, str, str | None]:
     return response.status_code, body["code"], body.get("field")
 
 
-def test_a_webhook_is_made_changed_and_removed(boss: Asker) -> None:
+def test_a_webhook_is_made_changed_and_deleted(boss: Asker) -> None:
     made = boss.post(WEBHOOKS, json=SOMEWHERE | {"description": "leads"})
     assert made.status_code == 201, made.text
     secret = made.json()["secret"]
@@ -50,15 +50,18 @@ def test_a_webhook_is_made_changed_and_removed(boss: Asker) -> None:
     path = f"{WEBHOOKS}/{made.json()['id']}"
     found = boss.get(path).json()
     assert "secret" not in found
-    assert (found["active"], found["description"], found["disabled_reason"]) == (
+    assert (found["active"], found["description"], found["paused_reason"]) == (
         True, "leads", None
     )  # fmt: skip
     assert [each["id"] for each in boss.get(WEBHOOKS).json()["items"]] == [found["id"]]
-    changed = boss.patch(path, json={"active": False, "events": ["budget.spent"]}).json()
-    assert (changed["active"], changed["disabled_reason"], changed["events"]) == (
-        False, "requested", ["budget.spent"]
-    )  # fmt: skip
-    assert boss.patch(path, json={"active": True}).json()["disabled_reason"] is None
+    assert boss.patch(path, json={"events": ["budget.spent"]}).json()["events"] == ["budget.spent"]
+    assert_problem(boss.patch(path, json={"active": False}), 422, "invalid_input")
+    for _ in range(2):
+        paused = boss.post(f"{path}/pause").json()
+        assert (paused["active"], paused["paused_reason"]) == (False, "requested")
+    assert_problem(boss.post(f"{path}/test"), 409, "conflict")
+    resumed = boss.post(f"{path}/resume").json()
+    assert (resumed["active"], resumed["paused_reason"]) == (True, None)
     rotated = boss.post(f"{path}/rotate", json={"overlap_hours": 1}).json()
     assert rotated["secret"].startswith("whsec_")
     assert rotated["secret"] != secret
@@ -66,7 +69,7 @@ def test_a_webhook_is_made_changed_and_removed(boss: Asker) -> None:
     assert boss.delete(path).status_code == 204
     assert_problem(boss.get(path), 404, "not_found")
     trail = boss.get("/api/v1/audit-logs?resource_type=webhook").text
-    for verb in ("create", "change", "rotate", "remove"):
+    for verb in ("create", "change", "pause", "resume", "rotate", "delete"):
         assert f"webhook.{verb}" in trail
     assert secret not in trail
     assert rotated["secret"] not in trail
@@ -187,8 +190,8 @@ def test_the_client_and_the_command_line_see_what_was_sent(
     assert str(made.id) in run("webhooks", "list", "--json")
     assert "active" in run("webhooks", "show", "last")
     assert "budget.spent" in run("webhooks", "change", str(made.id), "-e", "budget.spent")
-    assert "disabled (requested)" in run("webhooks", "disable", "last")
-    assert "active" in run("webhooks", "enable", "last")
+    assert "paused (requested)" in run("webhooks", "pause", "last")
+    assert "active" in run("webhooks", "resume", "last")
     assert str(tested.id) in run("deliveries", "list", "--json", "--status", "delivered")
     assert "webhook.test" in run("deliveries", "show", "last")
     assert run("webhooks", "callback-secret").split()[-1] == client.webhooks.callback_secret()
@@ -197,7 +200,7 @@ def test_the_client_and_the_command_line_see_what_was_sent(
     assert run("webhooks", "test", "last").split()[-1] == str(next(client.deliveries.list()).id)
     assert client.webhooks.rotate(made.id, overlap_hours=2).secret != made.secret
     assert run("webhooks", "rotate", "last", "--overlap-hours", "0").split()[-1] != new
-    run("webhooks", "remove", str(made.id))
+    run("webhooks", "delete", str(made.id))
     with pytest.raises(ClientError, match="webhook"):
         client.webhooks.get(made.id)
     sender.stop()

@@ -71,7 +71,7 @@ def test_a_replay_counts_neither_in_usage_nor_in_a_budget_that_is_set_later(
     for _ in range(2):  # the second time in the place of one that was removed
         stored = worker.budgets.put(worker.actor, BudgetScope.TASK, task, Period.DAY, budget)
         assert stored.state.spent_tokens == CALL_TOKENS
-        worker.budgets.remove(worker.actor, stored.id)
+        worker.budgets.delete(worker.actor, stored.id)
     (total,) = Usage(worker.container.database).totals(
         worker.actor, UsageBy.MODEL, task_id=task, limit=10
     )

@@ -53,7 +53,7 @@ class Desk:
         timing: Timing = HOURLY,
         target: Target | None = None,
         **policies: Any,
-    ) -> UUID:
+    ) -> str:
         """Create a schedule of the core's task, unless another target is given."""
         new = NewSchedule(
             name=name,
@@ -61,9 +61,9 @@ class Desk:
             timing=timing,
             policies=Policies(**policies),
         )
-        return self.schedules.create(self.core.actor, new).id
+        return str(self.schedules.create(self.core.actor, new).id)
 
-    def get(self, schedule_id: UUID) -> Schedule:
+    def get(self, schedule_id: str) -> Schedule:
         """Return a schedule."""
         return self.schedules.get(self.core.actor, schedule_id)
 
@@ -85,12 +85,12 @@ class Desk:
         """Take one turn of the keeper."""
         return self.keeper(LIMIT)
 
-    def fires(self, schedule_id: UUID, status: FireStatus | None = None) -> list[Fire]:
+    def fires(self, schedule_id: str, status: FireStatus | None = None) -> list[Fire]:
         """Return the fires of a schedule by their times."""
         page = self.schedules.fires(self.core.actor, schedule_id, status=status, limit=500)
         return sorted(page.items, key=lambda each: each.scheduled_at)
 
-    def started(self, schedule_id: UUID) -> list[UUID]:
+    def started(self, schedule_id: str) -> list[UUID]:
         """Return the executions that were started."""
         found = self.fires(schedule_id, FireStatus.STARTED)
         return [each.execution_id for each in found if each.execution_id is not None]
@@ -257,7 +257,7 @@ def test_s3_another_timing_fires_nothing_at_once(desk: Desk) -> None:
 def test_s2_a_removed_schedule_fires_no_more(desk: Desk) -> None:
     made = desk.add()
     desk.pass_time(3_600)
-    desk.schedules.remove(desk.core.actor, made)
+    desk.schedules.delete(desk.core.actor, made)
     assert desk.turn() == 0
     with pytest.raises(NotFoundError):
         desk.get(made)
@@ -350,7 +350,7 @@ def test_what_can_not_start_is_a_row_with_the_reason(desk: Desk) -> None:
 def test_a_fire_needs_the_rights_of_the_owner(desk: Desk) -> None:
     colleague = make_colleague(desk.core.database, desk.core.actor)
     new = NewSchedule(name="c", target=Target(desk.core.task, None, {}), timing=HOURLY)
-    made = desk.schedules.create(colleague, new).id
+    made = str(desk.schedules.create(colleague, new).id)
     with desk.core.database.transaction() as connection:
         workspaces.remove_member(connection, colleague.workspace_id, colleague.user_id)
     desk.pass_time(3_600)
@@ -404,12 +404,12 @@ def test_a_deleted_workspace_has_no_schedules(desk: Desk) -> None:
     assert desk.core.count("schedules") == 0
 
 
-def _calls(desk: Desk, actor: Actor, made: UUID) -> list[Callable[[], object]]:
+def _calls(desk: Desk, actor: Actor, made: str) -> list[Callable[[], object]]:
     found = desk.schedules
     return [
         lambda: found.get(actor, made),
         lambda: found.change(actor, made, {"zone": "UTC"}),
-        lambda: found.remove(actor, made),
+        lambda: found.delete(actor, made),
         lambda: found.pause(actor, made),
         lambda: found.resume(actor, made),
         lambda: found.run(actor, made),

@@ -241,7 +241,7 @@ def test_h5_a_redirect_to_an_address_inside_is_not_followed(core: Core, receiver
     assert "redirects are not followed" in row.error
 
 
-def test_410_disables_the_endpoint_and_what_waits_for_it_fails(
+def test_410_pauses_the_endpoint_and_what_waits_for_it_fails(
     core: Core, receiver: Receiver
 ) -> None:
     endpoint = add_endpoint(core, f"{receiver.url}/status/410", *EVENTS)
@@ -250,19 +250,19 @@ def test_410_disables_the_endpoint_and_what_waits_for_it_fails(
     with sending(core.database) as sender, capture_logs() as lines:
         sender.send_due()
 
-    (row,) = rows(core, "SELECT active, disabled_reason FROM webhook_endpoints")
+    (row,) = rows(core, "SELECT active, paused_reason FROM webhook_endpoints")
     assert tuple(row) == (False, "gone")
     assert {each[0] for each in rows(core, "SELECT status FROM deliveries")} == {"failed"}
     assert len(receiver.got) <= 2
-    assert "webhook.disabled" in [line["event"] for line in lines]
-    (entry,) = rows(core, "SELECT * FROM audit_logs WHERE action = 'webhook.disable'")
+    assert "webhook.paused" in [line["event"] for line in lines]
+    (entry,) = rows(core, "SELECT * FROM audit_logs WHERE action = 'webhook.pause'")
     assert (entry.actor, entry.resource_id) == ("webhooks", str(endpoint))
     assert entry.workspace_id == core.actor.workspace_id
     core.end(core.running(), Completed(1))
     assert len(rows(core, "SELECT 1 FROM deliveries")) == 5
 
 
-def test_five_days_without_success_disable_and_a_success_starts_afresh(
+def test_five_days_without_success_pause_it_and_a_success_starts_afresh(
     core: Core, receiver: Receiver
 ) -> None:
     endpoint = add_endpoint(core, f"{receiver.url}/ok")
@@ -288,7 +288,7 @@ def test_five_days_without_success_disable_and_a_success_starts_afresh(
         core.execute(shift)
         core.execute(shift)
         assert not fails().active
-    (reason,) = rows(core, "SELECT disabled_reason FROM webhook_endpoints")
+    (reason,) = rows(core, "SELECT paused_reason FROM webhook_endpoints")
     assert reason[0] == "failing"
 
 

@@ -726,15 +726,15 @@ CREATE TABLE webhook_endpoints (
     events text[] NOT NULL,
     description text NOT NULL DEFAULT '',
     active boolean NOT NULL DEFAULT true,
-    disabled_reason text,
+    paused_reason text,
     failing_since timestamptz,
     secret_number integer NOT NULL DEFAULT 1,
     previous_until timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_webhook_endpoints PRIMARY KEY (id),
-    CONSTRAINT ck_webhook_endpoints_disabled_reason_known
-        CHECK (disabled_reason IN ('requested', 'gone', 'failing'))
+    CONSTRAINT ck_webhook_endpoints_paused_reason_known
+        CHECK (paused_reason IN ('requested', 'gone', 'failing'))
 );
 CREATE INDEX ix_webhook_endpoints_workspace_id_id ON webhook_endpoints (workspace_id, id);
 CREATE INDEX ix_webhook_endpoints_active ON webhook_endpoints (workspace_id) WHERE active;
