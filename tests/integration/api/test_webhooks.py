@@ -135,7 +135,7 @@ def test_another_workspace_learns_nothing(boss: Asker, person: Callable[..., Ask
 def test_deliveries_are_listed_by_webhook_execution_and_status(boss: Asker) -> None:
     one, two = (boss.post(WEBHOOKS, json=SOMEWHERE).json()["id"] for _ in range(2))
     tests = [boss.post(f"{WEBHOOKS}/{each}/test").json()["id"] for each in (one, two, one)]
-    boss.patch(f"{WEBHOOKS}/{two}", json={"active": False})
+    boss.post(f"{WEBHOOKS}/{two}/pause")
 
     def ids(query: str) -> list[str]:
         return [each["id"] for each in boss.get(f"{DELIVERIES}?{query}").json()["items"]]
