@@ -31,6 +31,10 @@ class ExecutionOptions(TypedDict, total=False):
     """Replay model requests from this cassette."""
     callback_url: str | None
     """URL to which its end is sent, signed."""
+    expires_in: float | None
+    """Cancel it, with `expired`, if it has not begun after so many seconds."""
+    expires_at: datetime | None
+    """Cancel it if it has not begun by this time, which has a zone; instead of `expires_in`."""
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -106,8 +110,8 @@ class Executions(Resource):
         """Run a task in the background; return as soon as the execution is stored.
 
         `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
-        `cassette_id`, `callback_url`. The idempotency key is random if not given, so that a
-        request that is retried runs the task once.
+        `cassette_id`, `callback_url`, `expires_in`, `expires_at`. The idempotency key is random if
+        not given, so that a request that is retried runs the task once.
         """
         body = given(
             variables=dict(variables or {}),
@@ -164,6 +168,8 @@ class Executions(Resource):
         priority: str | None = None,
         queue: str | None = None,
         delay_seconds: float | None = None,
+        expires_in: float | None = None,
+        expires_at: datetime | None = None,
         callback_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> wire.AcceptedBatch:
@@ -173,6 +179,8 @@ class Executions(Resource):
             priority=priority,
             queue=queue,
             delay_seconds=delay_seconds,
+            expires_in=expires_in,
+            expires_at=expires_at,
             callback_url=callback_url,
         )
         return self._transport.create_work(

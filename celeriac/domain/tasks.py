@@ -88,6 +88,8 @@ QueueName = Annotated[
 ]
 
 DEFAULT_QUEUE = "task_execution"
+LONGEST_EXPIRY = 366 * 86_400.0
+"""Seconds until an execution expires."""
 MAX_PROMPT_TEMPLATE = 200_000
 
 
@@ -159,6 +161,8 @@ class TaskSpec(Strict):
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After this many lost workers the execution fails with `worker_lost`."""
     queue: QueueName = DEFAULT_QUEUE
+    expires_in: float | None = Field(default=None, gt=0, le=LONGEST_EXPIRY)
+    """An execution that has not begun after so many seconds is cancelled with `expired`."""
     budget: Budget | None = None
     """The budget of each execution."""
     priority: PriorityLabel = Field(

@@ -106,6 +106,9 @@ class ExecutionSummary(Wire):
     request_id: str | None = Field(examples=["shop-42"])
     created_at: datetime
     available_at: datetime = Field(description="Not started before this time.")
+    expires_at: datetime | None = Field(
+        default=None, description="It is cancelled, with `expired`, if it has not begun by then."
+    )
     queued_at: datetime | None = Field(examples=[AT])
     started_at: datetime | None = Field(examples=[AT])
     completed_at: datetime | None = Field(examples=[LATER])

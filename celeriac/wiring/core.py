@@ -35,6 +35,7 @@ from celeriac.services.approvals.ask import Expire
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.calls import EndCalls
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.expiry import EndExpired
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
@@ -243,6 +244,7 @@ class CoreServices:
     submit: Submit
     cancel: Cancel
     recover: Recover
+    end_expired: EndExpired
     expire: Expire
     end_calls: EndCalls
     plans: Plans
@@ -309,6 +311,7 @@ def build(
         submit=submit,
         cancel=Cancel(database, live, ended),
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds), ended),
+        end_expired=EndExpired(database, live, ended),
         expire=Expire(database, live, ended, advance.after),
         plans=plans,
         advance=advance,

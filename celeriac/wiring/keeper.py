@@ -59,6 +59,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     # often enough for an unbroken view of the database (DatabaseView)
     check_every = min(interval, settings.worker.lease_seconds / _CHECKS_PER_LEASE)
     recover, expire, cancel = container.recover, container.expire, container.cancel
+    end_expired = container.end_expired
     kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
     then_send = partial(_then_send, container.dispatch)
     jobs: list[tuple[str, float, Callable[[], int]]] = [
@@ -98,6 +99,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _SCHEDULE_SECONDS,
             partial(build_fires(container), limit),
         ),
+        ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),

@@ -65,7 +65,8 @@ WITH moved AS (
 UPDATE executions
 SET available_at = available_at - make_interval(secs => :seconds),
     queued_at = queued_at - make_interval(secs => :seconds),
-    waiting_until = waiting_until - make_interval(secs => :seconds)
+    waiting_until = waiting_until - make_interval(secs => :seconds),
+    expires_at = expires_at - make_interval(secs => :seconds)
 """)
 
 _SHIFT_QUESTIONS = text("""
@@ -235,6 +236,11 @@ class Core:
         """Let so much time pass for every execution and every lease."""
         self.execute(_SHIFT, seconds=seconds)
         self.execute(_SHIFT_QUESTIONS, seconds=seconds)
+
+    def end_expired(self) -> list[UUID]:
+        """Cancel what has not begun in time, as the keeper does."""
+        with self.database.transaction() as connection:
+            return lifecycle.end_expired(connection, limit=LIMIT)
 
     def unqueue(self, execution_id: UUID, delay: float = 0.0) -> list[UUID]:
         """Put a queued execution back, as after a failed publication."""

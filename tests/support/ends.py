@@ -86,6 +86,11 @@ def _expire(core: Core, _claim: Claim) -> object:
     return core.expire()
 
 
+def _lapse(core: Core, _claim: Claim) -> object:
+    core.execute("UPDATE executions SET started_at = NULL, expires_at = now()")
+    return core.end_expired()
+
+
 RUNNING, STOP = Status.RUNNING, Transition.STOP
 WAYS = {
     "complete": Way(Transition.COMPLETE, RUNNING, _finish(Completed(1))),
@@ -101,6 +106,8 @@ WAYS = {
     "cancel what waits": Way(Transition.CANCEL, Status.WAITING, _cancel),
     "cancel what is pending": Way(Transition.CANCEL, Status.PENDING, _cancel),
     "cancel what is queued": Way(Transition.CANCEL, Status.QUEUED, _cancel),
+    "expire what is pending": Way(Transition.LAPSE, Status.PENDING, _lapse, holds=False),
+    "expire what is queued": Way(Transition.LAPSE, Status.QUEUED, _lapse, holds=False),
 }
 
 

@@ -205,6 +205,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         f"{counted(execution.crash_count, 'lost worker')})",
         "worker": execution.worker_hostname or "",
         "created": execution.created_at,
+        "expires": execution.expires_at or "",
         "started": execution.started_at,
         "completed": execution.completed_at,
         "ran": duration(execution.duration_seconds),

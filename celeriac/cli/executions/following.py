@@ -15,7 +15,7 @@ from celeriac.cli.core.output import (
 )
 from celeriac.cli.executions.notes import failure_text
 from celeriac.cli.executions.view import describe
-from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.states import EXPIRED, Status
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
@@ -127,6 +127,8 @@ def _unsuccessful(execution: "Execution") -> CommandError:
     if execution.status is Status.CANCELLED:
         who = f" by {execution.cancel_requested_by}" if execution.cancel_requested_by else ""
         message, problem = f"The execution was cancelled{who}.", "cancelled"
+        if execution.error_code == EXPIRED:
+            message = f"The execution was cancelled. {execution.error_message}"
     else:
         message = failure_text(execution.error_code, execution.error_message, execution.error_type)
         problem = execution.error_code or "failed"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jsonl"
 
-_ALLOWED = frozenset({"priority", "queue", "callback_url"})
+_ALLOWED = frozenset({"priority", "queue", "callback_url", "expires_in"})
 
 Timeout = Annotated[
     float | None,
@@ -46,6 +46,14 @@ class RunOptions:
     delay: Annotated[float | None, _how_option(min=0, help="Start it after this many seconds.")] = (
         None
     )
+    expires_in: Annotated[
+        float | None,
+        _how_option(
+            min=0,
+            metavar="SECONDS",
+            help="Cancel it if it has not begun after this many seconds; the task's.",
+        ),
+    ] = None
     key: Annotated[
         str | None,
         _how_option(
@@ -108,6 +116,7 @@ class RunOptions:
             "budget": {"on_budget": "ask" if self.ask else "stop", **limits} if limits else None,
             "record": self.record,
             "callback_url": self.callback_url,
+            "expires_in": self.expires_in,
         }
 
 
@@ -147,14 +156,14 @@ def run_batch(
     """Run the task once for each item, and print the executions' ids in the items' order.
 
     Raises UsageProblemError for options of a single run: `others`, and all of `options` but
-    priority, queue and callback_url.
+    priority, queue, expires_in and callback_url.
     """
     given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
         names = ", ".join([*others, *sorted(given)])
         raise UsageProblemError(
-            "A batch takes --priority, --queue, --callback-url, --delay and --idempotency-key "
-            f"only; not {names}."
+            "A batch takes --priority, --queue, --callback-url, --delay, --expires-in and "
+            f"--idempotency-key only; not {names}."
         )
     accepted = context.client.executions.execute_batch(
         task,
@@ -162,6 +171,7 @@ def run_batch(
         priority=options.get("priority"),
         queue=options.get("queue"),
         callback_url=options.get("callback_url"),
+        expires_in=options.get("expires_in"),
         delay_seconds=delay,
         idempotency_key=key,
     )

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for
+from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for, unexpired
 from celeriac.db.executions.ended import KEPT
 from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, not_counted, with_guards
 from celeriac.db.executions.park import park, resume_answered, resume_without_children
@@ -78,6 +78,7 @@ PARTS = {
     WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL AND lease_until > now()
 )""",
     "held": held_for(":delay"),
+    "unexpired": unexpired("e"),
 }
 """The parts that the statements of claims and ends share."""
 
@@ -87,7 +88,7 @@ WITH {live}, claimed AS (
     UPDATE executions e
     SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
-      AND EXISTS (SELECT FROM live)
+      AND {unexpired} AND EXISTS (SELECT FROM live)
     RETURNING {of_e}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
@@ -107,10 +108,10 @@ def claim(
 ) -> Claim | None:
     """Make this worker the owner of the attempt that `message` names, or return None.
 
-    None means that another worker has it, or that the execution was cancelled, parked or finished:
-    the message must be dropped. Raises LeaseExpiredError if the worker has no valid lease. The
-    commit doesn't wait for the disk (docs/adr/0003): if a crash of the server loses it, the row is
-    still `queued` and this worker's writes are refused.
+    None means that another worker has it, or that the execution was cancelled, parked or finished,
+    or has expired: the message must be dropped. Raises LeaseExpiredError if the worker has no valid
+    lease. The commit doesn't wait for the disk (docs/adr/0003): if a crash of the server loses it,
+    the row is still `queued` and this worker's writes are refused.
     """
     parameters = {
         "id": message.execution_id,

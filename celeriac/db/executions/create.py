@@ -42,12 +42,14 @@ WITH plan AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
-        options, available_at, held, max_crashes, queued_at, celery_task_id, event_seq,
+        options, available_at, expires_at, held, max_crashes, queued_at, celery_task_id, event_seq,
         parent_id, parent_step, root_id, run_id, step_no, item_no)
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
-           plan.available_at, plan.held, :max_crashes,
+           plan.available_at,
+           coalesce(CAST(:expires_at AS timestamptz), now() + make_interval(secs => :expires_in)),
+           plan.held, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
@@ -142,6 +144,12 @@ class NewExecutions:
         given = self.request.priority
         return self.spec.task.priority if given is None else given
 
+    @property
+    def expires_in(self) -> float | None:
+        """The seconds until they expire: of the request, or else of the task."""
+        given = self.request.expires_in
+        return self.spec.task.expires_in if given is None else given
+
 
 def create(
     connection: Connection, new: NewExecutions, actor: Actor, *, window: int
@@ -177,6 +185,8 @@ def create(
         "options": stored_options(request.options),
         "delay_seconds": request.delay_seconds,
         "available_at": request.available_at,
+        "expires_at": request.expires_at,
+        "expires_in": new.expires_in,
         "max_crashes": spec.task.max_crashes,
         "held": new.held,
         "parent_id": family and family.parent_id,

@@ -11,7 +11,8 @@ been due longest. A queue may have as many messages at the broker as its window 
 
 So a new execution overtakes no eligible one of at least its priority that was committed before its
 statement began. Locked rows are skipped: another transaction is sending, claiming or cancelling
-them. Executions whose transactions run at the same time have no order.
+them. Executions whose transactions run at the same time have no order. One that has expired is
+skipped too, and the keeper ends it.
 
 Every statement that makes a row `pending` says whether it is `held`. A row that is not due yet is
 held for its time, and `release_due` releases it. Held rows are not in the index of eligible rows,
@@ -42,6 +43,11 @@ def _eligible(row: str) -> str:
     return filled(rule, {"row": row}, queue=Transition.QUEUE)
 
 
+def unexpired(row: str) -> str:
+    """Return whether `row` has begun, or may still begin, as SQL."""
+    return f"({row}.expires_at IS NULL OR {row}.started_at IS NOT NULL OR {row}.expires_at > now())"
+
+
 def first(queue: str, *, limit: str, condition: str = "true") -> str:
     """Return a query for the ids of the first eligible executions of `queue`, and lock them.
 
@@ -49,7 +55,7 @@ def first(queue: str, *, limit: str, condition: str = "true") -> str:
     """
     return f"""
         SELECT e.id FROM executions e
-        WHERE {_eligible("e")} AND e.queue = {queue} AND {condition}
+        WHERE {_eligible("e")} AND e.queue = {queue} AND {unexpired("e")} AND {condition}
         ORDER BY e.priority DESC, e.available_at
         LIMIT {limit}
         FOR UPDATE SKIP LOCKED"""

@@ -1,4 +1,4 @@
-"""Ends executions without their worker: rescue from a lost worker, and cancellation."""
+"""Ends executions without their worker: rescue from a lost worker, cancellation, and expiry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from celeriac.db import spans
 from celeriac.db.executions.ended import KEPT, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause, Lease
-from celeriac.domain.executions.states import Status, Transition
+from celeriac.domain.executions.states import EXPIRED, Status, Transition
 
 _HOLDER = """
 WITH RECURSIVE holder AS (
@@ -219,3 +219,53 @@ def request_cancel(connection: Connection, ids: Sequence[UUID], by: str) -> dict
     held = list(connection.execute(_TO_CANCEL, spans.of(ids)).scalars())
     rows = connection.execute(_CANCEL, {**spans.of(held), "by": by})
     return {row[0]: Status(row[1]) for row in rows}
+
+
+_EXPIRED = with_guards(
+    """
+SELECT id FROM executions
+WHERE expires_at IS NOT NULL AND started_at IS NULL AND completed_at IS NULL
+  AND expires_at <= now() AND status IN ({lapse_from})
+ORDER BY expires_at
+LIMIT :limit
+FOR NO KEY UPDATE SKIP LOCKED
+""",
+    lapse=Transition.LAPSE,
+)
+
+_LAPSE = with_guards(
+    """
+WITH done AS (
+    UPDATE executions e
+    SET status = {lapse_to}, completed_at = now(), held = NULL, event_seq = event_seq + 1,
+        error_code = :code,
+        error_message = format('It had not begun by %s, its expires_at.',
+                               to_char(expires_at AT TIME ZONE 'UTC',
+                                       'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+    WHERE {given_e} AND status IN ({lapse_from}) AND started_at IS NULL
+    RETURNING {ended_columns}, e.event_seq
+), logged AS (
+    INSERT INTO events (execution_id, seq, type, attempt, data)
+    SELECT id, event_seq, 'cancelled', attempt,
+           jsonb_build_object('code', error_code, 'message', error_message)
+    FROM done
+){ended}
+SELECT id FROM done
+""",
+    {"given_e": spans.given("e.id")},
+    lapse=Transition.LAPSE,
+)
+
+
+def end_expired(connection: Connection, *, limit: int) -> list[UUID]:
+    """Cancel executions that have not begun by their `expires_at`, up to `limit`; return which.
+
+    Their error code is `expired`. One whose row, or session, somebody has locked is left for later.
+    Needs a transaction: the first statements lock, the last one ends.
+    """
+    found = list(connection.execute(_EXPIRED, {"limit": limit}).scalars())
+    if found:
+        found = list(hold_rows(connection, found))
+    if not found:
+        return []
+    return list(connection.execute(_LAPSE, {**spans.of(found), "code": EXPIRED}).scalars())

@@ -107,7 +107,7 @@ WITH {live}, claimed AS (
     UPDATE executions e
     SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
-      AND EXISTS (SELECT FROM live)
+      AND {unexpired} AND EXISTS (SELECT FROM live)
     RETURNING {of_e}, e.event_seq, e.lease_token
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)

@@ -22,7 +22,13 @@ from celeriac.db.executions.create import (
     unqueue,
 )
 from celeriac.db.executions.eligible import NextClaim, release_due, release_limited
-from celeriac.db.executions.end import Rescued, left_behind, request_cancel, rescue_lost
+from celeriac.db.executions.end import (
+    Rescued,
+    end_expired,
+    left_behind,
+    request_cancel,
+    rescue_lost,
+)
 from celeriac.db.executions.ended import hold
 from celeriac.db.executions.groups import (
     Ending,
@@ -52,6 +58,7 @@ __all__ = [
     "claim_group",
     "claim_more",
     "create",
+    "end_expired",
     "end_values",
     "expire",
     "find_claim",

@@ -68,6 +68,8 @@ executions = table_of_ids(
     timestamp("parked_at"),
     timestamp("waiting_until"),
     timestamp("cancel_requested_at"),
+    # it is cancelled if its first attempt has not begun by then
+    timestamp("expires_at"),
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("progress_done", Double),
@@ -147,6 +149,8 @@ executions = table_of_ids(
           **where("parent_id IS NOT NULL AND completed_at IS NULL")),
     Index("ix_executions_parked", "waiting_until",
           **where("status = 'waiting' AND waiting_until IS NOT NULL")),
+    Index("ix_executions_expiring", "expires_at",
+          **where("expires_at IS NOT NULL AND started_at IS NULL AND completed_at IS NULL")),
     Index("ix_executions_session", "session_id", "id", **where("session_id IS NOT NULL")),
     # An execution leaves two dead rows at least: 10,000 are ten seconds at 500 executions a second.
     # Batches of events update only what no index has: a fifth of each page is for those versions.

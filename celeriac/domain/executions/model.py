@@ -256,6 +256,13 @@ class Execution:
     step: str | None = None
     item: int | None = None
     """From 0."""
+    expires_at: datetime | None = None
+    """It is cancelled if its first attempt has not begun by then."""
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether it is cancelled at `expires_at`, because it has not begun."""
+        return self.expires_at is not None and self.started_at is None and not self.status.terminal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,6 +337,10 @@ class SubmitRequest:
     """Run no earlier than this long from now, by the database's clock."""
     available_at: datetime | None = None
     """Run no earlier than this time; replaces `delay_seconds`."""
+    expires_in: float | None = None
+    """Cancel it if it has not begun after so many seconds, instead of those of its task."""
+    expires_at: datetime | None = None
+    """Cancel it if it has not begun by this time; replaces `expires_in`."""
     trigger_type: TriggerType = TriggerType.MANUAL
     execution_mode: str = "async"
     origin_id: UUID | None = None

@@ -37,6 +37,7 @@ class Transition(StrEnum):
     RESUME = "resume"
     EXPIRE = "expire"
     CANCEL = "cancel"
+    LAPSE = "lapse"
     STOP = "stop"
 
 
@@ -62,13 +63,19 @@ TRANSITIONS = MappingProxyType(
             frozenset({Status.PENDING, Status.QUEUED, Status.WAITING}),
             Status.CANCELLED,
         ),
+        Transition.LAPSE: (frozenset({Status.PENDING, Status.QUEUED}), Status.CANCELLED),
         Transition.STOP: (frozenset({Status.RUNNING}), Status.CANCELLED),
     }
 )
 """Every legal change of state: name → (states it may start from, state it ends in).
 
-CANCEL ends an execution that no worker holds; STOP is written by the worker of a running one.
+CANCEL ends an execution that no worker holds; STOP is written by the worker of a running one. LAPSE
+ends one whose first attempt has not begun in time.
 """
+
+
+EXPIRED = "expired"
+"""The error code of an execution that was cancelled because it had not begun in time."""
 
 
 class Held(StrEnum):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from celeriac.domain.executions.model import Execution
-from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.executions.states import EXPIRED, Held, Status, WaitingFor
 from celeriac.kit.words import counted
 
 MOST_COUNTED = 1_000
@@ -39,6 +39,8 @@ class ReasonCode(StrEnum):
     """Others of its queue come first."""
     SLOT = "slot"
     """Its message is at the broker, and a worker must have a free slot."""
+    EXPIRY = "expiry"
+    """It is cancelled if it has not begun by then."""
 
 
 class SubjectKind(StrEnum):
@@ -117,14 +119,30 @@ class Why:
 
 
 def why(facts: Facts) -> Why:
-    """Return what an execution waits for, in the order in which it must come to pass."""
+    """Return what an execution waits for, in the order in which it must come to pass.
+
+    The last reason may be its expiry, for which it doesn't wait.
+    """
     execution = facts.execution
     reasons = tuple(_reasons(facts))
     if reasons:
-        return Why(execution.status, reasons[0].text, reasons)
-    if execution.status.terminal:
-        return Why(execution.status, f"It is {execution.status}: it waits for nothing.", ())
-    return Why(execution.status, "Nothing holds it up: it is being sent to a worker.", ())
+        said = reasons[0].text
+    elif execution.status.terminal:
+        said = f"It is {execution.status}: it waits for nothing."
+        if execution.status is Status.CANCELLED and execution.error_code == EXPIRED:
+            said = f"It is cancelled. {execution.error_message}"
+    else:
+        said = "Nothing holds it up: it is being sent to a worker."
+    return Why(execution.status, said, (*reasons, *_expiry(execution)))
+
+
+def _expiry(execution: Execution) -> Iterator[Reason]:
+    if execution.may_expire:
+        yield Reason(
+            ReasonCode.EXPIRY,
+            "It is cancelled if it has not begun by then.",
+            until=execution.expires_at,
+        )
 
 
 def _reasons(facts: Facts) -> Iterator[Reason]:

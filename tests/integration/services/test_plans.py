@@ -81,6 +81,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         ENDS | {"ix_executions_due"},
     ),
     "cancel": (lambda c: lifecycle.request_cancel(c, [uuid4()], "someone"), ENDS),
+    "cancel what has expired": (
+        lambda c: lifecycle.end_expired(c, limit=100),
+        {"ix_executions_expiring"},
+    ),
     "what deleted workspaces have left": (
         lambda c: workspaces.left_executions(c, seconds=60.0, limit=100),
         {"ix_executions_status"},

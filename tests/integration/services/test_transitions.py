@@ -84,6 +84,11 @@ def expire(core: Core, execution_id: UUID) -> object:
         )
 
 
+def lapse(core: Core, execution_id: UUID) -> object:
+    core.execute("UPDATE executions SET expires_at = now() WHERE completed_at IS NULL")
+    return core.end_expired()
+
+
 OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
     "queue": (Transition.QUEUE, lambda core, _: core.dispatch.send_due()),
     "unqueue": (Transition.UNQUEUE, lambda core, key: core.unqueue(key)),
@@ -105,6 +110,7 @@ OPERATIONS: dict[str, tuple[Transition, Callable[[Core, UUID], object]]] = {
     "answer": (Transition.RESUME, lambda core, key: core.answer(key)),
     "expire": (Transition.EXPIRE, expire),
     "cancel": (Transition.CANCEL, lambda core, key: core.cancel(core.actor, [key])),
+    "lapse": (Transition.LAPSE, lapse),
 }
 
 
@@ -162,7 +168,9 @@ def test_what_becomes_pending_is_held_until_it_is_due(core: Core, operation: str
 
 @pytest.mark.parametrize("held", Held)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_held_execution_can_only_be_cancelled(core: Core, held: Held, operation: str) -> None:
+def test_a_held_execution_is_only_cancelled_or_expires(
+    core: Core, held: Held, operation: str
+) -> None:
     execution_id = core.pending()
     core.execute(
         "UPDATE executions SET held = :held, available_at = now() + interval '1 day'", held=held
@@ -170,7 +178,7 @@ def test_a_held_execution_can_only_be_cancelled(core: Core, held: Held, operatio
     before = core.snapshot(execution_id)
     transition, do = OPERATIONS[operation]
     do(core, execution_id)
-    if transition is Transition.CANCEL:
+    if transition in {Transition.CANCEL, Transition.LAPSE}:
         assert core.status(execution_id) is Status.CANCELLED
         assert core.get(execution_id).held is None
     elif operation not in MOVES_TIME:

@@ -14,7 +14,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.tasks import PriorityLabel, QueueName
+from celeriac.domain.tasks import LONGEST_EXPIRY, PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
 
@@ -35,7 +35,7 @@ class NewPriority(Strict):
 
 
 class StartOptions(Strict):
-    """Start time, queue and priority."""
+    """Start and expiry, queue and priority."""
 
     BULK: ClassVar[bool] = True
 
@@ -48,7 +48,18 @@ class StartOptions(Strict):
         default=None,
         description="Start no earlier than at this time (with a zone); instead of delay_seconds.",
     )
-
+    expires_in: float | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_EXPIRY,
+        description="Cancel it, with `expired`, if it has not begun after so many seconds. "
+        "Default: those of the task, if it has any.",
+    )
+    expires_at: Timestamp | None = Field(
+        default=None,
+        description="Cancel it, with `expired`, if it has not begun by this time (with a zone); "
+        "instead of expires_in.",
+    )
     callback_url: str | None = Field(
         default=None,
         min_length=1,
@@ -62,6 +73,19 @@ class StartOptions(Strict):
     def _one_of_both(self) -> Self:
         if self.available_at is not None and self.delay_seconds:
             raise ValueError("give either delay_seconds or available_at, not both")
+        if self.expires_at is not None and self.expires_in is not None:
+            raise ValueError("give either expires_in or expires_at, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _begins_before_it_expires(self) -> Self:
+        if self.expires_in is not None and self.delay_seconds >= self.expires_in:
+            raise ValueError(
+                "expires_in must be more than delay_seconds: it could never begin in time"
+            )
+        at, by = self.available_at, self.expires_at
+        if at is not None and by is not None and at >= by:
+            raise ValueError("expires_at must be after available_at: it could never begin in time")
         return self
 
     def seconds_until_due(self) -> float:

@@ -211,6 +211,8 @@ def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempoten
         queue=body.queue,
         delay_seconds=body.delay_seconds,
         available_at=body.available_at,
+        expires_in=body.expires_in,
+        expires_at=body.expires_at,
         execution_mode=mode.value,
         idempotency=once,
     )

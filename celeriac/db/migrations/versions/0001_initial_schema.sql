@@ -191,6 +191,7 @@ CREATE TABLE executions (
     parked_at timestamptz,
     waiting_until timestamptz,
     cancel_requested_at timestamptz,
+    expires_at timestamptz,
     input_tokens bigint NOT NULL DEFAULT '0',
     output_tokens bigint NOT NULL DEFAULT '0',
     progress_done double precision,
@@ -242,6 +243,8 @@ CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at
     WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
 CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
     WHERE error_code IS NOT NULL AND max_crashes <> -1;
+CREATE INDEX ix_executions_expiring ON executions (expires_at)
+    WHERE expires_at IS NOT NULL AND started_at IS NULL AND completed_at IS NULL;
 CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
