@@ -159,3 +159,20 @@ def test_the_flag_makes_sync_the_default(ada: Asker, container: CoreServices) ->
 def _queued(ada: Asker) -> list[dict[str, str]]:
     items: list[dict[str, str]] = ada.get(f"{EXECUTIONS}?status=queued").json()["items"]
     return items
+
+
+def test_an_execution_that_expires_says_when_and_then_that_it_has(
+    ada: Asker, container: CoreServices
+) -> None:
+    by = datetime.now(UTC) + timedelta(hours=1)
+    accepted = ada.post(EXECUTE, json=ONE | {"expires_at": by.isoformat()}).json()
+    path = accepted["_links"]["self"]
+    assert datetime.fromisoformat(ada.get(path).json()["expires_at"]) == by
+    assert ada.get(f"{path}/why").json()["reasons"][-1]["code"] == "expiry"
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    late = ada.post(EXECUTE, json=ONE | {"expires_at": past.isoformat()}).json()
+    assert container.end_expired(100) == 1
+    execution = ada.get(late["_links"]["self"]).json()
+    assert (execution["status"], execution["error_code"]) == ("cancelled", "expired")
+    assert "had not begun by" in ada.get(f"{late['_links']['self']}/why").json()["text"]
+    assert ada.get(path).json()["status"] in {"pending", "queued"}

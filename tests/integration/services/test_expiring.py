@@ -53,10 +53,10 @@ def test_no_worker_begins_what_has_expired_before_the_keeper_has_seen_it(core: C
 
 
 def test_what_has_expired_is_neither_sent_nor_claimed_next(core: Core) -> None:
+    claim = core.running()
     late = core.submit.batch(
         core.actor, SubmitRequest(task_id=core.task, expires_in=SECONDS), [{}]
     ).execution_ids[0]
-    claim = core.running()
     core.pass_time(SECONDS + 1)
     other = core.pending()
 
