@@ -19,7 +19,7 @@ class Hook(Wire):
     workspace_id: UUID
     owner_id: UUID = Field(description="Who made it. It acts with their rights.")
     url: str = Field(
-        description="Where the sender posts to. A path, if CELERIAC_PUBLIC_URL is not set.",
+        description="Where the sender posts to: at CELERIAC_PUBLIC_URL, or where the API listens.",
         examples=[_URL],
     )
     task_id: UUID | None = Field(examples=[ID])
