@@ -7,6 +7,17 @@ def test_a_complaint_is_sorted():
     assert run.result["category"] == "billing"
 """
 
-from celeriac.testing.running import AgentRun, run_agent
+from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.errors import CassetteMismatchError, OutputInvalidError
+from celeriac.testing.running import AgentRun, run_agent, run_function, run_task
 
-__all__ = ["AgentRun", "run_agent"]
+__all__ = [
+    "AgentRun",
+    "Answer",
+    "CassetteMismatchError",
+    "OutputInvalidError",
+    "Question",
+    "run_agent",
+    "run_function",
+    "run_task",
+]

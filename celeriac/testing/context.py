@@ -61,7 +61,11 @@ class MemorySteps:
     async def start(self, number: int, new: NewChildren, step: NewStep | None) -> None:
         """Run children with `run_child`."""
         if self.run_child is None:
-            raise AgentMisconfiguredError(f"There is no task {new.task!r} here.", field="task")
+            raise AgentMisconfiguredError(
+                f"The agent runs the task {new.task!r}. Give run_agent or run_function `children`, "
+                "which return the results of other tasks.",
+                field="children",
+            )
         if step is not None:
             await self.store(step)
         made = self._children.setdefault(number, {})

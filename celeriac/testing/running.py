@@ -4,26 +4,42 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import Cassette, Header, dump
-from celeriac.domain.errors import ExecutionError, HardTimeLimitError, InvalidInputError
+from celeriac.domain.errors import (
+    CeleriacError,
+    ExecutionError,
+    HardTimeLimitError,
+    InvalidInputError,
+)
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.steps import Child
 from celeriac.domain.prompts import compiled
 from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.kit.json_types import JsonObject, JsonValue, loads, storable
 from celeriac.kit.loop import LoopThread
 from celeriac.kit.threads import Threads
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.ports import Job, Runner
 from celeriac.testing.context import MemoryRunContext
-from celeriac.testing.specs import Spec, read_agent, read_cassette, read_task
+from celeriac.testing.specs import (
+    Spec,
+    function_spec,
+    read_agent,
+    read_cassette,
+    read_project,
+    read_task,
+)
 from celeriac.wiring.core import build_runners, load_settings
 
 _CANCEL_SECONDS = 5.0
@@ -32,6 +48,7 @@ _ANSWERS = Threads("answers", 32)
 """Threads for `answer`: it blocks neither the agent's event loop nor other questions."""
 
 Answers = Callable[[Question], Answer]
+Children = Callable[[str, dict[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +71,89 @@ def run_agent(
     agent: Spec,
     task: Spec,
     variables: JsonObject,
-    cassette: str | Path,
+    cassette: str | Path | None = None,
     *,
     record: bool = False,
     answer: Answers | None = None,
+    children: Children | None = None,
 ) -> AgentRun:
     """Run a task of an agent on a cassette; with `record`, run it on its model and write the file.
 
     No server is needed. A replay makes no model calls and needs no key; tools are really called. A
     recording uses the providers that the environment configures; `local` is the model server of
-    `celeriac up` in CELERIAC_HOME or the current directory. `answer` returns the answers to the
-    agent's questions; it is called in a thread, and its time does not count against the task's
-    limits. Retries happen where the recording has them, without delays. Raises the error that the
-    execution would fail with, CassetteMismatchError if the agent makes a request that was not
-    recorded, and InvalidInputError for a wrong specification.
+    `celeriac up` in CELERIAC_HOME or the current directory. Without a cassette no request to a
+    model is answered. `answer` returns the answers to the agent's questions; it is called in a
+    thread, and its time does not count against the task's limits. `children` gets the task and the
+    variables of each execution that a durable agent starts, and returns its result; the error that
+    it raises is that of the execution. Retries happen where the recording has them, without delays.
+    Raises the error that the execution would fail with, CassetteMismatchError if the agent makes a
+    request that was not recorded, and InvalidInputError for a wrong specification.
     """
-    path = Path(cassette)
-    replayed = None if record else read_cassette(path)
+    if record and cassette is None:
+        raise InvalidInputError("Name the file to record into.", field="cassette")
+    replayed = None
+    if not record:
+        replayed = _NOTHING if cassette is None else read_cassette(Path(cassette))
     with tempfile.TemporaryDirectory(prefix="celeriac-") as home:
-        execution = _Execution(Path(home), read_agent(agent), read_task(task), variables, answer)
+        execution = _Execution(
+            Path(home),
+            read_agent(agent),
+            read_task(task),
+            variables,
+            answer=answer,
+            children=children,
+        )
         try:
             return execution.run(replayed)
         finally:
-            if record:
-                path.write_text(dump(execution.recorded), "utf-8")
+            if record and cassette is not None:
+                Path(cassette).write_text(dump(execution.recorded), "utf-8")
+
+
+def run_task(
+    project: str | Path,
+    name: str,
+    variables: JsonObject,
+    cassette: str | Path | None = None,
+    *,
+    record: bool = False,
+    answer: Answers | None = None,
+    children: Children | None = None,
+) -> AgentRun:
+    """Run a task of a file for `celeriac apply`, which has its agent too; else as `run_agent`.
+
+    Raises InvalidInputError if the file has no such task, or not its agent.
+    """
+    agent, task = read_project(Path(project), name)
+    return run_agent(
+        agent, task, variables, cassette, record=record, answer=answer, children=children
+    )
+
+
+def run_function(
+    function: Callable[..., object],
+    variables: JsonObject,
+    *,
+    answer: Answers | None = None,
+    children: Children | None = None,
+) -> AgentRun:
+    """Run a function that is decorated with `@celeriac.agent`; else as `run_agent`.
+
+    The variables are checked by its type hints. Raises InvalidInputError if it is not decorated.
+    """
+    return run_agent(function_spec(function), {}, variables, answer=answer, children=children)
+
+
+_NOTHING = Cassette(Header(celeriac_cassette=1))
+
+
+def _child_of(children: Children, task: str, variables: JsonObject) -> Child:
+    """Return an execution that has ended as `children` says."""
+    try:
+        result = children(task, dict(variables))
+    except CeleriacError as error:
+        return Child(uuid4(), Status.FAILED, error_code=error.code, error_message=error.message)
+    return Child(uuid4(), Status.COMPLETED, result=loads(storable(result)))
 
 
 class _Context(MemoryRunContext):
@@ -118,7 +194,9 @@ class _Execution:
         agent: AgentSpec,
         task: TaskSpec,
         variables: JsonObject,
+        *,
         answer: Answers | None,
+        children: Children | None,
     ) -> None:
         check_variables(task.variables_schema, variables)
         self._home = home
@@ -136,6 +214,8 @@ class _Execution:
             limits=task.limits,
         )
         self._context = _Context(home / "work", task.limits.hard_seconds, answer)
+        if children is not None:
+            self._context.stored_steps.run_child = partial(_child_of, children)
         self._context.recorded = Cassette(
             Header(celeriac_cassette=1, runner=agent.runner, recorded_at=datetime.now(UTC))
         )
