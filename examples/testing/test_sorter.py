@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.domain.errors import CassetteMismatchError
-from celeriac.testing import AgentRun, run_agent
+from celeriac.testing import AgentRun, CassetteMismatchError, run_agent
 
 HERE = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/*.md, and how each of them is tested."""
+"""The code blocks of README.md, docs/*.md and READMEs of examples, and how each is tested."""
 
 import re
 import shlex
@@ -37,6 +37,7 @@ def pages() -> list[str]:
     """Return the pages whose examples are tested, as paths in the repository."""
     found = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
     found += sorted((REPOSITORY / "docs").glob("*.md"))
+    found += sorted((REPOSITORY / "examples").glob("*/README.md"))
     return [str(path.relative_to(REPOSITORY)) for path in found]
 
 

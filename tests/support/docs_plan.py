@@ -12,6 +12,7 @@ TOUR = "the tour of the README"
 LIVE = "on a running system"
 CANVAS = "with a client's Celery app, in tests/e2e/celery/test_canvas.py"
 SETTINGS = "its variables are read as settings"
+SALES = "tests/e2e/readme/test_sales.py runs the page"
 BUILT = "tests/unit/test_workflows_documentation.py builds it"
 
 RUN: dict[tuple[str, str], str] = {
@@ -62,6 +63,19 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/workflows.md", 'Workflow("publish"'): BUILT,
     ("docs/workflows.md", 'Workflow("book-trip"'): BUILT,
     ("docs/workflows.md", 'Workflow("nightly"'): BUILT,
+    ("examples/sales/README.md", "celeriac up "): SALES,
+    ("examples/sales/README.md", "alembic upgrade head"): SALES,
+    ("examples/sales/README.md", "uvicorn sales.api:app"): SALES,
+    ("examples/sales/README.md", "TASK=$("): SALES,
+    ("examples/sales/README.md", "celeriac monitor $TASK"): SALES,
+    ("examples/sales/README.md", '@celeriac.agent("qualify_lead"'): SALES,
+    ("examples/sales/README.md", "celeriac workflows run sweep_leads"): SALES,
+    ("examples/sales/README.md", "celeriac approvals list --run last"): SALES,
+    ("examples/sales/README.md", "BATCH=$("): SALES,
+    ("examples/sales/README.md", "celeriac approvals answer last --deny"): SALES,
+    ("examples/sales/README.md", "celeriac schedules create morning"): SALES,
+    ("examples/sales/README.md", "celeriac hooks create --task receive_lead"): SALES,
+    ("examples/sales/README.md", "pytest\n"): SALES,
 }
 """How a block is run."""
 
@@ -136,6 +150,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/llm/test_testing.py runs",
     ("docs/testing-agents.md", "answer=lambda"): "a part of a test; "
     "tests/integration/llm/test_testing.py answers questions so",
+    ("docs/testing-agents.md", "run_function("): "a part of a test; examples/sales/tests does so, "
+    "which tests/e2e/readme/test_sales.py runs",
     ("docs/testing-agents.md", "record=True"): "a part of a test; "
     "tests/integration/llm/test_testing.py records so",
     ("docs/tools.md", "@server.tool()"): "a part of a server of the reader's; "
