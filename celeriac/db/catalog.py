@@ -26,7 +26,7 @@ from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import Workflow, WorkflowVersion
 from celeriac.kit.ids import uuid7
-from celeriac.kit.json_types import JsonObject, canonical
+from celeriac.kit.json_types import JsonObject, dumps
 
 T = TypeVar("T", Agent, Task, Workflow)
 
@@ -210,8 +210,13 @@ def _stored(wanted: Sequence[Spec]) -> Insert:
     return insert(specs).values(rows).on_conflict_do_nothing()
 
 
+def is_same(one: Spec, other: Spec) -> bool:
+    """Whether two specifications have the same contents, in the same order of fields."""
+    return _hash(one) == _hash(other)
+
+
 def _hash(spec: Spec) -> bytes:
-    return sha256(canonical(spec.model_dump(mode="json"))).digest()
+    return sha256(dumps(spec.model_dump(mode="json")).encode()).digest()
 
 
 AGENTS = Versioned(Agent, agents, agent_versions, agent_spec)

@@ -118,14 +118,16 @@ def differences(before: JsonObject, after: JsonObject) -> list[FieldChange]:
     """Return the fields whose values differ, with paths such as `spec.limits.memory_mb`.
 
     Objects are compared field by field, lists as a whole. An empty object, null and a missing field
-    are equal.
+    are equal. The order of fields counts in the `properties` of a schema, because models write
+    results in it: its change has the names in both orders.
     """
     old, new = dict(_leaves(before)), dict(_leaves(after))
-    return [
+    found = [
         FieldChange(path, old.get(path), new.get(path))
         for path in [*old, *(path for path in new if path not in old)]
         if not _same(old.get(path), new.get(path))
     ]
+    return [*found, *_orders(before, after)]
 
 
 def plain(value: Any) -> Any:
@@ -147,6 +149,16 @@ def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]
         return
     for name, inner in value.items():
         yield from _leaves(inner, f"{path}.{name}" if path else name)
+
+
+def _orders(before: JsonValue, after: JsonValue, path: str = "") -> Iterator[FieldChange]:
+    """Yield the `properties` that have the same names in another order."""
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return
+    if path.endswith(".properties") and before.keys() == after.keys() and [*before] != [*after]:
+        yield FieldChange(path, [*before], [*after])
+    for name, inner in before.items():
+        yield from _orders(inner, after.get(name), f"{path}.{name}" if path else name)
 
 
 def _same(one: JsonValue, other: JsonValue) -> bool:

@@ -262,7 +262,7 @@ def _shown(table: list[Measured]) -> str:
 
 STORED = text(
     "WITH stored AS (INSERT INTO specs (hash, body)"
-    " SELECT uuid_send(gen_random_uuid()), jsonb_set(s.body, :path, cast(:value AS jsonb))"
+    " SELECT uuid_send(gen_random_uuid()), jsonb_set(s.body::jsonb, :path, cast(:value AS jsonb))"
     " FROM task_versions v JOIN specs s ON s.hash = v.spec_hash WHERE v.task_id = :id"
     " RETURNING hash)"
     " UPDATE task_versions SET spec_hash = stored.hash FROM stored WHERE task_id = :id"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     Column,
     ForeignKey,
@@ -14,7 +15,6 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import metadata, table_of_ids, timestamp, where
 
@@ -22,10 +22,13 @@ specs = Table(
     "specs",
     metadata,
     Column("hash", LargeBinary, primary_key=True),
-    Column("body", JSONB, nullable=False),
+    Column("body", JSON, nullable=False),
     timestamp("created_at", now=True),
 )
-"""The contents of versions. Equal contents are one row, which never changes."""
+"""The contents of versions. Equal contents are one row, which never changes.
+
+The type keeps the order of fields: models write a result in the order of its schema's properties.
+"""
 
 
 def _versioned(name: str, *columns: Column[Any]) -> tuple[Table, Table]:

@@ -6,7 +6,7 @@ References, creation, changes and deletion, with audit entries.
 from uuid import UUID
 
 from celeriac.db import audit
-from celeriac.db.catalog import Spec, T, Versioned
+from celeriac.db.catalog import Spec, T, Versioned, is_same
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor
 from celeriac.domain.audit import changes
@@ -98,7 +98,8 @@ def change(
     **values: object,
 ) -> T:
     """Change what is locked and checked in the caller's transaction; None keeps a value."""
-    spec = None if spec == before.spec else spec
+    if spec is not None and is_same(spec, before.spec):
+        spec = None
     stored.change(connection, before, spec=spec, **values)
     after = get(connection, stored, actor, str(before.id))
     details, action = changes(before, after), f"{stored.name}.change"

@@ -5,8 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -41,14 +42,14 @@ class Recorded(dict[str, Callable[[Exchange], None]]):
         for file in (_EXAMPLE / "tests" / "cassettes").glob("*.jsonl"):
             for each in parse(file.read_bytes()).interactions:
                 assert isinstance(each.request.body, dict)
-                self._responses[json.dumps(each.request.body["messages"])] = each.response
+                self._responses[_asked(each.request.body)] = each.response
 
     def __missing__(self, _: str) -> Callable[[Exchange], None]:
         """Return the scene of all questions."""
         return self._answer
 
     def _answer(self, exchange: Exchange) -> None:
-        response = self._responses.get(json.dumps(exchange.received.body["messages"]))
+        response = self._responses.get(_asked(exchange.received.body))
         if response is None:
             exchange.error(400, f"this was not recorded: {exchange.received.prompt}")
             return
@@ -56,6 +57,11 @@ class Recorded(dict[str, Callable[[Exchange], None]]):
         for chunk in write_body(response):
             exchange.raw(chunk)
         exchange.finish()
+
+
+def _asked(body: Mapping[str, Any]) -> str:
+    """Return what the answer depends on; the order of fields in the schema is a part of it."""
+    return json.dumps([body["messages"], body["response_format"]])
 
 
 class Terminal:
@@ -74,7 +80,11 @@ class Terminal:
         """Run a block to its end, which must be a good one; return what it printed."""
         script = block.text.replace(_API, self.api)
         if "approvals answer" in script:
-            wait_until(lambda: list(self.client.approvals.list(status="open")), "the workflow asks")
+            wait_until(
+                lambda: list(self.client.approvals.list(status="open")),
+                "the workflow asks",
+                within=60,
+            )
         lines = ["set -euo pipefail", f". {self._state}", script]
         kept = "; ".join(f'[ -z "${{{name}:-}}" ] || declare -p {name}' for name in _KEPT)
         done = subprocess.run(
@@ -130,6 +140,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.requirement("E4")
+@pytest.mark.timeout(240)  # two dozen commands, one after the other
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README needs curl")
 def test_the_readme_leads_from_a_lead_to_a_sweep(terminal: Terminal) -> None:
     printed = ""
@@ -146,6 +157,7 @@ def test_the_readme_leads_from_a_lead_to_a_sweep(terminal: Terminal) -> None:
     wait_until(
         lambda: {each.status for each in client.executions.list()} == {"completed"},
         "all executions are completed",
+        within=60,
     )
     leads = httpx.get(f"{terminal.api}/leads", trust_env=False).json()
     assert len(leads) == 8

@@ -113,6 +113,23 @@ def test_what_differs_is_changed_and_told_field_by_field(admin: Asker) -> None:
     assert apply(admin, document)["unchanged"] == 3
 
 
+def test_another_order_of_the_properties_of_a_schema_is_a_change(admin: Asker) -> None:
+    def ordered(*names: str) -> dict[str, Any]:
+        document = deepcopy(DOCUMENT)
+        properties = {name: {"type": "string"} for name in names}
+        schema = {"type": "object", "properties": properties}
+        document["tasks"][0]["spec"]["output_schema"] = schema
+        return document
+
+    apply(admin, ordered("reason", "fit"))
+    assert apply(admin, ordered("reason", "fit"))["changed"] == 0
+    _, task, _ = apply(admin, ordered("fit", "reason"))["items"]
+    expected = {"spec.output_schema.properties": (["reason", "fit"], ["fit", "reason"])}
+    assert (fields(task), task["version"]) == (expected, 2)
+    stored = admin.get("/api/v1/tasks/sort").json()["spec"]["output_schema"]
+    assert [*stored["properties"]] == ["fit", "reason"]
+
+
 def test_what_a_document_leaves_out_stays(admin: Asker) -> None:
     apply(admin, DOCUMENT)
     admin.patch("/api/v1/tasks/sort", json={"active": False})

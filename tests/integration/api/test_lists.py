@@ -113,9 +113,11 @@ def test_lists_of_agents_and_tasks_are_bounded(
         ada.post("/api/v1/tasks", json=TASK | {"name": f"task{number}"})
     if filling == "noise":  # what doesn't compress
         filling = "(SELECT string_agg(md5(g::text), '') FROM generate_series(1, 30000) g)"
-    schema = f"jsonb_set(body, '{{variables_schema}}', jsonb_build_object('title', {filling}))"
+    schema = (
+        f"jsonb_set(body::jsonb, '{{variables_schema}}', jsonb_build_object('title', {filling}))"
+    )
     _grow_specs(container, "task_versions", schema)
-    spec = f"jsonb_set(body, '{{instructions}}', to_jsonb(left({filling}, 100000)))"
+    spec = f"jsonb_set(body::jsonb, '{{instructions}}', to_jsonb(left({filling}, 100000)))"
     _grow_specs(container, "agent_versions", spec)
     for path in ("/api/v1/agents", "/api/v1/tasks"):
         assert len(ada.get(f"{path}?limit=500").content) < MAX_PAGE_BYTES + 2 * _MB

@@ -69,3 +69,39 @@ def test_the_same_contents_in_any_order_at_once_are_stored_once(core: Core, coun
     orders = [wanted, wanted[::-1]] * (count // 2)
     together([partial(store, order) for order in orders])
     assert [stored(core, f"{count} {number}") for number in range(20)] == [1] * 20
+
+
+def ordered(*names: str) -> TaskSpec:
+    properties = {name: {"type": "string"} for name in names}
+    return TaskSpec(
+        prompt="the prompt of ordered",
+        output_schema={"type": "object", "properties": properties},
+    )
+
+
+def names_of(task: TaskSpec) -> list[str]:
+    assert task.output_schema is not None
+    return [*task.output_schema["properties"]]
+
+
+def test_the_properties_of_a_schema_keep_their_order(core: Core) -> None:
+    """Models write a result in it: an answer after its reason is another one than before it."""
+    actor = make_actor(core.database)
+    task = make_task(core.database, actor, spec=ordered("reasoning", "fit", "b", "a"))
+    specs = SpecCache(core.database)
+    assert names_of(specs.current(task, workspace=actor.workspace_id).task) == [
+        "reasoning",
+        "fit",
+        "b",
+        "a",
+    ]
+
+
+def test_another_order_of_properties_is_another_version(core: Core) -> None:
+    actor = make_actor(core.database)
+    task = make_task(core.database, actor, spec=ordered("reason", "fit"))
+    tasks = Tasks(core.database)
+    same = tasks.change(actor, str(task), spec=ordered("reason", "fit"))
+    changed = tasks.change(actor, str(task), spec=ordered("fit", "reason"))
+    assert (same.version, changed.version) == (1, 2)
+    assert names_of(changed.spec) == ["fit", "reason"]

@@ -112,7 +112,7 @@ CREATE UNIQUE INDEX uq_agents_workspace_id_name ON agents (workspace_id, name)
 -- The contents of versions. The hash is that of the canonical JSON: equal contents are one row.
 CREATE TABLE specs (
     hash bytea NOT NULL,
-    body jsonb NOT NULL,
+    body json NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_specs PRIMARY KEY (hash)
 );
