@@ -29,7 +29,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 27
+KEEPER_CONNECTIONS = 28
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 

@@ -258,21 +258,38 @@ def run_of_item(connection: Connection, run_id: UUID, step_no: int, item_no: int
 
 _SIZE = with_guards(
     """
-SELECT coalesce(sum(octet_length(CAST({result} AS text))), 0) FROM step_items i
+SELECT sum(octet_length(CAST({result} AS text))), max(i.item_no)
+FROM (SELECT * FROM step_items
+      WHERE run_id = :run_id AND step_no = :step_no AND round = :round AND item_no > :after
+      ORDER BY item_no LIMIT :limit) AS i
 LEFT JOIN LATERAL (
     SELECT result FROM execution_results WHERE execution_id = i.execution_id OFFSET 0) x ON true
 LEFT JOIN LATERAL (
     SELECT result FROM workflow_runs WHERE id = i.child_run_id OFFSET 0) r ON true
-WHERE i.run_id = :run_id AND i.step_no = :step_no AND i.round = :round
 """,
     {"result": RESULT},
 )
+_MEASURED_FIRST = 50
+_MEASURED_AT_ONCE = 1_000
 
 
-def results_size(connection: Connection, run_id: UUID, step_no: int, round_no: int) -> int:
-    """Return the size of the results of a step's items, in bytes of JSON."""
+def results_exceed(
+    connection: Connection, run_id: UUID, step_no: int, round_no: int, *, most_bytes: int
+) -> bool:
+    """Whether the results of a step's items have more bytes of JSON together.
+
+    Reads no more of them than that takes: 50 first, then 1,000 at a time.
+    """
     parameters = {"run_id": run_id, "step_no": step_no, "round": round_no}
-    return int(connection.execute(_SIZE, parameters).scalar_one())
+    size, after, limit = 0, -1, _MEASURED_FIRST
+    while size <= most_bytes:
+        place = {"after": after, "limit": limit}
+        row = connection.execute(_SIZE, parameters | place).one()
+        if row[1] is None:
+            return False
+        size += row[0] or 0
+        after, limit = row[1], _MEASURED_AT_ONCE
+    return True
 
 
 _LIVE_EXECUTIONS = text("""

@@ -96,10 +96,11 @@ class RunValues:
 
     def _of_map(self, connection: Connection, step: StepRun) -> dict[str, JsonValue]:
         """Return the results of a map in the order of its items, and its errors."""
-        size = item_rows.results_size(connection, step.run_id, step.step_no, step.round)
+        inline = not item_rows.results_exceed(
+            connection, step.run_id, step.step_no, step.round, most_bytes=INLINE_BYTES
+        )
         results: list[JsonValue] = [None] * step.width
         errors: list[JsonValue] = []
-        inline = size <= INLINE_BYTES
         if inline or step.failed:
             for item in every_item(connection, step, results=inline):
                 results[item.item_no] = item.result

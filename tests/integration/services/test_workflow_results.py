@@ -11,6 +11,7 @@ from celeriac.domain.executions.model import Claim
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.run_results import read_results
+from celeriac.services.workflows.values import INLINE_BYTES
 from tests.support.workflows import FAILS, Flows
 
 pytestmark = pytest.mark.requirement("E3")
@@ -73,6 +74,27 @@ def test_items_that_have_failed_have_no_result(flows: Flows) -> None:
 def test_a_result_larger_than_a_page_is_a_page(flows: Flows) -> None:
     claim = at_last_step(flows, 3, lambda _, given: str(given["x"]) * 1_500_000)
     assert [len(str(each)) for each in read(flows, claim, "each")] == [1_500_000] * 3
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["the largest that is handed on", "one byte more"])
+def test_results_up_to_a_size_are_handed_on(flows: Flows, more: int) -> None:
+    """Whatever page of items is the one that exceeds it."""
+    count = 80
+    length = INLINE_BYTES // count
+
+    def work(name: str, given: JsonObject) -> object:
+        if name == "all":
+            return given
+        rest = INLINE_BYTES - count * length + more if given["x"] == count - 1 else 0
+        return "x" * (length - len('""') + rest)
+
+    steps = {"each": EACH, "all": {"task": "all", "with": {"all": "${{ steps.each.results }}"}}}
+    workflow = flows.define("results", steps, **LIST, returns="${{ steps.all.result.all }}")
+    run_id = flows.start(workflow, list=list(range(count)))
+    flows.drive(work)
+
+    result = flows.ran(run_id).result
+    assert isinstance(result, dict if more else list), flows.ran(run_id).run.error_message
 
 
 def test_an_empty_map_has_no_results(flows: Flows) -> None:
