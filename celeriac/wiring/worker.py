@@ -196,6 +196,7 @@ class WorkerRuntime:
                 places=coroutines,
                 worker=lambda: claim.worker,
                 claim_more=claim.more,
+                turns=container.dispatch.turns,
                 shutting_down=shutting_down,
             )
         self.execute = Execute(
@@ -203,6 +204,7 @@ class WorkerRuntime:
             finish=finish,
             runs=runs,
             attempts=self.attempts,
+            turns=container.dispatch.turns,
             shutting_down=shutting_down,
             detached=self.detached,
         )

@@ -27,7 +27,7 @@ FLOORS = ("adapters/", "api/", "db/", "services/")
 """What has decisions of the path. Below are rules and helpers, which are called with values."""
 
 BROKER = "adapters/celery_queue.py"
-MOST = 17
+MOST = 18
 TRIES = 10
 
 

@@ -91,6 +91,7 @@ class Worker:
                 places=coroutines,
                 worker=lambda: claim.worker,
                 claim_more=claim.more,
+                turns=core.dispatch.turns,
                 shutting_down=lambda: self.shutting_down,
             )
         self.execute = Execute(
@@ -98,6 +99,7 @@ class Worker:
             finish=finish,
             runs=runs,
             attempts=self.attempts,
+            turns=core.dispatch.turns,
             shutting_down=lambda: self.shutting_down,
             detached=self.detached,
         )

@@ -9,11 +9,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from celeriac.db import spans
-from celeriac.db.executions.eligible import first, held_for, room, sent
+from celeriac.db.executions.eligible import first, held_for, room, sent, share_parameters
 from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, with_guards
 from celeriac.db.partitions import ensure, forget
 from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
+from celeriac.domain.executions.fair_turns import Share
 from celeriac.domain.executions.model import (
     Cause,
     ExecutionSpec,
@@ -219,8 +220,6 @@ def create(
     ]
 
 
-_SENT = sent("names.queue", most="win.size")
-
 _QUEUE_DUE = kept_with_guards(
     """
 WITH RECURSIVE names AS (
@@ -237,6 +236,7 @@ WITH RECURSIVE names AS (
     LEFT JOIN unnest(CAST(:queues AS text[]), CAST(:windows AS int[])) AS w (queue, size)
            ON w.queue = names.queue,
     LATERAL (SELECT coalesce(w.size, :other_window) AS size) AS win,
+    LATERAL (SELECT greatest(0, win.size - {sent}) AS free) AS room,
     LATERAL ({first}
     ) AS picked
 ), moved AS (
@@ -258,7 +258,8 @@ FROM moved
 ORDER BY priority DESC, available_at
 """,
     {
-        "first": first("names.queue", limit=f"greatest(0, win.size - {_SENT})"),
+        "sent": sent("names.queue", most="win.size"),
+        "first": first("names.queue", limit="room.free"),
         "celery_task_id": CELERY_TASK_ID,
     },
     queue=Transition.QUEUE,
@@ -266,9 +267,13 @@ ORDER BY priority DESC, available_at
 
 
 def queue_due(
-    connection: Connection, windows: Mapping[str, int], *, other_window: int
+    connection: Connection,
+    windows: Mapping[str, int],
+    *,
+    other_window: int,
+    shares: Sequence[Share] = (),
 ) -> list[QueuedMessage]:
-    """Mark eligible rows as `queued`, the first of each queue, and return their messages.
+    """Mark eligible rows as `queued`, the `first` of each queue, and return their messages.
 
     A queue gets at most as many messages as `windows` says, a queue that isn't in it at most
     `other_window`. The messages of a queue are in the order in which they should run. The commit
@@ -279,6 +284,7 @@ def queue_due(
         "queues": list(windows),
         "windows": list(windows.values()),
         "other_window": other_window,
+        **share_parameters(shares),
     }
     rows = connection.execute(_QUEUE_DUE, parameters)
     return [

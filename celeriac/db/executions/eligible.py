@@ -19,12 +19,14 @@ held for its time, and `release_due` releases it. Held rows are not in the index
 so they cost nothing however many there are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import filled, kept_with_guards
+from celeriac.domain.executions.fair_turns import Share
 from celeriac.domain.executions.model import WorkerIdentity
 from celeriac.domain.executions.states import Held, Transition
 
@@ -34,7 +36,7 @@ def held_for(seconds: str) -> str:
     return f"CASE WHEN CAST({seconds} AS double precision) > 0 THEN '{Held.TIME}' END"
 
 
-def _eligible(row: str) -> str:
+def eligible(row: str) -> str:
     """Return whether `row` may run, as SQL.
 
     A released row is due, unless the clock was set back.
@@ -48,17 +50,52 @@ def unexpired(row: str) -> str:
     return f"({row}.expires_at IS NULL OR {row}.started_at IS NOT NULL OR {row}.expires_at > now())"
 
 
-def first(queue: str, *, limit: str, condition: str = "true") -> str:
-    """Return a query for the ids of the first eligible executions of `queue`, and lock them.
+def first(queue: str, *, limit: str, condition: str = "true", columns: str = "e.id") -> str:
+    """Return a query for the first eligible executions of `queue`, and lock them.
 
-    All arguments are SQL. If `condition` is false there are none.
+    The parameters of `share_parameters` say whose they are; what these leave of `limit` goes to the
+    first ones in the order of the index. All arguments are SQL; the `columns`, with the id, are
+    those of `e`. If `condition` is false there are none.
     """
+    which = f"{eligible('e')} AND e.queue = {queue} AND {unexpired('e')} AND {condition}"
     return f"""
-        SELECT e.id FROM executions e
-        WHERE {_eligible("e")} AND e.queue = {queue} AND {unexpired("e")} AND {condition}
-        ORDER BY e.priority DESC, e.available_at
-        LIMIT {limit}
-        FOR UPDATE SKIP LOCKED"""
+        WITH shared AS (
+            SELECT e.* FROM unnest(
+                CAST(:share_queues AS text[]), CAST(:share_workspaces AS uuid[]),
+                CAST(:share_users AS uuid[]), CAST(:share_priorities AS smallint[]),
+                CAST(:share_counts AS int[]))
+                AS share (queue, workspace_id, user_id, priority, count),
+            LATERAL (
+                SELECT {columns} FROM executions e
+                WHERE {which} AND e.priority = share.priority
+                  AND e.workspace_id = share.workspace_id AND e.owner_id = share.user_id
+                ORDER BY e.available_at
+                LIMIT share.count
+                FOR UPDATE SKIP LOCKED) AS e
+            WHERE share.queue = {queue} AND NOT EXISTS (
+                SELECT FROM executions higher
+                WHERE {eligible("higher")} AND higher.queue = {queue}
+                  AND higher.priority > share.priority)
+            LIMIT {limit}
+        ), others AS (
+            SELECT {columns} FROM executions e
+            WHERE {which} AND e.id <> ALL (ARRAY(SELECT id FROM shared))
+            ORDER BY e.priority DESC, e.workspace_id, e.owner_id, e.available_at
+            LIMIT {limit} - (SELECT count(*) FROM shared)
+            FOR UPDATE SKIP LOCKED
+        )
+        SELECT * FROM shared UNION ALL SELECT * FROM others"""
+
+
+def share_parameters(shares: Sequence[Share]) -> dict[str, object]:
+    """Return the parameters of a statement that takes the `first` executions of queues."""
+    return {
+        "share_queues": [each.queue for each in shares],
+        "share_workspaces": [each.owner.workspace_id for each in shares],
+        "share_users": [each.owner.user_id for each in shares],
+        "share_priorities": [each.priority for each in shares],
+        "share_counts": [each.count for each in shares],
+    }
 
 
 def sent(queue: str, *, most: str) -> str:
@@ -76,7 +113,7 @@ def room(queue: str, *, priority: str, window: str) -> str:
     """Return whether an execution of `priority` may be sent before it is stored, as SQL."""
     return f"""{window} > {sent(queue, most=window)} AND NOT EXISTS (
             SELECT FROM executions due
-            WHERE {_eligible("due")} AND due.queue = {queue} AND due.priority >= {priority})"""
+            WHERE {eligible("due")} AND due.queue = {queue} AND due.priority >= {priority})"""
 
 
 CLAIM_NEXT = (
@@ -122,6 +159,7 @@ class NextClaim:
     queue: str
     worker: WorkerIdentity
     token: UUID
+    shares: Sequence[Share] = ()
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the statement."""
@@ -130,6 +168,7 @@ class NextClaim:
             "next_token": self.token,
             "worker_id": self.worker.id,
             "worker": self.worker.name,
+            **share_parameters(self.shares),
         }
 
 

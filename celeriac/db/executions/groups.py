@@ -24,9 +24,10 @@ from celeriac.db.executions.attempt import (
     finishing,
     worker_parameters,
 )
-from celeriac.db.executions.eligible import first, held_for
+from celeriac.db.executions.eligible import first, held_for, share_parameters
 from celeriac.db.executions.guards import kept_with_guards, not_counted
 from celeriac.domain.errors import LeaseExpiredError
+from celeriac.domain.executions.fair_turns import Share
 from celeriac.domain.executions.model import (
     Claim,
     Completed,
@@ -49,6 +50,7 @@ class MoreClaims:
     tokens: Sequence[UUID]
     agent_versions: Sequence[UUID]
     """The agents whose executions need no slot."""
+    shares: Sequence[Share] = ()
 
     def parameters(self) -> dict[str, object]:
         """Return the parameters of the statement."""
@@ -56,6 +58,7 @@ class MoreClaims:
             "next_tokens": list(self.tokens),
             "agent_versions": list(self.agent_versions),
             **worker_parameters(self.worker),
+            **share_parameters(self.shares),
         }
 
 
@@ -64,10 +67,14 @@ def _more(queue: str, *, limit: str, tokens: str) -> str:
 
     `tokens` has the columns `token` and `place`, from 1 without gaps.
     """
-    due = first(queue, limit=limit, condition="EXISTS (SELECT FROM live)")
     return (
         """, due AS ("""
-        + due.replace("SELECT e.id FROM", "SELECT e.id, e.agent_version_id FROM", 1)
+        + first(
+            queue,
+            limit=limit,
+            condition="EXISTS (SELECT FROM live)",
+            columns="e.id, e.agent_version_id",
+        )
         + """
 ), waiting AS (
     SELECT id, row_number() OVER () AS place FROM due

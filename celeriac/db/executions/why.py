@@ -49,7 +49,8 @@ SELECT
         UNION ALL
         (SELECT FROM executions a
          WHERE a.status = 'pending' AND a.held IS NULL AND a.queue = :queue
-           AND a.priority = :priority AND a.available_at < :available_at
+           AND a.priority = :priority AND a.workspace_id = :workspace_id
+           AND a.owner_id = :owner_id AND a.available_at < :available_at
          LIMIT :most)
         LIMIT :most) AS ahead) AS ahead,
     (SELECT count(*) FROM (
@@ -103,6 +104,8 @@ def _parameters(execution: Execution, within_seconds: float) -> dict[str, Any]:
     return {
         "id": execution.id,
         "queue": execution.queue,
+        "workspace_id": execution.workspace_id,
+        "owner_id": execution.owner_id,
         "priority": execution.priority,
         "available_at": execution.available_at,
         "most": MOST_COUNTED,

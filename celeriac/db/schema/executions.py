@@ -119,7 +119,8 @@ executions = table_of_ids(
     # (tests/integration/services/test_plans.py).
     # a batch is due at one time: a posting list of equal keys is read whole, and with it every
     # entry that was claimed already, until all of its entries are dead
-    Index("ix_executions_due", "queue", text("priority DESC"), "available_at",
+    Index("ix_executions_due", "queue", text("priority DESC"), "workspace_id", "owner_id",
+          "available_at",
           postgresql_with={"deduplicate_items": "off"},
           **where("status = 'pending' AND held IS NULL")),
     Index("ix_executions_delayed", "available_at",

@@ -36,7 +36,7 @@ class ReasonCode(StrEnum):
     WORKER = "worker"
     """No worker takes executions of its queue."""
     QUEUE = "queue"
-    """Others of its queue come first."""
+    """Others of its queue come first, or take turns with it."""
     SLOT = "slot"
     """Its message is at the broker, and a worker must have a free slot."""
     EXPIRY = "expiry"
@@ -98,7 +98,7 @@ class Facts:
     beside: int = 0
     """How many of these run, or may run, now."""
     ahead: int = 0
-    """Executions of its queue that come first."""
+    """Executions of its queue that come first: more urgent ones, and earlier ones of its owner."""
     sent: int = 0
     """Messages of its queue at the broker."""
     slots: int = 0
@@ -305,7 +305,7 @@ def _queue(facts: Facts) -> Iterator[Reason]:
     yield Reason(
         ReasonCode.QUEUE,
         f"{first} of the queue {execution.queue!r} come first, and {sent} are sent already, for "
-        f"{counted(facts.slots, 'slot')}.",
+        f"{counted(facts.slots, 'slot')}. Other owners take turns with it.",
         Subject(SubjectKind.QUEUE, execution.queue),
         since=execution.waiting_since,
         count=facts.ahead,

@@ -28,6 +28,7 @@ from celeriac.kit.threads import Threads
 from celeriac.logs import Step, bound
 from celeriac.services.executions.agent_runs import AgentRuns, Running, correlation_of
 from celeriac.services.executions.attempt import AttemptRegistry, StopReason
+from celeriac.services.executions.fair_turns import FairTurns
 from celeriac.services.executions.finish import Finish
 
 logger = structlog.get_logger(__name__)
@@ -66,6 +67,7 @@ class Detached:
         places: int,
         worker: Callable[[], WorkerIdentity],
         claim_more: Callable[[str, MoreClaims], list[Claim]],
+        turns: FairTurns,
         shutting_down: Callable[[], bool],
     ) -> None:
         """Have at most `places` of them, besides those that keep their slots."""
@@ -74,6 +76,7 @@ class Detached:
         self._attempts = attempts
         self._worker = worker
         self._claim_more = claim_more
+        self._turns = turns
         self._shutting_down = shutting_down
         self._threads = Threads("attempts", _THREADS, may_wait=True)
         self._lock = threading.Lock()
@@ -116,6 +119,7 @@ class Detached:
         with self._attempts.claiming(asked.tokens):
             try:
                 own, claims = with_more(asked)
+                self._found(claims)
                 begun = [self._begin(each, until) for each in claims]
             finally:
                 self._give_back(len(asked.tokens) - len(claims))
@@ -151,7 +155,13 @@ class Detached:
             self._free -= count
         if count == 0:
             return None
-        return MoreClaims(self._worker(), [uuid4() for _ in range(count)], versions)
+        tokens, shares = [uuid4() for _ in range(count)], self._turns.known(lambda _: count)
+        return MoreClaims(self._worker(), tokens, versions, shares)
+
+    def _found(self, claims: Sequence[Claim]) -> None:
+        """Note that executions have waited: those that were claimed without a message."""
+        if claims:
+            self._turns.found(claims[0].queue)
 
     def _give_back(self, count: int) -> None:
         for _ in range(count):
@@ -238,6 +248,7 @@ class Detached:
         with self._attempts.claiming(asked.tokens):
             try:
                 claims = self._claim_more(queue, asked)
+                self._found(claims)
                 begun = [self._begin(each, until) for each in claims]
             except DatabaseUnavailableError as error:
                 logger.warning("database.unavailable", code=error.code, error=error.message)
@@ -344,12 +355,13 @@ class Detached:
 
     def _store(self, group: Sequence[_Ended]) -> None:
         """Store outcomes that can be written together, and claim as many executions."""
-        now = time.monotonic()
+        now, queue = time.monotonic(), group[0].running.claim.queue
         wanting = [] if self._shutting_down() else [e for e in group if e.running.until > now]
         versions = self._runs.waiting_versions
         more = None
         if wanting and versions:
-            more = MoreClaims(self._worker(), [uuid4() for _ in wanting], versions)
+            shares = self._turns.next(queue, len(wanting))
+            more = MoreClaims(self._worker(), [uuid4() for _ in wanting], versions, shares)
         with ExitStack() as stack:
             if more is not None:
                 stack.enter_context(self._attempts.claiming(more.tokens))
@@ -359,11 +371,12 @@ class Detached:
                     for e in group
                     if isinstance(e.outcome, Ending)
                 ],
-                group[0].running.claim.queue,
+                queue,
                 more,
                 counted=group[0].running.claim.is_counted,
             )
             claims = list(written.claims)
+            self._found(claims)
             missing = [e for e in group if e.running.claim.lease.execution_id not in written.status]
             if missing and written.lost and more is not None:
                 kept = stack.pop_all()

@@ -23,6 +23,7 @@ from celeriac.domain.errors import BrokerUnavailableError, DatabaseUnavailableEr
 from celeriac.domain.executions.model import QueuedMessage
 from celeriac.kit.threads import Threads
 from celeriac.logs import Step
+from celeriac.services.executions.fair_turns import FairTurns
 from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Dispatch:
         self._database = database
         self._queue = queue
         self.live = live
+        self.turns = FairTurns(database)
         self._paused_until = 0.0
         self._slots: Mapping[str | None, int] = {}
         self._slots_until = 0.0
@@ -103,8 +105,12 @@ class Dispatch:
         windows = {
             queue: _window(count + anywhere) for queue, count in slots.items() if queue is not None
         }
+        other = _window(anywhere)
+        shares = self.turns.known(lambda queue: windows.get(queue, other))
         with self._database.autocommit() as connection:
-            due = lifecycle.queue_due(connection, windows, other_window=_window(anywhere))
+            due = lifecycle.queue_due(connection, windows, other_window=other, shares=shares)
+        for name in {item.queue for item in due}:
+            self.turns.found(name)
         if not self.send(due):
             return 0
         self.live.changed([item.message.execution_id for item in due])

@@ -26,6 +26,7 @@ from celeriac.services.executions.agent_runs import (
 )
 from celeriac.services.executions.attempt import AttemptRegistry, ClaimTokens, Registration
 from celeriac.services.executions.detached import Detached
+from celeriac.services.executions.fair_turns import FairTurns
 from celeriac.services.executions.finish import Finish
 from celeriac.services.retrying import retry_while_unavailable
 
@@ -139,6 +140,7 @@ class Execute:
     finish: Finish
     runs: AgentRuns
     attempts: AttemptRegistry
+    turns: FairTurns
     shutting_down: Callable[[], bool]
     """Whether this process must take nothing new."""
     detached: Detached | None = None
@@ -161,8 +163,11 @@ class Execute:
                     "execution.dropped", execution_id=message.execution_id, attempt=message.attempt
                 )
             while claim is not None:
+                queue = claim.queue
                 with bound(correlation_of(claim)):
                     claim = self.run_claim(claim, tokens, until)
+                if claim is not None:
+                    self.turns.found(queue)
                 count += 1
         return count
 
@@ -179,7 +184,8 @@ class Execute:
     def _next_claim(self, queue: str, tokens: ClaimTokens, until: float) -> NextClaim | None:
         if time.monotonic() > until or self.shutting_down():
             return None
-        return NextClaim(queue, self.claim.worker, tokens.new())
+        shares = self.turns.next(queue, 1)
+        return NextClaim(queue, self.claim.worker, tokens.new(), shares)
 
     def run_claim(self, claim: Claim, tokens: ClaimTokens, until: float) -> Claim | None:
         """Run one attempt to its end; return the next claim, if finishing made one.

@@ -239,7 +239,7 @@ CREATE INDEX ix_executions_agent ON executions (agent_id, id);
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_delayed ON executions (available_at)
     WHERE status = 'pending' AND held = 'time';
-CREATE INDEX ix_executions_due ON executions (queue, priority DESC, available_at)
+CREATE INDEX ix_executions_due ON executions (queue, priority DESC, workspace_id, owner_id, available_at)
     WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
 CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
     WHERE error_code IS NOT NULL AND max_crashes <> -1;
