@@ -150,7 +150,7 @@ requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 
 ## Run
-.PHONY: demo bench bench-cancel bench-scale up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+.PHONY: demo bench bench-cancel bench-scale bench-turns up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
 demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
 	$(BIN)/celeriac demo
 
@@ -165,6 +165,9 @@ bench-cancel: $(READY) ## How fast a running execution of each runner is cancell
 
 bench-scale: $(READY) ## What 10 thousand and a million executions of history cost (SIZES="10000 1000000 10000000")
 	$(BIN)/python -m benchmarks scale $(if $(SIZES),--sizes $(SIZES))
+
+bench-turns: $(READY) ## What fair turns cost with up to 10,000 owners and a million waiting executions
+	$(BIN)/python -m benchmarks turns
 
 run-api: $(READY) ## The HTTP API in the foreground
 	$(BIN)/celeriac api

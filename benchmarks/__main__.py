@@ -22,6 +22,7 @@ from benchmarks import (
     rate,
     running,
     throughput,
+    turns,
     waits,
 )
 from benchmarks.figures import Figure
@@ -63,7 +64,9 @@ NAMES = (
 _SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
 _FIELDS = [*(shape.replace("-", "_") for shape in _SHAPES), "counted"]
 SCALE = "scale"
-"""Takes long and needs no programs: measured only if it is named."""
+TURNS = "turns"
+_NAMED_ONLY = (SCALE, TURNS)
+"""These take long and need no programs: measured only if they are named."""
 
 
 def main() -> None:
@@ -77,7 +80,7 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="name",
-        help=f"{', '.join(NAMES)}; all of these if none is given; {SCALE}",
+        help=f"{', '.join(NAMES)}; all of these if none is given; {', '.join(_NAMED_ONLY)}",
     )
     parser.add_argument(
         "--sizes", type=int, nargs="+", help=f"{SCALE}: executions of history; 10000 1000000"
@@ -92,7 +95,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, help="write the document here, too")
     arguments = parser.parse_args()
-    known = (*NAMES, SCALE)
+    known = (*NAMES, *_NAMED_ONLY)
     unknown = set(arguments.names) - set(known)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -119,15 +122,16 @@ def run(
         "machine": machine.describe(),
     }
     figures: dict[str, Figure] = {}
-    if set(names) - {SCALE}:
+    if set(names) - set(_NAMED_ONLY):
         with stage() as ready:
             figures.update(_measured(ready, names, scale))
     if SCALE in names:
         default = history.QUICK_SIZES if quick else history.SIZES
         figures[SCALE] = history.measure(sizes or default, quick=quick)
-    return about | {
-        "figures": {name: figures[name].described() for name in (*NAMES, SCALE) if name in figures}
-    }
+    if TURNS in names:
+        figures[TURNS] = turns.measure(quick=quick)
+    order = [name for name in (*NAMES, *_NAMED_ONLY) if name in figures]
+    return about | {"figures": {name: figures[name].described() for name in order}}
 
 
 def _measured(ready: Stage, names: Collection[str], scale: Scale) -> Iterator[tuple[str, Figure]]:

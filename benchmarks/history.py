@@ -54,13 +54,13 @@ Work = Callable[[], object]
 def measure(sizes: Sequence[int], *, quick: bool) -> Figure:
     """Measure at each size, in ascending order."""
     measured: dict[str, Any] = {}
-    with _database() as database:
+    with database_alone() as database:
         core = Core(database)
         history = _History(core)
         for size in sorted(sizes):
-            _say(f"filling up to {size:,} executions")
+            say(f"filling up to {size:,} executions")
             seconds = history.fill(size)
-            _say(f"measuring at {size:,}")
+            say(f"measuring at {size:,}")
             measured[str(size)] = {
                 "filled_seconds": round(seconds, 1),
                 "database_megabytes": _megabytes(database),
@@ -78,7 +78,8 @@ def measure(sizes: Sequence[int], *, quick: bool) -> Figure:
 
 
 @contextmanager
-def _database() -> Iterator[Database]:
+def database_alone() -> Iterator[Database]:
+    """Yield a new database, on a server that does not wait for its disk."""
     with tempfile.TemporaryDirectory(prefix="celeriac-bench-") as directory:
         home = Home.open(Path(directory) / "home")
         postgres = Postgres.prepare(home, fast_unsafe=True)
@@ -355,5 +356,6 @@ WHERE relname = 'executions' ORDER BY 2 DESC
 """)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Say what is done now."""
     print(f"{line} ...", file=sys.stderr, flush=True)

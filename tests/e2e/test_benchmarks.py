@@ -96,6 +96,17 @@ def test_a_quick_run_measures_what_history_costs(tmp_path: Path) -> None:
     assert len(figure["targets"]) == 3
 
 
+@pytest.mark.timeout(_WITHIN_SECONDS + 60)
+def test_a_quick_run_measures_what_fair_turns_cost(tmp_path: Path) -> None:
+    done = run("turns", "--quick", home=tmp_path)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    measured = loads(done.stdout)["figures"]["turns"]["measured"]
+    assert {"1 owner, 0 waiting", "10 owners, 1,000 waiting", "10 owners, 100 held"} <= set(
+        measured
+    )
+
+
 def test_an_unknown_name_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
     done = run("speed", home=tmp_path)
 
