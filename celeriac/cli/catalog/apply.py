@@ -49,7 +49,8 @@ def apply(
 
     Nothing is deleted, and resources that are not named stay as they are. All
     files are checked first and applied together or not at all. Applied again,
-    they change nothing. docs/apply.md describes the files.
+    they change nothing. Of what is created, all fields are shown with --dry-run
+    only. docs/apply.md describes the files.
 
     --module imports the module on this machine. For each function that is
     decorated with @celeriac.agent it creates an agent and a task of that name.
@@ -128,8 +129,11 @@ def _shown(applied: "wire.Applied") -> Iterator[str]:
         mark = _MARKS[item.action]
         version = f" · version {item.version}" if item.version else ""
         yield f"{mark} {item.kind} {item.name}{version}"
-        for change in item.changes:
-            yield from _change(change, created=item.action == "create")
+        created = item.action == "create"
+        # what a new one is stands in its file, and is only of interest before it is made
+        if applied.dry_run or not created:
+            for change in item.changes:
+                yield from _change(change, created=created)
         yield from (f"    warning: {warning}" for warning in item.warnings)
     yield _summary(applied)
 

@@ -53,6 +53,7 @@ def test_a_file_is_applied_run_and_changed(
     done = commands.run("apply", "-f", str(project))
     assert done.code == 0, done.err
     assert done.out.endswith("3 created, 0 changed, 0 unchanged.\n")
+    assert len(done.out.splitlines()) == 4, "a line for each, and the sum"
     assert commands.ask("run", "announce", "--var", "text=a")["status"] == "completed"
 
     again = commands.run("apply", "-f", str(project), "--dry-run", "--exit-code")
