@@ -150,7 +150,7 @@ def test_the_readme_leads_from_a_lead_to_a_sweep(terminal: Terminal) -> None:
         elif block.language == "sh" and not any(words in block.text for words in _ELSEWHERE):
             printed += terminal.type(block)
     assert '"company":"Kornspeicher"' in printed, printed
-    assert '"industry":"logistics"' in printed, printed
+    assert '"industry":"retail"' in printed, printed
     assert "accepted" in printed, printed
 
     client = terminal.client
