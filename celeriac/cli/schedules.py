@@ -12,12 +12,15 @@ from celeriac.cli.core.ids import ScheduleName
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.schedules.model import FireStatus
 from celeriac.domain.schedules.policies import Misfire, Overlap
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac import wire
     from celeriac.client.schedules import ScheduleTiming
 
 app = typer.Typer(name="schedules", help="When tasks and workflows start by themselves.")
+
+_TIMES = ["%Y-%m-%dT%H:%M:%S%z"]
 
 Variables = Annotated[
     list[str],
@@ -39,9 +42,7 @@ class Timing:
     ] = None
     at: Annotated[
         datetime | None,
-        typer.Option(
-            "--at", formats=["%Y-%m-%dT%H:%M:%S%z"], help="Once, as 2027-01-31T12:00:00Z."
-        ),
+        typer.Option("--at", formats=_TIMES, help="Once, as 2027-01-31T12:00:00Z."),
     ] = None
     zone: Annotated[
         str | None, typer.Option("--zone", help="IANA time zone of --cron; UTC if not given.")
@@ -65,6 +66,11 @@ class Timing:
         typer.Option("--jitter", metavar="SECONDS", help="Start up to so many seconds later."),
     ] = None
 
+    late: Annotated[
+        int | None,
+        typer.Option("--late", metavar="SECONDS", help="Tell webhooks of a fire later than this."),
+    ] = None
+
     def for_client(self, *, required: bool) -> "ScheduleTiming":
         """Return the fields for the client. Raises UsageProblemError for more than one timing."""
         number = sum(each is not None for each in (self.cron, self.every, self.at))
@@ -80,6 +86,7 @@ class Timing:
             "catch_up": self.catch_up,
             "window_seconds": self.window,
             "jitter_seconds": self.jitter,
+            "late_seconds": self.late,
         }
 
 
@@ -161,7 +168,7 @@ def change(
 
 @api_command(app)
 def pause(context: CommandContext, schedule: ScheduleName) -> None:
-    """Let a schedule not fire until it is resumed."""
+    """Let a schedule not fire until it is resumed. Its fires that wait are skipped."""
     _show(context, context.client.schedules.pause(schedule))
 
 
@@ -189,7 +196,44 @@ def run(
 ) -> None:
     """Start what a schedule starts, now. Its next fire stays as it is."""
     fire = context.client.schedules.run(schedule, force=force)
-    context.output.write(fire, str(fire.execution_id or fire.run_id or f"skipped: {fire.reason}"))
+    otherwise = fire.status if fire.reason is None else f"{fire.status}: {fire.reason}"
+    context.output.write(fire, str(fire.execution_id or fire.run_id or otherwise))
+
+
+@api_command(app)
+def backfill(
+    context: CommandContext,
+    schedule: ScheduleName,
+    *,
+    start: Annotated[
+        datetime,
+        typer.Option("--from", formats=_TIMES, help="The first time, as 2026-11-01T00:00:00Z."),
+    ],
+    end: Annotated[
+        datetime,
+        typer.Option("--to", formats=_TIMES, help="The first time after them; not in the future."),
+    ],
+    overlap: Annotated[
+        Overlap, typer.Option("--overlap", help="queue_all: one after another; allow: at once.")
+    ] = Overlap.QUEUE_ALL,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the times, and start nothing.")
+    ] = False,
+) -> None:
+    """Start what a schedule has not started in a range of time, once for each of its times.
+
+    Examples:
+      celeriac schedules backfill nightly --from 2026-11-01T00:00:00Z --to 2026-11-08T00:00:00Z
+    """
+    made = context.client.schedules.backfill(
+        schedule, start, end, overlap=overlap.value, dry_run=dry_run
+    )
+    context.output.write(made, "\n".join(each.isoformat() for each in made.fires))
+    how = "to start" if dry_run else "that start one after another"
+    if overlap is Overlap.ALLOW and not dry_run:
+        how = "that start at once"
+    already = f"; {made.already} of the range have fired or wait" if made.already else ""
+    context.output.say(f"{counted(made.count, 'fire')} {how}{already}.")
 
 
 @api_command(app)
@@ -237,7 +281,7 @@ def fires(
 
 @api_command(app)
 def delete(context: CommandContext, schedule: ScheduleName) -> None:
-    """Delete a schedule. What it has started is not cancelled."""
+    """Delete a schedule. What it has started is not cancelled; what waits never starts."""
     context.client.schedules.delete(schedule)
     context.output.write({"schedule": schedule, "deleted": True}, f"deleted · {schedule}")
 

@@ -23,6 +23,7 @@ class ScheduleTiming(TypedDict, total=False):
     catch_up: int | None
     window_seconds: int | None
     jitter_seconds: int | None
+    late_seconds: int | None
 
 
 class Schedules(Resource):
@@ -76,11 +77,11 @@ class Schedules(Resource):
         return self._transport.patch(wire.Schedule, path(_SCHEDULES, schedule), body)
 
     def delete(self, schedule: str | UUID) -> None:
-        """Delete a schedule; what it has started is not cancelled."""
+        """Delete a schedule; what it has started is not cancelled, what waits never starts."""
         self._transport.send("DELETE", path(_SCHEDULES, schedule))
 
     def pause(self, schedule: str | UUID) -> wire.Schedule:
-        """Let a schedule not fire until it is resumed."""
+        """Let a schedule not fire until it is resumed; its fires that wait are skipped."""
         return self._transport.post(wire.Schedule, path(_SCHEDULES, schedule, "pause"), None)
 
     def resume(self, schedule: str | UUID, *, catch_up: bool = False) -> wire.Schedule:
@@ -91,10 +92,27 @@ class Schedules(Resource):
     def run(self, schedule: str | UUID, *, force: bool = False) -> wire.Fire:
         """Start what a schedule starts, now; its next fire stays as it is.
 
-        The fire is `skipped` if an earlier one has not ended, unless `force`.
+        While an earlier one has not ended, `overlap` decides whether the fire is `started`,
+        `waiting` or `skipped`, unless `force`.
         """
         body = {"force": force}
         return self._transport.post(wire.Fire, path(_SCHEDULES, schedule, "run"), body)
+
+    def backfill(
+        self,
+        schedule: str | UUID,
+        start: datetime,
+        end: datetime,
+        *,
+        overlap: str | None = None,
+        dry_run: bool = False,
+    ) -> wire.Backfill:
+        """Make the fires from `start` on and before `end` that have not happened.
+
+        They start one after another, with `overlap="allow"` at once. `dry_run` only shows them.
+        """
+        body = given(overlap=overlap, dry_run=dry_run, **{"from": start, "to": end})
+        return self._transport.post(wire.Backfill, path(_SCHEDULES, schedule, "backfill"), body)
 
     def preview(self, schedule: str | UUID, *, count: int = 5) -> wire.Preview:
         """Return the next `count` fires, in UTC and in the zone of the schedule."""
@@ -102,6 +120,6 @@ class Schedules(Resource):
         return self._transport.get(wire.Preview, found, {"count": count})
 
     def fires(self, schedule: str | UUID, *, status: str | None = None) -> Iterator[wire.Fire]:
-        """Yield the fires of a schedule, the newest first; `status` is `started` or `skipped`."""
+        """Yield the fires of a schedule, the newest first; `status` as `started`."""
         found = path(_SCHEDULES, schedule, "fires")
         return self._transport.pages(wire.Fire, found, given(status=status))

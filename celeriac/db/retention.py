@@ -310,11 +310,11 @@ def delete_hook_deliveries(connection: Connection, *, days: float, limit: int) -
     return connection.execute(_DELETE_HOOK_DELIVERIES, parameters).rowcount
 
 
-_DELETE_FIRES = _aged("schedule_fires", "created_at")
+_DELETE_FIRES = _aged("schedule_fires", "created_at", "status <> 'waiting'")
 
 
 def delete_fires(connection: Connection, *, days: float, limit: int) -> int:
-    """Delete old fires of schedules; return how many."""
+    """Delete old fires of schedules, but none that waits; return how many."""
     parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
     return connection.execute(_DELETE_FIRES, parameters).rowcount
 

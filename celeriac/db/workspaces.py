@@ -113,7 +113,10 @@ WITH ended_tasks AS (
 ), gone_hooks AS (
     DELETE FROM hooks WHERE workspace_id = :id
 ), gone_schedules AS (
-    DELETE FROM schedules WHERE workspace_id = :id
+    DELETE FROM schedules WHERE workspace_id = :id RETURNING id
+), ended_fires AS (
+    UPDATE schedule_fires SET status = 'skipped', reason = 'deleted'
+    WHERE schedule_id = ANY (ARRAY(SELECT id FROM gone_schedules)) AND status = 'waiting'
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

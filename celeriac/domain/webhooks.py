@@ -41,6 +41,7 @@ class WebhookEvent(StrEnum):
     EXECUTION_CANCELLED = "execution.cancelled"
     APPROVAL_ASKED = "approval.asked"
     BUDGET_SPENT = "budget.spent"
+    SCHEDULE_LATE = "schedule.late"
     WORKFLOW_COMPLETED = "workflow.completed"
     WORKFLOW_FAILED = "workflow.failed"
     WORKFLOW_CANCELLED = "workflow.cancelled"

@@ -46,7 +46,7 @@ from celeriac.wire.executions import (
     Worker,
 )
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
-from celeriac.wire.schedules import Fire, Preview, PreviewedFire, Schedule
+from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.webhooks import (
     CallbackSecret,
@@ -83,6 +83,7 @@ __all__ = [
     "AuditEntry",
     "AuditFault",
     "AuditVerification",
+    "Backfill",
     "Budget",
     "BudgetState",
     "BudgetStates",

@@ -37,6 +37,10 @@ class Schedule(Wire):
         description="Missed fires older than this are not made up for.", examples=[86_400]
     )
     jitter_seconds: int = Field(examples=[0])
+    late_seconds: int = Field(
+        description="A fire that starts later than this is told to webhooks: `schedule.late`.",
+        examples=[300],
+    )
     active: bool = Field(description="False: it is paused.", examples=[True])
     next_fire_at: datetime | None = Field(
         description="Null after the last one. Of a paused one: the first that it will have missed.",
@@ -61,17 +65,24 @@ class Fire(Wire):
     schedule_id: UUID
     kind: FireKind = Field(examples=["scheduled"])
     scheduled_at: datetime = Field(description="Without jitter; of several, the first one's.")
-    status: FireStatus = Field(examples=["started"])
+    owner_id: UUID = Field(description="As whom it starts.")
+    overlap: Overlap = Field(description="The policy that decided about it.", examples=["skip"])
+    status: FireStatus = Field(
+        description="waiting: it starts when what the schedule has started before has ended.",
+        examples=["started"],
+    )
     reason: SkipReason | None = Field(
         description="Why it was skipped. missed: it was late; overlap: an earlier one had not "
-        "ended; paused; refused: the task or workflow could not be started.",
+        "ended; paused; deleted: the schedule was deleted while it waited; refused: the task or "
+        "workflow could not be started.",
     )
     error: str | None = Field(description="Why it was refused.")
     count: int = Field(description="How many fires this is.", examples=[1])
     last_at: datetime | None = Field(description="Of several, the last one's.")
     execution_id: UUID | None = Field(examples=[ID])
     run_id: UUID | None
-    created_at: datetime
+    started_at: datetime | None = Field(examples=[LATER])
+    created_at: datetime = Field(description="When it was decided about.")
     links: Links = links(
         schedule="/api/v1/schedules/{schedule_id}",
         execution="/api/v1/task-executions/{execution_id}",
@@ -94,3 +105,19 @@ class Preview(Wire):
 
     zone: str = Field(examples=["Europe/Berlin"])
     fires: list[PreviewedFire]
+
+
+class Backfill(Wire):
+    """The fires of a range of time that have not happened."""
+
+    dry_run: bool = Field(description="Whether nothing was made.", examples=[False])
+    fires: list[datetime] = Field(
+        description="The times to make up for, in order.", examples=[[AT]]
+    )
+    count: int = Field(description="How many they are.", examples=[1])
+    already: int = Field(description="Times of the range that have fired, or wait.", examples=[3])
+    until: datetime = Field(
+        description="The end of the range, or the first time about which the schedule itself has "
+        "to decide.",
+        examples=[LATER],
+    )

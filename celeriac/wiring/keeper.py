@@ -21,6 +21,7 @@ from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.schedules.fire import FireSchedules
 from celeriac.services.schedules.start import Starter
+from celeriac.services.schedules.waiting import StartWaiting
 from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Sender
 from celeriac.services.workflows.repair import Repair
@@ -97,7 +98,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         (
             "fire_schedules",
             _SCHEDULE_SECONDS,
-            partial(build_fires(container), limit),
+            partial(_fire_schedules, build_fires(container), build_waiting(container), limit),
         ),
         ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
@@ -133,6 +134,23 @@ def build_fires(container: CoreServices) -> FireSchedules:
     """Return the job that fires schedules."""
     runs = Runs(container.database, container.plans, container.advance)
     return FireSchedules(container.database, Starter(container.submit, runs), container.dispatch)
+
+
+def build_waiting(container: CoreServices) -> StartWaiting:
+    """Return the job that starts fires which wait."""
+    runs = Runs(container.database, container.plans, container.advance)
+    return StartWaiting(
+        container.database,
+        Starter(container.submit, runs),
+        container.dispatch,
+        container.cancel,
+        runs,
+    )
+
+
+def _fire_schedules(fire: FireSchedules, start: StartWaiting, limit: int) -> int:
+    """Fire what is due, and start what has waited; the one may be what the other cancels."""
+    return fire(limit) + start(limit)
 
 
 def _then_send(dispatch: Dispatch, count: int) -> int:

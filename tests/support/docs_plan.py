@@ -102,6 +102,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_hooks.py runs these commands",
     ("docs/schedules.md", "celeriac schedules create nightly"): "of another task; "
     "tests/integration/api/test_schedules.py runs these commands",
+    ("docs/schedules.md", "celeriac schedules backfill nightly"): "of another task; "
+    "tests/integration/api/test_schedules.py runs these commands",
     ("docs/schedules.md", "client.schedules.create("): "of another task; "
     "tests/integration/api/test_schedules.py calls these methods",
     ("docs/webhooks.md", "celeriac webhooks create"): "needs a receiver; "

@@ -19,6 +19,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.hooks.model import Hook, HookDelivery
+from celeriac.domain.schedules.backfill import Backfill
 from celeriac.domain.schedules.model import Fire, Preview, Schedule
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Priority
@@ -129,6 +130,17 @@ def preview(zone: str, found: Sequence[Preview]) -> wire.Preview:
             wire.PreviewedFire(at=each.at, local=each.local.isoformat(), starts_at=each.starts_at)
             for each in found
         ],
+    )
+
+
+def backfill(found: Backfill, *, dry_run: bool) -> wire.Backfill:
+    """Return a backfill as answers show it."""
+    return wire.Backfill(
+        dry_run=dry_run,
+        fires=list(found.fires),
+        count=len(found.fires),
+        already=found.already,
+        until=found.until,
     )
 
 

@@ -19,6 +19,7 @@ from celeriac.domain.schedules.cron import LONGEST_EXPRESSION, MIN_SECONDS
 from celeriac.domain.schedules.model import (
     MAX_EVERY_SECONDS,
     MAX_JITTER_SECONDS,
+    MAX_LATE_SECONDS,
     FireStatus,
     Timing,
 )
@@ -54,6 +55,7 @@ Zone = Annotated[str, StringConstraints(max_length=64)]
 CatchUp = Annotated[int, Field(ge=1, le=MAX_CAUGHT_UP)]
 Window = Annotated[int, Field(ge=60, le=MAX_WINDOW_SECONDS)]
 Jitter = Annotated[int, Field(ge=0, le=MAX_JITTER_SECONDS)]
+Late = Annotated[int, Field(ge=MIN_SECONDS, le=MAX_LATE_SECONDS)]
 
 _CRON = Field(
     default=None,
@@ -83,7 +85,7 @@ class NewSchedule(Strict):
     overlap: Overlap = Field(
         default=_POLICIES.overlap,
         strict=False,
-        description="Whether it fires while what it has started before has not ended.",
+        description="What happens to a fire while what it has started before has not ended.",
     )
     misfire: Misfire = Field(
         default=_POLICIES.misfire,
@@ -99,6 +101,10 @@ class NewSchedule(Strict):
     )
     jitter_seconds: Jitter = Field(
         default=0, description="Each fire starts up to so many seconds later."
+    )
+    late_seconds: Late = Field(
+        default=_POLICIES.late_seconds,
+        description="A fire that starts later than this is told to webhooks: `schedule.late`.",
     )
     active: bool = Field(default=True, description="False: it is paused.")
 
@@ -126,6 +132,7 @@ class NewSchedule(Strict):
                 self.catch_up,
                 self.window_seconds,
                 self.jitter_seconds,
+                self.late_seconds,
             ),
             active=self.active,
         )
@@ -146,6 +153,7 @@ class ScheduleChange(Strict):
     catch_up: CatchUp | None = None
     window_seconds: Window | None = None
     jitter_seconds: Jitter | None = None
+    late_seconds: Late | None = None
 
 
 class Resume(Strict):
@@ -157,6 +165,25 @@ class Resume(Strict):
         default=False,
         description="Treat the fires of the pause as missed; the policy of the schedule decides.",
     )
+
+
+class BackfillRange(Strict):
+    """A range of time to make up for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"from": "2026-11-01T00:00:00Z", "to": "2026-11-08T00:00:00Z"}]
+        }
+    )
+
+    start: Timestamp = Field(alias="from", description="The first time that is in it.")
+    end: Timestamp = Field(alias="to", description="The first time after it; not in the future.")
+    overlap: Overlap = Field(
+        default=Overlap.QUEUE_ALL,
+        strict=False,
+        description="`queue_all`: one after another; `allow`: at once.",
+    )
+    dry_run: bool = Field(default=False, description="Show the fires, and make none.")
 
 
 class RunNow(Strict):
@@ -204,13 +231,16 @@ def change_schedule(
 
 @router.delete("/{schedule}", status_code=204, summary="Delete a schedule")
 def delete_schedule(schedule: SchedulePath, actor: Operator, services: Services) -> None:
-    """Delete a schedule. What it has started is not cancelled."""
+    """Delete a schedule. What it has started is not cancelled, and what waits never starts."""
     services.schedules.delete(actor, schedule)
 
 
 @router.post("/{schedule}/pause", summary="Pause a schedule")
 def pause_schedule(schedule: SchedulePath, actor: Operator, services: Services) -> wire.Schedule:
-    """Let a schedule not fire until it is resumed. What it has started is not cancelled."""
+    """Let a schedule not fire until it is resumed.
+
+    Its fires that wait are skipped; what it has started is not cancelled.
+    """
     return views.schedule(services.schedules.pause(actor, schedule))
 
 
@@ -223,13 +253,39 @@ def resume_schedule(
     return views.schedule(services.schedules.resume(actor, schedule, catch_up=catch_up))
 
 
+@router.post(
+    "/{schedule}/backfill",
+    summary="Make up for a range of time",
+    responses=problem_responses(409),
+)
+def backfill_schedule(
+    schedule: SchedulePath, body: BackfillRange, actor: Operator, services: Services
+) -> wire.Backfill:
+    """Make the fires of a range of time that have not happened; they start as the caller.
+
+    A time that has fired, by the schedule or an earlier backfill, is left out. Those that were
+    skipped are made. They wait, and start right after: with `queue_all` one after another, with
+    `allow` at once. `dry_run` shows them and makes none.
+    """
+    made = services.schedules.backfill(
+        actor,
+        schedule,
+        start=body.start,
+        end=body.end,
+        overlap=body.overlap,
+        dry_run=body.dry_run,
+    )
+    return views.backfill(made, dry_run=body.dry_run)
+
+
 @router.post("/{schedule}/run", summary="Run a schedule now", responses=problem_responses(409))
 def run_schedule(
     schedule: SchedulePath, actor: Operator, services: Services, body: RunNow | None = None
 ) -> wire.Fire:
     """Start what a schedule starts, now and as the caller. Its next fire stays as it is.
 
-    The answer is the fire: `skipped` if an earlier one has not ended, unless `force`.
+    The answer is the fire. While an earlier one has not ended, `overlap` decides whether it is
+    `started`, `waiting` or `skipped`, unless `force`.
     """
     force = body is not None and body.force
     return views.fire(services.schedules.run(actor, schedule, force=force))

@@ -1,6 +1,6 @@
 """Tables of schedules and their fires."""
 
-from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Index, Integer, Text, Uuid
+from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Index, Integer, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, table_of_ids, timestamp, where
@@ -24,6 +24,8 @@ schedules = table_of_ids(
     Column("catch_up", Integer, nullable=False),
     Column("window_seconds", Integer, nullable=False),
     Column("jitter_seconds", Integer, nullable=False),
+    # a fire that starts later than this is told to webhooks
+    Column("late_seconds", Integer, nullable=False),
     Column("active", Boolean, nullable=False, server_default="true"),
     Column("anchor_at", DateTime(timezone=True), nullable=False),
     timestamp("next_fire_at"),
@@ -45,8 +47,12 @@ schedule_fires = table_of_ids(
     "schedule_fires",
     Column("workspace_id", Uuid, nullable=False),
     Column("schedule_id", Uuid, nullable=False),
+    # as whom it starts
+    Column("owner_id", Uuid, nullable=False),
     Column("kind", Text, nullable=False),
     Column("scheduled_at", DateTime(timezone=True), nullable=False),
+    # the policy that decided about it
+    Column("overlap", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("error", Text),
@@ -56,14 +62,23 @@ schedule_fires = table_of_ids(
     Column("run_id", Uuid),
     # whether what it has started may still run; set to false at a later fire
     Column("open", Boolean, nullable=False, server_default="false"),
+    timestamp("started_at"),
     timestamp("created_at", now=True),
     enum_check("kind", FireKind),
+    enum_check("overlap", Overlap),
     enum_check("status", FireStatus),
     enum_check("reason", SkipReason),
     Index("uq_schedule_fires_scheduled", "schedule_id", "scheduled_at", unique=True,
           **where("kind = 'scheduled'")),
+    Index("uq_schedule_fires_happening", "schedule_id", "scheduled_at", unique=True,
+          **where("kind <> 'manual' AND status <> 'skipped'")),
     Index(None, "schedule_id", "id"),
     Index(None, "schedule_id", "status", "id"),
     Index("ix_schedule_fires_open", "schedule_id", "id", **where("open")),
+    Index("ix_schedule_fires_waiting", "schedule_id", text("kind DESC"), "id",
+          **where("status = 'waiting'")),
 )  # fmt: skip
-"""Each fire, and those that have not happened: some in a row are one row."""
+"""Each fire, and those that have not happened: some in a row are one row.
+
+A time fires once, by the schedule or by a backfill.
+"""

@@ -99,7 +99,7 @@ def add_once(
     *,
     event: str,
     once: str,
-    execution_id: UUID,
+    execution_id: UUID | None = None,
     data: JsonObject,
 ) -> None:
     """Add a delivery to each endpoint of a workspace that wants `event` and has none for `once`."""

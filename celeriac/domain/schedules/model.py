@@ -26,6 +26,8 @@ MAX_JITTER_SECONDS = 3_600
 FIRES_AT_ONCE = 50
 """Fires of one transaction; the rest follows in the next ones."""
 
+MAX_LATE_SECONDS = 7 * 86_400
+
 MAX_COUNTED = 100_000
 """Fires older than the window are counted up to this number."""
 
@@ -39,12 +41,16 @@ class FireKind(StrEnum):
     SCHEDULED = "scheduled"
     MANUAL = "manual"
     """Somebody has run the schedule by hand."""
+    BACKFILL = "backfill"
+    """Somebody makes up for a range of time."""
 
 
 class FireStatus(StrEnum):
     """Whether a fire has happened."""
 
     STARTED = "started"
+    WAITING = "waiting"
+    """It starts when what the schedule has started before has ended."""
     SKIPPED = "skipped"
 
 
@@ -56,6 +62,8 @@ class SkipReason(StrEnum):
     OVERLAP = "overlap"
     """An earlier one has not ended."""
     PAUSED = "paused"
+    DELETED = "deleted"
+    """The schedule was deleted while it waited."""
     REFUSED = "refused"
     """The task or workflow can't be started; `error` says why."""
 
@@ -127,6 +135,8 @@ class Schedule:
     window_seconds: int
     """Missed fires older than this are never made up for."""
     jitter_seconds: int
+    late_seconds: int
+    """A fire that starts later than this is told to webhooks."""
     active: bool
     anchor_at: datetime
     """From which an interval counts."""
@@ -160,9 +170,13 @@ class Fire:
     id: UUID
     workspace_id: UUID
     schedule_id: UUID
+    owner_id: UUID
+    """As whom it starts."""
     kind: FireKind
     scheduled_at: datetime
     """Without jitter; of several, the first one's."""
+    overlap: Overlap
+    """The policy that decided about it."""
     status: FireStatus
     reason: SkipReason | None
     error: str | None
@@ -172,6 +186,7 @@ class Fire:
     """Of several, the last one's."""
     execution_id: UUID | None
     run_id: UUID | None
+    started_at: datetime | None
     created_at: datetime
 
 

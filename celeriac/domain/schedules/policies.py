@@ -1,4 +1,4 @@
-"""What a schedule does with fires that are late; jitter and intervals."""
+"""What a schedule does with fires that are late or overlap; jitter and intervals."""
 
 import hashlib
 from collections import deque
@@ -13,6 +13,9 @@ GRACE_SECONDS = 60
 
 MAX_CAUGHT_UP = 1_000
 """The largest cap of `all`."""
+
+MAX_WAITING = 1_000
+"""How many fires of a schedule may wait."""
 
 MAX_WINDOW_SECONDS = 7 * 86_400
 """The longest catch-up window."""
@@ -31,6 +34,20 @@ class Overlap(StrEnum):
 
     SKIP = "skip"
     ALLOW = "allow"
+    QUEUE = "queue"
+    """It waits, if no other one does."""
+    QUEUE_ALL = "queue_all"
+    """It waits, and starts after those that wait already."""
+    CANCEL_RUNNING = "cancel_running"
+    """The earlier one is cancelled; this one starts after it has ended."""
+
+
+class Action(StrEnum):
+    """What is done with one fire."""
+
+    START = "start"
+    WAIT = "wait"
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,31 @@ def catch_up(
     return CatchUp((*kept, *on_time), skipped)
 
 
+def overlapping(overlap: Overlap, *, unended: int, waiting: int) -> Action:
+    """Decide about one fire.
+
+    `unended` counts what the schedule has started and has not ended, `waiting` its fires that wait
+    for that, without those of backfills.
+    """
+    if overlap is Overlap.ALLOW or unended + waiting == 0:
+        return Action.START
+    most = {Overlap.SKIP: 0, Overlap.QUEUE_ALL: MAX_WAITING}.get(overlap, 1)
+    return Action.WAIT if waiting < most else Action.SKIP
+
+
+def startable(waiting: Iterable[Overlap], *, unended: int) -> tuple[int, ...]:
+    """Return the places of those fires that start now, of some that wait, given in their order.
+
+    `waiting` are the policies that decided about them. Those with `allow` wait for nothing; of all
+    others one starts when nothing is under way.
+    """
+    places: list[int] = []
+    for place, overlap in enumerate(waiting):
+        if overlap is Overlap.ALLOW or unended + len(places) == 0:
+            places.append(place)
+    return tuple(places)
+
+
 def jittered(schedule_id: UUID, fire_at: datetime, jitter_seconds: int) -> datetime:
     """Return when a fire starts: the same on every beat, `jitter_seconds` later at most."""
     if jitter_seconds == 0:
@@ -99,10 +141,10 @@ def jittered(schedule_id: UUID, fire_at: datetime, jitter_seconds: int) -> datet
 def interval_fires(
     anchor: datetime, every_seconds: int, after: datetime, count: int
 ) -> tuple[datetime, ...]:
-    """Return the next `count` moments after `after` of `anchor + n * every_seconds`, n >= 0.
+    """Return the next `count` moments after `after` of `anchor + n * every_seconds`, n >= 1.
 
     They don't depend on when earlier ones really happened, nor on changes of any clock.
     """
     every = timedelta(seconds=every_seconds)
-    passed = max((after - anchor) // every + 1, 0)
+    passed = max((after - anchor) // every + 1, 1)
     return tuple(anchor + (passed + n) * every for n in range(count))

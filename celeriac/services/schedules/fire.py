@@ -5,6 +5,7 @@ schedule and the time, with the execution or run that it starts, and the next ti
 can be read and checked before is done before, so the row is locked for a few statements.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -13,9 +14,10 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import accounts, engine, workspaces
-from celeriac.db import schedules as rows
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions.lifecycle import StaleSpecError
+from celeriac.db.schedules import fires
+from celeriac.db.schedules import schedules as rows
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import (
     DatabaseBusyError,
@@ -23,9 +25,17 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
 )
-from celeriac.domain.schedules.model import FireKind, Schedule, SkipReason, Turn, turn_of
-from celeriac.domain.schedules.policies import Overlap, Skipped
+from celeriac.domain.schedules.model import (
+    FireKind,
+    FireStatus,
+    Schedule,
+    SkipReason,
+    Turn,
+    turn_of,
+)
+from celeriac.domain.schedules.policies import Action, Overlap, Skipped, overlapping
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.schedules.late import Cause, tell_if_late
 from celeriac.services.schedules.start import REFUSED, Start, Starter, Target
 
 logger = structlog.get_logger(__name__)
@@ -33,7 +43,10 @@ logger = structlog.get_logger(__name__)
 STALE_TRIES = 3
 """How often a task may be changed between its check and its start."""
 
-_DATABASE = (DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError)
+DATABASE_ERRORS = (DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError)
+
+Clock = Callable[[Connection], datetime]
+"""Returns the current time: that of the database, so that the clocks of keepers don't matter."""
 
 
 class Prepared(NamedTuple):
@@ -44,19 +57,28 @@ class Prepared(NamedTuple):
 
 
 class Fired(NamedTuple):
-    """What was stored: the fire, and what it has started."""
+    """What was stored: the fire, and what it has started. It may also wait, or be skipped."""
 
     fire_id: UUID | None
     start: Start | None = None
+    waits: bool = False
 
 
 class FireSchedules:
     """The job of the keeper that fires schedules. Safe to share between threads."""
 
-    def __init__(self, database: Database, starter: Starter, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        database: Database,
+        starter: Starter,
+        dispatch: Dispatch,
+        *,
+        clock: Clock = engine.clock,
+    ) -> None:
         self._database = database
         self._starter = starter
         self._dispatch = dispatch
+        self._clock = clock
 
     def __call__(self, limit: int) -> int:
         """Take a turn of up to `limit` schedules that are due; return how many it has taken.
@@ -64,13 +86,13 @@ class FireSchedules:
         A schedule that can't take its turn delays no other one. Raises errors of the database.
         """
         with self._database.autocommit() as connection:
-            now = engine.clock(connection)
-            found = rows.due(connection, limit=limit)
+            now = self._clock(connection)
+            found = rows.due(connection, now, limit=limit)
         taken = 0
         for schedule in found:
             try:
                 taken += self._turn(schedule, now)
-            except _DATABASE:
+            except DATABASE_ERRORS:
                 raise
             except Exception:  # the others go on; this one stays due
                 logger.exception("schedule.not_fired", schedule_id=schedule.id)
@@ -88,7 +110,7 @@ class FireSchedules:
                 with self._database.transaction() as connection:
                     if not rows.claim(connection, schedule):
                         return False
-                    self._store(connection, schedule, turn, prepared)
+                    self._store(connection, schedule, turn, prepared, now)
             except StaleSpecError:
                 continue
             return True
@@ -96,28 +118,7 @@ class FireSchedules:
         return False
 
     def _prepare(self, schedule: Schedule, *, fresh: bool) -> Prepared:
-        try:
-            actor = self._owner(schedule)
-            return Prepared(self._starter.prepare(actor, target_of(schedule), fresh=fresh))
-        except REFUSED as error:
-            return Prepared(None, error.message)
-
-    def _owner(self, schedule: Schedule) -> Actor:
-        """Return the schedule's owner. Raises ForbiddenError if they may start nothing any more."""
-        with self._database.autocommit() as connection:
-            role = workspaces.active_role(connection, schedule.workspace_id, schedule.owner_id)
-            user = accounts.user(connection, schedule.owner_id)
-        if role is None or user is None or not role.includes(Role.OPERATOR):
-            raise ForbiddenError(
-                "The owner of the schedule is no operator of the workspace any more; create the "
-                "schedule anew as one who is."
-            )
-        return Actor(
-            user_id=schedule.owner_id,
-            name=user.name,
-            role=Role.OPERATOR,
-            workspace_id=schedule.workspace_id,
-        )
+        return prepare(self._database, self._starter, schedule, schedule.owner_id, fresh=fresh)
 
     def _store(
         self,
@@ -125,15 +126,30 @@ class FireSchedules:
         schedule: Schedule,
         turn: Turn,
         prepared: list[tuple[datetime, Prepared]],
+        now: datetime,
     ) -> None:
         """Store the turn of a claimed schedule."""
         if turn.skipped is not None:
             skip(connection, schedule, turn.skipped, SkipReason.MISSED)
-        running = rows.running(connection, schedule.id)
+        under_way = UnderWay(connection, schedule)
+        started = 0
         for fire_at, each in prepared:
-            overlaps = running > 0 and schedule.overlap is Overlap.SKIP
-            if fire(connection, schedule, fire_at, each, overlaps=overlaps).start is not None:
-                running += 1
+            fired = fire(
+                connection,
+                schedule,
+                fire_at,
+                each,
+                owner_id=schedule.owner_id,
+                action=under_way.decide(),
+            )
+            under_way.note(fired)
+            started += fired.start is not None
+        if turn.skipped is not None or turn.fires:
+            oldest = turn.fires[0] if turn.skipped is None else turn.skipped.first
+            missed = 0 if turn.skipped is None else turn.skipped.count
+            tell_if_late(
+                connection, schedule, oldest, now, Cause.KEEPER, started=started, missed=missed
+            )
         following = turn.next_fire_at
         rows.go_on(
             connection,
@@ -143,6 +159,52 @@ class FireSchedules:
         )
 
 
+class UnderWay:
+    """What a schedule, which is locked, has started and has not ended, and its fires that wait."""
+
+    def __init__(self, connection: Connection, schedule: Schedule) -> None:
+        self._overlap = schedule.overlap
+        self._unended = fires.unended(connection, [schedule.id])[schedule.id].number
+        # that policy does not ask for it
+        counted = schedule.overlap is not Overlap.ALLOW
+        self._waiting = fires.count_waiting(connection, schedule.id)[0] if counted else 0
+
+    def decide(self) -> Action:
+        """Return what the policy says about the next fire."""
+        return overlapping(self._overlap, unended=self._unended, waiting=self._waiting)
+
+    def note(self, fired: Fired) -> None:
+        """Note what became of the fire."""
+        if fired.start is not None:
+            self._unended += 1
+        elif fired.waits:
+            self._waiting += 1
+
+
+def prepare(
+    database: Database, starter: Starter, schedule: Schedule, owner_id: UUID, *, fresh: bool
+) -> Prepared:
+    """Return what a fire of a schedule starts as `owner_id`, or why it can't."""
+    try:
+        actor = actor_of(database, schedule.workspace_id, owner_id)
+        return Prepared(starter.prepare(actor, target_of(schedule), fresh=fresh))
+    except REFUSED as error:
+        return Prepared(None, error.message)
+
+
+def actor_of(database: Database, workspace_id: UUID, user_id: UUID) -> Actor:
+    """Return a user for whom fires start. Raises ForbiddenError if they may start nothing."""
+    with database.autocommit() as connection:
+        role = workspaces.active_role(connection, workspace_id, user_id)
+        user = accounts.user(connection, user_id)
+    if role is None or user is None or not role.includes(Role.OPERATOR):
+        raise ForbiddenError(
+            "The owner, who made the schedule or asked for this fire, is no operator of the "
+            "workspace any more; create the schedule anew as one who is."
+        )
+    return Actor(user_id=user_id, name=user.name, role=Role.OPERATOR, workspace_id=workspace_id)
+
+
 def target_of(schedule: Schedule) -> Target:
     """Return what a schedule starts."""
     return Target(schedule.task_id, schedule.workflow_id, schedule.input)
@@ -150,10 +212,11 @@ def target_of(schedule: Schedule) -> Target:
 
 def skip(connection: Connection, schedule: Schedule, skipped: Skipped, reason: SkipReason) -> None:
     """Store fires that do not happen as one row."""
-    rows.add_fire(
+    fires.add(
         connection,
         schedule,
         skipped.first,
+        owner_id=schedule.owner_id,
         reason=reason,
         number=skipped.count,
         last_at=skipped.last if skipped.count > 1 else None,
@@ -166,22 +229,29 @@ def fire(
     at: datetime,
     prepared: Prepared,
     *,
+    owner_id: UUID,
     kind: FireKind = FireKind.SCHEDULED,
-    overlaps: bool,
+    action: Action,
 ) -> Fired:
-    """Store a fire with what it starts, or why not.
+    """Store a fire with what it starts, that it waits, or why it is skipped.
 
-    Nothing is stored if the schedule has fired for this time before. It is skipped if it
-    `overlaps`. The caller has locked the schedule. Raises StaleSpecError.
+    Nothing is stored if the schedule has fired for this time before. The caller has locked the
+    schedule. Raises StaleSpecError.
     """
-    start, add = prepared.start, partial(rows.add_fire, connection, schedule, at, kind=kind)
+    start = prepared.start
+    add = partial(fires.add, connection, schedule, at, owner_id=owner_id, kind=kind)
     if start is None:
         return Fired(add(reason=SkipReason.REFUSED, error=prepared.error))
-    if overlaps:
+    if action is Action.SKIP:
         return Fired(add(reason=SkipReason.OVERLAP))
+    if action is Action.WAIT:
+        waiting = add(status=FireStatus.WAITING)
+        return Fired(waiting, waits=waiting is not None)
     try:
         with connection.begin_nested():
-            added = add(execution_id=start.execution_id, run_id=start.run_id)
+            added = add(
+                status=FireStatus.STARTED, execution_id=start.execution_id, run_id=start.run_id
+            )
             if added is None:
                 return Fired(None)
             start.store(connection)

@@ -10,13 +10,21 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import audit, engine
-from celeriac.db import schedules as rows
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions.lifecycle import StaleSpecError
+from celeriac.db.schedules import fires
+from celeriac.db.schedules import schedules as rows
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError
 from celeriac.domain.paging import Page
+from celeriac.domain.schedules.backfill import (
+    CHOICES,
+    Backfill,
+    check_range,
+    times_within,
+    without,
+)
 from celeriac.domain.schedules.model import (
     Fire,
     FireKind,
@@ -27,13 +35,28 @@ from celeriac.domain.schedules.model import (
     Timing,
     counted_before,
 )
-from celeriac.domain.schedules.policies import Misfire, Overlap, jittered
+from celeriac.domain.schedules.policies import (
+    MAX_WAITING,
+    Action,
+    Misfire,
+    Overlap,
+    jittered,
+)
 from celeriac.domain.schedules.zones import time_zone
 from celeriac.kit.ids import parse_uuid, uuid7
 from celeriac.kit.json_types import JsonObject
+from celeriac.kit.words import counted
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.reading import present, read_page
-from celeriac.services.schedules.fire import STALE_TRIES, Prepared, fire, skip, target_of
+from celeriac.services.schedules.fire import (
+    STALE_TRIES,
+    Clock,
+    Prepared,
+    UnderWay,
+    fire,
+    skip,
+    target_of,
+)
 from celeriac.services.schedules.start import Starter, Target
 
 logger = structlog.get_logger(__name__)
@@ -54,6 +77,7 @@ class Policies:
     catch_up: int = 10
     window_seconds: int = 86_400
     jitter_seconds: int = 0
+    late_seconds: int = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +94,18 @@ class NewSchedule:
 class Schedules:
     """Schedules and their fires. Safe to share between threads."""
 
-    def __init__(self, database: Database, starter: Starter, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        database: Database,
+        starter: Starter,
+        dispatch: Dispatch,
+        *,
+        clock: Clock = engine.clock,
+    ) -> None:
         self._database = database
         self._starter = starter
         self._dispatch = dispatch
+        self._clock = clock
 
     def create(self, actor: Actor, new: NewSchedule) -> Schedule:
         """Create a schedule; it fires as its owner, who is `actor`.
@@ -82,10 +114,10 @@ class Schedules:
         for a timing that never fires or an input that the task or workflow refuses.
         """
         actor.require(Role.OPERATOR)
-        self._starter.prepare(actor, new.target)
+        self._starter.prepare(actor, new.target, fresh=True)
         schedule_id = uuid7()
         with self._database.transaction() as connection:
-            now = engine.clock(connection)
+            now = self._clock(connection)
             new.timing.check(now)
             if rows.count(connection, actor.workspace_id) >= MOST_SCHEDULES:
                 raise ConflictError(
@@ -141,13 +173,13 @@ class Schedules:
         if "input" in values:
             before = self.get(actor, reference)
             target = Target(before.task_id, before.workflow_id, _object(values["input"]))
-            self._starter.prepare(actor, target)
+            self._starter.prepare(actor, target, fresh=True)
         with self._database.transaction() as connection:
             before = _found(connection, actor, reference, lock=True)
             schedule_id = before.id
             wanted = replace(before, **values)  # type: ignore[arg-type] # checked by the caller
             if wanted.timing != before.timing:
-                now = engine.clock(connection)
+                now = self._clock(connection)
                 wanted.timing.check(now)
                 timed = _timed(schedule_id, wanted.timing, now, wanted.jitter_seconds)
                 values |= timed
@@ -162,25 +194,30 @@ class Schedules:
         return after
 
     def delete(self, actor: Actor, reference: str) -> None:
-        """Delete a schedule; what it has started is not cancelled.
+        """Delete a schedule; what it has started is not cancelled, what waits never starts.
 
         Raises ForbiddenError and NotFoundError.
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             schedule_id = _found(connection, actor, reference, lock=True).id
+            fires.skip_waiting(connection, schedule_id, SkipReason.DELETED)
             rows.delete(connection, schedule_id)
             _record(connection, actor, "delete", schedule_id)
         logger.info("schedule.deleted", schedule_id=schedule_id)
 
     def pause(self, actor: Actor, reference: str) -> Schedule:
-        """Let a schedule not fire until it is resumed. Raises ForbiddenError, NotFoundError."""
+        """Let a schedule not fire until it is resumed; its fires that wait are skipped.
+
+        Raises ForbiddenError, NotFoundError.
+        """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             found = _found(connection, actor, reference, lock=True)
-            if found.active:
+            skipped = fires.skip_waiting(connection, found.id, SkipReason.PAUSED)
+            if found.active or skipped:
                 rows.change(connection, found.id, {"active": False})
-                _record(connection, actor, "pause", found.id)
+                _record(connection, actor, "pause", found.id, skipped=skipped)
             return _found(connection, actor, reference)
 
     def resume(self, actor: Actor, reference: str, *, catch_up: bool = False) -> Schedule:
@@ -194,7 +231,7 @@ class Schedules:
         with self._database.transaction() as connection:
             found = _found(connection, actor, reference, lock=True)
             if not found.active:
-                now = engine.clock(connection)
+                now = self._clock(connection)
                 values: dict[str, object] = {"active": True}
                 if not catch_up and found.next_fire_at is not None and found.next_fire_at <= now:
                     gone = counted_before(found, now + _MICROSECOND)
@@ -208,7 +245,7 @@ class Schedules:
     def run(self, actor: Actor, reference: str, *, force: bool = False) -> Fire:
         """Start what a schedule starts, now, as `actor`; its next fire stays as it is.
 
-        It is skipped as any other fire while an earlier one runs, unless `force`. Raises
+        While an earlier one runs, the policy of the schedule decides, unless `force`. Raises
         ForbiddenError, NotFoundError, and what a start of the task or workflow raises.
         """
         actor.require(Role.OPERATOR)
@@ -218,17 +255,17 @@ class Schedules:
             try:
                 with self._database.transaction() as connection:
                     schedule = _found(connection, actor, reference, lock=True)
-                    running = rows.running(connection, schedule.id)
                     fired = fire(
                         connection,
                         schedule,
-                        engine.clock(connection),
+                        self._clock(connection),
                         Prepared(start),
+                        owner_id=actor.user_id,
                         kind=FireKind.MANUAL,
-                        overlaps=running > 0 and schedule.overlap is Overlap.SKIP and not force,
+                        action=Action.START if force else UnderWay(connection, schedule).decide(),
                     )
                     _record(connection, actor, "run", schedule.id, force=force)
-                    stored = rows.fire(connection, present(fired.fire_id, "fire", reference))
+                    stored = fires.get(connection, present(fired.fire_id, "fire", reference))
             except StaleSpecError:
                 continue
             if fired.start is not None:
@@ -237,6 +274,54 @@ class Schedules:
             return stored
         raise ConflictError("The task is being changed; send the request again.")
 
+    def backfill(
+        self,
+        actor: Actor,
+        reference: str,
+        *,
+        start: datetime,
+        end: datetime,
+        overlap: Overlap = Overlap.QUEUE_ALL,
+        dry_run: bool = False,
+    ) -> Backfill:
+        """Make the fires from `start` on and before `end` that have not happened, as `actor`.
+
+        They wait, and the keeper starts them: with `queue_all` one after another, with `allow` at
+        once. With `dry_run` nothing is stored. Raises ForbiddenError, NotFoundError,
+        InvalidInputError for a range that is empty, in the future or too long, ConflictError if
+        too many fires wait, and what a start of the task or workflow raises.
+        """
+        actor.require(Role.OPERATOR)
+        if overlap not in CHOICES:
+            raise InvalidInputError(
+                f"overlap must be one of these for a backfill: {', '.join(CHOICES)}.",
+                field="overlap",
+            )
+        self._starter.prepare(actor, target_of(self.get(actor, reference)), fresh=True)
+        with self._database.transaction() as connection:
+            schedule = _found(connection, actor, reference, lock=not dry_run)
+            check_range(start, end, self._clock(connection))
+            # what is due is for the keeper, and what a pause has missed for its end
+            until = min(end, schedule.next_fire_at or end)
+            times = times_within(schedule, start, until)
+            wanted = without(times, fires.happening(connection, schedule.id, times), until)
+            if dry_run:
+                return wanted
+            waiting = fires.count_waiting(connection, schedule.id)[1]
+            if waiting + len(wanted.fires) > MAX_WAITING:
+                raise ConflictError(
+                    f"{counted(waiting, 'fire')} of this schedule wait already, and at most "
+                    f"{MAX_WAITING:,} may; send the request again when they have started, or end "
+                    "the range earlier."
+                )
+            fires.add_waiting(
+                connection, schedule, wanted.fires, owner_id=actor.user_id, overlap=overlap
+            )
+            details = {"from": start.isoformat(), "to": end.isoformat(), "overlap": overlap.value}
+            _record(connection, actor, "backfill", schedule.id, fires=len(wanted.fires), **details)
+        logger.info("schedule.backfilled", schedule_id=schedule.id, fires=len(wanted.fires))
+        return wanted
+
     def preview(self, actor: Actor, reference: str, *, number: int) -> tuple[str, list[Preview]]:
         """Return the zone and the next fires, `number` at most, also of a paused schedule.
 
@@ -244,7 +329,7 @@ class Schedules:
         """
         with self._database.autocommit() as connection:
             schedule = _found(connection, actor, reference)
-            now = engine.clock(connection)
+            now = self._clock(connection)
         zone = time_zone(schedule.zone)
         return schedule.zone, [
             Preview(each, each.astimezone(zone), schedule.starts_at(each))
@@ -265,7 +350,7 @@ class Schedules:
         Raises NotFoundError, CursorInvalidError.
         """
         found = self.get(actor, reference)
-        find = partial(rows.find_fires, schedule_id=found.id, status=status)
+        find = partial(fires.find, schedule_id=found.id, status=status)
         return read_page(self._database, "schedule-fires", cursor, limit, find)
 
 
@@ -300,6 +385,7 @@ def _policies(policies: Policies) -> dict[str, object]:
         "catch_up": policies.catch_up,
         "window_seconds": policies.window_seconds,
         "jitter_seconds": policies.jitter_seconds,
+        "late_seconds": policies.late_seconds,
     }
 
 

@@ -46,6 +46,8 @@ class Messages:
             if due.execution_id is not None:
                 data["execution_id"] = due.execution_id
                 links = {"execution": f"task-executions/{due.execution_id}"}
+            elif "schedule_id" in data:
+                links = {"schedule": f"schedules/{data['schedule_id']}"}
         else:
             data = _told(due.execution_id, known.executions, due)
             links = {"execution": f"task-executions/{due.execution_id}"}

@@ -63,6 +63,10 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
     "PATCH /schedules/{schedule}": {"zone": "UTC"},
+    "POST /schedules/{schedule}/backfill": {
+        "from": "2020-01-01T00:00:00Z",
+        "to": "2020-01-02T00:00:00Z",
+    },
     "PATCH /webhooks/{webhook_id}": {"description": "new"},
     "PATCH /hooks/{hook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},

@@ -10,6 +10,7 @@ from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
 from tests.support.core import Core
 from tests.support.durable_bench import Bench
+from tests.support.schedules import ScheduleDesk
 from tests.support.servers import PostgresServer
 from tests.support.workflows import Flows
 
@@ -64,6 +65,12 @@ def core(database: Database) -> Core:
 def flows(core: Core) -> Flows:
     """Workflows whose executions the test itself runs."""
     return Flows(core)
+
+
+@pytest.fixture
+def desk(flows: Flows) -> ScheduleDesk:
+    """Schedules, and their keeper."""
+    return ScheduleDesk(flows)
 
 
 @pytest.fixture

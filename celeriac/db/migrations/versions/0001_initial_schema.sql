@@ -849,6 +849,7 @@ CREATE TABLE schedules (
     catch_up integer NOT NULL,
     window_seconds integer NOT NULL,
     jitter_seconds integer NOT NULL,
+    late_seconds integer NOT NULL,
     active boolean NOT NULL DEFAULT true,
     anchor_at timestamptz NOT NULL,
     next_fire_at timestamptz,
@@ -859,7 +860,8 @@ CREATE TABLE schedules (
     CONSTRAINT pk_schedules PRIMARY KEY (id),
     CONSTRAINT ck_schedules_one_target CHECK (num_nonnulls(task_id, workflow_id) = 1),
     CONSTRAINT ck_schedules_one_timing CHECK (num_nonnulls(cron, every_seconds, at) = 1),
-    CONSTRAINT ck_schedules_overlap_known CHECK (overlap IN ('skip', 'allow')),
+    CONSTRAINT ck_schedules_overlap_known
+        CHECK (overlap IN ('skip', 'allow', 'queue', 'queue_all', 'cancel_running')),
     CONSTRAINT ck_schedules_misfire_known CHECK (misfire IN ('skip', 'latest', 'all'))
 );
 CREATE UNIQUE INDEX uq_schedules_workspace_id_name ON schedules (workspace_id, name);
@@ -870,8 +872,10 @@ CREATE TABLE schedule_fires (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
     schedule_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
     kind text NOT NULL,
     scheduled_at timestamptz NOT NULL,
+    overlap text NOT NULL,
     status text NOT NULL,
     reason text,
     error text,
@@ -880,18 +884,26 @@ CREATE TABLE schedule_fires (
     execution_id uuid,
     run_id uuid,
     open boolean NOT NULL DEFAULT false,
+    started_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_schedule_fires PRIMARY KEY (id),
-    CONSTRAINT ck_schedule_fires_kind_known CHECK (kind IN ('scheduled', 'manual')),
-    CONSTRAINT ck_schedule_fires_status_known CHECK (status IN ('started', 'skipped')),
+    CONSTRAINT ck_schedule_fires_kind_known
+        CHECK (kind IN ('scheduled', 'manual', 'backfill')),
+    CONSTRAINT ck_schedule_fires_overlap_known
+        CHECK (overlap IN ('skip', 'allow', 'queue', 'queue_all', 'cancel_running')),
+    CONSTRAINT ck_schedule_fires_status_known CHECK (status IN ('started', 'waiting', 'skipped')),
     CONSTRAINT ck_schedule_fires_reason_known
-        CHECK (reason IN ('missed', 'overlap', 'paused', 'refused'))
+        CHECK (reason IN ('missed', 'overlap', 'paused', 'deleted', 'refused'))
 );
 CREATE UNIQUE INDEX uq_schedule_fires_scheduled ON schedule_fires (schedule_id, scheduled_at)
     WHERE kind = 'scheduled';
+CREATE UNIQUE INDEX uq_schedule_fires_happening ON schedule_fires (schedule_id, scheduled_at)
+    WHERE kind <> 'manual' AND status <> 'skipped';
 CREATE INDEX ix_schedule_fires_schedule_id_id ON schedule_fires (schedule_id, id);
 CREATE INDEX ix_schedule_fires_schedule_id_status_id ON schedule_fires (schedule_id, status, id);
 CREATE INDEX ix_schedule_fires_open ON schedule_fires (schedule_id, id) WHERE open;
+CREATE INDEX ix_schedule_fires_waiting ON schedule_fires (schedule_id, kind DESC, id)
+    WHERE status = 'waiting';
 
 CREATE TABLE workflows (
     id uuid NOT NULL,

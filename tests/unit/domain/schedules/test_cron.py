@@ -38,6 +38,7 @@ def _fires(text: str, zone: str, after: str, count: int) -> list[str]:
     return [f"{fire:%Y-%m-%dT%H:%M:%SZ}" for fire in found]
 
 
+@pytest.mark.failure("S1")
 @pytest.mark.parametrize(
     ("text", "zone", "after", "expected"),
     [
@@ -168,6 +169,7 @@ def _scan(case: _Case, zone: str, after: datetime, until: datetime) -> list[date
     return found
 
 
+@pytest.mark.failure("S9")
 @settings(max_examples=150, deadline=None)
 @given(case=_CASES, change=st.sampled_from(_CHANGES), shift=st.integers(0, 24 * 60))
 def test_s9_fires_are_those_of_a_scan_of_every_minute(
@@ -183,6 +185,7 @@ def test_s9_fires_are_those_of_a_scan_of_every_minute(
     assert list(fires) == _scan(case, zone, after, until)
 
 
+@pytest.mark.failure("S9")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

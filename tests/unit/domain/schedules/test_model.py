@@ -30,13 +30,14 @@ def schedule(began: datetime, **fields: Any) -> Schedule:
         id=_ID, workspace_id=_ID, owner_id=_ID, name="s", task_id=_ID,
         workflow_id=None, input={}, cron="* * * * *", every_seconds=None, at=None, zone="UTC",
         overlap=Overlap.ALLOW, misfire=Misfire.LATEST, catch_up=10, window_seconds=86_400,
-        jitter_seconds=0, active=True, anchor_at=began, next_fire_at=None, due_at=None, revision=1,
-        created_at=began, updated_at=began,
+        jitter_seconds=0, late_seconds=300, active=True, anchor_at=began, next_fire_at=None,
+        due_at=None, revision=1, created_at=began, updated_at=began,
     )  # fmt: skip
     found = replace(found, **fields)
     return replace(found, next_fire_at=next(found.fires(began)))
 
 
+@pytest.mark.failure("S6")
 @pytest.mark.parametrize(
     ("misfire", "made_up_for"), [(Misfire.SKIP, 0), (Misfire.LATEST, 0), (Misfire.ALL, 10)]
 )
@@ -111,6 +112,7 @@ def test_once_is_once() -> None:
     assert (turn.fires, turn.skipped, turn.next_fire_at) == ((at,), None, None)
 
 
+@pytest.mark.failure("S9")
 @pytest.mark.parametrize(
     ("timing", "field"),
     [

@@ -23,6 +23,7 @@ _DAY = timedelta(days=1)
 _MINUTE = timedelta(minutes=1)
 
 
+@pytest.mark.failure("S6")
 @pytest.mark.parametrize("misfire", list(Misfire))
 def test_s6_three_days_away_make_one_row_of_skipped_fires(misfire: Misfire) -> None:
     """S6: after three days at every minute the policy holds, and the rest is summed."""
@@ -83,5 +84,6 @@ def test_intervals_keep_their_cadence(every: int, seconds: int) -> None:
     fires = interval_fires(_START, every, after, 3)
     assert all((fire - _START) % timedelta(seconds=every) == timedelta() for fire in fires)
     assert fires[0] > after
-    assert fires[0] >= _START
-    assert fires[0] == _START or fires[0] - timedelta(seconds=every) <= after
+    first = _START + timedelta(seconds=every)
+    assert fires[0] >= first
+    assert fires[0] == first or fires[0] - timedelta(seconds=every) <= after
