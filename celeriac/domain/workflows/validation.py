@@ -222,7 +222,9 @@ def _step_faults(at: Path, id_: str, step: Step) -> Iterator[Fault]:
             yield Fault((*at, name.rstrip("_")), f"a step with {step.kind} can't have it; {why}")
     if step.approve is not None and "${{" in step.approve:
         yield Fault(
-            (*at, "approve"), "it is shown as it is: put values that the person needs into show"
+            (*at, "approve"),
+            "the question is shown as it is written: it can't have expressions; put the values "
+            "that the person needs into show",
         )
     if step.kind is not StepKind.APPROVE:
         yield from _run_faults(at, step)

@@ -109,7 +109,7 @@ CREATE TABLE agents (
 CREATE UNIQUE INDEX uq_agents_workspace_id_name ON agents (workspace_id, name)
     WHERE deleted_at IS NULL;
 
--- The contents of versions. The hash is that of the canonical JSON: equal contents are one row.
+-- The contents of versions. The hash is that of the JSON as it is stored: equal contents are one row.
 CREATE TABLE specs (
     hash bytea NOT NULL,
     body json NOT NULL,

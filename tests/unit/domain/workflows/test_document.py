@@ -113,7 +113,10 @@ def test_good_steps(step: dict[str, Any]) -> None:
         ({"task": None, "workflow": "x", "retry": 3}, "give it to the steps of that workflow"),
         ({"task": None, "approve": "?", "retry": 3}, "an approval runs nothing"),
         ({"task": None, "approve": "?", "map": "[1]"}, "step b, map: a step with approve"),
-        ({"task": None, "approve": "Pay ${{ input.n }}?"}, "step b, approve: it is shown as it is"),
+        (
+            {"task": None, "approve": "Pay ${{ input.n }}?"},
+            "step b, approve: the question is shown as it is written: it can't have expressions",
+        ),
     ],
 )
 def test_faults_of_a_step_name_field_and_cure(step: dict[str, Any], message: str) -> None:
