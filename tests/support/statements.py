@@ -12,12 +12,16 @@ from celeriac.db.engine import Database
 def sent(database: Database) -> Iterator[list[str]]:
     """Give the block a list of the statements that are sent meanwhile.
 
-    Without changes of the mode of plans, which depend on what the connection was used for before.
+    Without changes of the mode of plans, which depend on what the connection was used for before,
+    and looks at who waits in a queue, which depend on the time.
     """
     statements: list[str] = []
 
     def executed(_c: object, _k: object, statement: str, *_: object) -> None:
-        if not statement.startswith("SET plan_cache_mode"):
+        if (
+            not statement.startswith("SET plan_cache_mode")
+            and "FROM top) AS priority" not in statement
+        ):
             statements.append(statement)
 
     event.listen(database.engine, "before_cursor_execute", executed)
