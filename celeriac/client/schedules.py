@@ -41,8 +41,8 @@ class Schedules(Resource):
     ) -> wire.Schedule:
         """Let a `task` or `workflow` start by `cron`, `every_seconds`, or once `at` a time.
 
-        `input` is the variables of the task or the input of the workflow. The values of the rest
-        are in docs/schedules.md.
+        `input` is the variables of the task or the input of the workflow; its texts may hold
+        `${{ fire.date }}`. The values of the rest are in docs/schedules.md.
         """
         body = given(
             name=name,

@@ -39,7 +39,7 @@ router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=JsonRout
 _SCHEDULE: dict[str, Any] = {
     "name": "nightly",
     "workflow": "brief",
-    "input": {"url": "https://example.org"},
+    "input": {"url": "https://example.org/${{ fire.date }}"},
     "cron": "30 2 * * *",
     "zone": "Europe/Berlin",
 }
@@ -76,7 +76,8 @@ class NewSchedule(Strict):
     workflow: Reference | None = Field(default=None, description="The workflow's id or name.")
     input: dict[str, Any] = Field(
         default_factory=dict,
-        description="The variables of the task, or the input of the workflow.",
+        description="The variables of the task, or the input of the workflow. Texts may hold "
+        "expressions over the fire: `${{ fire.date }}`.",
     )
     cron: CronText | None = _CRON
     every_seconds: Every | None = _EVERY

@@ -25,6 +25,7 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
     ForbiddenError,
 )
+from celeriac.domain.schedules.inputs import input_of
 from celeriac.domain.schedules.model import (
     FireKind,
     FireStatus,
@@ -104,7 +105,8 @@ class FireSchedules:
         turn = turn_of(schedule, now)
         for attempt in range(STALE_TRIES):
             prepared = [
-                (fire_at, self._prepare(schedule, fresh=attempt > 0)) for fire_at in turn.fires
+                (fire_at, self._prepare(schedule, fire_at, fresh=attempt > 0))
+                for fire_at in turn.fires
             ]
             try:
                 with self._database.transaction() as connection:
@@ -117,8 +119,16 @@ class FireSchedules:
         logger.warning("schedule.target_is_being_changed", schedule_id=schedule.id)
         return False
 
-    def _prepare(self, schedule: Schedule, *, fresh: bool) -> Prepared:
-        return prepare(self._database, self._starter, schedule, schedule.owner_id, fresh=fresh)
+    def _prepare(self, schedule: Schedule, at: datetime, *, fresh: bool) -> Prepared:
+        return prepare(
+            self._database,
+            self._starter,
+            schedule,
+            owner_id=schedule.owner_id,
+            at=at,
+            kind=FireKind.SCHEDULED,
+            fresh=fresh,
+        )
 
     def _store(
         self,
@@ -182,12 +192,19 @@ class UnderWay:
 
 
 def prepare(
-    database: Database, starter: Starter, schedule: Schedule, owner_id: UUID, *, fresh: bool
+    database: Database,
+    starter: Starter,
+    schedule: Schedule,
+    *,
+    owner_id: UUID,
+    at: datetime,
+    kind: FireKind,
+    fresh: bool,
 ) -> Prepared:
-    """Return what a fire of a schedule starts as `owner_id`, or why it can't."""
+    """Return what the fire of a schedule for `at` starts as `owner_id`, or why it can't."""
     try:
         actor = actor_of(database, schedule.workspace_id, owner_id)
-        return Prepared(starter.prepare(actor, target_of(schedule), fresh=fresh))
+        return Prepared(starter.prepare(actor, target_of(schedule, at, kind), fresh=fresh))
     except REFUSED as error:
         return Prepared(None, error.message)
 
@@ -205,9 +222,10 @@ def actor_of(database: Database, workspace_id: UUID, user_id: UUID) -> Actor:
     return Actor(user_id=user_id, name=user.name, role=Role.OPERATOR, workspace_id=workspace_id)
 
 
-def target_of(schedule: Schedule) -> Target:
-    """Return what a schedule starts."""
-    return Target(schedule.task_id, schedule.workflow_id, schedule.input)
+def target_of(schedule: Schedule, at: datetime, kind: FireKind) -> Target:
+    """Return what the fire of a schedule for `at` starts. Raises InvalidInputError."""
+    given = input_of(schedule.input, at, schedule.zone, kind)
+    return Target(schedule.task_id, schedule.workflow_id, given)
 
 
 def skip(connection: Connection, schedule: Schedule, skipped: Skipped, reason: SkipReason) -> None:

@@ -25,6 +25,7 @@ from celeriac.domain.schedules.backfill import (
     times_within,
     without,
 )
+from celeriac.domain.schedules.inputs import check_input, input_of
 from celeriac.domain.schedules.model import (
     Fire,
     FireKind,
@@ -114,7 +115,7 @@ class Schedules:
         for a timing that never fires or an input that the task or workflow refuses.
         """
         actor.require(Role.OPERATOR)
-        self._starter.prepare(actor, new.target, fresh=True)
+        self._check(actor, new.target, new.timing.zone)
         schedule_id = uuid7()
         with self._database.transaction() as connection:
             now = self._clock(connection)
@@ -147,6 +148,14 @@ class Schedules:
         logger.info("schedule.created", schedule_id=schedule_id)
         return made
 
+    def _check(self, actor: Actor, target: Target, zone: str) -> None:
+        """Raise an error if a target can't be started now, with the input of a fire."""
+        check_input(target.input)
+        with self._database.autocommit() as connection:
+            now = self._clock(connection)
+        sample = input_of(target.input, now, zone, FireKind.SCHEDULED)
+        self._starter.prepare(actor, replace(target, input=sample), fresh=True)
+
     def get(self, actor: Actor, reference: str) -> Schedule:
         """Return a schedule by its id or name. Raises NotFoundError."""
         with self._database.autocommit() as connection:
@@ -173,7 +182,7 @@ class Schedules:
         if "input" in values:
             before = self.get(actor, reference)
             target = Target(before.task_id, before.workflow_id, _object(values["input"]))
-            self._starter.prepare(actor, target, fresh=True)
+            self._check(actor, target, before.zone)
         with self._database.transaction() as connection:
             before = _found(connection, actor, reference, lock=True)
             schedule_id = before.id
@@ -249,7 +258,9 @@ class Schedules:
         ForbiddenError, NotFoundError, and what a start of the task or workflow raises.
         """
         actor.require(Role.OPERATOR)
-        target = target_of(self.get(actor, reference))
+        with self._database.autocommit() as connection:
+            at = self._clock(connection)
+            target = target_of(_found(connection, actor, reference), at, FireKind.MANUAL)
         for attempt in range(STALE_TRIES):
             start = self._starter.prepare(actor, target, fresh=attempt > 0)
             try:
@@ -258,7 +269,7 @@ class Schedules:
                     fired = fire(
                         connection,
                         schedule,
-                        self._clock(connection),
+                        at,
                         Prepared(start),
                         owner_id=actor.user_id,
                         kind=FireKind.MANUAL,
@@ -297,7 +308,9 @@ class Schedules:
                 f"overlap must be one of these for a backfill: {', '.join(CHOICES)}.",
                 field="overlap",
             )
-        self._starter.prepare(actor, target_of(self.get(actor, reference)), fresh=True)
+        found = self.get(actor, reference)
+        target = target_of(found, end, FireKind.BACKFILL)
+        self._starter.prepare(actor, target, fresh=True)
         with self._database.transaction() as connection:
             schedule = _found(connection, actor, reference, lock=not dry_run)
             check_range(start, end, self._clock(connection))

@@ -110,10 +110,7 @@ class StartWaiting:
     def _start(self, schedule: Schedule, chosen: Sequence[Fire]) -> int:
         for attempt in range(STALE_TRIES):
             fresh = attempt > 0
-            prepared = [
-                (each, prepare(self._database, self._starter, schedule, each.owner_id, fresh=fresh))
-                for each in chosen
-            ]
+            prepared = [(each, self._prepare(schedule, each, fresh=fresh)) for each in chosen]
             try:
                 with self._database.transaction() as connection:
                     if not rows.claim_unchanged(connection, schedule):
@@ -123,6 +120,17 @@ class StartWaiting:
                 continue
         logger.warning("schedule.target_is_being_changed", schedule_id=schedule.id)
         return 0
+
+    def _prepare(self, schedule: Schedule, fire: Fire, *, fresh: bool) -> Prepared:
+        return prepare(
+            self._database,
+            self._starter,
+            schedule,
+            owner_id=fire.owner_id,
+            at=fire.scheduled_at,
+            kind=fire.kind,
+            fresh=fresh,
+        )
 
     def _store(
         self,

@@ -94,6 +94,7 @@ def test_a_schedule_is_made_fired_changed_and_deleted(ada: Asker, container: Cor
         ({"cron": None, "at": "2020-01-31T12:00:00Z"}, "at"),
         ({"zone": "Mars/Olympus"}, "zone"),
         ({"input": {}}, None),
+        ({"input": {"text": "${{ fire.day }}"}}, "input.text"),
         ({"overlap": "wait"}, "overlap"),
         ({"late_seconds": 5}, "late_seconds"),
         ({"jitter_seconds": 3_601}, "jitter_seconds"),

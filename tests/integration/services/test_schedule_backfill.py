@@ -232,3 +232,26 @@ def test_it_makes_runs_of_workflows(desk: ScheduleDesk) -> None:
         assert desk.waiting(LIMIT) == 1
         desk.flows.keep()
     assert len([each for each in desk.fires(made) if each.run_id is not None]) == 2
+
+
+def test_what_it_starts_knows_for_which_time(desk: ScheduleDesk) -> None:
+    task = Target(desk.core.task, None, {"at": "${{ fire.scheduled_at }} ${{ fire.kind }}"})
+    made = _past(desk, 2, target=task, overlap=Overlap.QUEUE)
+    _backfill(desk, made)
+    for _ in range(2):
+        assert desk.start_waiting() == 1
+        desk.end_all()
+    _fire_on_time(desk)
+    desk.schedules.run(desk.core.actor, made, force=True)
+    found = [each for each in desk.fires(made) if each.execution_id is not None]
+    assert [each.kind for each in found] == ["backfill", "backfill", "scheduled", "manual"]
+    for each in found:
+        assert each.execution_id is not None
+        told = desk.core.get(each.execution_id).variables["at"]
+        at, kind = str(told).split()
+        assert kind == each.kind
+        moved = datetime.fromisoformat(at) - each.scheduled_at
+        # rows of before are moved as the time passes
+        assert moved in {timedelta(0), timedelta(seconds=3_000)}
+    with pytest.raises(InvalidInputError, match="a fire has no day"):
+        desk.schedules.change(desk.core.actor, made, {"input": {"at": "${{ fire.day }}"}})
