@@ -21,6 +21,8 @@ class AdvisoryLock(IntEnum):
     """One sender claims deliveries to webhooks at a time."""
     RUN_LIMIT = 4242426
     """A key of a limit of workflow runs; the second number is the hash of its workspace and it."""
+    EXECUTION_LIMIT = 4242427
+    """A key of a limit of executions; the second number is the hash of its workspace and it."""
     MIGRATION = 0x63656C65
     """One migration at a time."""
 

@@ -18,6 +18,7 @@ from pydantic import (
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.base import Shape, Strict
 from celeriac.domain.budgets import Budget
+from celeriac.domain.limits import ConcurrencyLimit
 
 
 class RetryPolicy(Strict):
@@ -129,6 +130,10 @@ PriorityLabel = Annotated[
 """A priority that is written as its name."""
 
 
+MAX_LIMITS = 8
+"""Limits by key of a task."""
+
+
 class Limits(Strict):
     """Limits of one attempt. At the hard limit it is stopped by force, in every pool."""
 
@@ -157,6 +162,8 @@ class TaskSpec(Strict):
     output_schema: dict[str, Any] | None = None
     """JSON Schema of the result; None accepts any result."""
     limits: Limits = Limits()
+    concurrency: list[ConcurrencyLimit] = Field(default_factory=list, max_length=MAX_LIMITS)
+    """How many executions with the same key may run at the same time."""
     retry: RetryPolicy = RetryPolicy()
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After this many lost workers the execution fails with `worker_lost`."""

@@ -125,8 +125,12 @@ class ExecutionSummary(Wire):
     waiting_until: datetime | None = Field(description="When it resumes without an answer.")
     held: Held | None = Field(
         default=None,
-        description="Why a pending execution may not run yet: time (until available_at), limit, "
-        "paused, or parallel (until one of its siblings ends).",
+        description="Why a pending execution may not run yet: time (until available_at), limit "
+        "(until a slot of its limits is free), paused, or parallel (until one of its siblings "
+        "ends).",
+    )
+    limit_keys: list[str] | None = Field(
+        default=None, description="The keys of the limits of its task; null without limits."
     )
     waiting_since: datetime | None = Field(
         default=None,

@@ -7,8 +7,9 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.limits import LimitCount, LimitPolicy
 from celeriac.domain.workflows.limits import SlotState
-from celeriac.domain.workflows.model import LimitCount, LimitPolicy, StepKind, WorkflowSpec
+from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 from celeriac.wire.base import AT, LATER, Links, Wire, links
 

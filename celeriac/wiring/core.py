@@ -36,6 +36,7 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.calls import EndCalls
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.expiry import EndExpired
+from celeriac.services.executions.limits import TaskLimits
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
@@ -243,6 +244,7 @@ class CoreServices:
     dispatch: Dispatch
     submit: Submit
     cancel: Cancel
+    limits: TaskLimits
     recover: Recover
     end_expired: EndExpired
     expire: Expire
@@ -283,7 +285,6 @@ def build(
     queue = CeleryTaskQueue(app)
     specs = SpecCache(database)
     dispatch = Dispatch(database, queue, live)
-    submit = Submit(database, specs, dispatch, settings.outbound.guard())
     plans = Plans(database)
     advance = Advance(
         database,
@@ -298,6 +299,8 @@ def build(
         advance.after_executions(execution_ids)
         dispatch.after_ends(execution_ids)
 
+    cancel = Cancel(database, live, ended)
+    limits = TaskLimits(database, cancel, live, ended)
     return CoreServices(
         settings=settings,
         database=database,
@@ -308,8 +311,9 @@ def build(
         ),
         specs=specs,
         dispatch=dispatch,
-        submit=submit,
-        cancel=Cancel(database, live, ended),
+        submit=Submit(database, specs, dispatch, settings.outbound.guard(), limits),
+        cancel=cancel,
+        limits=limits,
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds), ended),
         end_expired=EndExpired(database, live, ended),
         expire=Expire(database, live, ended, advance.after),

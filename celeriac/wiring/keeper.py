@@ -100,6 +100,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             _SCHEDULE_SECONDS,
             partial(_fire_schedules, build_fires(container), build_waiting(container), limit),
         ),
+        ("admit_executions", interval, lambda: then_send(container.limits.some(limit))),
         ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),

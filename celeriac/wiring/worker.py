@@ -33,6 +33,7 @@ from celeriac.services.executions.event_writer import EventWriter
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.heartbeat import Heartbeat
 from celeriac.services.executions.lacks import Lacks
+from celeriac.services.executions.limits import AdmitSoon
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
@@ -159,6 +160,7 @@ class WorkerRuntime:
         limits = ProviderLimits(self._limiter, rates(settings), database, self._rate_threads)
         claim = ClaimAttempt(database, registration, lease_seconds=lease_seconds)
         self._send_soon = SendSoon(container.dispatch.try_to_send)
+        self._admit_soon = AdmitSoon(container.limits, container.dispatch.try_to_send)
         finish = Finish(database, live, self._send_soon)
         runs = AgentRuns(
             specs=container.specs,
@@ -186,6 +188,7 @@ class WorkerRuntime:
             other_worker_may_run=claim.other_worker_may_run,
             call_ended=call_ended,
             of_run_ended=self._advancing.add,
+            of_limits_ended=self._admit_soon,
         )
         self.detached = None
         if coroutines:
@@ -234,6 +237,7 @@ class WorkerRuntime:
         self._own_loops.close()
         self._rate_threads.shutdown(wait=False)
         self._advancing.close()
+        self._admit_soon.close()
         self._send_soon.close()
         self._limiter.close()
         self._heartbeat_database.close()

@@ -171,6 +171,30 @@ _FAULTS = {
            OR r.completed_at IS NOT NULL AND l.run_id IS NOT NULL
            OR (r.status = 'pending') AND l.state IS DISTINCT FROM 'waiting'
            OR l.state = 'waiting' AND r.status <> 'pending' AND l.place <> 0""",
+    "a limit has more executions than it lets run": """
+        SELECT min(CAST(h.execution_id AS text)) FROM execution_limits h WHERE h.state = 'held'
+        GROUP BY h.workspace_id, h.key HAVING count(*) > max(h.max)""",
+    "the slots of an execution are not those that its status needs": """
+        SELECT e.id FROM executions e
+        WHERE e.limit_keys IS NOT NULL AND ARRAY(
+            SELECT l.key || ' ' || CASE WHEN l.state = 'elsewhere' THEN 'waiting' ELSE l.state END
+            FROM execution_limits l WHERE l.execution_id = e.id ORDER BY l.key)
+            <> ARRAY(
+            SELECT k || ' ' || CASE
+                WHEN e.status IN ('queued', 'running') OR e.status = 'pending' AND e.held IS NULL
+                THEN 'held' WHEN e.held = 'limit' THEN 'waiting'
+                ELSE coalesce((SELECT min(l.state) FROM execution_limits l
+                               WHERE l.execution_id = e.id AND l.state = 'held'
+                                 AND e.held = 'time'), 'none') END
+            FROM unnest(e.limit_keys) k WHERE e.completed_at IS NULL ORDER BY k)""",
+    "an execution waits in several lines of limits, or in none": """
+        SELECT execution_id FROM execution_limits GROUP BY execution_id
+        HAVING count(*) FILTER (WHERE state = 'waiting') > 1
+            OR bool_or(state = 'elsewhere') AND NOT bool_or(state = 'waiting')""",
+    "a limit belongs to no execution": """
+        SELECT execution_id FROM execution_limits l
+        WHERE NOT EXISTS (SELECT FROM executions e
+                          WHERE e.id = l.execution_id AND e.completed_at IS NULL)""",
     "more crashes than allowed": "SELECT id FROM executions WHERE crash_count > max_crashes",
 }
 

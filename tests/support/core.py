@@ -37,6 +37,7 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Registration
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.limits import TaskLimits
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.run import ClaimAttempt
 from celeriac.services.executions.stop import Cancel
@@ -109,15 +110,18 @@ class Core:
         self.actor = make_actor(database)
         self.task = make_task(database, self.actor, spec=spec)
         self.workers: dict[str, WorkerIdentity] = {}
-        self.start_afresh()
         self.cancel = Cancel(database, self.live)
+        self.limits = TaskLimits(database, self.cancel, self.live, lambda _: None)
+        self.start_afresh()
         self.finish = Finish(database, self.live)
         self.recover = Recover(database, self.queue, self.live, ALWAYS)
 
     def start_afresh(self) -> None:
         """Go on as another process would, which knows nothing of a broker that was away."""
         self.dispatch = Dispatch(self.database, self.queue, self.live)
-        self.submit = Submit(self.database, SpecCache(self.database), self.dispatch)
+        self.submit = Submit(
+            self.database, SpecCache(self.database), self.dispatch, limits=self.limits
+        )
 
     # steps
 

@@ -21,7 +21,7 @@ _ANY_ERROR = ExecutionError.code
 
 
 _HELD = {
-    Held.LIMIT: "its limit",
+    Held.LIMIT: "a slot of its limit",
     Held.PAUSED: "the end of a pause",
     Held.PARALLEL: "the end of a sibling",
 }

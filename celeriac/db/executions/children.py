@@ -35,6 +35,7 @@ UPDATE executions p
 SET status = CASE WHEN {_WAITS} THEN '{_TARGET}' ELSE p.status END,
     available_at = CASE WHEN {_WAITS} THEN now() ELSE p.available_at END,
     event_seq = p.event_seq + CASE WHEN {_WAITS} THEN 1 ELSE 0 END,
+    held = CASE WHEN {_WAITS} AND p.limit_keys IS NOT NULL THEN 'time' ELSE p.held END,
     waiting_for = NULL, waiting_until = NULL
 WHERE p.id = ANY (ARRAY({{parents}})) AND p.completed_at IS NULL
   AND p.id <> ALL (ARRAY({{others}}))
@@ -260,7 +261,8 @@ WITH family AS (
     UPDATE steps SET parallel = NULL
     WHERE execution_id = ANY (ARRAY(SELECT execution_id FROM family WHERE completed_at IS NOT NULL))
 ), freed AS (
-    UPDATE executions c SET held = NULL, available_at = now()
+    UPDATE executions c
+    SET held = CASE WHEN c.limit_keys IS NOT NULL THEN 'time' END, available_at = now()
     WHERE c.id = ANY (ARRAY(
         SELECT picked.id FROM family s,
         LATERAL ({NEXT_SIBLINGS.format(ended="SELECT CAST(NULL AS uuid) WHERE false")}) AS picked

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -15,6 +15,7 @@ from celeriac.db.partitions import ensure, forget
 from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.fair_turns import Share
+from celeriac.domain.executions.limits import limits_of
 from celeriac.domain.executions.model import (
     Cause,
     ExecutionSpec,
@@ -24,27 +25,26 @@ from celeriac.domain.executions.model import (
     stored_options,
 )
 from celeriac.domain.executions.states import Held, Transition
+from celeriac.domain.limits import KeyedLimit
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, dumps, storable
 
-_CREATE = kept_with_guards(
-    """
+_STATEMENT = """
 WITH plan AS (
     SELECT t.id, a.id AS agent_id, due.at AS available_at,
-           CASE WHEN CAST(:held AS text) IS NULL AND due.at <= now() AND {room}
-                THEN {queue_to} ELSE 'pending' END AS status,
-           coalesce(CAST(:held AS text), CASE WHEN due.at > now() THEN 'time' END) AS held
+           {status} AS status,
+           coalesce(CAST(:held AS text), CASE WHEN due.at > now() THEN 'time'{or_limit} END) AS held
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
                                           now() + make_interval(secs => :delay_seconds))) AS at) due
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
       AND a.current_version_id = :agent_version_id
-), born AS (
+){keyed}, born AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
         options, available_at, expires_at, held, max_crashes, queued_at, celery_task_id, event_seq,
-        parent_id, parent_step, root_id, run_id, step_no, item_no)
+        parent_id, parent_step, root_id, run_id, step_no, item_no{limit_keys})
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
@@ -55,12 +55,12 @@ WITH plan AS (
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
            CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid),
-           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no
+           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no{keys}
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           unnest(CAST(:origin_ids AS uuid[])),
-                          unnest(CAST(:item_nos AS int[]))) AS i (id, origin_id, item_no)
-    RETURNING id, status, celery_task_id
-), given AS (
+                          unnest(CAST(:item_nos AS int[]))) AS i (id, origin_id, item_no){with_keys}
+    RETURNING id, status, celery_task_id, held
+){lined}, given AS (
     INSERT INTO execution_inputs (execution_id, variables)
     SELECT i.id, i.variables
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
@@ -83,10 +83,50 @@ WITH plan AS (
                           unnest(CAST(:audited_ids AS text[]))) AS entry (id, resource_id)
 )
 SELECT id, celery_task_id::text FROM born
-""",
-    {"room": room(":queue", priority=":priority", window=":window")},
-    queue=Transition.QUEUE,
+"""
+
+_STATUS = """CASE WHEN CAST(:held AS text) IS NULL AND due.at <= now() AND {room}
+                THEN {queue_to} ELSE 'pending' END"""
+_PARTS = {"room": room(":queue", priority=":priority", window=":window")}
+
+
+def _statement(**parts: str) -> TextClause:
+    filled = _STATEMENT
+    for name in ("status", "or_limit", "keyed", "limit_keys", "keys", "with_keys", "lined"):
+        filled = filled.replace(f"{{{name}}}", parts.get(name, ""))
+    return kept_with_guards(filled, _PARTS, queue=Transition.QUEUE)
+
+
+_CREATE = _statement(status=_STATUS)
+
+# Executions with limits by key: they wait for their slots before they are sent.
+_CREATE_LIMITED = _statement(
+    status="'pending'",
+    or_limit=" ELSE 'limit'",
+    keyed="""
+, its_limit AS (
+    SELECT * FROM unnest(CAST(:limited_ids AS uuid[]), CAST(:keys AS text[]),
+                         CAST(:maxima AS int[]), CAST(:policies AS text[]))
+        AS l (id, key, max, policy)
+), keyed AS (
+    SELECT id, array_agg(key ORDER BY key) AS keys FROM its_limit GROUP BY id
+)""",
+    limit_keys=", limit_keys",
+    keys=", keyed.keys",
+    with_keys="""
+         JOIN keyed ON keyed.id = i.id""",
+    lined="""
+, lined AS (
+    INSERT INTO execution_limits (execution_id, key, workspace_id, max, policy, state, place)
+    SELECT l.id, l.key, :workspace_id, l.max, l.policy,
+           CASE WHEN born.held IS DISTINCT FROM 'limit' THEN 'none'
+                WHEN l.key = keyed.keys[1] THEN 'waiting' ELSE 'elsewhere' END,
+           :place
+    FROM its_limit l JOIN keyed ON keyed.id = l.id JOIN born ON born.id = l.id
+)""",
 )
+_LAST_PLACE = 100
+"""The place in a line of what has not begun, with the lowest priority."""
 
 
 class StaleSpecError(Exception):
@@ -151,6 +191,16 @@ class NewExecutions:
         given = self.request.expires_in
         return self.spec.task.expires_in if given is None else given
 
+    def limits(self, actor: Actor) -> list[list[KeyedLimit]]:
+        """Return the limits by key of each; empty if the task has none.
+
+        Raises InputInvalidError for a key that can't be computed.
+        """
+        if not self.spec.task.concurrency:
+            return []
+        ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
+        return [limits_of(self.spec, given, **ids) for given in self.variables]
+
 
 def create(
     connection: Connection, new: NewExecutions, actor: Actor, *, window: int
@@ -160,7 +210,8 @@ def create(
     A batch of new work has one audit entry; repeated executions have one each.
 
     An execution is created `queued`, and must then be sent, if it is due by the database's clock
-    and its queue has `room` within `window`. With a `window` of 0 all are `pending`. Raises
+    and its queue has `room` within `window`. With a `window` of 0, and with limits by key, all are
+    `pending`. Raises
     StaleSpecError, and inserts nothing, if the task is gone or inactive, or if the named version of
     the task or its agent is no longer the current one.
     """
@@ -205,8 +256,11 @@ def create(
         "item_nos": [] if items is None else list(items.numbers),
     }
     ensure(connection, new.ids)
+    limits = new.limits(actor)
+    if limits:
+        parameters |= _limit_parameters(new, limits)
     try:
-        rows = connection.execute(_CREATE, parameters).all()
+        rows = connection.execute(_CREATE_LIMITED if limits else _CREATE, parameters).all()
     except IntegrityError:  # perhaps its partition was dropped meanwhile
         forget(connection)
         raise
@@ -219,6 +273,26 @@ def create(
         if row[1] is not None
     ]
 
+
+def place_of(priority: int) -> int:
+    """Return the place in the lines of limits of what has not begun and has this priority."""
+    return _LAST_PLACE - priority
+
+
+def _limit_parameters(
+    new: NewExecutions, limits: Sequence[Sequence[KeyedLimit]]
+) -> dict[str, object]:
+    each = [(id_, limit) for id_, own in zip(new.ids, limits, strict=True) for limit in own]
+    return {
+        "limited_ids": [id_ for id_, _ in each],
+        "keys": [limit.key for _, limit in each],
+        "maxima": [limit.max for _, limit in each],
+        "policies": [limit.policy.value for _, limit in each],
+        "place": place_of(new.priority),
+    }
+
+
+_SENT = sent("names.queue", most="win.size")
 
 _QUEUE_DUE = kept_with_guards(
     """

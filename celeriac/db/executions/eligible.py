@@ -15,8 +15,9 @@ them. Executions whose transactions run at the same time have no order. One that
 skipped too, and the keeper ends it.
 
 Every statement that makes a row `pending` says whether it is `held`. A row that is not due yet is
-held for its time, and `release_due` releases it. Held rows are not in the index of eligible rows,
-so they cost nothing however many there are.
+held for its time, and `release_due` releases it. So is each that has limits by key, also if it is
+due: `release_due` lets it wait for its slots (`limits`), unless it has them. Held rows are not in
+the index of eligible rows, so they cost nothing however many there are.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,14 @@ from celeriac.domain.executions.states import Held, Transition
 
 
 def held_for(seconds: str) -> str:
-    """Return how a row is held that becomes pending with a delay of so many seconds, as SQL."""
-    return f"CASE WHEN CAST({seconds} AS double precision) > 0 THEN '{Held.TIME}' END"
+    """Return how a row is held that becomes pending with a delay of so many seconds, as SQL.
+
+    What has limits by key is always held: `release_due` lets it wait for its slots.
+    """
+    return (
+        f"CASE WHEN CAST({seconds} AS double precision) > 0 OR limit_keys IS NOT NULL"
+        f" THEN '{Held.TIME}' END"
+    )
 
 
 def eligible(row: str) -> str:
@@ -181,9 +188,20 @@ WITH due AS (
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
 ), released AS (
-    UPDATE executions e SET held = NULL
+    UPDATE executions e
+    SET held = CASE WHEN e.limit_keys IS NOT NULL AND NOT EXISTS (
+        SELECT FROM execution_limits l WHERE l.execution_id = e.id AND l.state = 'held')
+        THEN 'limit' END
     WHERE e.id = ANY (ARRAY(SELECT id FROM due))
-    RETURNING set_config('synchronous_commit', 'off', true)
+    RETURNING e.id, e.held, e.limit_keys, e.started_at,
+              set_config('synchronous_commit', 'off', true)
+), lined AS (
+    UPDATE execution_limits l
+    SET state = CASE WHEN l.key = released.limit_keys[1] THEN 'waiting' ELSE 'elsewhere' END,
+        place = CASE WHEN released.started_at IS NULL THEN l.place ELSE 0 END
+    FROM released
+    WHERE l.execution_id = ANY (ARRAY(SELECT id FROM released WHERE held = 'limit'))
+      AND l.execution_id = released.id
 )
 SELECT count(*) FROM released
 """,
@@ -194,29 +212,30 @@ SELECT count(*) FROM released
 def release_due(connection: Connection, *, limit: int) -> int:
     """Release rows that were held until now, the longest due first; return how many.
 
-    They keep the time at which they became due, and so their places in the order. Locked rows are
-    skipped. The commit doesn't wait for the disk: if a crash of the server loses it, they are
-    released again.
+    What has limits by key then waits for its slots, and is counted, too: those that have begun
+    before all others. They keep the time at which they became due, and so their places in the
+    order. Locked rows are skipped. The commit doesn't wait for the disk: if a crash of the server
+    loses it, they are released again.
     """
     return int(connection.execute(_RELEASE_DUE, {"limit": limit}).scalar_one())
 
 
-_RELEASE_LIMITED = kept_with_guards(
+_RELEASE_PARALLEL = kept_with_guards(
     """
 WITH used AS (
     SELECT count(*) AS count FROM executions
     WHERE run_id = :run_id AND step_no = :step_no AND completed_at IS NULL
-      AND (held IS NULL OR held <> 'limit')
+      AND (held IS NULL OR held <> 'parallel')
 ), free AS (
     SELECT id FROM executions
     WHERE run_id = :run_id AND step_no = :step_no AND completed_at IS NULL
-      AND held = 'limit' AND status IN ({queue_from})
+      AND held = 'parallel' AND status IN ({queue_from})
     ORDER BY item_no
     LIMIT (SELECT greatest(0, :parallel - count) FROM used)
     FOR NO KEY UPDATE
 ), released AS (
     UPDATE executions e
-    SET held = CASE WHEN e.available_at > now() THEN 'time' END
+    SET held = CASE WHEN e.available_at > now() OR e.limit_keys IS NOT NULL THEN 'time' END
     WHERE e.id = ANY (ARRAY(SELECT id FROM free)) AND e.status IN ({queue_from})
     RETURNING e.id
 )
@@ -226,14 +245,14 @@ SELECT count(*) FROM released
 )
 
 
-def release_limited(connection: Connection, run_id: UUID, step_no: int, *, parallel: int) -> int:
+def release_parallel(connection: Connection, run_id: UUID, step_no: int, *, parallel: int) -> int:
     """Release items of a workflow's step, the first ones first, until `parallel` of them are free.
 
     Returns how many were released. The rows are counted, so an earlier statement of the transaction
     must have locked the step: who counts later sees what was released.
     """
     parameters = {"run_id": run_id, "step_no": step_no, "parallel": parallel}
-    return int(connection.execute(_RELEASE_LIMITED, parameters).scalar_one())
+    return int(connection.execute(_RELEASE_PARALLEL, parameters).scalar_one())
 
 
 _SET_PRIORITY = text("""

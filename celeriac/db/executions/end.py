@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from celeriac.db import spans
-from celeriac.db.executions.ended import KEPT, hold_rows
+from celeriac.db.executions.ended import KEPT, hold, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause, Lease
 from celeriac.domain.executions.states import EXPIRED, Status, Transition
@@ -233,16 +233,16 @@ FOR NO KEY UPDATE SKIP LOCKED
     lapse=Transition.LAPSE,
 )
 
-_LAPSE = with_guards(
-    """
+
+def _lapse(condition: str, message: str) -> TextClause:
+    """Return a statement that cancels what has not begun, with the code `:code`; both are SQL."""
+    return with_guards(
+        """
 WITH done AS (
     UPDATE executions e
     SET status = {lapse_to}, completed_at = now(), held = NULL, event_seq = event_seq + 1,
-        error_code = :code,
-        error_message = format('It had not begun by %s, its expires_at.',
-                               to_char(expires_at AT TIME ZONE 'UTC',
-                                       'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
-    WHERE {given_e} AND status IN ({lapse_from}) AND started_at IS NULL
+        error_code = :code, error_message = {message}
+    WHERE {given_e} AND status IN ({lapse_from}) AND started_at IS NULL AND {condition}
     RETURNING {ended_columns}, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
@@ -252,8 +252,15 @@ WITH done AS (
 ){ended}
 SELECT id FROM done
 """,
-    {"given_e": spans.given("e.id")},
-    lapse=Transition.LAPSE,
+        {"given_e": spans.given("e.id"), "condition": condition, "message": message},
+        lapse=Transition.LAPSE,
+    )
+
+
+_LAPSE = _lapse(
+    "expires_at <= now()",
+    """format('It had not begun by %s, its expires_at.',
+               to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))""",
 )
 
 
@@ -269,3 +276,18 @@ def end_expired(connection: Connection, *, limit: int) -> list[UUID]:
     if not found:
         return []
     return list(connection.execute(_LAPSE, {**spans.of(found), "code": EXPIRED}).scalars())
+
+
+_CROWD_OUT = _lapse("held = 'limit'", ":message")
+
+
+def crowd_out(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
+    """Cancel an execution that has not begun and waits for a slot of a limit.
+
+    False if it doesn't wait any more. Needs a transaction.
+    """
+    held = hold(connection, [execution_id], skip_locked=True)
+    if not held or not hold_rows(connection, list(held)):
+        return False
+    parameters = {**spans.of([execution_id]), "code": code, "message": message}
+    return connection.execute(_CROWD_OUT, parameters).one_or_none() is not None

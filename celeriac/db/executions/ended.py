@@ -8,10 +8,10 @@ executions, two more for the audit trail:
 - `ended_by`: the program that the entry names,
 - `ended_why`: further details as JSONB, or NULL.
 
-Most executions are not counted by others: they are no item of a workflow, child of another one or
-part of a Celery task, and have no live children. A statement that updates only such executions,
-because its condition has `{not_counted}`, may have `{ended_not_counted}` instead of `{ended}`: the
-parts without counters.
+Most executions are not counted: they are no item of a workflow, child of another one or part of a
+Celery task, and have neither limits by key nor live children. A statement that updates only such
+executions, because its condition has `{not_counted}`, may have `{ended_not_counted}` instead of
+`{ended}`: the parts without counters.
 
 A statement sees what was committed before it began. If it waits for the row of an execution, it
 then ends the execution, but does not see a question or a session that was stored meanwhile
@@ -33,7 +33,7 @@ from celeriac.domain.executions.states import TERMINAL, Status
 ENDED_COLUMNS = (
     "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
     " e.error_code, e.error_message, e.parent_id, e.parent_step, e.trigger_type, e.batch_id,"
-    " e.run_id, e.step_no, e.item_no"
+    " e.run_id, e.step_no, e.item_no, e.limit_keys"
 )
 
 KEPT = """, kept AS (
@@ -138,7 +138,8 @@ SELECT id, event_seq, 'resumed', attempt, '{}'::jsonb FROM awake WHERE resumed
 """
 
 _FOLLOWED = f"""
-UPDATE executions c SET held = NULL, available_at = now()
+UPDATE executions c
+SET held = CASE WHEN c.limit_keys IS NOT NULL THEN 'time' END, available_at = now()
 WHERE c.id = ANY (ARRAY(
     SELECT picked.id
     FROM (SELECT DISTINCT parent_id, parent_step FROM ended WHERE parent_id IS NOT NULL) AS family
@@ -175,12 +176,27 @@ FROM of_calls part
 WHERE c.id = part.id AND c.id = ANY (ARRAY(SELECT id FROM of_calls))
 """
 
+# Limits by key of executions that have them: what goes on, but needs no slot now, gives its slots
+# back. These rows belong to executions that the statement has locked.
+_GIVE_BACK = """
+UPDATE execution_limits SET state = 'none'
+WHERE execution_id = ANY (ARRAY(
+        SELECT id FROM done WHERE limit_keys IS NOT NULL AND status IN ('pending', 'waiting')))
+  AND state <> 'none'
+"""
+
+_DELETE_LIMITS = """
+DELETE FROM execution_limits
+WHERE execution_id = ANY (ARRAY(SELECT id FROM ended WHERE limit_keys IS NOT NULL))
+"""
+
 _PARTS = MappingProxyType(
     {
         "ended": _ROWS,
         "settled": _SETTLE,
         "withdrawn": _WITHDRAW,
-        # Here: limits by key are released.
+        "slots_given_back": _GIVE_BACK,
+        "limits_deleted": _DELETE_LIMITS,
         **COUNT_DOWN,
         **noting_ends(),
         "gone": _GONE,
@@ -216,6 +232,7 @@ statement can't claim or send them: it doesn't see what its own parts have chang
 
 NOT_COUNTED = (
     "e.run_id IS NULL AND e.parent_id IS NULL AND e.trigger_type <> 'celery'"
+    " AND e.limit_keys IS NULL"
     " AND NOT EXISTS (SELECT FROM live_children w WHERE w.execution_id = e.id)"
 )
 """Whether nothing counts the end of `e`, as SQL."""

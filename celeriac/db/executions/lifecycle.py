@@ -21,9 +21,10 @@ from celeriac.db.executions.create import (
     resend,
     unqueue,
 )
-from celeriac.db.executions.eligible import NextClaim, release_due, release_limited
+from celeriac.db.executions.eligible import NextClaim, release_due, release_parallel
 from celeriac.db.executions.end import (
     Rescued,
+    crowd_out,
     end_expired,
     left_behind,
     request_cancel,
@@ -58,6 +59,7 @@ __all__ = [
     "claim_group",
     "claim_more",
     "create",
+    "crowd_out",
     "end_expired",
     "end_values",
     "expire",
@@ -70,7 +72,7 @@ __all__ = [
     "park",
     "queue_due",
     "release_due",
-    "release_limited",
+    "release_parallel",
     "request_cancel",
     "rescue_lost",
     "resend",

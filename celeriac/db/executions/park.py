@@ -187,7 +187,8 @@ def park(connection: Connection, lease: Lease, parked: Parked) -> tuple[Status |
 _RESUMING = """
 , moved AS (
     UPDATE executions e
-    SET status = {resume_to}, available_at = now(), held = NULL, event_seq = event_seq + 1,
+    SET status = {resume_to}, available_at = now(), event_seq = event_seq + 1,
+        held = CASE WHEN e.limit_keys IS NOT NULL THEN 'time' END,
         waiting_for = NULL, waiting_until = NULL
     WHERE e.id = ANY (ARRAY(SELECT id FROM ready)) AND e.status IN ({resume_from})
     RETURNING e.id, e.event_seq, e.attempt

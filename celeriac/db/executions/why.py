@@ -1,10 +1,14 @@
 """What an execution waits for, and how many come before it; all counts are bounded."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
 
+from celeriac.db.executions import limits
+from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.why import MOST_COUNTED, Facts, OpenQuestion
 
 _MOST_QUESTIONS = 10
@@ -21,12 +25,12 @@ SELECT
     (SELECT count(*) FROM (
         -- each hold is a range of the index: those that the limit holds may be many
         (SELECT FROM executions b
-         WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
+         WHERE e.held = 'parallel' AND b.run_id = e.run_id AND b.step_no = e.step_no
            AND b.completed_at IS NULL AND b.held IS NULL
          LIMIT :most)
         UNION ALL
         (SELECT FROM executions b
-         WHERE e.held = 'limit' AND b.run_id = e.run_id AND b.step_no = e.step_no
+         WHERE e.held = 'parallel' AND b.run_id = e.run_id AND b.step_no = e.step_no
            AND b.completed_at IS NULL AND b.held = 'time'
          LIMIT :most)
         UNION ALL
@@ -83,12 +87,16 @@ def facts(connection: Connection, execution: Execution, *, within_seconds: float
     """
     asked = connection.execute(_QUESTIONS, {"id": execution.id, "limit": _MOST_QUESTIONS})
     questions = [OpenQuestion(*row) for row in asked]
+    found: Sequence[ExecutionLimit] = ()
+    if execution.held is Held.LIMIT:
+        found = limits.shown(connection, execution.id, most=MOST_COUNTED)
     row = connection.execute(_FACTS, _parameters(execution, within_seconds)).one_or_none()
     if row is None:  # deleted a moment ago
         return Facts(execution, questions)
     return Facts(
         execution,
         questions,
+        limits=found,
         live_children=row.live_children,
         parallel=row.parallel,
         beside=row.beside,

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from celeriac.db.schema.base import (
     enum_check,
@@ -108,6 +108,8 @@ executions = table_of_ids(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("progress_note", Text),
+    # of its limits, in their order; NULL without limits
+    Column("limit_keys", ARRAY(Text)),
     enum_check("status", Status),
     enum_check("trigger_type", TriggerType),
     # the rescue finds running executions by their workers

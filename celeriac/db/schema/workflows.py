@@ -15,8 +15,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.limits import LimitCount, LimitPolicy
 from celeriac.domain.workflows.limits import SlotState
-from celeriac.domain.workflows.model import LimitCount, LimitPolicy
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 
 # The tables of runs have no foreign keys, as those of executions.

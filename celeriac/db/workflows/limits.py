@@ -14,9 +14,9 @@ from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
+from celeriac.domain.limits import KeyedLimit, LimitCount, SlotUser
 from celeriac.domain.tasks import Priority
-from celeriac.domain.workflows.limits import KeyedLimit, RunLimit, SlotState, SlotUser
-from celeriac.domain.workflows.model import LimitCount
+from celeriac.domain.workflows.limits import RunLimit, SlotState
 
 _MOST_USERS = 1_000
 _SHOWN_HOLDERS = 5
@@ -265,7 +265,7 @@ def want_back(connection: Connection, run_id: UUID) -> list[str]:
 
 
 _USERS = text("""
-SELECT u.run_id, u.state, u.policy, u.max, r.status <> 'pending',
+SELECT u.run_id, u.state = 'held', u.policy, u.max, r.status <> 'pending',
        r.cancel_requested_at IS NULL AND r.status <> 'compensating'
 FROM (
     (SELECT * FROM run_limits
@@ -290,12 +290,12 @@ def users(
     """
     parameters = {"workspace_id": workspace_id, "key": key, "limit": _MOST_USERS}
     found = [_user(row) for row in connection.execute(_USERS, parameters)]
-    held = sorted((each for each in found if each.state is SlotState.HELD), key=_age)
-    return held, [each for each in found if each.state is SlotState.WAITING]
+    held = sorted((each for each in found if each.has_slot), key=_age)
+    return held, [each for each in found if not each.has_slot]
 
 
 def _age(user: SlotUser) -> UUID:
-    return user.run_id
+    return user.id
 
 
 _HAS_POLICIES = text("""

@@ -175,14 +175,17 @@ class Claim:
     """Whether it was lost with its worker before, and fails if that happens again."""
     parent_id: UUID | None = None
     """The execution that has started it."""
+    limit_keys: Sequence[str] | None = None
+    """The keys of its limits, of which it has slots."""
 
     @property
     def is_counted(self) -> bool:
-        """Whether a run, a parent or a Celery task counts its end."""
+        """Whether a run, a parent, a Celery task or a limit counts its end."""
         return (
             self.run_id is not None
             or self.parent_id is not None
             or self.trigger_type == TriggerType.CELERY
+            or self.limit_keys is not None
         )
 
     @property
@@ -258,6 +261,8 @@ class Execution:
     """From 0."""
     expires_at: datetime | None = None
     """It is cancelled if its first attempt has not begun by then."""
+    limit_keys: Sequence[str] | None = None
+    """The keys of its limits; None without limits."""
 
     @property
     def may_expire(self) -> bool:

@@ -84,9 +84,10 @@ class Held(StrEnum):
     TIME = "time"
     """It isn't due: it was submitted for later, or follows a failed attempt after a delay."""
     LIMIT = "limit"
+    """Another has the slot of one of its keys that it needs."""
     PAUSED = "paused"
     PARALLEL = "parallel"
-    """As many of its siblings run as their parent allows at once."""
+    """As many of its siblings run as their parent, or their workflow's step, allows at once."""
 
 
 class WaitingFor(StrEnum):

@@ -6,8 +6,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import EXPIRED, Held, Status, WaitingFor
+from celeriac.domain.limits import ExecutionSlot
 from celeriac.kit.words import counted
 
 MOST_COUNTED = 1_000
@@ -28,6 +30,8 @@ class ReasonCode(StrEnum):
     CHILDREN = "children"
     TIME = "time"
     RETRY = "retry"
+    LIMIT = "limit"
+    """Others have the slots of one of its limits."""
     STEP_LIMIT = "step_limit"
     """The step of its workflow runs as many items as it may at once."""
     PARENT_LIMIT = "parent_limit"
@@ -105,6 +109,8 @@ class Facts:
     """Of the live workers that take executions of its queue."""
     idle_listeners: int = 0
     """Live worker processes that listen to its queue and take nothing from it now."""
+    limits: Sequence[ExecutionLimit] = ()
+    """Its limits by key, if it waits for their slots."""
     last_listened_at: datetime | None = None
     """When a worker last listened to its queue, if none does now."""
 
@@ -260,6 +266,8 @@ def _held(facts: Facts) -> Iterator[Reason]:
                 until=execution.available_at,
             )
         case Held.LIMIT:
+            yield from _limits(facts)
+        case Held.PARALLEL if execution.workflow_run_id is not None:
             yield Reason(
                 ReasonCode.STEP_LIMIT,
                 f"The step {execution.step!r} runs at most {facts.parallel} of its items at once.",
@@ -277,6 +285,29 @@ def _held(facts: Facts) -> Iterator[Reason]:
             )
         case Held.PAUSED:
             yield Reason(ReasonCode.PAUSE, "It is paused.", since=since)
+
+
+def _limits(facts: Facts) -> Iterator[Reason]:
+    """Name the limit in whose line it waits, then others of which no slot is free."""
+    since = facts.execution.waiting_since
+    for limit in sorted(facts.limits, key=lambda each: each.state is not ExecutionSlot.WAITING):
+        waits = limit.state is ExecutionSlot.WAITING
+        if not waits and limit.used < limit.max:
+            continue
+        holders = ", ".join(map(str, limit.holders))
+        more = limit.used - len(limit.holders)
+        said = f"The limit {limit.key!r} has {counted(limit.max, 'slot')}; {limit.used} are taken"
+        if holders:
+            said += f", by {holders}" + (f" and {more:,} more" if more else "")
+        if limit.ahead:
+            said += f". {_count(limit.ahead, 'execution')} come first"
+        yield Reason(
+            ReasonCode.LIMIT,
+            f"{said}.",
+            Subject(SubjectKind.EXECUTION, str(limit.holders[0])) if limit.holders else None,
+            since=since,
+            count=limit.ahead,
+        )
 
 
 def _no_worker(facts: Facts) -> Iterator[Reason]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from celeriac.domain.workflows.limits import Ending, LimitEnd
+from celeriac.domain.limits import Ending, LimitEnd
 
 Key = tuple[UUID, str]
 """The key of a limit in a workspace."""
@@ -51,7 +51,7 @@ def find_deadlock(
         stuck = left
     if not stuck:
         return None
-    return max(_cycle(holders, trees, stuck), key=lambda each: each.ending.run_id)
+    return max(_cycle(holders, trees, stuck), key=lambda each: each.ending.id)
 
 
 def _blocked(

@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from celeriac.domain.base import Name, Shape, Strict
+from celeriac.domain.limits import LimitCount, LimitPolicy
 from celeriac.domain.tasks import PriorityLabel, QueueName, RetryPolicy
 from celeriac.domain.workflows.expressions import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue
@@ -132,25 +133,6 @@ class NoAnswer(StrEnum):
     """The step is `denied`, and the steps that need it are skipped."""
     FAIL = "fail"
     """The step fails."""
-
-
-class LimitPolicy(StrEnum):
-    """What happens to a new run when a limit is reached."""
-
-    QUEUE = "queue"
-    CANCEL_NEW = "cancel_new"
-    CANCEL_RUNNING = "cancel_running"
-    KEEP_LATEST = "keep_latest"
-    """One waits at most: the newest. The earlier ones end as `cancelled`."""
-
-
-class LimitCount(StrEnum):
-    """Which runs a limit counts."""
-
-    RUNNING = "running"
-    """Those that run; one that only waits for approvals or other runs gives its slot back."""
-    ACTIVE = "active"
-    """All from their begin to their end."""
 
 
 DEFAULT_SOFT_SECONDS: Final = 240.0

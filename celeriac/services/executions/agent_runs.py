@@ -111,6 +111,8 @@ class AgentRuns:
     """Called when an execution that a Celery task has started ends."""
     of_run_ended: Callable[[Sequence[UUID]], None] = lambda run_ids: None  # noqa: ARG005 - no workflows
     """Called with the run of a workflow of which an item has ended; raises nothing."""
+    of_limits_ended: Callable[[UUID, Sequence[str]], None] = lambda workspace_id, keys: None  # noqa: ARG005 - no limits
+    """Called with keys of which an attempt has given its slots back; raises nothing."""
     _waiting: dict[UUID, None] = field(default_factory=dict)
     """The agent versions whose attempts only wait."""
 
@@ -220,6 +222,8 @@ class AgentRuns:
         self.attempts.remove(running.attempt)
         try:
             report(claim, outcome, status, time.monotonic() - running.began)
+            if claim.limit_keys is not None:
+                self.of_limits_ended(claim.workspace_id, claim.limit_keys)
             if status is not None and status.terminal:
                 if claim.trigger_type == TriggerType.CELERY:
                     self.call_ended()

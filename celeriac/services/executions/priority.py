@@ -6,7 +6,8 @@ import structlog
 
 from celeriac.db import audit
 from celeriac.db.engine import Database
-from celeriac.db.executions import queries
+from celeriac.db.executions import limits, queries
+from celeriac.db.executions.create import place_of
 from celeriac.db.executions.eligible import set_priority
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import ConflictError
@@ -36,6 +37,7 @@ class Prioritise:
             present(found, "execution", execution_id)
             changed = set_priority(connection, execution_id, priority)
             if changed is not None:
+                limits.set_place(connection, execution_id, place_of(priority))
                 details = {"from": Priority(changed).label, "to": priority.label}
                 audit.record(
                     connection, actor, "execution.prioritise", [execution_id], details=details

@@ -76,6 +76,13 @@ class Cancel:
         self.children(_BATCH, turns=_TURNS)
         return [each for each in execution_ids if each in moved]
 
+    def because(self, execution_ids: Sequence[UUID], by: str) -> None:
+        """Request the cancellation of executions, whoever's they are; `by` says why."""
+        with self._database.transaction() as connection:
+            moved = lifecycle.request_cancel(connection, execution_ids, by)
+        self._publish(by, moved)
+        self.children(_BATCH, turns=_TURNS)
+
     def all_of(self, actor: Actor, owner_id: UUID) -> int:
         """Cancel all executions of a user, in all workspaces; return how many.
 

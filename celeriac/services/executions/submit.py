@@ -20,6 +20,7 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.executions.calls import CallKind
+from celeriac.domain.executions.limits import limits_of
 from celeriac.domain.executions.model import (
     Cause,
     Execution,
@@ -29,6 +30,7 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.states import Status
+from celeriac.domain.limits import KeyedLimit
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
@@ -38,6 +40,7 @@ from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.limits import TaskLimits, admit, refuse
 from celeriac.services.reading import present
 from celeriac.services.sessions import acquire_session
 from celeriac.services.webhooks.targets import check_url
@@ -85,8 +88,13 @@ class Submit:
         specs: SpecCache,
         dispatch: Dispatch,
         guard: OutboundGuard = _PUBLIC_ONLY,
+        limits: TaskLimits | None = None,
     ) -> None:
-        """Work on `database`; `guard` says which hosts callbacks may have."""
+        """Work on `database`; `guard` says which hosts callbacks may have.
+
+        Without `limits` the keeper gives out the slots of limits by key.
+        """
+        self._limits = limits
         self._guard = guard
         self._database = database
         self._specs = specs
@@ -102,7 +110,7 @@ class Submit:
         """
         execution_id = uuid7()
         now = request.delay_seconds <= 0
-        earlier, messages = self._store(
+        earlier, messages, limits = self._store(
             actor, request, [execution_id], [request.variables], send=now
         )
         if earlier is not None:
@@ -110,6 +118,8 @@ class Submit:
         cause = Cause(actor.request_id, actor.user_id, request.task_id)
         logger.info(Step.EXECUTION_CREATED, **cause.ids(), execution_id=execution_id)
         # no change is published: no client knows the id yet
+        if limits and now:
+            self._admit(actor, limits[0])
         if messages and self._dispatch.send(messages):
             status, celery_task_id = Status.QUEUED, messages[0].celery_task_id
         else:
@@ -132,9 +142,12 @@ class Submit:
             )
         batch_id = uuid7()
         ids = [uuid7() for _ in variables]
-        earlier, _ = self._store(actor, request, ids, variables, batch_id=batch_id)
+        earlier, _, limits = self._store(actor, request, ids, variables, batch_id=batch_id)
         if earlier is not None:
             return SubmittedBatch(earlier, (), created=False)
+        if self._limits is not None and limits:
+            keys = {limit.key for each in limits for limit in each}
+            admit(self._limits, actor.workspace_id, sorted(keys)[:_MOST_KEYS])
         logger.info("batch.created", batch_id=batch_id, task_id=request.task_id, count=len(ids))
         return SubmittedBatch(batch_id, ids)
 
@@ -181,6 +194,12 @@ class Submit:
                 raise
             raise task_deleted(origin) from error
 
+    def _admit(self, actor: Actor, limits: Sequence[KeyedLimit]) -> None:
+        """Give out slots, and send what has got its own."""
+        keys = [limit.key for limit in limits]
+        if self._limits is not None and admit(self._limits, actor.workspace_id, keys):
+            self._dispatch.try_to_send()
+
     def _store(
         self,
         actor: Actor,
@@ -190,8 +209,11 @@ class Submit:
         *,
         send: bool = False,
         batch_id: UUID | None = None,
-    ) -> tuple[UUID | None, Sequence[QueuedMessage]]:
-        """Store; return what an earlier request with the same key created, or what to send."""
+    ) -> tuple[UUID | None, Sequence[QueuedMessage], Sequence[Sequence[KeyedLimit]]]:
+        """Store; return what an earlier request with the same key created, or what to send.
+
+        And the limits of each, from which they need slots before they are sent.
+        """
         if request.options.callback_url is not None:
             check_url(self._guard, request.options.callback_url, "callback_url")
         for attempt in range(STALE_SPEC_TRIES):
@@ -208,16 +230,23 @@ class Submit:
                 batch_id=batch_id,
             )
             window = self._dispatch.capacity(new.queue) if send else 0
+            limits = new.limits(actor)
             with suppress(lifecycle.StaleSpecError):
-                if not _needs_check(request):
+                if not (limits or _needs_check(request)):
                     with self._database.autocommit() as connection:
-                        return None, lifecycle.create(connection, new, actor, window=window)
+                        return None, lifecycle.create(connection, new, actor, window=window), ()
                 with self._database.transaction() as connection:
                     earlier = _check_stored(connection, actor, new)
                     if earlier is not None:
-                        return earlier, ()
-                    return None, lifecycle.create(connection, new, actor, window=window)
+                        return earlier, (), ()
+                    if limits and batch_id is None:
+                        refuse(connection, actor.workspace_id, limits[0])
+                    return None, lifecycle.create(connection, new, actor, window=window), limits
         raise ConflictError("The task is being changed; send the request again.")
+
+
+_MOST_KEYS = 16
+"""Keys of which a batch gives out slots itself; the keeper does so for all."""
 
 
 def request_of(origin: Execution) -> SubmitRequest:
@@ -343,8 +372,12 @@ def check_all(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bo
 
 
 def check_one(spec: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> None:
-    """Raise VariablesInvalidError or TemplateRenderError if the task can't run with these."""
+    """Raise InvalidInputError if the task can't run with these.
+
+    It names the variable, the template or the key of a limit.
+    """
     check_variables(spec.task.variables_schema, variables)
     text = compiled(spec.task.prompt).render(variables, work)
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
+    limits_of(spec, variables, user_id=spec.owner_id, workspace_id=spec.workspace_id)

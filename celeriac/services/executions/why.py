@@ -20,7 +20,8 @@ class ExplainWaiting:
     def __call__(self, actor: Actor, execution_id: UUID) -> Why:
         """Return what an execution waits for, in order. Raises NotFoundError.
 
-        Costs three statements, however many executions wait.
+        Costs three statements, or four if it waits for a slot of a limit, however many executions
+        wait.
         """
         with self._database.autocommit() as connection:
             found = queries.get(connection, execution_id, workspace=actor.workspace_id)

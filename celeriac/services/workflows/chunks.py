@@ -272,7 +272,7 @@ class Making:
             ids,
             variables,
             items=lifecycle.StepItems(run.id, state.step_no, numbers),
-            held=None if state.parallel is None else Held.LIMIT,
+            held=None if state.parallel is None else Held.PARALLEL,
         )
         window = self.target.window if len(ids) == 1 and state.parallel is None else 0
         messages = lifecycle.create(self.connection, new, actor_of(run), window=window)

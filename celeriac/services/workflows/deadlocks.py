@@ -8,8 +8,8 @@ from celeriac.db.engine import Connection, Database
 from celeriac.db.workflows import deadlocks as rows
 from celeriac.db.workflows import limits as limit_rows
 from celeriac.db.workflows.limits import Line
+from celeriac.domain.limits import said
 from celeriac.domain.workflows.deadlocks import Deadlock, Key, Tree, find_deadlock
-from celeriac.domain.workflows.limits import said
 from celeriac.services.workflows.limits import BY_LIMIT, CancelRun
 
 logger = structlog.get_logger(__name__)
@@ -40,16 +40,16 @@ class Deadlocks:
             self._after = lines[-1] if len(lines) == limit else None
             return []
         ending = found.ending
-        why = (ending.why.value, said(ending, found.key))
-        if not self._cancel(ending.run_id, by=BY_LIMIT, why=why, only_pending=False):
+        why = (ending.why.value, said(ending, found.key, "run"))
+        if not self._cancel(ending.id, by=BY_LIMIT, why=why, only_pending=False):
             return []
         logger.warning(
             "workflow.deadlock_ended",
-            run_id=ending.run_id,
+            run_id=ending.id,
             key=found.key,
             other_run_id=ending.because_of,
         )
-        return [ending.run_id]
+        return [ending.id]
 
 
 def _find(connection: Connection, keys: set[Key]) -> Deadlock | None:

@@ -22,16 +22,17 @@ from celeriac.db.workflows.steps import Move
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import LimitReachedError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.workflows.limits import (
+from celeriac.domain.limits import (
     Ending,
     KeyedLimit,
+    LimitCount,
     LimitEnd,
-    SlotState,
+    LimitPolicy,
     endings,
-    keys_of,
     said,
 )
-from celeriac.domain.workflows.model import LimitCount, LimitPolicy, StepKind
+from celeriac.domain.workflows.limits import SlotState, keys_of
+from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, RunTransition, StepStatus, StepTransition
 from celeriac.kit.json_types import JsonObject
@@ -195,14 +196,14 @@ class RunLimits:
             if not limit_rows.has_policies(connection, workspace_id, key):
                 return []
             held, waiting = limit_rows.users(connection, workspace_id, key)
-        return [each.run_id for each in endings(held, waiting) if self._end(each, key)]
+        return [each.id for each in endings(held, waiting) if self._end(each, key)]
 
     def _end(self, ending: Ending, key: str) -> bool:
-        why = (ending.why.value, said(ending, key))
+        why = (ending.why.value, said(ending, key, "run"))
         only_pending = ending.why is not LimitEnd.REPLACED
-        if not self._cancel(ending.run_id, by=BY_LIMIT, why=why, only_pending=only_pending):
+        if not self._cancel(ending.id, by=BY_LIMIT, why=why, only_pending=only_pending):
             return False
-        logger.info("workflow.ended_by_limit", run_id=ending.run_id, code=why[0])
+        logger.info("workflow.ended_by_limit", run_id=ending.id, code=why[0])
         return True
 
     def _give(self, workspace_id: UUID, key: str, until: float | None) -> list[UUID]:

@@ -13,7 +13,7 @@ from celeriac.domain.errors import (
     InputInvalidError,
 )
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.workflows.limits import KeyedLimit
+from celeriac.domain.limits import KeyedLimit
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject

@@ -8,7 +8,7 @@ from celeriac.db.engine import Connection
 from celeriac.db.workflows import items as item_rows
 from celeriac.db.workflows import runs
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.workflows.limits import LimitEnd
+from celeriac.domain.limits import LimitEnd
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.domain.workflows.states import Compensation, RunStatus, RunTransition, StepStatus
 from celeriac.kit.json_types import JsonObject, JsonValue

@@ -31,8 +31,9 @@ from celeriac.domain.executions.deliveries import NewHookDelivery
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Idempotency
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.limits import KeyedLimit
 from celeriac.domain.paging import Page
-from celeriac.domain.workflows.limits import KeyedLimit, RunLimit
+from celeriac.domain.workflows.limits import RunLimit
 from celeriac.domain.workflows.records import (
     EndPlace,
     ItemEnd,

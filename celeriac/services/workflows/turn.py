@@ -168,7 +168,7 @@ class _Turn:
             if step.spawned < step.width:
                 self._turn.actions.append(SpawnItems(step.step_no))
             if due and step.parallel is not None and step.kind is StepKind.TASK:
-                self._turn.released += lifecycle.release_limited(
+                self._turn.released += lifecycle.release_parallel(
                     self._connection, self._run.id, step.step_no, parallel=step.parallel
                 )
 

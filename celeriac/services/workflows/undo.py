@@ -147,7 +147,7 @@ class _UndoTurn:
         if step.spawned < step.width and not (one_by_one and live):
             self._turn.actions.append(SpawnItems(step.step_no))
         if due and step.parallel is not None:
-            self._turn.released += lifecycle.release_limited(
+            self._turn.released += lifecycle.release_parallel(
                 self._connection, self._run.id, step.step_no, parallel=step.parallel
             )
 

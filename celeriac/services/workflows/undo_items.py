@@ -167,7 +167,7 @@ class _Making:
             trigger_type=TriggerType.WORKFLOW,
             options=RunOptions(),
         )
-        held = None if state.parallel is None else Held.LIMIT
+        held = None if state.parallel is None else Held.PARALLEL
         new = lifecycle.NewExecutions(
             spec,
             request,

@@ -58,7 +58,7 @@ def test_a_pending_one_that_nothing_holds_up_is_being_sent() -> None:
             ReasonCode.RETRY, None, LATER,
         ),
         (
-            {"held": Held.LIMIT, "step": "each", "workflow_run_id": ID},
+            {"held": Held.PARALLEL, "step": "each", "workflow_run_id": ID},
             ReasonCode.STEP_LIMIT, Subject(SubjectKind.WORKFLOW_RUN, str(ID)), None,
         ),
         (

@@ -225,6 +225,7 @@ CREATE TABLE executions (
     error_type text,
     error_message text,
     progress_note text,
+    limit_keys text[],
     CONSTRAINT pk_executions PRIMARY KEY (id),
     CONSTRAINT ck_executions_status_known CHECK (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
@@ -1080,6 +1081,33 @@ CREATE TABLE item_ends (
 
 -- The limits of the runs that have not ended: who has a slot of a key, and who waits for one. A run
 -- without limits has no row; its rows are deleted with its end.
+CREATE TABLE execution_limits (
+    execution_id uuid NOT NULL,
+    key text NOT NULL,
+    workspace_id uuid NOT NULL,
+    max integer NOT NULL,
+    policy text NOT NULL,
+    state text NOT NULL,
+    place smallint NOT NULL,
+    CONSTRAINT pk_execution_limits PRIMARY KEY (execution_id, key),
+    CONSTRAINT ck_execution_limits_policy_known
+        CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
+    CONSTRAINT ck_execution_limits_state_known
+        CHECK (state IN ('none', 'waiting', 'elsewhere', 'held'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 10000,
+    fillfactor = 70
+);
+CREATE INDEX ix_execution_limits_elsewhere
+    ON execution_limits (workspace_id, key, place, execution_id) WHERE state = 'elsewhere';
+CREATE INDEX ix_execution_limits_held
+    ON execution_limits (workspace_id, key, execution_id) WHERE state = 'held';
+CREATE INDEX ix_execution_limits_policies ON execution_limits (workspace_id, key)
+    WHERE state IN ('waiting', 'elsewhere') AND policy <> 'queue';
+CREATE INDEX ix_execution_limits_waiting
+    ON execution_limits (workspace_id, key, place, execution_id) WHERE state = 'waiting';
+
 CREATE TABLE run_limits (
     run_id uuid NOT NULL,
     key text NOT NULL,

@@ -29,7 +29,7 @@ def found(holders: dict[str, list[int]], trees: dict[int, Tree]) -> tuple[int, s
     deadlock = find_deadlock(named, {UUID(int=run): each for run, each in trees.items()})
     if deadlock is None:
         return None
-    return deadlock.ending.run_id.int, deadlock.key, deadlock.ending.because_of.int
+    return deadlock.ending.id.int, deadlock.key, deadlock.ending.because_of.int
 
 
 def test_the_youngest_of_two_that_wait_for_each_other() -> None:

@@ -4,18 +4,17 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.domain.workflows.limits import LimitEnd, SlotState, SlotUser, endings
-from celeriac.domain.workflows.model import LimitPolicy
+from celeriac.domain.limits import LimitEnd, LimitPolicy, SlotUser, endings
 
 
 def user(
     number: int, state: str, policy: LimitPolicy, *, begun: bool = False, cancellable: bool = True
 ) -> SlotUser:
-    return SlotUser(UUID(int=number), SlotState(state), policy, 1, begun, cancellable)
+    return SlotUser(UUID(int=number), state == "held", policy, 1, begun, cancellable)
 
 
 def ended(held: list[SlotUser], waiting: list[SlotUser]) -> list[tuple[int, LimitEnd, int]]:
-    return [(each.run_id.int, each.why, each.because_of.int) for each in endings(held, waiting)]
+    return [(each.id.int, each.why, each.because_of.int) for each in endings(held, waiting)]
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["compensated", "cancelled"])

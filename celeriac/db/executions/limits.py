@@ -1,0 +1,313 @@
+"""Limits by key of executions: who has the slots, who waits for one, and who gets the next.
+
+Slots are counted by rows. To have one is only written by who has locked the key, in a statement
+after that of the lock: so it sees all that had the lock before. A slot is given back by the
+statement that ends the attempt (`ended`), and needs no lock. A transaction locks rows of executions
+before keys.
+
+An execution waits in the line of one of its keys only. Whoever looks for the next in a line reads
+its first ones, and none of those that wait for other keys, however many these are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, text
+
+from celeriac.db import spans
+from celeriac.db.locks import AdvisoryLock
+from celeriac.db.paging import reader
+from celeriac.domain.executions.limits import ExecutionLimit, Wants
+from celeriac.domain.limits import KeyedLimit, SlotUser
+
+_MOST_USERS = 1_000
+_SHOWN_HOLDERS = 5
+
+_LOCK = text("""
+SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
+    SELECT DISTINCT hashtext(CAST(:workspace_id AS text) || key) AS lock
+    FROM unnest(CAST(:keys AS text[])) AS k (key)
+    ORDER BY 1) AS hashed
+""").bindparams(bindparam("locks", AdvisoryLock.EXECUTION_LIMIT.value))
+
+
+def lock(connection: Connection, workspace_id: UUID, keys: Sequence[str]) -> None:
+    """Lock keys of a workspace until the transaction ends. Count in a later statement."""
+    connection.execute(_LOCK, {"workspace_id": workspace_id, "keys": list(keys)})
+
+
+_FIRST = text("""
+SELECT w.execution_id, o.key
+FROM (SELECT execution_id, place FROM execution_limits
+      WHERE workspace_id = :workspace_id AND key = :key AND state = 'waiting'
+      ORDER BY place, execution_id LIMIT :limit) AS w
+JOIN execution_limits o USING (execution_id)
+""")
+
+_HOLD = text(f"""
+SELECT id FROM executions
+WHERE {spans.given("id")} AND status = 'pending' AND held = 'limit'
+FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+_WANTS = text("""
+WITH wanted AS (
+    SELECT w.execution_id, w.place, o.key, o.max
+    FROM execution_limits w JOIN execution_limits o USING (execution_id)
+    WHERE w.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
+)
+SELECT wanted.execution_id, wanted.key, wanted.max, counted.used
+FROM wanted JOIN (
+    SELECT named.key, (
+        SELECT count(*) FROM (
+            SELECT FROM execution_limits u
+            WHERE u.workspace_id = :workspace_id AND u.key = named.key AND u.state = 'held'
+            LIMIT named.most) AS held) AS used
+    FROM (SELECT key, max(max) AS most FROM wanted GROUP BY key) AS named) AS counted USING (key)
+ORDER BY wanted.place, wanted.execution_id, wanted.key
+""")
+
+
+def first(
+    connection: Connection, workspace_id: UUID, key: str, *, limit: int
+) -> tuple[list[UUID], set[str]]:
+    """Return the first executions of the line of a key, and all keys that they have."""
+    parameters = {"workspace_id": workspace_id, "key": key, "limit": limit}
+    rows = connection.execute(_FIRST, parameters).all()
+    return list(dict.fromkeys(row.execution_id for row in rows)), {row.key for row in rows}
+
+
+def hold(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Lock those of the executions that wait for slots and that nobody else has locked."""
+    return list(connection.execute(_HOLD, spans.of(ids)).scalars())
+
+
+def wants(connection: Connection, workspace_id: UUID, key: str, ids: Sequence[UUID]) -> list[Wants]:
+    """Return what those of the locked executions need that wait in the line of a locked key.
+
+    In the order of the line. All keys that they have must be locked.
+    """
+    parameters = {"workspace_id": workspace_id, "key": key, "ids": list(ids)}
+    found: dict[UUID, Wants] = {}
+    for row in connection.execute(_WANTS, parameters):
+        each = found.setdefault(row.execution_id, Wants(row.execution_id, []))
+        each.limits.append((row.key, row.max, row.used))
+    return list(found.values())
+
+
+_GIVE = text(f"""
+WITH given AS (
+    UPDATE execution_limits SET state = 'held'
+    WHERE execution_id = ANY (CAST(:ids AS uuid[]))
+), admitted AS (
+    UPDATE executions SET held = NULL
+    WHERE {spans.given("id")} AND status = 'pending' AND held = 'limit'
+    RETURNING id
+)
+-- if a crash of the server loses it, the slots are given again
+SELECT id, set_config('synchronous_commit', 'off', true) FROM admitted
+""")
+
+
+def give(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Give locked executions a slot of each of their keys, which must be locked and have some."""
+    return [row.id for row in connection.execute(_GIVE, spans.of(ids))]
+
+
+_MOVE = text("""
+UPDATE execution_limits l
+SET state = CASE WHEN l.key = moved.line THEN 'waiting' ELSE 'elsewhere' END
+FROM unnest(CAST(:ids AS uuid[]), CAST(:lines AS text[])) AS moved (id, line)
+WHERE l.execution_id = moved.id AND l.execution_id = ANY (CAST(:ids AS uuid[]))
+""")
+
+
+def move(connection: Connection, lines: Sequence[tuple[UUID, str]]) -> None:
+    """Let locked executions wait in the line of another of their keys."""
+    parameters = {"ids": [id_ for id_, _ in lines], "lines": [line for _, line in lines]}
+    connection.execute(_MOVE, parameters)
+
+
+_TAKEN = text("""
+SELECT l.key, l.max, (
+    SELECT u.execution_id FROM execution_limits u
+    WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
+    ORDER BY u.execution_id LIMIT 1) AS holder, (
+    SELECT u.execution_id FROM execution_limits u
+    WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state IN ('waiting', 'elsewhere')
+    LIMIT 1) AS waiting
+FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[])) AS l (key, max)
+WHERE (SELECT count(*) FROM (
+           (SELECT FROM execution_limits u
+            WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
+            LIMIT l.max)
+           UNION ALL
+           (SELECT FROM execution_limits u
+            WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'waiting'
+            LIMIT l.max)
+           UNION ALL
+           (SELECT FROM execution_limits u
+            WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'elsewhere'
+            LIMIT l.max)) AS using_it) >= l.max
+ORDER BY l.key LIMIT 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A key of which no slot is free, and an execution that has one, or waits for one."""
+
+    key: str
+    max: int
+    execution_id: UUID
+
+
+def first_taken(
+    connection: Connection, workspace_id: UUID, limits: Sequence[KeyedLimit]
+) -> Taken | None:
+    """Return the first of locked keys of which no slot is free, or None."""
+    parameters = {
+        "workspace_id": workspace_id,
+        "keys": [each.key for each in limits],
+        "maxima": [each.max for each in limits],
+    }
+    row = connection.execute(_TAKEN, parameters).first()
+    return None if row is None else Taken(row.key, row.max, row.holder or row.waiting)
+
+
+_USERS = text("""
+SELECT u.execution_id, u.state = 'held', u.policy, u.max, e.started_at IS NOT NULL,
+       e.cancel_requested_at IS NULL AND e.completed_at IS NULL
+FROM (
+    (SELECT * FROM execution_limits
+     WHERE workspace_id = :workspace_id AND key = :key AND state = 'held'
+     ORDER BY execution_id LIMIT :limit)
+    UNION ALL
+    (SELECT * FROM execution_limits
+     WHERE workspace_id = :workspace_id AND key = :key AND state = 'waiting'
+     ORDER BY place, execution_id LIMIT :limit)
+    UNION ALL
+    (SELECT * FROM execution_limits
+     WHERE workspace_id = :workspace_id AND key = :key AND state = 'elsewhere'
+     ORDER BY place, execution_id LIMIT :limit)) AS u
+JOIN executions e ON e.id = u.execution_id
+ORDER BY u.place, u.execution_id
+""")
+_user = reader(SlotUser)
+
+
+def users(
+    connection: Connection, workspace_id: UUID, key: str
+) -> tuple[list[SlotUser], list[SlotUser]]:
+    """Return who has a slot of a key, by age, and who waits for one, in the order of its turn.
+
+    Up to 1,000 of both.
+    """
+    parameters = {"workspace_id": workspace_id, "key": key, "limit": _MOST_USERS}
+    found = [_user(row) for row in connection.execute(_USERS, parameters)]
+    held = sorted((each for each in found if each.has_slot), key=lambda each: each.id)
+    return held, [each for each in found if not each.has_slot]
+
+
+_HAS_POLICIES = """EXISTS (
+    SELECT FROM execution_limits p
+    WHERE p.workspace_id = {workspace_id} AND p.key = {key}
+      AND p.state IN ('waiting', 'elsewhere') AND p.policy <> 'queue')"""
+_POLICIES = text("SELECT " + _HAS_POLICIES.format(workspace_id=":workspace_id", key=":key"))
+
+
+def has_policies(connection: Connection, workspace_id: UUID, key: str) -> bool:
+    """Whether not all executions that wait for a key just wait for their turn."""
+    parameters = {"workspace_id": workspace_id, "key": key}
+    return bool(connection.execute(_POLICIES, parameters).scalar_one())
+
+
+_LINES = text(
+    """
+WITH RECURSIVE line (workspace_id, key, no) AS (
+    (SELECT workspace_id, key, 1 FROM execution_limits
+     WHERE state = 'waiting' AND (workspace_id, key) > (:workspace_id, :key)
+     ORDER BY workspace_id, key LIMIT 1)
+    UNION ALL
+    SELECT next.workspace_id, next.key, line.no + 1
+    FROM line, LATERAL (
+        SELECT workspace_id, key FROM execution_limits l
+        WHERE l.state = 'waiting' AND (l.workspace_id, l.key) > (line.workspace_id, line.key)
+        ORDER BY l.workspace_id, l.key LIMIT 1) AS next
+    WHERE line.no < :limit
+)
+SELECT line.workspace_id, line.key,
+       """
+    + _HAS_POLICIES.format(workspace_id="line.workspace_id", key="line.key")
+    + """ AS policies,
+       head.max > (
+           SELECT count(*) FROM (
+               SELECT FROM execution_limits u
+               WHERE u.workspace_id = line.workspace_id AND u.key = line.key AND u.state = 'held'
+               LIMIT head.max) AS held) AS free
+FROM line, LATERAL (
+    SELECT w.max FROM execution_limits w
+    WHERE w.workspace_id = line.workspace_id AND w.key = line.key AND w.state = 'waiting'
+    ORDER BY w.place, w.execution_id LIMIT 1) AS head
+ORDER BY line.no
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A key for which executions wait.
+
+    `policies`: not all of them just wait for their turn. `free`: there is a slot for the first.
+    """
+
+    workspace_id: UUID
+    key: str
+    policies: bool
+    free: bool
+
+
+def lines(connection: Connection, *, after: Line | None, limit: int) -> list[Line]:
+    """Return up to `limit` keys for which executions wait, those behind `after`."""
+    parameters = {
+        "workspace_id": UUID(int=0) if after is None else after.workspace_id,
+        "key": "" if after is None else after.key,
+        "limit": limit,
+    }
+    return [Line(*row) for row in connection.execute(_LINES, parameters)]
+
+
+_SET_PLACE = text("""
+UPDATE execution_limits SET place = :place WHERE execution_id = :id AND place > 0
+""")
+
+
+def set_place(connection: Connection, execution_id: UUID, place: int) -> None:
+    """Give an execution that has not begun another place in its lines."""
+    connection.execute(_SET_PLACE, {"id": execution_id, "place": place})
+
+
+_SHOWN = text("""
+SELECT l.key, l.max, l.policy, l.state, (
+    SELECT count(*) FROM (
+        SELECT FROM execution_limits u
+        WHERE u.workspace_id = l.workspace_id AND u.key = l.key AND u.state = 'held'
+        LIMIT l.max) AS held) AS used, ARRAY(
+    SELECT u.execution_id FROM execution_limits u
+    WHERE u.workspace_id = l.workspace_id AND u.key = l.key AND u.state = 'held'
+    ORDER BY u.execution_id LIMIT :holders) AS holders, (
+    SELECT count(*) FROM (
+        SELECT FROM execution_limits w
+        WHERE w.workspace_id = l.workspace_id AND w.key = l.key AND w.state = 'waiting'
+          AND l.state = 'waiting' AND (w.place, w.execution_id) < (l.place, l.execution_id)
+        LIMIT :most) AS before) AS ahead
+FROM execution_limits l WHERE l.execution_id = :id ORDER BY l.key
+""").bindparams(bindparam("holders", _SHOWN_HOLDERS))
+_shown = reader(ExecutionLimit)
+
+
+def shown(connection: Connection, execution_id: UUID, *, most: int) -> list[ExecutionLimit]:
+    """Return the limits of an execution that has not ended; what comes first up to `most`."""
+    parameters = {"id": execution_id, "most": most}
+    return [_shown(row) for row in connection.execute(_SHOWN, parameters)]

@@ -1,0 +1,35 @@
+"""Limits by key of executions."""
+
+from sqlalchemy import Column, Index, Integer, SmallInteger, Table, Text, Uuid
+
+from celeriac.db.schema.base import enum_check, metadata, stored, where
+from celeriac.domain.limits import ExecutionSlot, LimitPolicy
+
+execution_limits = Table(
+    "execution_limits",
+    metadata,
+    Column("execution_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("workspace_id", Uuid, nullable=False),
+    Column("max", Integer, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    # its place in the line, before its age: 0 to go on, else less for a higher priority
+    Column("place", SmallInteger, nullable=False),
+    enum_check("policy", LimitPolicy),
+    enum_check("state", ExecutionSlot),
+    Index("ix_execution_limits_held", "workspace_id", "key", "execution_id",
+          **where("state = 'held'")),
+    Index("ix_execution_limits_waiting", "workspace_id", "key", "place", "execution_id",
+          **where("state = 'waiting'")),
+    Index("ix_execution_limits_elsewhere", "workspace_id", "key", "place", "execution_id",
+          **where("state = 'elsewhere'")),
+    Index("ix_execution_limits_policies", "workspace_id", "key",
+          **where("state IN ('waiting', 'elsewhere') AND policy <> 'queue'")),
+    # two rows of each execution die, and four versions of them
+    postgresql_with=stored(dead=10_000, share=0.01, fill=70),
+)  # fmt: skip
+"""The limits of executions that have not ended: who has a slot of a key, and who waits for one.
+
+An execution without limits has no row; its rows are deleted by the statement that ends it.
+"""

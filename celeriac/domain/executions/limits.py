@@ -1,0 +1,82 @@
+"""Limits by key of executions (pure)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from celeriac.domain.executions.model import ExecutionSpec
+from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, task_limits
+from celeriac.kit.json_types import JsonObject
+
+
+def limits_of(
+    spec: ExecutionSpec, variables: JsonObject, *, user_id: UUID, workspace_id: UUID
+) -> list[KeyedLimit]:
+    """Return the limits of an execution with their keys, in the order of the keys.
+
+    Raises InputInvalidError for a key that can't be computed from these variables.
+    """
+    if not spec.task.concurrency:
+        return []
+    scope = {
+        "variables": variables,
+        "task": spec.task_name,
+        "user": str(user_id),
+        "workspace": str(workspace_id),
+    }
+    return task_limits(spec.task.concurrency, scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """An execution that waits in a line, and its limits."""
+
+    id: UUID
+    limits: list[tuple[str, int, int]]
+    """The key, how many slots there are, and how many of them others have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who gets slots now, and who goes on waiting in the line of another key."""
+
+    admitted: Sequence[UUID]
+    moved: Sequence[tuple[UUID, str]]
+
+
+def admission(line: str, waiting: Sequence[Wants]) -> Admission:
+    """Return who of a line, in its order, gets a slot of each of its keys.
+
+    It ends with the first for which this key has no slot. Who lacks a slot of other keys only then
+    waits in the line of the one that has the fewest, and does not hold up those behind it.
+    """
+    given: dict[str, int] = {}
+    admitted: list[UUID] = []
+    moved: list[tuple[UUID, str]] = []
+    for each in waiting:
+        full = [(most, key) for key, most, used in each.limits if used + given.get(key, 0) >= most]
+        if any(key == line for _, key in full):
+            break
+        if full:
+            moved.append((each.id, min(full)[1]))
+            continue
+        admitted.append(each.id)
+        for key, _, _ in each.limits:
+            given[key] = given.get(key, 0) + 1
+    return Admission(admitted, moved)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionLimit:
+    """A limit of an execution that has not ended, and who has its slots."""
+
+    key: str
+    max: int
+    policy: LimitPolicy
+    state: ExecutionSlot
+    used: int
+    """How many executions have a slot, counted up to `max`."""
+    holders: Sequence[UUID]
+    """The oldest of them, five at most."""
+    ahead: int
+    """How many come before it in the line in which it waits."""

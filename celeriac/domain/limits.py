@@ -1,0 +1,275 @@
+"""Limits by key: how many with the same key run at once, and what happens to the others (pure).
+
+Executions of tasks and runs of workflows have them. What has limits gets a slot of each of its keys
+at once, or none.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from celeriac.domain.base import Strict
+from celeriac.domain.errors import ExpressionError, InputInvalidError
+from celeriac.domain.workflows.expressions import (
+    MAX_CHARACTERS,
+    ExpressionSyntaxError,
+    compiled,
+)
+from celeriac.domain.workflows.expressions.values import kind_of
+from celeriac.kit.json_types import JsonValue
+from celeriac.kit.text import clip
+from celeriac.kit.words import counted
+
+MAX_KEY = 500
+"""Characters of a key."""
+
+KEY_ROOTS: Final = ("variables", "task", "user", "workspace")
+"""What the key of a task's limit may name: the variables, the task's name, and two ids."""
+
+_SHOWN = 60
+
+
+class LimitPolicy(StrEnum):
+    """What happens to a new one when a limit is reached."""
+
+    QUEUE = "queue"
+    CANCEL_NEW = "cancel_new"
+    CANCEL_RUNNING = "cancel_running"
+    KEEP_LATEST = "keep_latest"
+    """One waits at most: the newest. The earlier ones end as `cancelled`."""
+
+
+class LimitCount(StrEnum):
+    """What a limit counts."""
+
+    RUNNING = "running"
+    """What runs; what only waits gives its slot back."""
+    ACTIVE = "active"
+    """All from their begin to their end."""
+
+
+class LimitEnd(StrEnum):
+    """The error code of what a limit has cancelled."""
+
+    LIMIT_REACHED = "limit_reached"
+    """`cancel_new`: there was no slot for it."""
+    REPLACED = "replaced"
+    """`cancel_running`: a newer one got its slot."""
+    SUPERSEDED = "superseded"
+    """`keep_latest`: a newer one waits in its place."""
+    DEADLOCK = "limit_deadlock"
+    """Runs waited for each other's slots, and it was the youngest of them."""
+
+
+class ExecutionSlot(StrEnum):
+    """What an execution has of a limit. It waits in the line of one of its keys at most."""
+
+    NONE = "none"
+    """No slot, and it needs none now: it is not due, or waits for something else."""
+    WAITING = "waiting"
+    """It waits in the line of this key."""
+    ELSEWHERE = "elsewhere"
+    """It needs a slot, and waits in the line of another key."""
+    HELD = "held"
+    """It has a slot."""
+
+
+def _key_expression(text: str) -> str:
+    for message in _key_faults(text):
+        raise ValueError(message)
+    return text
+
+
+def _key_faults(text: str) -> Iterator[str]:
+    if text.lstrip().startswith("${{"):
+        yield "it is an expression: write it without ${{ }}"
+        return
+    try:
+        expression = compiled(text)
+    except ExpressionSyntaxError as error:
+        yield f"at {error.offset + 1}: {error.message}"
+        return
+    if expression.kind not in {None, "string", "number"}:
+        yield "a key must be a text or a number"
+    for reference in expression.references:
+        root = reference.path[0]
+        if root not in KEY_ROOTS:
+            near = get_close_matches(root, KEY_ROOTS, 1)
+            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEY_ROOTS)}"
+            yield f"there is no {clip(root, _SHOWN)} here; {cure}"
+
+
+KeyExpression = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_CHARACTERS),
+    AfterValidator(_key_expression),
+]
+"""A CEL expression over `KEY_ROOTS` that gives a text or a number."""
+
+
+class ConcurrencyLimit(Strict):
+    """How many executions with the same key may run at the same time."""
+
+    key: KeyExpression
+    """Executions of all tasks of the workspace that have the same key share its slots."""
+    max: int = Field(ge=1, le=1_000_000)
+    policy: LimitPolicy = Field(default=LimitPolicy.QUEUE, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedLimit:
+    """A limit with its key."""
+
+    key: str
+    max: int
+    policy: LimitPolicy
+    count: LimitCount = LimitCount.RUNNING
+
+
+def strictest(limits: Sequence[KeyedLimit]) -> list[KeyedLimit]:
+    """Return the limits in the order of their keys; of those with the same key the smallest."""
+    found: dict[str, KeyedLimit] = {}
+    for limit in limits:
+        other = found.get(limit.key)
+        if other is None or limit.max < other.max:
+            found[limit.key] = limit
+    return sorted(found.values(), key=lambda each: each.key)
+
+
+def task_limits(
+    limits: Sequence[ConcurrencyLimit], scope: Mapping[str, JsonValue]
+) -> list[KeyedLimit]:
+    """Return the limits of an execution with their keys, which `scope` has the roots of.
+
+    Raises InputInvalidError; see `key_of`.
+    """
+    return strictest(
+        [
+            KeyedLimit(key_of(each.key, scope, f"concurrency.{index}.key"), each.max, each.policy)
+            for index, each in enumerate(limits)
+        ]
+    )
+
+
+def key_of(expression: str, scope: Mapping[str, JsonValue], field: str) -> str:
+    """Return the key that an expression gives.
+
+    Raises InputInvalidError, which names `field`, for a key that can't be computed, is no text or
+    number, or is too long.
+    """
+    try:
+        value = compiled(expression).value(scope)
+    except ExpressionError as error:
+        raise InputInvalidError(
+            f"The key of a limit can't be computed for this input: {error.message}", field=field
+        ) from error
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InputInvalidError(
+            f"The key of a limit must be a text or a number; {expression} is {kind_of(value)} for "
+            "this input.",
+            field=field,
+        )
+    key = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    if len(key) > MAX_KEY or "\x00" in key:
+        raise InputInvalidError(
+            f"The key of a limit has at most {MAX_KEY} characters, and none of them is NUL; this "
+            f"one has {counted(len(key), 'character')}.",
+            field=field,
+        )
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class SlotUser:
+    """What has a slot of a key, or waits for one."""
+
+    id: UUID
+    has_slot: bool
+    policy: LimitPolicy
+    max: int
+    begun: bool
+    """Whether it has run before, and needs a slot to go on."""
+    cancellable: bool
+    """Whether it may be cancelled, and is not cancelled yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a limit cancels, and what is the reason."""
+
+    id: UUID
+    why: LimitEnd
+    because_of: UUID
+
+
+def endings(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Ending]:
+    """Return what the policies of one key cancel.
+
+    `held` have a slot, in the order of their ids; `waiting` wait for one, in the order in which
+    they get it. Ids are ordered by time. What is being cancelled or compensated does not do the
+    work of others: they aren't cancelled because of it.
+    """
+    found: dict[UUID, Ending] = {}
+    # one that is cancelled before it has begun gets no slot
+    waiting = [each for each in waiting if each.begun or each.cancellable]
+    for each in _crowded_out(held, waiting):
+        found.setdefault(each.id, each)
+    for each in _replaced(held, [one for one in waiting if one.id not in found]):
+        found.setdefault(each.id, each)
+    return list(found.values())
+
+
+def _crowded_out(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Ending]:
+    """Return those that wait although their policy lets none, or only the newest, wait."""
+    found = []
+    newest = max((one.id for one in waiting if not one.begun), default=None)
+    for place, each in enumerate(waiting):
+        if each.begun or not each.cancellable or place < each.max - len(held):
+            continue
+        if each.policy is LimitPolicy.CANCEL_NEW:
+            holders = [*held, *waiting[:place]]
+            if holders:
+                found.append(Ending(each.id, LimitEnd.LIMIT_REACHED, holders[0].id))
+        elif each.policy is LimitPolicy.KEEP_LATEST and newest is not None and newest > each.id:
+            found.append(Ending(each.id, LimitEnd.SUPERSEDED, newest))
+    return found
+
+
+def _replaced(held: Sequence[SlotUser], waiting: Sequence[SlotUser]) -> list[Ending]:
+    """Return the oldest, as many as are too many for the newest that cancels what runs."""
+    newcomers = [
+        each for each in waiting if each.policy is LimitPolicy.CANCEL_RUNNING and each.cancellable
+    ]
+    if not newcomers:
+        return []
+    newest = max(newcomers, key=lambda each: each.id)
+    live = sorted(each.id for each in (*held, *waiting) if each.cancellable)
+    return [
+        Ending(one, LimitEnd.REPLACED, newest.id)
+        for one in live[: max(0, len(live) - newest.max)]
+        if one < newest.id
+    ]
+
+
+def said(ending: Ending, key: str, what: str) -> str:
+    """Return the message of what a limit cancels; `what` is the word for it: run, execution."""
+    other = f"{what} {ending.because_of}"
+    match ending.why:
+        case LimitEnd.LIMIT_REACHED:
+            return f"The limit {key!r} is reached: the {other} has the slot."
+        case LimitEnd.REPLACED:
+            return f"The newer {other} has the same limit {key!r}, and runs instead."
+        case LimitEnd.SUPERSEDED:
+            return f"The newer {other} has the same limit {key!r}, and waits instead."
+        case LimitEnd.DEADLOCK:
+            return (
+                f"Runs wait for each other: this one for a slot of the limit {key!r}, which the "
+                f"{other} keeps to its end, and runs below that one for slots that runs above "
+                "this one keep. Give the workflows at the top the limits of those below them, or "
+                "use count: running."
+            )

@@ -1,0 +1,383 @@
+"""Limits by key of tasks: who runs, who waits, who is cancelled, and that no slot is lost."""
+
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import pytest
+
+from celeriac.domain.errors import InputInvalidError, LimitReachedError
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    Failed,
+    Failure,
+    HandedBack,
+    Parked,
+    Retry,
+    Stopped,
+    SubmitRequest,
+)
+from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.executions.why import ReasonCode
+from celeriac.domain.tasks import Priority, TaskSpec
+from celeriac.kit.json_types import JsonObject
+from celeriac.services.executions.priority import Prioritise
+from celeriac.services.executions.why import ExplainWaiting
+from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
+from tests.support.statements import sent
+
+pytestmark = pytest.mark.requirement("F13")
+
+FAILURE = Failure("agent_failed", "it failed", {"type": "Error", "traceback": "", "attempt": 1})
+KEY = "variables.key"
+SLEEP = Parked(WaitingFor.SLEEP, "It sleeps.", seconds=60)
+
+
+def limited(core: Core, *limits: JsonObject, **more: object) -> Core:
+    """Return the core with a task that has these limits."""
+    spec = TaskSpec.model_validate({"concurrency": list(limits), **more})
+    return Core(core.database, spec)
+
+
+def one_per_key(core: Core, policy: str = "queue", most: int = 1) -> Core:
+    return limited(core, {"key": KEY, "max": most, "policy": policy})
+
+
+def submit(core: Core, key: str = "a", **variables: str) -> UUID:
+    request = SubmitRequest(task_id=core.task, variables={"key": key, **variables})
+    return core.submit(core.actor, request).execution_id
+
+
+def batch(core: Core, keys: Sequence[str]) -> Sequence[UUID]:
+    return core.pending_many([{"key": key} for key in keys])
+
+
+def start(core: Core, execution_id: UUID) -> Claim:
+    """Send and claim an execution that has its slots."""
+    core.dispatch.send_due()
+    claim = core.claim(core.message(execution_id))
+    assert claim is not None, "it has no slot"
+    return claim
+
+
+def end(core: Core, claim: Claim) -> None:
+    """Complete an attempt as a worker does."""
+    core.end(claim, Completed(1))
+    core.limits.of_keys(claim.workspace_id, claim.limit_keys or ())
+
+
+def keep(core: Core) -> None:
+    """Do what the keeper does twice a second."""
+    core.dispatch.release_due()
+    core.limits.some(LIMIT)
+    core.dispatch.send_due()
+
+
+def waits(core: Core, execution_id: UUID) -> bool:
+    found = core.get(execution_id)
+    return (found.status, found.held) == (Status.PENDING, Held.LIMIT)
+
+
+def test_as_many_run_as_the_limit_says_and_the_others_in_turn(core: Core) -> None:
+    core = one_per_key(core, most=2)
+    first, second, third, fourth = (submit(core) for _ in range(4))
+    other = submit(core, "b")
+    assert [core.status(each) for each in (first, second, other)] == [Status.QUEUED] * 3
+    assert waits(core, third)
+    assert waits(core, fourth)
+
+    claim = start(core, first)
+    assert claim.limit_keys == ["a"]
+    end(core, claim)
+
+    assert not waits(core, third)
+    assert waits(core, fourth)
+    core.assert_consistent()
+    end(core, start(core, second))
+    end(core, start(core, third))
+    end(core, start(core, fourth))
+    end(core, start(core, other))
+    assert core.count("execution_limits") == 0
+    core.assert_consistent()
+
+
+def test_an_execution_without_limits_costs_the_same_statements(core: Core) -> None:
+    core.end(core.running(), Completed(1))
+    with sent(core.database) as statements:
+        core.end(core.running(), Completed(1))
+    assert not any("execution_limits" in each for each in statements)
+    assert len([each for each in statements if "workers (" not in each]) <= 6
+
+
+def _retry(core: Core, claim: Claim) -> None:
+    core.end(claim, Retry(FAILURE, 60.0))
+
+
+def _lose(core: Core, _claim: Claim) -> None:
+    core.pass_time(LEASE_SECONDS + 1)
+    core.rescue()
+
+
+def _give_up(core: Core, claim: Claim) -> None:
+    core.execute("UPDATE executions SET max_crashes = 1")
+    _lose(core, claim)
+
+
+def _cancel(core: Core, claim: Claim) -> None:
+    core.cancel(core.actor, [claim.lease.execution_id])
+    core.end(claim, Stopped())
+
+
+def _cancel_parked(core: Core, claim: Claim) -> None:
+    core.end(claim, ASKING)
+    core.cancel(core.actor, [claim.lease.execution_id])
+
+
+EXITS: dict[str, Callable[[Core, Claim], object]] = {
+    "complete": lambda core, claim: core.end(claim, Completed(1)),
+    "complete and claim": lambda core, claim: core.finish(
+        claim, Completed(1), (), core.next_claim()
+    ),
+    "fail": lambda core, claim: core.end(claim, Failed(FAILURE)),
+    "retry": _retry,
+    "hand back": lambda core, claim: core.end(claim, HandedBack(delay=60.0)),
+    "ask": lambda core, claim: core.end(claim, ASKING),
+    "sleep": lambda core, claim: core.end(claim, SLEEP),
+    "cancel": _cancel,
+    "cancel what waits": _cancel_parked,
+    "lose": _lose,
+    "give up": _give_up,
+}
+
+
+@pytest.mark.failure("Q3", "Q7")
+@pytest.mark.parametrize("name", EXITS)
+def test_each_exit_gives_the_slot_back(core: Core, name: str) -> None:
+    core = one_per_key(core)
+    first, second = submit(core), submit(core)
+    claim = start(core, first)
+    keep(core)
+    assert waits(core, second)
+
+    EXITS[name](core, claim)
+    keep(core)
+
+    assert core.status(second) is Status.QUEUED
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q7")
+@pytest.mark.parametrize("name", ["retry", "hand back", "ask", "sleep", "lose"])
+def test_what_goes_on_waits_for_a_slot_again_before_all_that_have_not_begun(
+    core: Core, name: str
+) -> None:
+    core = one_per_key(core)
+    first, second, third = submit(core), submit(core), submit(core)
+    EXITS[name](core, start(core, first))
+    keep(core)
+    running = start(core, second)
+    core.pass_time(120)
+    core.resume()
+    if name == "ask":
+        core.answer(first)
+    keep(core)
+    assert waits(core, first)
+    assert waits(core, third)
+    core.assert_consistent()
+
+    end(core, running)
+
+    assert not waits(core, first)
+    assert waits(core, third)
+    end(core, start(core, first))
+    end(core, start(core, third))
+    assert core.count("execution_limits") == 0
+
+
+@pytest.mark.failure("Q2")
+def test_an_end_after_the_lease_was_lost_gives_no_further_slot(core: Core) -> None:
+    core = one_per_key(core)
+    first, second, third = submit(core), submit(core), submit(core)
+    stalled = start(core, first)
+    _lose(core, stalled)
+    keep(core)
+    start(core, second)
+    assert core.end(stalled, Completed(1)).status is None
+    keep(core)
+    assert waits(core, third)
+    core.assert_consistent()
+
+
+def test_a_message_that_was_not_sent_or_was_lost_keeps_the_slot(core: Core) -> None:
+    core = one_per_key(core)
+    first, second = submit(core), submit(core)
+    core.unqueue(first, delay=2.0)
+    keep(core)
+    assert waits(core, second)
+    core.pass_time(3.0)
+    keep(core)
+    assert core.status(first) is Status.QUEUED
+    core.lose_messages()
+    core.pass_time(RESEND_SECONDS + 1)
+    core.resend()
+    keep(core)
+    assert waits(core, second)
+    assert core.status(first) is Status.QUEUED
+    core.assert_consistent()
+
+
+def test_what_is_not_due_waits_for_no_slot(core: Core) -> None:
+    core = one_per_key(core)
+    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, delay_seconds=60.0)
+    later = core.submit(core.actor, request).execution_id
+    first = submit(core)
+    assert core.status(first) is Status.QUEUED
+    core.pass_time(61.0)
+    keep(core)
+    assert waits(core, later)
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q13")
+def test_who_waits_for_one_key_does_not_hold_up_those_that_wait_for_another(core: Core) -> None:
+    core = limited(core, {"key": "'all'", "max": 2}, {"key": KEY, "max": 1})
+    first, same, other, third = submit(core), submit(core), submit(core, "b"), submit(core, "c")
+    assert waits(core, same)
+    assert core.status(other) is Status.QUEUED
+    assert waits(core, third)
+    core.assert_consistent()
+
+    end(core, start(core, other))
+    assert not waits(core, third)
+    assert waits(core, same)
+    end(core, start(core, first))
+    keep(core)
+    assert not waits(core, same)
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q9")
+def test_many_that_wait_for_one_key_are_not_read_for_another(core: Core) -> None:
+    core = one_per_key(core)
+    submit(core, "full")
+    batch(core, ["full"] * 500)
+    core.execute("ANALYZE executions, execution_limits")
+    free = submit(core, "free")
+    assert core.status(free) is Status.QUEUED
+    with sent(core.database) as statements:
+        core.limits.some(LIMIT)
+    assert len(statements) == 1, "the line of a full key is looked at once"
+
+
+def test_a_higher_priority_comes_first_also_if_it_is_given_later(core: Core) -> None:
+    core = one_per_key(core)
+    running, normal = submit(core), submit(core)
+    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, priority=int(Priority.HIGH))
+    high = core.submit(core.actor, request).execution_id
+    last = submit(core)
+    Prioritise(core.database)(core.actor, last, Priority.CRITICAL)
+    claim, order = start(core, running), []
+    for _ in range(3):
+        end(core, claim)
+        (following,) = [each for each in (normal, high, last)
+                        if each not in order and not waits(core, each)]  # fmt: skip
+        order.append(following)
+        claim = start(core, following)
+    assert order == [last, high, normal]
+
+
+def test_cancel_new_refuses_a_submission_and_ends_what_is_due_later(core: Core) -> None:
+    core = one_per_key(core, "cancel_new")
+    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, delay_seconds=60.0)
+    later = core.submit(core.actor, request).execution_id
+    first = submit(core)
+    with pytest.raises(LimitReachedError) as refused:
+        submit(core)
+    assert refused.value.details["execution_id"] == str(first)
+    assert core.count("executions") == 2
+    core.pass_time(61.0)
+    keep(core)
+    found = core.get(later)
+    assert (found.status, found.error_code) == (Status.CANCELLED, "limit_reached")
+    assert str(first) in (found.error_message or "")
+    end(core, start(core, first))
+    assert core.status(submit(core)) is Status.QUEUED
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q8")
+def test_cancel_new_lets_a_new_one_in_when_the_only_holder_was_lost(core: Core) -> None:
+    core = one_per_key(core, "cancel_new")
+    _give_up(core, start(core, submit(core)))
+    assert core.status(submit(core)) is Status.QUEUED
+
+
+def test_keep_latest_lets_only_the_newest_wait(core: Core) -> None:
+    core = one_per_key(core, "keep_latest")
+    running, second, third = submit(core), submit(core), submit(core)
+    found = core.get(second)
+    assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
+    assert str(third) in (found.error_message or "")
+    assert waits(core, third)
+    end(core, start(core, running))
+    end(core, start(core, third))
+    core.assert_consistent()
+
+
+def test_cancel_running_starts_the_new_one_after_the_old_one_has_ended(core: Core) -> None:
+    core = one_per_key(core, "cancel_running")
+    claim = start(core, submit(core))
+    newer = submit(core)
+    old = core.get(claim.lease.execution_id)
+    assert old.status is Status.RUNNING
+    assert str(newer) in (old.cancel_requested_by or "")
+    assert waits(core, newer)
+    core.end(claim, Stopped())
+    keep(core)
+    assert core.status(newer) is Status.QUEUED
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q11")
+def test_a_key_that_cannot_be_computed_is_refused_before_anything_is_stored(core: Core) -> None:
+    core = one_per_key(core)
+    with pytest.raises(InputInvalidError) as refused:
+        core.submit(core.actor, SubmitRequest(task_id=core.task))
+    assert refused.value.details["field"] == "concurrency.0.key"
+    assert core.count("executions") == 0
+
+
+@pytest.mark.requirement("F16")
+@pytest.mark.failure("Q13")
+def test_why_names_the_limit_and_who_has_its_slots(core: Core) -> None:
+    core = one_per_key(core)
+    first, second, third = submit(core), submit(core), submit(core)
+    found = ExplainWaiting(core.database)(core.actor, third)
+    reason = found.reasons[0]
+    assert reason.code is ReasonCode.LIMIT
+    assert "'a'" in reason.text
+    assert str(first) in reason.text
+    assert reason.subject is not None
+    assert (reason.subject.id, reason.count) == (str(first), 1)
+    ahead = ExplainWaiting(core.database)(core.actor, second).reasons[0]
+    assert ahead.count == 0
+
+
+def test_a_batch_is_let_in_up_to_the_limit(core: Core) -> None:
+    core = one_per_key(core, most=3)
+    ids = batch(core, ["a"] * 5 + ["b"] * 2)
+    assert [waits(core, each) for each in ids] == [False] * 3 + [True] * 2 + [False] * 2
+    core.assert_consistent()
+
+
+def test_expiry_and_cancellation_take_what_waits_out_of_the_line(core: Core) -> None:
+    core = one_per_key(core)
+    running, second = submit(core), submit(core)
+    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, expires_in=5.0)
+    third = core.submit(core.actor, request).execution_id
+    core.cancel(core.actor, [second])
+    core.pass_time(6.0)
+    assert core.end_expired() == [third]
+    assert core.count("execution_limits") == 1
+    end(core, start(core, running))
+    core.assert_consistent()
