@@ -100,6 +100,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_hooks.py calls these methods",
     ("docs/hooks.md", "celeriac hooks rotate last"): "prints a secret; "
     "tests/integration/api/test_hooks.py runs these commands",
+    ("docs/limits.md", "celeriac tasks update index"): "of another task; "
+    "tests/integration/services/test_task_limits.py has its limits",
     ("docs/schedules.md", "celeriac schedules create nightly"): "of another task; "
     "tests/integration/api/test_schedules.py runs these commands",
     ("docs/schedules.md", "celeriac schedules backfill nightly"): "of another task; "

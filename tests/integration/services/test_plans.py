@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, text
 
 from celeriac.db import partitions, retention, sessions, workers, workspaces
 from celeriac.db.engine import Database
-from celeriac.db.executions import children, leases, lifecycle, park, queries, steps
+from celeriac.db.executions import children, leases, lifecycle, limits, park, queries, steps
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.eligible import set_priority
 from celeriac.db.executions.ended import hold_rows
@@ -85,6 +85,9 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: lifecycle.end_expired(c, limit=100),
         {"ix_executions_expiring"},
     ),
+    "lock what waits for slots": (lambda c: limits.hold(c, [uuid4()]), BY_ID),
+    "who has slots and who waits": (lambda c: limits.users(c, uuid4(), "a"), BY_ID),
+    "give slots": (lambda c: limits.give(c, [uuid4()]), BY_ID),
     "what deleted workspaces have left": (
         lambda c: workspaces.left_executions(c, seconds=60.0, limit=100),
         {"ix_executions_status"},
