@@ -38,11 +38,11 @@ def lock(connection: Connection, workspace_id: UUID, keys: Sequence[str]) -> Non
 
 
 _FIRST = text("""
-SELECT w.execution_id, o.key
-FROM (SELECT execution_id, place FROM execution_limits
-      WHERE workspace_id = :workspace_id AND key = :key AND state = 'waiting'
-      ORDER BY place, execution_id LIMIT :limit) AS w
-JOIN execution_limits o USING (execution_id)
+SELECT o.execution_id, o.key FROM execution_limits o
+WHERE o.execution_id = ANY (ARRAY(
+    SELECT execution_id FROM execution_limits
+    WHERE workspace_id = :workspace_id AND key = :key AND state = 'waiting'
+    ORDER BY place, execution_id LIMIT :limit))
 """)
 
 _HOLD = text(f"""
@@ -55,7 +55,8 @@ _WANTS = text("""
 WITH wanted AS (
     SELECT w.execution_id, w.place, o.key, o.max
     FROM execution_limits w JOIN execution_limits o USING (execution_id)
-    WHERE w.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
+    WHERE w.execution_id = ANY (CAST(:ids AS uuid[]))
+      AND o.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
 )
 SELECT wanted.execution_id, wanted.key, wanted.max, counted.used
 FROM wanted JOIN (

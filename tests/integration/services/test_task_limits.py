@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import pytest
+from sqlalchemy import Connection
 
+from celeriac.db.executions import limits
 from celeriac.domain.errors import InputInvalidError, LimitReachedError
 from celeriac.domain.executions.model import (
     Claim,
@@ -19,12 +21,16 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.why import ReasonCode
+from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit, LimitPolicy
 from celeriac.domain.tasks import Priority, TaskSpec
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.priority import Prioritise
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
+from tests.support.rows_read import rows_read
 from tests.support.statements import sent
+from tests.support.workflows import Flows
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -33,9 +39,9 @@ KEY = "variables.key"
 SLEEP = Parked(WaitingFor.SLEEP, "It sleeps.", seconds=60)
 
 
-def limited(core: Core, *limits: JsonObject, **more: object) -> Core:
+def limited(core: Core, *concurrency: JsonObject) -> Core:
     """Return the core with a task that has these limits."""
-    spec = TaskSpec.model_validate({"concurrency": list(limits), **more})
+    spec = TaskSpec.model_validate({"concurrency": list(concurrency)})
     return Core(core.database, spec)
 
 
@@ -259,14 +265,27 @@ def test_who_waits_for_one_key_does_not_hold_up_those_that_wait_for_another(core
 @pytest.mark.failure("Q9")
 def test_many_that_wait_for_one_key_are_not_read_for_another(core: Core) -> None:
     core = one_per_key(core)
-    submit(core, "full")
-    batch(core, ["full"] * 500)
+    holder = submit(core, "full")
+    batch(core, ["full"] * 2_000)
     core.execute("ANALYZE executions, execution_limits")
     free = submit(core, "free")
     assert core.status(free) is Status.QUEUED
     with sent(core.database) as statements:
         core.limits.some(LIMIT)
     assert len(statements) == 1, "the line of a full key is looked at once"
+    end(core, start(core, holder))
+    workspace = core.actor.workspace_id
+
+    def read(connection: Connection) -> None:
+        found, _ = limits.first(connection, workspace, "full", limit=32)
+        limits.wants(connection, workspace, "full", found)
+        limits.lines(connection, after=None, limit=100)
+        limits.first_taken(connection, workspace, [KeyedLimit("full", 1, LimitPolicy.CANCEL_NEW)])
+        limits.has_policies(connection, workspace, "full")
+        limits.shown(connection, found[0], most=10)
+
+    for plan, count in rows_read(core.database, read, "execution_limits"):
+        assert count < 300, plan
 
 
 def test_a_higher_priority_comes_first_also_if_it_is_given_later(core: Core) -> None:
@@ -381,3 +400,45 @@ def test_expiry_and_cancellation_take_what_waits_out_of_the_line(core: Core) -> 
     assert core.count("execution_limits") == 1
     end(core, start(core, running))
     core.assert_consistent()
+
+
+def settle(flows: Flows, run_id: UUID) -> int:
+    """Run a workflow to its end; return how many of one key ran at once at most."""
+    most = 0
+    claims: list[Claim] = []
+    while not flows.ran(run_id).status.terminal:
+        keep(flows.core)
+        while (claim := flows.take()) is not None:
+            claims.append(claim)
+        assert claims, "nothing can run"
+        keys = [each.variables["key"] for each in claims]
+        most = max(most, *(keys.count(key) for key in keys))
+        flows.core.assert_consistent()
+        flows.end(claims.pop(0))
+    return most
+
+
+@pytest.mark.parametrize("parallel", [None, 3])
+def test_items_of_workflows_have_the_limits_of_their_task(core: Core, parallel: int | None) -> None:
+    flows = Flows(core)
+    flows.add_task("work", concurrency=[ConcurrencyLimit(key=KEY, max=1)])
+    step = {"task": "work", "map": "input.keys", "with": {"key": "${{ item }}"}}
+    if parallel is not None:
+        step["parallel"] = parallel
+    run_id = flows.start(
+        flows.define("w", {"each": step}, input={"keys": "array"}),
+        keys=["a", "b", "a", "a", "b", "c"],
+    )
+    assert settle(flows, run_id) == 1
+    assert flows.ran(run_id).status is RunStatus.COMPLETED
+    assert core.count("execution_limits") == 0
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q11")
+def test_an_item_whose_key_can_t_be_computed_fails_and_holds_up_nothing(core: Core) -> None:
+    flows = Flows(core)
+    flows.add_task("work", concurrency=[ConcurrencyLimit(key=KEY, max=1)])
+    run_id = flows.start(flows.define("w", {"one": {"task": "work"}}))
+    flows.keep()
+    assert flows.ran(run_id).status is RunStatus.FAILED
