@@ -15,12 +15,12 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import ExpressionError, InputInvalidError
-from celeriac.domain.workflows.expressions import (
+from celeriac.domain.expressions import (
     MAX_CHARACTERS,
     ExpressionSyntaxError,
     compiled,
 )
-from celeriac.domain.workflows.expressions.values import kind_of
+from celeriac.domain.expressions.values import kind_of
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from uuid import UUID
 
@@ -236,10 +236,13 @@ def test_jobs_that_wait_for_locks_hold_up_neither_rescues_nor_sending(
         assert found is not None
         return found.status, found.crash_count
 
-    with running(jobs):
-        with holding(container.database.engine.url, lock):
-            wait_until(lambda: waiting_for_locks(container) == 2, "two jobs wait")
-            wait_until(lambda: status() == (Status.QUEUED, 1), "it is rescued and sent again")
-            assert waiting_for_locks(container) == 2
+    with ExitStack() as working, ExitStack() as locked:
+        # before the jobs start: one of them runs every five minutes only
+        locked.enter_context(holding(container.database.engine.url, lock))
+        working.enter_context(running(jobs))
+        wait_until(lambda: waiting_for_locks(container) == 2, "two jobs wait")
+        wait_until(lambda: status() == (Status.QUEUED, 1), "it is rescued and sent again")
+        assert waiting_for_locks(container) == 2
+        locked.close()
         wait_until(lambda: waiting_for_locks(container) == 0, "they go on")
     keeper.close()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from celeriac import Workflow
+from celeriac.domain.expressions.functions import FUNCTIONS, MACROS, METHODS
 from celeriac.domain.workflows.document import WorkflowDocument, parse
-from celeriac.domain.workflows.expressions.functions import FUNCTIONS, MACROS, METHODS
 from celeriac.domain.workflows.graph import Graph
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.references import ROOTS, RUN_FIELDS, STEP_FIELDS

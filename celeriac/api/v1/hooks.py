@@ -19,6 +19,7 @@ from celeriac.api.core.requests import MAX_BULK_VALUES, REPLAYED, JsonRoute, par
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import InvalidInputError, TooLargeError
+from celeriac.domain.expressions import MAX_CHARACTERS
 from celeriac.domain.hooks.model import (
     DEFAULT_PER_MINUTE,
     MAX_PER_MINUTE,
@@ -27,7 +28,6 @@ from celeriac.domain.hooks.model import (
     Verification,
 )
 from celeriac.domain.webhooks import DEFAULT_OVERLAP_HOURS, MAX_OVERLAP_HOURS
-from celeriac.domain.workflows.expressions import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue, dumps
 from celeriac.kit.words import counted
 from celeriac.services.hooks import manage

@@ -5,13 +5,13 @@ from difflib import get_close_matches
 from typing import Final
 
 from celeriac.domain.errors import ExpressionError, InvalidInputError
-from celeriac.domain.workflows.expressions import (
+from celeriac.domain.expressions import (
     Expression,
     ExpressionSyntaxError,
     Work,
     compiled,
 )
-from celeriac.domain.workflows.expressions.templates import render, text_template, texts_of
+from celeriac.domain.expressions.templates import render, text_template, texts_of
 from celeriac.domain.workflows.validation import needed, value_faults
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.text import clip

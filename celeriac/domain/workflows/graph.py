@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
-from celeriac.domain.workflows.expressions import Expression, ExpressionSyntaxError, compiled
-from celeriac.domain.workflows.expressions.templates import text_template, texts_of
+from celeriac.domain.expressions import Expression, ExpressionSyntaxError, compiled
+from celeriac.domain.expressions.templates import text_template, texts_of
 from celeriac.domain.workflows.model import Step, WorkflowSpec
 
 _ROOT = "steps"

@@ -23,9 +23,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from celeriac.domain.base import Name, Shape, Strict
+from celeriac.domain.expressions import MAX_CHARACTERS
 from celeriac.domain.limits import LimitCount, LimitPolicy
 from celeriac.domain.tasks import PriorityLabel, QueueName, RetryPolicy
-from celeriac.domain.workflows.expressions import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue
 
 MAX_STEPS: Final = 500

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Final
 
-from celeriac.domain.workflows.expressions import (
+from celeriac.domain.expressions import (
     Expression,
     ExpressionSyntaxError,
     Reference,

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from typing import Final
 
 from celeriac.domain.errors import SchemaInvalidError
+from celeriac.domain.expressions import ExpressionSyntaxError
+from celeriac.domain.expressions.templates import text_template, texts_of
+from celeriac.domain.expressions.tokens import RESERVED, WORDS
 from celeriac.domain.schemas import check_schema, validate
-from celeriac.domain.workflows.expressions import ExpressionSyntaxError
-from celeriac.domain.workflows.expressions.templates import text_template, texts_of
-from celeriac.domain.workflows.expressions.tokens import RESERVED, WORDS
 from celeriac.domain.workflows.graph import Graph, needs_of
 from celeriac.domain.workflows.model import Step, StepKind, WorkflowSpec
 from celeriac.domain.workflows.references import (

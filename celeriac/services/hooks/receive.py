@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.deliveries import DeliveryKeys, NewHookDelivery
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.expressions import Work
 from celeriac.domain.hooks.mapping import scope_of, variables_of, wanted
 from celeriac.domain.hooks.model import (
     CalledHook,
@@ -38,7 +39,6 @@ from celeriac.domain.hooks.signatures import (
     keys_of,
     verify,
 )
-from celeriac.domain.workflows.expressions import Work
 from celeriac.kit.json_types import JsonObject, JsonValue, storable_text
 from celeriac.kit.outbound import network_of
 from celeriac.kit.text import clip

@@ -31,9 +31,9 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.expressions.templates import render
 from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.tasks import Limits
-from celeriac.domain.workflows.expressions.templates import render
 from celeriac.domain.workflows.model import Step, StepKind, Timeout
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus

@@ -14,7 +14,7 @@ from celeriac.domain.errors import (
     TooLargeError,
     UnavailableError,
 )
-from celeriac.domain.workflows.expressions.values import kind_of
+from celeriac.domain.expressions.values import kind_of
 from celeriac.domain.workflows.model import MAX_ITEMS, Step
 from celeriac.domain.workflows.paths import StepPath
 from celeriac.domain.workflows.records import WorkflowRun

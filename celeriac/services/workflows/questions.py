@@ -9,7 +9,7 @@ from celeriac.db.workflows import questions
 from celeriac.db.workflows.items import NewItem
 from celeriac.domain.approvals import MAX_EXPIRES_SECONDS, OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.expressions.templates import render
 from celeriac.domain.workflows.model import NoAnswer, Step
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
 from celeriac.domain.workflows.states import StepStatus, StepTransition

@@ -18,8 +18,8 @@ from celeriac.db.workflows import steps as rows
 from celeriac.db.workflows.steps import Move
 from celeriac.domain.errors import CeleriacError, UnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.workflows.expressions import ExpressionError
-from celeriac.domain.workflows.expressions.templates import render
+from celeriac.domain.expressions import ExpressionError
+from celeriac.domain.expressions.templates import render
 from celeriac.domain.workflows.items import Ended, allowed_failures, is_strict, settled_as
 from celeriac.domain.workflows.model import RunFailure, Step, StepKind
 from celeriac.domain.workflows.records import StepRun

@@ -6,8 +6,8 @@ from typing import Any
 
 from celeriac.db.engine import Connection
 from celeriac.db.workflows import items as item_rows
-from celeriac.domain.workflows.expressions import compiled
-from celeriac.domain.workflows.expressions.values import ResultsReference
+from celeriac.domain.expressions import compiled
+from celeriac.domain.expressions.values import ResultsReference
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.records import StepItem, StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus

@@ -1,6 +1,7 @@
 """Limits by key of tasks: who runs, who waits, who is cancelled, and that no slot is lost."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -422,7 +423,7 @@ def settle(flows: Flows, run_id: UUID) -> int:
 def test_items_of_workflows_have_the_limits_of_their_task(core: Core, parallel: int | None) -> None:
     flows = Flows(core)
     flows.add_task("work", concurrency=[ConcurrencyLimit(key=KEY, max=1)])
-    step = {"task": "work", "map": "input.keys", "with": {"key": "${{ item }}"}}
+    step: dict[str, Any] = {"task": "work", "map": "input.keys", "with": {"key": "${{ item }}"}}
     if parallel is not None:
         step["parallel"] = parallel
     run_id = flows.start(

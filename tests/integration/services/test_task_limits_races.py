@@ -128,9 +128,7 @@ def test_a_submission_and_the_end_of_the_last_holder_never_leave_a_slot_free(cor
     core.submit(core.actor, request(core, "a"))
     for _ in range(30):
         core.dispatch.send_due()
-        (holder,) = [
-            each.message for each in iter(lambda: core.queue.take(DEFAULT_QUEUE), None) if each
-        ]
+        (holder,) = [each.message for each in iter(lambda: core.queue.take(DEFAULT_QUEUE), None)]
         claim = core.claim(holder)
         assert claim is not None
 

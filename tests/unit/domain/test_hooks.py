@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celeriac.domain.errors import ConfigurationError, InvalidInputError
+from celeriac.domain.expressions import Work
 from celeriac.domain.hooks.mapping import check_mapping, check_when, scope_of, variables_of, wanted
 from celeriac.domain.hooks.model import Refusal, StoredSecret, Verification
 from celeriac.domain.hooks.secrets import TOKEN_CHARACTERS, HookKeys
@@ -21,7 +22,6 @@ from celeriac.domain.hooks.signatures import (
     secret_fault,
     verify,
 )
-from celeriac.domain.workflows.expressions import Work
 from celeriac.services.hooks.rates import Rates
 
 pytestmark = pytest.mark.requirement("F18", "A3")

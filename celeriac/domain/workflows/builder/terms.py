@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from celeriac.domain.workflows.expressions.functions import MACROS
-from celeriac.domain.workflows.expressions.tokens import RESERVED, WORDS
+from celeriac.domain.expressions.functions import MACROS
+from celeriac.domain.expressions.tokens import RESERVED, WORDS
 
 _ATOM: Final = 9
 _UNARY: Final = 8

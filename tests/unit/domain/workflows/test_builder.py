@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from celeriac import Workflow, chain, chord, group
 from celeriac.domain.errors import WorkflowInvalidError
+from celeriac.domain.expressions import compiled
 from celeriac.domain.workflows.builder.terms import Term
 from celeriac.domain.workflows.document import check, parse
-from celeriac.domain.workflows.expressions import compiled
 from celeriac.domain.workflows.json_schema import document_schema
 from celeriac.kit.yaml_text import read_text
 

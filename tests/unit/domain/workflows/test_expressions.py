@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celeriac.domain.errors import ExpressionError
-from celeriac.domain.workflows.expressions import (
+from celeriac.domain.expressions import (
     ExpressionSyntaxError,
     Work,
     compiled,
 )
-from celeriac.domain.workflows.expressions.templates import render, text_template
+from celeriac.domain.expressions.templates import render, text_template
 
 INPUT = {
     "n": 3,

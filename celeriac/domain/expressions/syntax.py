@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
-from celeriac.domain.workflows.expressions.functions import ABSENT, FUNCTIONS, MACROS, METHODS
-from celeriac.domain.workflows.expressions.nodes import (
+from celeriac.domain.expressions.functions import ABSENT, FUNCTIONS, MACROS, METHODS
+from celeriac.domain.expressions.nodes import (
     Calculation,
     Call,
     Choice,
@@ -22,7 +22,7 @@ from celeriac.domain.workflows.expressions.nodes import (
     ObjectOf,
     Relation,
 )
-from celeriac.domain.workflows.expressions.tokens import (
+from celeriac.domain.expressions.tokens import (
     RESERVED,
     WORDS,
     ExpressionSyntaxError,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from celeriac.domain.errors import ExpressionError
-from celeriac.domain.workflows.expressions.functions import Function
-from celeriac.domain.workflows.expressions.values import (
+from celeriac.domain.expressions.functions import Function
+from celeriac.domain.expressions.values import (
     ResultsReference,
     Work,
     add,

@@ -1,4 +1,4 @@
-"""Expressions of workflows: CEL on JSON values, with bounded work, and templates with them.
+"""Expressions: CEL on JSON values, with bounded work, and templates with them.
 
 An expression names data by roots: `input`, `steps`, `item`, `index`, `result` and `run`. Which of
 them have values depends on the place (docs/workflows.md).
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from celeriac.domain.errors import ExpressionError
-from celeriac.domain.workflows.expressions.nodes import Node, Path, Reference, Scope, truth
-from celeriac.domain.workflows.expressions.syntax import parse
-from celeriac.domain.workflows.expressions.tokens import ExpressionSyntaxError
-from celeriac.domain.workflows.expressions.values import Work
+from celeriac.domain.expressions.nodes import Node, Path, Reference, Scope, truth
+from celeriac.domain.expressions.syntax import parse
+from celeriac.domain.expressions.tokens import ExpressionSyntaxError
+from celeriac.domain.expressions.values import Work
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 

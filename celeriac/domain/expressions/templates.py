@@ -8,14 +8,14 @@ from typing import Final
 import orjson
 
 from celeriac.domain.errors import ExpressionError
-from celeriac.domain.workflows.expressions import (
+from celeriac.domain.expressions import (
     Expression,
     ExpressionSyntaxError,
     Work,
     compiled,
 )
-from celeriac.domain.workflows.expressions.tokens import Kind, tokens
-from celeriac.domain.workflows.expressions.values import MAX_CHARACTERS
+from celeriac.domain.expressions.tokens import Kind, tokens
+from celeriac.domain.expressions.values import MAX_CHARACTERS
 from celeriac.kit.json_types import JsonValue
 
 BEGIN: Final = "${{"

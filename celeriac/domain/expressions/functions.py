@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from celeriac.domain.errors import ExpressionError
-from celeriac.domain.workflows.expressions.values import (
+from celeriac.domain.expressions.values import (
     ResultsReference,
     Work,
     in_range,
