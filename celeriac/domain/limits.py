@@ -4,6 +4,7 @@ Executions of tasks and runs of workflows have them. What has limits gets a slot
 at once, or none.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,6 +28,9 @@ from celeriac.kit.words import counted
 
 MAX_KEY = 500
 """Characters of a key."""
+
+RATE_PREFIX: Final = "rate:"
+"""With which the keys of rates begin; those of other limits must not."""
 
 KEY_ROOTS: Final = ("variables", "task", "user", "workspace")
 """What the key of a task's limit may name: the variables, the task's name, and two ids."""
@@ -121,6 +125,27 @@ class ConcurrencyLimit(Strict):
     policy: LimitPolicy = Field(default=LimitPolicy.QUEUE, strict=False)
 
 
+class RateLimit(Strict):
+    """How many executions with the same key may begin in a time."""
+
+    key: KeyExpression
+    """Executions of all tasks of the workspace that have the same key count together."""
+    max: int = Field(ge=1, le=1_000_000)
+    seconds: float = Field(default=1.0, gt=0, le=366 * 86_400)
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    """How many may begin at once after a rest; by default those of one second, or one."""
+
+    @property
+    def interval(self) -> float:
+        """The seconds from one begin to the next, on average."""
+        return self.seconds / self.max
+
+    @property
+    def at_once(self) -> int:
+        """How many may begin at once after a rest."""
+        return math.ceil(1 / self.interval) if self.burst is None else self.burst
+
+
 @dataclass(frozen=True, slots=True)
 class KeyedLimit:
     """A limit with its key."""
@@ -129,6 +154,9 @@ class KeyedLimit:
     max: int
     policy: LimitPolicy
     count: LimitCount = LimitCount.RUNNING
+    interval: float | None = None
+    """Of a rate: the seconds from one begin to the next; its key begins with `RATE_PREFIX`."""
+    burst: int | None = None
 
 
 def strictest(limits: Sequence[KeyedLimit]) -> list[KeyedLimit]:
@@ -136,24 +164,42 @@ def strictest(limits: Sequence[KeyedLimit]) -> list[KeyedLimit]:
     found: dict[str, KeyedLimit] = {}
     for limit in limits:
         other = found.get(limit.key)
-        if other is None or limit.max < other.max:
+        if other is None or _stricter(limit, other):
             found[limit.key] = limit
     return sorted(found.values(), key=lambda each: each.key)
 
 
+def _stricter(limit: KeyedLimit, other: KeyedLimit) -> bool:
+    if limit.interval is not None and other.interval is not None:
+        return limit.interval > other.interval
+    return limit.max < other.max
+
+
 def task_limits(
-    limits: Sequence[ConcurrencyLimit], scope: Mapping[str, JsonValue]
+    concurrency: Sequence[ConcurrencyLimit],
+    rates: Sequence[RateLimit],
+    scope: Mapping[str, JsonValue],
 ) -> list[KeyedLimit]:
     """Return the limits of an execution with their keys, which `scope` has the roots of.
 
     Raises InputInvalidError; see `key_of`.
     """
-    return strictest(
-        [
-            KeyedLimit(key_of(each.key, scope, f"concurrency.{index}.key"), each.max, each.policy)
-            for index, each in enumerate(limits)
-        ]
-    )
+    found = []
+    for index, each in enumerate(concurrency):
+        field = f"concurrency.{index}.key"
+        key = key_of(each.key, scope, field)
+        if key.startswith(RATE_PREFIX):
+            raise InputInvalidError(
+                f"The key of a limit must not begin with {RATE_PREFIX}: those of rates do.",
+                field=field,
+            )
+        found.append(KeyedLimit(key, each.max, each.policy))
+    for index, rate in enumerate(rates):
+        key = RATE_PREFIX + key_of(rate.key, scope, f"rates.{index}.key")
+        found.append(
+            KeyedLimit(key, rate.max, LimitPolicy.QUEUE, interval=rate.interval, burst=rate.at_once)
+        )
+    return strictest(found)
 
 
 def key_of(expression: str, scope: Mapping[str, JsonValue], field: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import (
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.base import Shape, Strict
 from celeriac.domain.budgets import Budget
-from celeriac.domain.limits import ConcurrencyLimit
+from celeriac.domain.limits import ConcurrencyLimit, RateLimit
 
 
 class RetryPolicy(Strict):
@@ -131,7 +131,7 @@ PriorityLabel = Annotated[
 
 
 MAX_LIMITS = 8
-"""Limits by key of a task."""
+"""Limits by key of a task, and rates."""
 
 
 class Limits(Strict):
@@ -164,6 +164,8 @@ class TaskSpec(Strict):
     limits: Limits = Limits()
     concurrency: list[ConcurrencyLimit] = Field(default_factory=list, max_length=MAX_LIMITS)
     """How many executions with the same key may run at the same time."""
+    rates: list[RateLimit] = Field(default_factory=list, max_length=MAX_LIMITS)
+    """How many executions with the same key may begin in a time."""
     retry: RetryPolicy = RetryPolicy()
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After this many lost workers the execution fails with `worker_lost`."""

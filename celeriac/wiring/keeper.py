@@ -30,7 +30,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 28
+KEEPER_CONNECTIONS = 29
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -101,6 +101,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             partial(_fire_schedules, build_fires(container), build_waiting(container), limit),
         ),
         ("admit_executions", interval, lambda: then_send(container.limits.some(limit))),
+        ("forget_rates", _REPAIR_SECONDS, lambda: container.limits.forget_rates(limit)),
         ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),

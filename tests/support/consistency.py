@@ -172,7 +172,8 @@ _FAULTS = {
            OR (r.status = 'pending') AND l.state IS DISTINCT FROM 'waiting'
            OR l.state = 'waiting' AND r.status <> 'pending' AND l.place <> 0""",
     "a limit has more executions than it lets run": """
-        SELECT min(CAST(h.execution_id AS text)) FROM execution_limits h WHERE h.state = 'held'
+        SELECT min(CAST(h.execution_id AS text)) FROM execution_limits h
+        WHERE h.state = 'held' AND h.interval_seconds IS NULL
         GROUP BY h.workspace_id, h.key HAVING count(*) > max(h.max)""",
     "the slots of an execution are not those that its status needs": """
         SELECT e.id FROM executions e

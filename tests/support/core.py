@@ -62,6 +62,8 @@ ASKING = Parked(
 _SHIFT = text("""
 WITH moved AS (
     UPDATE workers SET lease_until = lease_until - make_interval(secs => :seconds)
+), rates AS (
+    UPDATE execution_rates SET next_at = next_at - make_interval(secs => :seconds)
 )
 UPDATE executions
 SET available_at = available_at - make_interval(secs => :seconds),

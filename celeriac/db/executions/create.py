@@ -106,8 +106,9 @@ _CREATE_LIMITED = _statement(
     keyed="""
 , its_limit AS (
     SELECT * FROM unnest(CAST(:limited_ids AS uuid[]), CAST(:keys AS text[]),
-                         CAST(:maxima AS int[]), CAST(:policies AS text[]))
-        AS l (id, key, max, policy)
+                         CAST(:maxima AS int[]), CAST(:policies AS text[]),
+                         CAST(:intervals AS double precision[]), CAST(:bursts AS int[]))
+        AS l (id, key, max, policy, interval_seconds, burst)
 ), keyed AS (
     SELECT id, array_agg(key ORDER BY key) AS keys FROM its_limit GROUP BY id
 )""",
@@ -117,11 +118,12 @@ _CREATE_LIMITED = _statement(
          JOIN keyed ON keyed.id = i.id""",
     lined="""
 , lined AS (
-    INSERT INTO execution_limits (execution_id, key, workspace_id, max, policy, state, place)
+    INSERT INTO execution_limits (execution_id, key, workspace_id, max, policy, state, place,
+                                  interval_seconds, burst)
     SELECT l.id, l.key, :workspace_id, l.max, l.policy,
            CASE WHEN born.held IS DISTINCT FROM 'limit' THEN 'none'
                 WHEN l.key = keyed.keys[1] THEN 'waiting' ELSE 'elsewhere' END,
-           :place
+           :place, l.interval_seconds, l.burst
     FROM its_limit l JOIN keyed ON keyed.id = l.id JOIN born ON born.id = l.id
 )""",
 )
@@ -196,7 +198,7 @@ class NewExecutions:
 
         Raises InputInvalidError for a key that can't be computed.
         """
-        if not self.spec.task.concurrency:
+        if not (self.spec.task.concurrency or self.spec.task.rates):
             return []
         ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
         return [limits_of(self.spec, given, **ids) for given in self.variables]
@@ -288,6 +290,8 @@ def _limit_parameters(
         "keys": [limit.key for _, limit in each],
         "maxima": [limit.max for _, limit in each],
         "policies": [limit.policy.value for _, limit in each],
+        "intervals": [limit.interval for _, limit in each],
+        "bursts": [limit.burst for _, limit in each],
         "place": place_of(new.priority),
     }
 

@@ -5,6 +5,10 @@ after that of the lock: so it sees all that had the lock before. A slot is given
 statement that ends the attempt (`ended`), and needs no lock. A transaction locks rows of executions
 before keys.
 
+A rate is a limit, too: its slots are those that may begin now. It has a row with the time at which
+the next would begin in even intervals (the generic cell rate algorithm); who gives slots moves it
+on.
+
 An execution waits in the line of one of its keys only. Whoever looks for the next in a line reads
 its first ones, and none of those that wait for other keys, however many these are.
 """
@@ -53,19 +57,27 @@ FOR NO KEY UPDATE SKIP LOCKED
 
 _WANTS = text("""
 WITH wanted AS (
-    SELECT w.execution_id, w.place, o.key, o.max
+    SELECT w.execution_id, w.place, o.key, o.max, o.interval_seconds, o.burst
     FROM execution_limits w JOIN execution_limits o USING (execution_id)
     WHERE w.execution_id = ANY (CAST(:ids AS uuid[]))
       AND o.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
 )
-SELECT wanted.execution_id, wanted.key, wanted.max, counted.used
-FROM wanted JOIN (
+SELECT wanted.execution_id, wanted.key,
+       CASE WHEN wanted.interval_seconds IS NULL THEN wanted.max
+            ELSE floor(wanted.burst - greatest(0, coalesce(
+                extract(epoch FROM rate.next_at - now()), 0)) / wanted.interval_seconds)
+       END AS max,
+       counted.used
+FROM wanted LEFT JOIN execution_rates rate
+    ON rate.workspace_id = :workspace_id AND rate.key = wanted.key
+JOIN (
     SELECT named.key, (
         SELECT count(*) FROM (
             SELECT FROM execution_limits u
             WHERE u.workspace_id = :workspace_id AND u.key = named.key AND u.state = 'held'
             LIMIT named.most) AS held) AS used
-    FROM (SELECT key, max(max) AS most FROM wanted GROUP BY key) AS named) AS counted USING (key)
+    FROM (SELECT key, coalesce(max(max) FILTER (WHERE interval_seconds IS NULL), 0) AS most
+          FROM wanted GROUP BY key) AS named) AS counted ON counted.key = wanted.key
 ORDER BY wanted.place, wanted.execution_id, wanted.key
 """)
 
@@ -93,7 +105,7 @@ def wants(connection: Connection, workspace_id: UUID, key: str, ids: Sequence[UU
     found: dict[UUID, Wants] = {}
     for row in connection.execute(_WANTS, parameters):
         each = found.setdefault(row.execution_id, Wants(row.execution_id, []))
-        each.limits.append((row.key, row.max, row.used))
+        each.limits.append((row.key, int(row.max), row.used))
     return list(found.values())
 
 
@@ -101,6 +113,14 @@ _GIVE = text(f"""
 WITH given AS (
     UPDATE execution_limits SET state = 'held'
     WHERE execution_id = ANY (CAST(:ids AS uuid[]))
+), rated AS (
+    INSERT INTO execution_rates (workspace_id, key, next_at)
+    SELECT workspace_id, key, now() + make_interval(secs => sum(interval_seconds))
+    FROM execution_limits
+    WHERE execution_id = ANY (CAST(:ids AS uuid[])) AND interval_seconds IS NOT NULL
+    GROUP BY workspace_id, key
+    ON CONFLICT (workspace_id, key) DO UPDATE
+    SET next_at = greatest(execution_rates.next_at, now()) + (excluded.next_at - now())
 ), admitted AS (
     UPDATE executions SET held = NULL
     WHERE {spans.given("id")} AND status = 'pending' AND held = 'limit'
@@ -242,13 +262,19 @@ SELECT line.workspace_id, line.key,
        """
     + _HAS_POLICIES.format(workspace_id="line.workspace_id", key="line.key")
     + """ AS policies,
-       head.max > (
+       CASE WHEN head.interval_seconds IS NULL THEN head.max > (
            SELECT count(*) FROM (
                SELECT FROM execution_limits u
                WHERE u.workspace_id = line.workspace_id AND u.key = line.key AND u.state = 'held'
-               LIMIT head.max) AS held) AS free
+               LIMIT head.max) AS held)
+       ELSE NOT EXISTS (
+           SELECT FROM execution_rates rate
+           WHERE rate.workspace_id = line.workspace_id AND rate.key = line.key
+             AND rate.next_at > now() + make_interval(secs => head.interval_seconds
+                                                              * (head.burst - 1)))
+       END AS free
 FROM line, LATERAL (
-    SELECT w.max FROM execution_limits w
+    SELECT w.max, w.interval_seconds, w.burst FROM execution_limits w
     WHERE w.workspace_id = line.workspace_id AND w.key = line.key AND w.state = 'waiting'
     ORDER BY w.place, w.execution_id LIMIT 1) AS head
 ORDER BY line.no
@@ -279,6 +305,21 @@ def lines(connection: Connection, *, after: Line | None, limit: int) -> list[Lin
     return [Line(*row) for row in connection.execute(_LINES, parameters)]
 
 
+_FORGET_RATES = text("""
+DELETE FROM execution_rates
+WHERE (workspace_id, key) IN (
+    SELECT workspace_id, key FROM execution_rates
+    WHERE next_at < now() - interval '1 minute'
+    ORDER BY next_at LIMIT :limit
+    FOR UPDATE SKIP LOCKED)
+""")
+
+
+def forget_rates(connection: Connection, *, limit: int) -> int:
+    """Delete rates of which nothing has begun lately; return how many."""
+    return connection.execute(_FORGET_RATES, {"limit": limit}).rowcount
+
+
 _SET_PLACE = text("""
 UPDATE execution_limits SET place = :place WHERE execution_id = :id AND place > 0
 """)
@@ -302,7 +343,11 @@ SELECT l.key, l.max, l.policy, l.state, (
         SELECT FROM execution_limits w
         WHERE w.workspace_id = l.workspace_id AND w.key = l.key AND w.state = 'waiting'
           AND l.state = 'waiting' AND (w.place, w.execution_id) < (l.place, l.execution_id)
-        LIMIT :most) AS before) AS ahead
+        LIMIT :most) AS before) AS ahead, l.interval_seconds,
+       (SELECT rate.next_at - make_interval(secs => l.interval_seconds * (l.burst - 1))
+        FROM execution_rates rate
+        WHERE rate.workspace_id = l.workspace_id AND rate.key = l.key
+          AND l.interval_seconds IS NOT NULL) AS next_at
 FROM execution_limits l WHERE l.execution_id = :id ORDER BY l.key
 """).bindparams(bindparam("holders", _SHOWN_HOLDERS))
 _shown = reader(ExecutionLimit)

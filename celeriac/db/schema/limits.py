@@ -1,6 +1,6 @@
 """Limits by key of executions."""
 
-from sqlalchemy import Column, Index, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy import Column, DateTime, Double, Index, Integer, SmallInteger, Table, Text, Uuid
 
 from celeriac.db.schema.base import enum_check, metadata, stored, where
 from celeriac.domain.limits import ExecutionSlot, LimitPolicy
@@ -16,6 +16,9 @@ execution_limits = Table(
     Column("state", Text, nullable=False),
     # its place in the line, before its age: 0 to go on, else less for a higher priority
     Column("place", SmallInteger, nullable=False),
+    # of a rate: from one begin to the next, and how many may begin at once after a rest
+    Column("interval_seconds", Double),
+    Column("burst", Integer),
     enum_check("policy", LimitPolicy),
     enum_check("state", ExecutionSlot),
     Index("ix_execution_limits_held", "workspace_id", "key", "execution_id",
@@ -33,3 +36,15 @@ execution_limits = Table(
 
 An execution without limits has no row; its rows are deleted by the statement that ends it.
 """
+
+execution_rates = Table(
+    "execution_rates",
+    metadata,
+    Column("workspace_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    # when the next would begin if all came in even intervals; over: as if there were no row
+    Column("next_at", DateTime(timezone=True), nullable=False),
+    Index(None, "next_at"),
+    postgresql_with=stored(dead=1_000, share=0.01, fill=70),
+)
+"""The rates of which something has begun."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from celeriac.domain.executions.model import ExecutionSpec
@@ -16,7 +17,7 @@ def limits_of(
 
     Raises InputInvalidError for a key that can't be computed from these variables.
     """
-    if not spec.task.concurrency:
+    if not (spec.task.concurrency or spec.task.rates):
         return []
     scope = {
         "variables": variables,
@@ -24,7 +25,7 @@ def limits_of(
         "user": str(user_id),
         "workspace": str(workspace_id),
     }
-    return task_limits(spec.task.concurrency, scope)
+    return task_limits(spec.task.concurrency, spec.task.rates, scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,10 @@ class Wants:
 
     id: UUID
     limits: list[tuple[str, int, int]]
-    """The key, how many slots there are, and how many of them others have."""
+    """The key, how many slots there are, and how many of them others have.
+
+    Of a rate: how many may begin now, and 0.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,7 @@ class ExecutionLimit:
     """The oldest of them, five at most."""
     ahead: int
     """How many come before it in the line in which it waits."""
+    interval: float | None = None
+    """Of a rate: the seconds from one begin to the next."""
+    next_at: datetime | None = None
+    """Of a rate: when the next may begin."""

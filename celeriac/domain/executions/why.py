@@ -294,6 +294,9 @@ def _limits(facts: Facts) -> Iterator[Reason]:
         waits = limit.state is ExecutionSlot.WAITING
         if not waits and limit.used < limit.max:
             continue
+        if limit.interval is not None:
+            yield _rate(facts, limit)
+            continue
         holders = ", ".join(map(str, limit.holders))
         more = limit.used - len(limit.holders)
         said = f"The limit {limit.key!r} has {counted(limit.max, 'slot')}; {limit.used} are taken"
@@ -308,6 +311,20 @@ def _limits(facts: Facts) -> Iterator[Reason]:
             since=since,
             count=limit.ahead,
         )
+
+
+def _rate(facts: Facts, limit: ExecutionLimit) -> Reason:
+    seconds = limit.interval * limit.max if limit.interval is not None else 0.0
+    said = f"The rate {limit.key!r} lets {counted(limit.max, 'execution')} begin in {seconds:g} s"
+    if limit.ahead:
+        said += f". {_count(limit.ahead, 'execution')} come first"
+    return Reason(
+        ReasonCode.LIMIT,
+        f"{said}.",
+        since=facts.execution.waiting_since,
+        until=limit.next_at,
+        count=limit.ahead,
+    )
 
 
 def _no_worker(facts: Facts) -> Iterator[Reason]:

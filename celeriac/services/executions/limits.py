@@ -99,6 +99,11 @@ class TaskLimits:
             if line.free or line.policies
         )
 
+    def forget_rates(self, limit: int) -> int:
+        """Delete rates of which nothing has begun lately; return how many."""
+        with self._database.autocommit() as connection:
+            return rows.forget_rates(connection, limit=limit)
+
     def _turn(self, workspace_id: UUID, key: str) -> tuple[int, set[str], bool]:
         """Give slots to the first of a line.
 

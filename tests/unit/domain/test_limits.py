@@ -19,7 +19,7 @@ def limit(key: str, most: int = 1) -> ConcurrencyLimit:
 
 def test_keys_are_texts_and_the_smallest_of_the_same_key_counts() -> None:
     given = [limit("task + ':' + user", 3), limit("variables.n"), limit("'index:u'", 2)]
-    found = [(each.key, each.max, each.policy) for each in task_limits(given, SCOPE)]
+    found = [(each.key, each.max, each.policy) for each in task_limits(given, [], SCOPE)]
     assert found == [("2", 1, LimitPolicy.QUEUE), ("index:u", 2, LimitPolicy.QUEUE)]
 
 
@@ -33,7 +33,7 @@ def test_keys_are_texts_and_the_smallest_of_the_same_key_counts() -> None:
 )
 def test_a_key_that_has_no_value_is_refused_by_its_field(key: str, said: str) -> None:
     with pytest.raises(InputInvalidError, match=said) as refused:
-        task_limits([limit("'fixed'"), limit(key)], SCOPE)
+        task_limits([limit("'fixed'"), limit(key)], [], SCOPE)
     assert refused.value.details["field"] == "concurrency.1.key"
 
 

@@ -1089,6 +1089,8 @@ CREATE TABLE execution_limits (
     policy text NOT NULL,
     state text NOT NULL,
     place smallint NOT NULL,
+    interval_seconds double precision,
+    burst integer,
     CONSTRAINT pk_execution_limits PRIMARY KEY (execution_id, key),
     CONSTRAINT ck_execution_limits_policy_known
         CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
@@ -1107,6 +1109,18 @@ CREATE INDEX ix_execution_limits_policies ON execution_limits (workspace_id, key
     WHERE state IN ('waiting', 'elsewhere') AND policy <> 'queue';
 CREATE INDEX ix_execution_limits_waiting
     ON execution_limits (workspace_id, key, place, execution_id) WHERE state = 'waiting';
+
+CREATE TABLE execution_rates (
+    workspace_id uuid NOT NULL,
+    key text NOT NULL,
+    next_at timestamptz NOT NULL,
+    CONSTRAINT pk_execution_rates PRIMARY KEY (workspace_id, key)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 70
+);
+CREATE INDEX ix_execution_rates_next_at ON execution_rates (next_at);
 
 CREATE TABLE run_limits (
     run_id uuid NOT NULL,
