@@ -30,7 +30,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 29
+KEEPER_CONNECTIONS = 30
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 

@@ -27,7 +27,7 @@ LONG_AGO = datetime.now(UTC) - timedelta(days=2, minutes=1)
         ({"status": "pending", "held": "time", "available_at": "2026-11-22T09:30:00Z"},
          "waits for its time, 2026-11-22 "),
         ({"status": "pending", "held": "limit", "waiting_since": LONG_AGO},
-         "waits for its limit, for 2 d "),
+         "waits for a slot of its limit, for 2 d "),
         ({"status": "pending", "held": "paused", "waiting_since": LONG_AGO},
          "waits for the end of a pause, for 2 d "),
         ({"status": "failed", "error_code": "agent_failed", "error_message": "'customer'",
