@@ -81,6 +81,8 @@ KEPT = (
     "audit_logs",
     "celery_calls",
     "deliveries",
+    "execution_limits",
+    "execution_rates",
     "executions",
     "hook_deliveries",
     "idempotency_keys",
