@@ -23,6 +23,8 @@ class AdvisoryLock(IntEnum):
     """A key of a limit of workflow runs; the second number is the hash of its workspace and it."""
     EXECUTION_LIMIT = 4242427
     """A key of a limit of executions; the second number is the hash of its workspace and it."""
+    DEBOUNCE = 4242428
+    """A key of a task's debounce; the second number is the hash of both."""
     MIGRATION = 0x63656C65
     """One migration at a time."""
 

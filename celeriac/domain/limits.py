@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import ExpressionError, InputInvalidError
@@ -65,7 +65,7 @@ class LimitEnd(StrEnum):
     REPLACED = "replaced"
     """`cancel_running`: a newer one got its slot."""
     SUPERSEDED = "superseded"
-    """`keep_latest`: a newer one waits in its place."""
+    """`keep_latest`, debounce: a newer one waits in its place."""
     DEADLOCK = "limit_deadlock"
     """Runs waited for each other's slots, and it was the youngest of them."""
 
@@ -144,6 +144,29 @@ class RateLimit(Strict):
     def at_once(self) -> int:
         """How many may begin at once after a rest."""
         return math.ceil(1 / self.interval) if self.burst is None else self.burst
+
+
+class Debounce(Strict):
+    """Lets an execution wait for newer ones with the same key, each of which replaces it."""
+
+    key: KeyExpression
+    """Of the executions of this task."""
+    seconds: float = Field(gt=0, le=86_400)
+    """How long it waits after the last submission."""
+    max_seconds: float | None = Field(default=None, gt=0, le=7 * 86_400)
+    """How long it waits after the first submission at most."""
+
+    @model_validator(mode="after")
+    def _longest_last(self) -> Self:
+        if self.max_seconds is not None and self.max_seconds < self.seconds:
+            raise ValueError("max_seconds must not be less than seconds: raise it or lower seconds")
+        return self
+
+    def delay(self, waited: float) -> float:
+        """Return how long the newest waits, `waited` seconds after the first submission."""
+        if self.max_seconds is None:
+            return self.seconds
+        return max(0.0, min(self.seconds, self.max_seconds - waited))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pydantic import (
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.base import Shape, Strict
 from celeriac.domain.budgets import Budget
-from celeriac.domain.limits import ConcurrencyLimit, RateLimit
+from celeriac.domain.limits import ConcurrencyLimit, Debounce, RateLimit
 
 
 class RetryPolicy(Strict):
@@ -166,6 +166,8 @@ class TaskSpec(Strict):
     """How many executions with the same key may run at the same time."""
     rates: list[RateLimit] = Field(default_factory=list, max_length=MAX_LIMITS)
     """How many executions with the same key may begin in a time."""
+    debounce: Debounce | None = None
+    """Let the newest of several submissions with the same key run alone, after a pause."""
     retry: RetryPolicy = RetryPolicy()
     max_crashes: int = Field(default=3, ge=1, le=20)
     """After this many lost workers the execution fails with `worker_lost`."""

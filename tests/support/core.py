@@ -64,6 +64,9 @@ WITH moved AS (
     UPDATE workers SET lease_until = lease_until - make_interval(secs => :seconds)
 ), rates AS (
     UPDATE execution_rates SET next_at = next_at - make_interval(secs => :seconds)
+), debounced AS (
+    UPDATE debounces SET first_at = first_at - make_interval(secs => :seconds),
+                         due_at = due_at - make_interval(secs => :seconds)
 )
 UPDATE executions
 SET available_at = available_at - make_interval(secs => :seconds),

@@ -15,7 +15,7 @@ from celeriac.cli.core.output import (
 )
 from celeriac.cli.executions.notes import failure_text
 from celeriac.cli.executions.view import describe
-from celeriac.domain.executions.states import EXPIRED, Status
+from celeriac.domain.executions.states import Status
 
 if TYPE_CHECKING:
     from celeriac.cli.core.context import CommandContext
@@ -127,7 +127,7 @@ def _unsuccessful(execution: "Execution") -> CommandError:
     if execution.status is Status.CANCELLED:
         who = f" by {execution.cancel_requested_by}" if execution.cancel_requested_by else ""
         message, problem = f"The execution was cancelled{who}.", "cancelled"
-        if execution.error_code == EXPIRED:
+        if execution.error_code and not execution.attempt:
             message = f"The execution was cancelled. {execution.error_message}"
     else:
         message = failure_text(execution.error_code, execution.error_message, execution.error_type)

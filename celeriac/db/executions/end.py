@@ -10,7 +10,7 @@ from celeriac.db import spans
 from celeriac.db.executions.ended import KEPT, hold, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause, Lease
-from celeriac.domain.executions.states import EXPIRED, Status, Transition
+from celeriac.domain.executions.states import EXPIRED, Held, Status, Transition
 
 _HOLDER = """
 WITH RECURSIVE holder AS (
@@ -278,16 +278,18 @@ def end_expired(connection: Connection, *, limit: int) -> list[UUID]:
     return list(connection.execute(_LAPSE, {**spans.of(found), "code": EXPIRED}).scalars())
 
 
-_CROWD_OUT = _lapse("held = 'limit'", ":message")
+_CROWD_OUT = _lapse("held = CAST(:held AS text)", ":message")
 
 
-def crowd_out(connection: Connection, execution_id: UUID, *, code: str, message: str) -> bool:
-    """Cancel an execution that has not begun and waits for a slot of a limit.
+def crowd_out(
+    connection: Connection, execution_id: UUID, *, held: Held, code: str, message: str
+) -> bool:
+    """Cancel an execution that has not begun and is `held` in this way.
 
-    False if it doesn't wait any more. Needs a transaction.
+    False if it isn't any more. Needs a transaction.
     """
-    held = hold(connection, [execution_id], skip_locked=True)
-    if not held or not hold_rows(connection, list(held)):
+    locked = hold(connection, [execution_id], skip_locked=True)
+    if not locked or not hold_rows(connection, list(locked)):
         return False
-    parameters = {**spans.of([execution_id]), "code": code, "message": message}
+    parameters = {**spans.of([execution_id]), "held": held, "code": code, "message": message}
     return connection.execute(_CROWD_OUT, parameters).one_or_none() is not None

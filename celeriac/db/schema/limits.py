@@ -48,3 +48,19 @@ execution_rates = Table(
     postgresql_with=stored(dead=1_000, share=0.01, fill=70),
 )
 """The rates of which something has begun."""
+
+debounces = Table(
+    "debounces",
+    metadata,
+    Column("task_id", Uuid, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("execution_id", Uuid, nullable=False),
+    # the first submission, and how many were replaced since
+    Column("first_at", DateTime(timezone=True), nullable=False),
+    Column("replaced", Integer, nullable=False),
+    # when the execution is due; over: as if there were no row
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Index(None, "due_at"),
+    postgresql_with=stored(dead=1_000, share=0.01, fill=70),
+)
+"""The executions that wait for newer ones to replace them."""

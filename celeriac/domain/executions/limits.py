@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from celeriac.domain.executions.model import ExecutionSpec
-from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, task_limits
+from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, key_of, task_limits
 from celeriac.kit.json_types import JsonObject
 
 
@@ -19,13 +19,29 @@ def limits_of(
     """
     if not (spec.task.concurrency or spec.task.rates):
         return []
-    scope = {
+    scope = _scope(spec, variables, user_id, workspace_id)
+    return task_limits(spec.task.concurrency, spec.task.rates, scope)
+
+
+def debounce_key(
+    spec: ExecutionSpec, variables: JsonObject, *, user_id: UUID, workspace_id: UUID
+) -> str | None:
+    """Return the key of the task's debounce, or None. Raises InputInvalidError."""
+    if spec.task.debounce is None:
+        return None
+    scope = _scope(spec, variables, user_id, workspace_id)
+    return key_of(spec.task.debounce.key, scope, "debounce.key")
+
+
+def _scope(
+    spec: ExecutionSpec, variables: JsonObject, user_id: UUID, workspace_id: UUID
+) -> JsonObject:
+    return {
         "variables": variables,
         "task": spec.task_name,
         "user": str(user_id),
         "workspace": str(workspace_id),
     }
-    return task_limits(spec.task.concurrency, spec.task.rates, scope)
 
 
 @dataclass(frozen=True, slots=True)

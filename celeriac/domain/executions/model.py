@@ -47,6 +47,8 @@ class RunOptions(Strict):
     """The retry policy, instead of its task's."""
     callback_url: str | None = None
     """URL to which its end is sent, besides the endpoints of its workspace."""
+    replaced: int = Field(default=0, ge=0)
+    """How many earlier submissions it has replaced by debounce; callers can't set it."""
     tree: TreeBudget | None = None
     """The budget that a child shares with its parent; callers can't set it."""
 
@@ -263,6 +265,11 @@ class Execution:
     """It is cancelled if its first attempt has not begun by then."""
     limit_keys: Sequence[str] | None = None
     """The keys of its limits; None without limits."""
+
+    @property
+    def ended_unbegun(self) -> bool:
+        """Whether it was cancelled before it began, for the reason that its error names."""
+        return self.status is Status.CANCELLED and not self.attempt and bool(self.error_code)
 
     @property
     def may_expire(self) -> bool:

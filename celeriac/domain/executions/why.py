@@ -8,7 +8,7 @@ from uuid import UUID
 
 from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
-from celeriac.domain.executions.states import EXPIRED, Held, Status, WaitingFor
+from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.limits import ExecutionSlot
 from celeriac.kit.words import counted
 
@@ -135,7 +135,7 @@ def why(facts: Facts) -> Why:
         said = reasons[0].text
     elif execution.status.terminal:
         said = f"It is {execution.status}: it waits for nothing."
-        if execution.status is Status.CANCELLED and execution.error_code == EXPIRED:
+        if execution.ended_unbegun:
             said = f"It is cancelled. {execution.error_message}"
     else:
         said = "Nothing holds it up: it is being sent to a worker."

@@ -12,11 +12,12 @@ from uuid import UUID
 import structlog
 
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import lifecycle
+from celeriac.db.executions import debounces, lifecycle
 from celeriac.db.executions import limits as rows
 from celeriac.db.executions.limits import Line
 from celeriac.domain.errors import DatabaseUnavailableError, LimitReachedError
 from celeriac.domain.executions.limits import admission
+from celeriac.domain.executions.states import Held
 from celeriac.domain.limits import Ending, KeyedLimit, LimitEnd, LimitPolicy, endings, said
 from celeriac.kit.threads import Threads
 from celeriac.services.executions.stop import AfterEnds, Cancel
@@ -99,10 +100,18 @@ class TaskLimits:
             if line.free or line.policies
         )
 
+    def ended(self, execution_id: UUID, code: str) -> None:
+        """Tell those who follow an execution that a limit has ended it."""
+        logger.info("execution.ended_by_limit", execution_id=execution_id, code=code)
+        self._live.changed([execution_id])
+        self._ended([execution_id])
+
     def forget_rates(self, limit: int) -> int:
-        """Delete rates of which nothing has begun lately; return how many."""
+        """Delete rates and debounces of which nothing has come lately; return how many."""
         with self._database.autocommit() as connection:
-            return rows.forget_rates(connection, limit=limit)
+            return rows.forget_rates(connection, limit=limit) + debounces.forget(
+                connection, limit=limit
+            )
 
     def _turn(self, workspace_id: UUID, key: str) -> tuple[int, set[str], bool]:
         """Give slots to the first of a line.
@@ -144,11 +153,11 @@ class TaskLimits:
             return
         with self._database.transaction() as connection:
             code = ending.why.value
-            ended = lifecycle.crowd_out(connection, ending.id, code=code, message=message)
+            ended = lifecycle.crowd_out(
+                connection, ending.id, held=Held.LIMIT, code=code, message=message
+            )
         if ended:
-            logger.info("execution.ended_by_limit", execution_id=ending.id, code=code)
-            self._live.changed([ending.id])
-            self._ended([ending.id])
+            self.ended(ending.id, code)
 
 
 class AdmitSoon:

@@ -20,7 +20,7 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.executions.calls import CallKind
-from celeriac.domain.executions.limits import limits_of
+from celeriac.domain.executions.limits import debounce_key, limits_of
 from celeriac.domain.executions.model import (
     Cause,
     Execution,
@@ -30,7 +30,7 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.states import Status
-from celeriac.domain.limits import KeyedLimit
+from celeriac.domain.limits import KeyedLimit, LimitEnd
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
@@ -39,6 +39,7 @@ from celeriac.logs import Step
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.debounce import debounce, is_debounced
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
 from celeriac.services.reading import present
@@ -232,7 +233,7 @@ class Submit:
             window = self._dispatch.capacity(new.queue) if send else 0
             limits = new.limits(actor)
             with suppress(lifecycle.StaleSpecError):
-                if not (limits or _needs_check(request)):
+                if not (limits or is_debounced(new) or _needs_check(request)):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window), ()
                 with self._database.transaction() as connection:
@@ -241,7 +242,13 @@ class Submit:
                         return earlier, (), ()
                     if limits and batch_id is None:
                         refuse(connection, actor.workspace_id, limits[0])
-                    return None, lifecycle.create(connection, new, actor, window=window), limits
+                    replaced = None
+                    if is_debounced(new):
+                        new, replaced = debounce(connection, actor, new)
+                    messages = lifecycle.create(connection, new, actor, window=window)
+                if replaced is not None and self._limits is not None:
+                    self._limits.ended(replaced, LimitEnd.SUPERSEDED.value)
+                return None, messages, limits
         raise ConflictError("The task is being changed; send the request again.")
 
 
@@ -258,7 +265,9 @@ def request_of(origin: Execution) -> SubmitRequest:
         queue=origin.queue,
         trigger_type=origin.trigger_type,
         origin_id=origin.id,
-        options=origin.options.model_copy(update={"fork_session": False, "tree": None}),
+        options=origin.options.model_copy(
+            update={"fork_session": False, "tree": None, "replaced": 0}
+        ),
     )
 
 
@@ -380,4 +389,6 @@ def check_one(spec: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> No
     text = compiled(spec.task.prompt).render(variables, work)
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
-    limits_of(spec, variables, user_id=spec.owner_id, workspace_id=spec.workspace_id)
+    ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
+    limits_of(spec, variables, **ids)
+    debounce_key(spec, variables, **ids)

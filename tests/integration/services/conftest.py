@@ -43,7 +43,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
-                " execution_limits, execution_rates,"
+                " execution_limits, execution_rates, debounces,"
                 " schedules, schedule_fires,"
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"

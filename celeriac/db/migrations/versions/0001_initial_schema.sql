@@ -1081,6 +1081,21 @@ CREATE TABLE item_ends (
 
 -- The limits of the runs that have not ended: who has a slot of a key, and who waits for one. A run
 -- without limits has no row; its rows are deleted with its end.
+CREATE TABLE debounces (
+    task_id uuid NOT NULL,
+    key text NOT NULL,
+    execution_id uuid NOT NULL,
+    first_at timestamptz NOT NULL,
+    replaced integer NOT NULL,
+    due_at timestamptz NOT NULL,
+    CONSTRAINT pk_debounces PRIMARY KEY (task_id, key)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0.01,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 70
+);
+CREATE INDEX ix_debounces_due_at ON debounces (due_at);
+
 CREATE TABLE execution_limits (
     execution_id uuid NOT NULL,
     key text NOT NULL,

@@ -1,0 +1,146 @@
+"""Debounce: the newest of several submissions with one key runs alone, after a pause."""
+
+from uuid import UUID
+
+import pytest
+
+from celeriac.domain.errors import InputInvalidError
+from celeriac.domain.executions.model import Idempotency, SubmitRequest
+from celeriac.domain.executions.states import Held, Status
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonObject
+from tests.support.core import Core
+from tests.support.statements import sent
+from tests.support.together import together
+
+pytestmark = pytest.mark.requirement("F13")
+
+
+def debounced(core: Core, **more: object) -> Core:
+    given = {"debounce": {"key": "variables.key", "seconds": 10, **more}}
+    return Core(core.database, TaskSpec.model_validate(given))
+
+
+def submit(core: Core, text: str = "", key: str = "a", once: str | None = None) -> UUID:
+    variables: JsonObject = {"key": key, "text": text}
+    request = SubmitRequest(
+        task_id=core.task,
+        variables=variables,
+        idempotency=None if once is None else Idempotency(once, "print"),
+    )
+    return core.submit(core.actor, request).execution_id
+
+
+def due(core: Core, execution_id: UUID) -> bool:
+    core.dispatch.send_due()
+    return core.status(execution_id) is Status.QUEUED
+
+
+@pytest.mark.failure("Q12")
+def test_the_last_payload_runs_after_a_pause_and_says_how_many_it_replaced(core: Core) -> None:
+    core = debounced(core)
+    first = submit(core, "one")
+    other = submit(core, "other", key="b")
+    core.pass_time(6.0)
+    second = submit(core, "two")
+    core.pass_time(6.0)
+    third = submit(core, "three")
+    assert not due(core, third)
+    for earlier, newer in ((first, second), (second, third)):
+        found = core.get(earlier)
+        assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
+        assert str(newer) in (found.error_message or "")
+    core.pass_time(11.0)
+    assert due(core, third)
+    assert due(core, other)
+    found = core.get(third)
+    assert (found.variables["text"], found.options.replaced) == ("three", 2)
+    assert core.get(other).options.replaced == 0
+    core.assert_consistent()
+
+
+def test_it_waits_no_longer_than_the_longest_time(core: Core) -> None:
+    core = debounced(core, max_seconds=15)
+    submit(core)
+    core.pass_time(8.0)
+    last = submit(core)
+    core.pass_time(8.0)
+    assert due(core, last)
+    assert core.get(last).options.replaced == 1
+    assert core.get(submit(core)).options.replaced == 0
+
+
+def test_what_is_due_or_has_begun_is_not_replaced(core: Core) -> None:
+    core = debounced(core)
+    first = submit(core)
+    core.pass_time(11.0)
+    second = submit(core)
+    assert due(core, first)
+    claim = core.claim(core.message(first))
+    assert claim is not None
+    third = submit(core)
+    assert core.status(first) is Status.RUNNING
+    assert core.get(second).error_code == "superseded"
+    assert core.get(third).options.replaced == 1
+    core.assert_consistent()
+
+
+def test_a_cancelled_one_is_not_counted(core: Core) -> None:
+    core = debounced(core)
+    core.cancel(core.actor, [submit(core)])
+    assert core.get(submit(core)).options.replaced == 0
+
+
+def test_a_repeated_request_replaces_nothing(core: Core) -> None:
+    core = debounced(core)
+    first = submit(core, once="k")
+    assert submit(core, once="k") == first
+    assert core.get(first).held is Held.TIME
+
+
+def test_submissions_at_once_leave_one(core: Core) -> None:
+    core = debounced(core)
+    made = together([lambda: submit(core) for _ in range(8)])
+    (left,) = [each for each in made if not core.status(each).terminal]
+    assert core.get(left).options.replaced == 7
+    core.assert_consistent()
+
+
+def test_batches_and_submissions_with_a_delay_of_their_own_are_not_debounced(core: Core) -> None:
+    core = debounced(core)
+    batch = core.pending_many([{"key": "a"}] * 2)
+    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, delay_seconds=5.0)
+    delayed = core.submit(core.actor, request).execution_id
+    submit(core)
+    assert not any(core.status(each).terminal for each in (*batch, delayed))
+
+
+def test_tasks_do_not_replace_each_other(core: Core) -> None:
+    one, other = debounced(core), debounced(core)
+    first = submit(one)
+    submit(other)
+    assert not core.status(first).terminal
+
+
+def test_what_waits_no_more_is_forgotten(core: Core) -> None:
+    core = debounced(core)
+    submit(core)
+    assert core.limits.forget_rates(10) == 0
+    core.pass_time(120.0)
+    assert core.limits.forget_rates(10) == 1
+    assert core.count("debounces") == 0
+
+
+def test_a_key_that_can_t_be_computed_is_refused(core: Core) -> None:
+    core = debounced(core)
+    with pytest.raises(InputInvalidError) as refused:
+        core.submit(core.actor, SubmitRequest(task_id=core.task))
+    assert refused.value.details["field"] == "debounce.key"
+    assert core.count("executions") == 0
+
+
+def test_other_tasks_pay_nothing(core: Core) -> None:
+    core.queued()
+    with sent(core.database) as statements:
+        core.queued()
+    assert not any("debounces" in each for each in statements)
