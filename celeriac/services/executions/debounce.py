@@ -12,17 +12,6 @@ from celeriac.domain.executions.states import Held
 from celeriac.domain.limits import LimitEnd
 
 
-def is_debounced(new: NewExecutions) -> bool:
-    """Whether a new execution waits for newer ones; not a batch, nor one with an own delay."""
-    request = new.request
-    return (
-        new.spec.task.debounce is not None
-        and new.batch_id is None
-        and not request.delay_seconds
-        and request.available_at is None
-    )
-
-
 def debounce(
     connection: Connection, actor: Actor, new: NewExecutions
 ) -> tuple[NewExecutions, UUID | None]:

@@ -39,7 +39,7 @@ from celeriac.logs import Step
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.debounce import debounce, is_debounced
+from celeriac.services.executions.debounce import debounce
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
 from celeriac.services.reading import present
@@ -233,7 +233,7 @@ class Submit:
             window = self._dispatch.capacity(new.queue) if send else 0
             limits = new.limits(actor)
             with suppress(lifecycle.StaleSpecError):
-                if not (limits or is_debounced(new) or _needs_check(request)):
+                if not (limits or new.waits_for_newer or _needs_check(request)):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window), ()
                 with self._database.transaction() as connection:
@@ -243,7 +243,7 @@ class Submit:
                     if limits and batch_id is None:
                         refuse(connection, actor.workspace_id, limits[0])
                     replaced = None
-                    if is_debounced(new):
+                    if new.waits_for_newer:
                         new, replaced = debounce(connection, actor, new)
                     messages = lifecycle.create(connection, new, actor, window=window)
                 if replaced is not None and self._limits is not None:
