@@ -87,7 +87,6 @@ KEPT = (
     "hook_deliveries",
     "idempotency_keys",
     "run_limits",
-    "schedule_fires",
     "sessions",
     "usage_days",
     "usage_deltas",
