@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from celeriac.domain.errors import ExpressionError, InvalidInputError
+from celeriac.domain.expressions import Expression, ExpressionSyntaxError
+from celeriac.domain.expressions.templates import render, text_template, texts_of
 from celeriac.domain.schedules.model import FireKind
 from celeriac.domain.schedules.zones import time_zone
-from celeriac.domain.workflows.expressions import Expression, ExpressionSyntaxError
-from celeriac.domain.workflows.expressions.templates import render, text_template, texts_of
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.text import clip
 
