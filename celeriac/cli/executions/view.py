@@ -20,6 +20,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import dumps
 from celeriac.kit.text import printable
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client import Delta
@@ -173,6 +174,18 @@ def _question(data: Data) -> str:
     return f"{data.get('title', '')} ({arguments})" if arguments else str(data.get("title") or "")
 
 
+def _step(data: Data) -> str:
+    """Return a step of a durable function, as `run judge_lead`, and its error if it failed."""
+    if not data.get("name"):
+        return plain(data) if data else ""
+    tries = data.get("tries")
+    again = (
+        f" after {counted(tries, 'try', 'tries')}" if isinstance(tries, int) and tries > 1 else ""
+    )
+    error = f": {data['code']}: {data.get('message', '')}" if data.get("code") else ""
+    return f"{data.get('kind', 'step')} {data['name']}{again}{error}"
+
+
 def _tool_call(data: Data) -> str:
     if not _tool(data):
         return plain(data) if data else ""
@@ -228,6 +241,8 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.APPROVAL_ANSWERED: lambda data: (
         f"{'approved' if data.get('approved') else 'denied'} by {data.get('by', '?')}"
     ),
+    EventType.STEP_COMPLETED: _step,
+    EventType.STEP_FAILED: _step,
     EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
     EventType.PROGRESS: _describe_progress,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",

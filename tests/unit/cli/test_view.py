@@ -16,7 +16,7 @@ from celeriac.wire import Event
 BEGIN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def _event(seq: int, kind: EventType, attempt: int = 0, **data: object) -> Event:
+def _event(seq: int, kind: EventType, attempt: int = 0, /, **data: object) -> Event:
     at = BEGIN + timedelta(seconds=seq)
     return Event(seq=seq, type=kind, at=at, attempt=attempt, data=data)
 
@@ -118,6 +118,15 @@ def test_the_words_of_some_events() -> None:
         == "in 2.0 s after c: m"
     )
     assert event_line(_event(7, EventType.COMPLETED, 1)).endswith("  7 completed")
+
+
+def test_steps_are_told_by_their_kind_and_name() -> None:
+    done = _event(1, EventType.STEP_COMPLETED, 1, kind="run", name="judge_lead", tries=1)
+    assert describe(done) == "run judge_lead"
+    data = {"kind": "step", "name": "find", "tries": 3, "code": "no_such_lead", "message": "Gone."}
+    failed = _event(2, EventType.STEP_FAILED, 1, **data)
+    assert describe(failed) == "step find after 3 tries: no_such_lead: Gone."
+    assert describe(_event(3, EventType.STEP_COMPLETED, 1, mine=1)) == '{ "mine": 1 }'
 
 
 def test_tools_are_told_as_calls() -> None:
