@@ -29,6 +29,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.priority import Prioritise
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
+from tests.support.families import FOR_CHILDREN, start_children
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
 from tests.support.workflows import Flows
@@ -443,3 +444,26 @@ def test_an_item_whose_key_can_t_be_computed_fails_and_holds_up_nothing(core: Co
     run_id = flows.start(flows.define("w", {"one": {"task": "work"}}))
     flows.keep()
     assert flows.ran(run_id).status is RunStatus.FAILED
+
+
+@pytest.mark.failure("Q6")
+@pytest.mark.parametrize("parallel", [None, 2])
+def test_a_parent_holds_no_slot_for_which_its_children_wait(
+    core: Core, parallel: int | None
+) -> None:
+    core = limited(core, {"key": "'all'", "max": 1})
+    parent = submit(core)
+    claim = start(core, parent)
+    children = start_children(core, claim, 3, parallel=parallel)
+    keep(core)
+    assert not any(core.status(each) is Status.QUEUED for each in children)
+    core.end(claim, FOR_CHILDREN)
+    for _ in children:
+        keep(core)
+        (following,) = [each for each in children if core.status(each) is Status.QUEUED]
+        core.assert_consistent()
+        end(core, start(core, following))
+    keep(core)
+    end(core, start(core, parent))
+    assert core.count("execution_limits") == 0
+    core.assert_consistent()
