@@ -9,6 +9,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -51,7 +52,19 @@ def new_call(request: Context) -> NewCall:
     message = {"request": kept, "args": list(request.args or ()), "kwargs": request.kwargs or {}}
     # Celery's JSON has types of its own, which it writes as objects
     text = storable(json.loads(celery_json.dumps(message)))
-    return NewCall(request.id, request.task, text)
+    return NewCall(request.id, request.task, text, _expires_at(getattr(request, "expires", None)))
+
+
+def _expires_at(expires: object) -> datetime | None:
+    """Return the time until which a task may begin; None without one that can be read."""
+    if isinstance(expires, str):
+        try:
+            expires = datetime.fromisoformat(expires)
+        except ValueError:
+            return None  # Celery ignores it, too
+    if not isinstance(expires, datetime):
+        return None
+    return expires if expires.tzinfo is not None else expires.replace(tzinfo=UTC)
 
 
 def mark_started(task: Task) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -64,6 +65,8 @@ class NewCall:
     celery_task_id: str
     task_name: str
     message: str = field(repr=False)
+    expires_at: datetime | None = None
+    """Celery's `expires`: what it starts may not begin later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,7 @@ def _request(task_id: UUID, call: NewCall, arguments: Arguments) -> SubmitReques
         queue=arguments.queue,
         trigger_type=TriggerType.CELERY,
         call=call,
+        expires_at=call.expires_at,
     )
 
 

@@ -1,6 +1,7 @@
 """Celery tasks are ended by Celery's own means, outside of its worker."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -60,6 +61,25 @@ def waiting(app: Celery) -> list[str]:
         while message := connection.default_channel.basic_get("task_execution", no_ack=True):
             found.append(message.headers["id"])
     return found
+
+
+AT = datetime(2030, 1, 2, 3, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("expires", "known"),
+    [
+        (AT.isoformat(), AT),
+        ("2030-01-02T03:04:00", AT),
+        (AT, AT),
+        ("tomorrow", None),
+        (60, None),
+        (None, None),
+    ],
+)
+def test_what_a_task_starts_expires_with_it(expires: object, known: datetime | None) -> None:
+    request = Context(id="i", task=EXECUTE_AGENT, args=["t"], kwargs={}, expires=expires)
+    assert new_call(request).expires_at == known
 
 
 def test_a_result_is_stored_and_the_chain_goes_on(app: Celery) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -361,3 +362,17 @@ def test_the_user_must_be_an_operator_of_the_workspace(core: Core) -> None:
     found = identity(core, operator.name, place).actor("c")
     assert (found.workspace_id, found.request_id) == (core.actor.workspace_id, "c")
     assert not found.administrator
+
+
+def test_executions_expire_with_their_celery_task(
+    core: Core, start: StartCalls, end_calls: EndCalls, ending: Ending
+) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=60)
+    start.execution(replace(CALL, expires_at=at), arguments(core))
+    execution_id = subject(core)
+    assert core.get(execution_id).expires_at == at
+    core.pass_time(61)
+    assert core.end_expired() == [execution_id]
+    end_calls()
+    ((_, outcome),) = ending.ended
+    assert isinstance(outcome, Revoked)
