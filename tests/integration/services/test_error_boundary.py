@@ -24,7 +24,7 @@ from tests.support.core import Core
 from tests.support.executing import Work, Worker
 from tests.support.forgetful import ForgetfulDatabase
 
-NEWER = "jsonb_set({0}, '{{from_next_year}}', 'true')"
+NEWER = "jsonb_set({0}::jsonb, '{{from_next_year}}', 'true')"
 """A field that only a newer release knows."""
 
 
@@ -66,7 +66,7 @@ def test_a_spec_of_a_newer_release_is_handed_back(core: Core, worker: Worker, ta
     core.assert_consistent()
 
     core.execute(
-        f"UPDATE specs SET body = body - 'from_next_year' {of_table}"
+        f"UPDATE specs SET body = body::jsonb - 'from_next_year' {of_table}"
     )  # an upgraded worker
     core.pass_time(600)
     assert worker.drain() == 1
