@@ -2,8 +2,9 @@
 
 Slots are counted by rows. To have one is only written by who has locked the key, in a statement
 after that of the lock: so it sees all that had the lock before. A slot is given back by the
-statement that ends the attempt (`ended`), and needs no lock. A transaction locks rows of executions
-before keys.
+statement that ends the attempt (`ended`), and needs no lock. Who has locked a key waits for no row
+of an execution; two who give slots of one key do so one after the other, and the second sees what
+the first has left.
 
 A rate is a limit, too: its slots are those that may begin now. It has a row with the time at which
 the next would begin in even intervals (the generic cell rate algorithm); who gives slots moves it

@@ -124,10 +124,10 @@ class TaskLimits:
         if not found:
             return 0, set(), False
         with self._database.transaction() as connection:
+            rows.lock(connection, workspace_id, sorted(keys))
             held = rows.hold(connection, found)
             if not held:
                 return 0, set(), False
-            rows.lock(connection, workspace_id, sorted(keys))
             result = admission(key, rows.wants(connection, workspace_id, key, held))
             admitted = rows.give(connection, result.admitted) if result.admitted else []
             if result.moved:

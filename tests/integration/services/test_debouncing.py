@@ -17,7 +17,7 @@ pytestmark = pytest.mark.requirement("F13")
 
 
 def debounced(core: Core, **more: object) -> Core:
-    given = {"debounce": {"key": "variables.key", "seconds": 10, **more}}
+    given = {"debounce": {"key": "variables.key", "seconds": 1_000, **more}}
     return Core(core.database, TaskSpec.model_validate(given))
 
 
@@ -41,16 +41,16 @@ def test_the_last_payload_runs_after_a_pause_and_says_how_many_it_replaced(core:
     core = debounced(core)
     first = submit(core, "one")
     other = submit(core, "other", key="b")
-    core.pass_time(6.0)
+    core.pass_time(600.0)
     second = submit(core, "two")
-    core.pass_time(6.0)
+    core.pass_time(600.0)
     third = submit(core, "three")
     assert not due(core, third)
     for earlier, newer in ((first, second), (second, third)):
         found = core.get(earlier)
         assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
         assert str(newer) in (found.error_message or "")
-    core.pass_time(11.0)
+    core.pass_time(1100.0)
     assert due(core, third)
     assert due(core, other)
     found = core.get(third)
@@ -60,11 +60,11 @@ def test_the_last_payload_runs_after_a_pause_and_says_how_many_it_replaced(core:
 
 
 def test_it_waits_no_longer_than_the_longest_time(core: Core) -> None:
-    core = debounced(core, max_seconds=15)
+    core = debounced(core, max_seconds=1_500)
     submit(core)
-    core.pass_time(8.0)
+    core.pass_time(800.0)
     last = submit(core)
-    core.pass_time(8.0)
+    core.pass_time(800.0)
     assert due(core, last)
     assert core.get(last).options.replaced == 1
     assert core.get(submit(core)).options.replaced == 0
@@ -73,7 +73,7 @@ def test_it_waits_no_longer_than_the_longest_time(core: Core) -> None:
 def test_what_is_due_or_has_begun_is_not_replaced(core: Core) -> None:
     core = debounced(core)
     first = submit(core)
-    core.pass_time(11.0)
+    core.pass_time(1100.0)
     second = submit(core)
     assert due(core, first)
     claim = core.claim(core.message(first))
@@ -126,7 +126,7 @@ def test_what_waits_no_more_is_forgotten(core: Core) -> None:
     core = debounced(core)
     submit(core)
     assert core.limits.forget_rates(10) == 0
-    core.pass_time(120.0)
+    core.pass_time(12000.0)
     assert core.limits.forget_rates(10) == 1
     assert core.count("debounces") == 0
 
