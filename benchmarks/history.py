@@ -23,7 +23,7 @@ from celeriac.db import migrate, partitions, retention, usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter, Message
+from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.usage import UsageBy, UsageFilter
@@ -224,7 +224,7 @@ def _one_by_one(core: Core, meter: Meter, samples: int) -> dict[str, dict[str, f
     attempts = core.claiming()
 
     def claim() -> None:
-        claimed = attempts(Message(made.pop(), 0), uuid4())
+        claimed = attempts(core.message(made.pop()), uuid4())
         assert claimed is not None, "nobody else can have it"
         claims.append(claimed)
 

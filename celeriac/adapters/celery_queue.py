@@ -274,7 +274,7 @@ class CeleryTaskQueue:
                 self._app.send_task(
                     EXECUTE_TASK,
                     args=(str(queued.message.execution_id), queued.message.attempt),
-                    task_id=queued.celery_task_id,
+                    task_id=queued.message.celery_task_id,
                     queue=queued.queue,
                     priority=self._priorities[queued.priority],
                     ignore_result=True,

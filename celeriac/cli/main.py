@@ -19,6 +19,7 @@ from celeriac.cli import (
     hooks,
     invitations,
     models,
+    pauses,
     schedules,
     sessions,
     webhooks,
@@ -113,7 +114,8 @@ def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for viewer in (monitor, why, timeline, logs, usage, prices):
         app.command(rich_help_panel=_WORK)(viewer)
-    app.command(rich_help_panel=_MANAGE)(apply)
+    for manager in (apply, pauses.pause, pauses.resume):
+        app.command(rich_help_panel=_MANAGE)(manager)
     for group in _GROUPS:
         app.add_typer(group, rich_help_panel=_MANAGE)
     return app
@@ -148,6 +150,7 @@ _GROUPS = (
     executions_app,
     workflow_runs_app,
     schedules.app,
+    pauses.app,
     approvals.app,
     budgets.app,
     sessions.app,

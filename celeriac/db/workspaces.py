@@ -118,6 +118,8 @@ WITH ended_tasks AS (
 ), ended_fires AS (
     UPDATE schedule_fires SET status = 'skipped', reason = 'deleted'
     WHERE schedule_id = ANY (ARRAY(SELECT id FROM gone_schedules)) AND status = 'waiting'
+), gone_pauses AS (
+    DELETE FROM pauses WHERE workspace_id = :id
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

@@ -46,6 +46,7 @@ from celeriac.wire.executions import (
     Worker,
 )
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
+from celeriac.wire.pauses import Pause
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.webhooks import (
@@ -118,6 +119,7 @@ __all__ = [
     "NewInvitation",
     "NewWebhook",
     "Page",
+    "Pause",
     "Preview",
     "PreviewedFire",
     "Problem",

@@ -20,6 +20,7 @@ from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
+from celeriac.services.executions.pauses import Pauses
 from celeriac.services.executions.priority import Prioritise
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.why import ExplainWaiting
@@ -76,6 +77,7 @@ class ApiServices:
         self.queries = Queries(database)
         self.why = ExplainWaiting(database)
         self.prioritise = Prioritise(database)
+        self.pauses = Pauses(database, container.dispatch)
         self.bulk = Bulk(database, container.cancel, container.specs)
         self.approvals = Approvals(
             database,

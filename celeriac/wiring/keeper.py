@@ -16,6 +16,7 @@ from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.pauses import Pauses
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
@@ -30,7 +31,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 30
+KEEPER_CONNECTIONS = 31
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -63,6 +64,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     end_expired = container.end_expired
     kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
     then_send = partial(_then_send, container.dispatch)
+    pauses = Pauses(container.database, container.dispatch)
     jobs: list[tuple[str, float, Callable[[], int]]] = [
         ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
         (
@@ -107,6 +109,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
+        ("hold_paused", interval, lambda: then_send(_repeated(pauses.hold, interval))),
         ("end_calls", interval, lambda: _repeated(container.end_calls, interval)),
         ("keep_calls", kept, lambda: container.end_calls.keep(older_than=kept)),
         (

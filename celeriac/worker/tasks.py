@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from celery import current_app, shared_task
+from celery import Task, current_app, shared_task
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.domain.executions.model import Message
@@ -13,15 +13,16 @@ _NO_LIMIT = 10 * 365 * 86_400
 
 
 @shared_task(
+    bind=True,
     name=EXECUTE_TASK,
     ignore_result=True,
     track_started=False,
     time_limit=_NO_LIMIT,
     soft_time_limit=_NO_LIMIT,
 )
-def run(execution_id: str, attempt: int) -> None:
+def run(self: "Task[..., None]", execution_id: str, attempt: int) -> None:
     """Run one attempt of an execution; duplicate and outdated messages have no effect."""
-    message = Message(UUID(execution_id), attempt)
+    message = Message(UUID(execution_id), attempt, str(UUID(self.request.id)))
     current_app.celeriac.process().execute(message)
 
 

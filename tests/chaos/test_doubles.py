@@ -51,8 +51,7 @@ def submit_with_doubles(fleet: Fleet, task: UUID) -> tuple[UUID, list[QueuedMess
     submitted = fleet.submitted(task, diary=str(fleet.diary), gate=str(fleet.gate))
     assert submitted.celery_task_id is not None
     message = QueuedMessage(
-        Message(submitted.execution_id, 0),
-        submitted.celery_task_id,
+        Message(submitted.execution_id, 0, submitted.celery_task_id),
         "task_execution",
         1,
         Cause(None, fleet.actor.user_id, task),

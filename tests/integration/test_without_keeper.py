@@ -83,7 +83,8 @@ class Process:
         """Run an execution that was sent; it must be sent soon, though no keeper runs."""
         sent = f"{execution_id} is sent"
         wait_until(lambda: self.get(execution_id).status is Status.QUEUED, sent, within=15)
-        self.runtime.execute(Message(execution_id, self.get(execution_id).attempt))
+        found = self.get(execution_id)
+        self.runtime.execute(Message(execution_id, found.attempt, str(found.celery_task_id)))
         wait_until(lambda: until(self.get(execution_id)), f"{execution_id} has run", within=15)
 
     def waits(self, execution_id: UUID) -> None:

@@ -146,7 +146,8 @@ class Core:
 
     def message(self, execution_id: UUID) -> Message:
         """Return the message that would claim the execution as it is now."""
-        return Message(execution_id, self.get(execution_id).attempt)
+        found = self.get(execution_id)
+        return Message(execution_id, found.attempt, found.celery_task_id or str(execution_id))
 
     def worker(self, name: str = "w") -> WorkerIdentity:
         """Return a worker process whose lease is valid now: the last one, or else another."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.accounts import Role
 from celeriac.domain.approvals import OnExpiry, Question, QuestionKind
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
@@ -27,11 +29,13 @@ from celeriac.domain.executions.model import (
     Retry,
     Stopped,
 )
+from celeriac.domain.executions.pauses import PauseScope, PauseTarget
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.usage import ModelCall
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.pauses import Pauses
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.memory import MemoryTaskQueue
@@ -82,7 +86,8 @@ _ROWS = text(
     " AND w.lease_until >= now()) AS expired, crash_count, retry_count,"
     " cancel_requested_at IS NOT NULL AS cancelling, event_seq,"
     " waiting_until IS NOT NULL AS timed, waiting_until < now() AS over,"
-    " coalesce(held = 'time' AND available_at <= now(), false) AS delayed_until_now"
+    " coalesce(held = 'time' AND available_at <= now(), false) AS delayed_until_now,"
+    " celery_task_id::text"
     " FROM executions"
 )
 
@@ -101,6 +106,7 @@ class Row(NamedTuple):
     timed: bool
     over: bool | None
     delayed_until_now: bool
+    celery_task_id: str | None
 
 
 class Asked(NamedTuple):
@@ -150,7 +156,7 @@ class CoreWorld(RuleBasedStateMachine):
                 text(
                     "TRUNCATE executions, execution_inputs, execution_results,"
                     " events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days, usage_deltas, workers"
+                    " model_calls, usage_days, usage_deltas, workers, pauses"
                 )
             )
         self.queue = RecordingQueue()
@@ -162,6 +168,10 @@ class CoreWorld(RuleBasedStateMachine):
         self.batches: Counter[UUID] = Counter()
         """How many batches were stored under each token."""
         self.plans = SpecCache(database)
+        self.pauses = Pauses(database, self.core.dispatch)
+        self.administrator = replace(self.core.actor, role=Role.ADMIN, administrator=True)
+        self.paused: dict[PauseScope, UUID] = {}
+        """The pauses in force; all executions are of one task and queue."""
         self.rows: dict[UUID, Row] = {}
         self.ended: dict[UUID, Row] = {}
 
@@ -187,6 +197,7 @@ class CoreWorld(RuleBasedStateMachine):
     def teardown(self) -> None:
         """All workers are gone and all messages lost: the keeper must bring each to its end."""
         self.queue.away = False
+        self.resume_all()
         self.held.clear()
         self.core.lose_messages()
         for _ in range(ROUNDS_TO_THE_END):
@@ -197,6 +208,7 @@ class CoreWorld(RuleBasedStateMachine):
             self.core.resume()
             self.core.expire()
             self.core.pass_time(60.0)
+            self.pauses.hold()
             while self.core.dispatch.send_due():
                 while (envelope := self.queue.take(DEFAULT_QUEUE)) is not None:
                     claim = self.core.claim(envelope.message)
@@ -209,6 +221,21 @@ class CoreWorld(RuleBasedStateMachine):
         assert not left, f"these would never have ended: {left}"
 
     # helpers for the rules
+
+    def pause(self, scope: PauseScope) -> None:
+        target = PauseTarget(
+            scope,
+            DEFAULT_QUEUE if scope is PauseScope.QUEUE else None,
+            self.core.task if scope is PauseScope.TASK else None,
+        )
+        pause, made = self.pauses.pause(self.administrator, target, "Because.")
+        assert made is (scope not in self.paused)
+        self.paused[scope] = pause.id
+
+    def resume_all(self) -> None:
+        for pause_id in self.paused.values():
+            self.pauses.resume(self.administrator, pause_id)
+        self.paused.clear()
 
     def live(self) -> list[Row]:
         return [row for row in self.rows.values() if not row.status.terminal]
@@ -238,8 +265,14 @@ class CoreWorld(RuleBasedStateMachine):
     def claim(self, message: Message, worker: str = "w") -> None:
         row = self.rows[message.execution_id]
         claim = self.core.claim(message, worker)
-        offered = row.status is Status.QUEUED and row.attempt == message.attempt
-        assert (claim is not None) == offered
+        offered = (
+            row.status is Status.QUEUED
+            and row.attempt == message.attempt
+            and row.celery_task_id == message.celery_task_id
+        )
+        assert (claim is not None) == (offered and not self.paused)
+        if offered and self.paused:
+            assert self.core.status(row.id) is Status.PENDING, "its message is gone"
         if claim is not None:
             assert claim.lease.attempt == row.attempt + 1
             self.hold(claim)
@@ -296,6 +329,7 @@ class CoreWorld(RuleBasedStateMachine):
         if finished.claim is not None:
             taken = self.rows[finished.claim.lease.execution_id]
             assert taken.status is Status.PENDING
+            assert not self.paused
             self.hold(finished.claim)
         if holds:
             asks = isinstance(outcome, Parked) and outcome.questions

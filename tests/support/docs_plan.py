@@ -82,6 +82,10 @@ RUN: dict[tuple[str, str], str] = {
 EXEMPT: dict[tuple[str, str], str] = {
     ("docs/operations.md", "celeriac why last"): "needs an execution that waits; "
     "tests/integration/services/test_why.py has each reason",
+    ("docs/operations.md", "celeriac pause queue"): "holds up other blocks; "
+    "tests/integration/api/test_pauses.py runs these commands",
+    ("docs/operations.md", "client.pauses.pause"): "holds up other blocks; "
+    "tests/integration/api/test_pauses.py calls these methods",
     ("docs/workflows.md", "celeriac workflows validate"): "tests/unit/cli/test_workflows.py runs "
     "these commands on files and modules of its own",
     ("docs/workflows.md", "celeriac workflows create brief"): "needs a run that ends; "

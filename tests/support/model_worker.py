@@ -72,7 +72,9 @@ class ModelWorker:
         while self.container.dispatch.send_due():
             pass
         with self.container.database.autocommit() as connection:
-            query = text("SELECT id, attempt FROM executions WHERE status = 'queued'")
+            query = text(
+                "SELECT id, attempt, celery_task_id::text FROM executions WHERE status = 'queued'"
+            )
             messages = [Message(*row) for row in connection.execute(query)]
         with ThreadPoolExecutor(SLOTS) as slots:
             list(slots.map(self.runtime.execute, messages))

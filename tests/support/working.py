@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from celeriac.db import sessions, workers
-from celeriac.db.executions import leases
+from celeriac.db.executions import leases, queries
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.executions.events import NewEvent
 from celeriac.domain.executions.model import Claim, Message, Outcome, WorkerIdentity
@@ -29,7 +29,10 @@ def claim(container: CoreServices, execution_id: UUID | str, *, attempt: int = 0
     registration = Registration(worker)
     registration.renewed()
     claiming = ClaimAttempt(container.database, registration, lease_seconds=60)
-    claimed = claiming(Message(UUID(str(execution_id)), attempt), uuid4())
+    with container.database.autocommit() as connection:
+        found = queries.get(connection, UUID(str(execution_id)), workspace=None)
+    assert found is not None, f"{execution_id} is lost"
+    claimed = claiming(Message(found.id, attempt, str(found.celery_task_id)), uuid4())
     assert claimed is not None, f"{execution_id} must be queued with {attempt} attempts behind it"
     container.live.changed([claimed.lease.execution_id])
     return claimed

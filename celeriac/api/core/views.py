@@ -17,6 +17,7 @@ from celeriac.domain.cassettes import CassetteSummary
 from celeriac.domain.document import Action, Outcome
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.pauses import Pause
 from celeriac.domain.executions.states import SIMPLE, Status
 from celeriac.domain.hooks.model import Hook, HookDelivery
 from celeriac.domain.schedules.backfill import Backfill
@@ -142,6 +143,11 @@ def backfill(found: Backfill, *, dry_run: bool) -> wire.Backfill:
         already=found.already,
         until=found.until,
     )
+
+
+def pause(found: Pause) -> wire.Pause:
+    """Return a pause as answers show it."""
+    return wire.Pause.linked(_values(found))
 
 
 def webhook(found: Endpoint) -> wire.Webhook:

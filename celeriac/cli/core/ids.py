@@ -197,6 +197,11 @@ CassetteId = Annotated[
 ]
 KeyId = Annotated[str, _argument("ID", "key", ", from `keys list`"), IdOf("keys", "a key")]
 BudgetId = Annotated[str, _argument("BUDGET", "budget"), IdOf("budgets", "a budget")]
+PauseOption = Annotated[
+    str | None,
+    typer.Option("--id", metavar="PAUSE", help="The pause's id.", autocompletion=ids_of("pauses")),
+    IdOf("pauses", "a pause"),
+]
 WebhookId = Annotated[
     str,
     _argument("WEBHOOK", "webhook", ", from `webhooks list`", ids_of("webhooks")),

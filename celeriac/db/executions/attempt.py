@@ -15,6 +15,8 @@ from celeriac.db.executions.eligible import CLAIM_NEXT, NextClaim, held_for, une
 from celeriac.db.executions.ended import KEPT
 from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, not_counted, with_guards
 from celeriac.db.executions.park import park, resume_answered, resume_without_children
+from celeriac.db.executions.paused import paused
+from celeriac.db.executions.pauses import give_back
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
@@ -82,20 +84,30 @@ PARTS = {
 }
 """The parts that the statements of claims and ends share."""
 
-_CLAIM = kept_with_guards(
+CLAIMED = (
     """
 WITH {live}, claimed AS (
     UPDATE executions e
     SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
     WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
-      AND {unexpired} AND EXISTS (SELECT FROM live)
-    RETURNING {of_e}, e.event_seq
+      AND celery_task_id = CAST(:celery_task_id AS uuid)
+      AND {unexpired} AND EXISTS (SELECT FROM live) AND NOT """
+    + paused("e")
+    + """
+    RETURNING {of_e}, e.event_seq, e.lease_token
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
     FROM claimed
+)"""
 )
-SELECT {of_claimed}, EXISTS (SELECT FROM live), set_config('synchronous_commit', 'off', true)
+"""The begin of a statement that claims the attempt of a message: `claimed` has its row, if any."""
+
+_CLAIM = kept_with_guards(
+    CLAIMED
+    + """
+SELECT {of_claimed}, EXISTS (SELECT FROM live), EXISTS (SELECT FROM pauses),
+       set_config('synchronous_commit', 'off', true)
 FROM (SELECT) AS one LEFT JOIN claimed ON true
 """,
     PARTS,
@@ -108,21 +120,37 @@ def claim(
 ) -> Claim | None:
     """Make this worker the owner of the attempt that `message` names, or return None.
 
-    None means that another worker has it, or that the execution was cancelled, parked or finished,
-    or has expired: the message must be dropped. Raises LeaseExpiredError if the worker has no valid
-    lease. The commit doesn't wait for the disk (docs/adr/0003): if a crash of the server loses it,
-    the row is still `queued` and this worker's writes are refused.
+    None means that another worker has it, that the execution is paused, or that it was cancelled,
+    parked or finished, or has expired: the message must be dropped. What is paused goes back to
+    `pending`. Raises LeaseExpiredError if the worker has no valid lease. The commit doesn't wait
+    for the disk (docs/adr/0003): if a crash of the server loses it, the row is still `queued` and
+    this worker's writes are refused.
     """
     parameters = {
+        **message_parameters(message), "token": token, **worker_parameters(worker)
+    }  # fmt: skip
+    row = connection.execute(_CLAIM, parameters).one()
+    width = len(CLAIM_COLUMNS)
+    check_lease(valid=row[width])
+    found = claim_from_row(row, token)
+    if found is None and row[width + 1]:
+        give_back(connection, message)
+    return found
+
+
+def check_lease(*, valid: bool) -> None:
+    """Raise LeaseExpiredError unless the lease of the worker is `valid`."""
+    if not valid:
+        raise LeaseExpiredError("The lease of this worker process has expired.")
+
+
+def message_parameters(message: Message) -> dict[str, object]:
+    """Return the parameters of a statement that claims what `message` names."""
+    return {
         "id": message.execution_id,
         "attempt": message.attempt,
-        "token": token,
-        **worker_parameters(worker),
+        "celery_task_id": message.celery_task_id,
     }
-    row = connection.execute(_CLAIM, parameters).one()
-    if not row[len(CLAIM_COLUMNS)]:
-        raise LeaseExpiredError("The lease of this worker process has expired.")
-    return claim_from_row(row, token)
 
 
 def worker_parameters(worker: WorkerIdentity) -> dict[str, object]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from celeriac.db import spans
 from celeriac.db.executions.eligible import first, held_for, room, sent, share_parameters
 from celeriac.db.executions.guards import CELERY_TASK_ID, kept_with_guards, with_guards
+from celeriac.db.executions.paused import work_paused
 from celeriac.db.partitions import ensure, forget
 from celeriac.db.schema.executions import idempotency_keys as table
 from celeriac.domain.accounts import Actor
@@ -36,7 +37,10 @@ WITH plan AS (
            coalesce(CAST(:held AS text), CASE WHEN due.at > now() THEN 'time'{or_limit} END) AS held
     FROM tasks t JOIN agents a ON a.id = t.agent_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
-                                          now() + make_interval(secs => :delay_seconds))) AS at) due
+                                          now() + make_interval(secs => :delay_seconds))) AS at)
+             AS due,
+         LATERAL (SELECT {work_paused} AS paused
+                  FROM (SELECT t.id AS task_id, t.workspace_id) AS given) AS stopped
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
       AND a.current_version_id = :agent_version_id
 ){keyed}, born AS (
@@ -85,9 +89,13 @@ WITH plan AS (
 SELECT id, celery_task_id::text FROM born
 """
 
-_STATUS = """CASE WHEN CAST(:held AS text) IS NULL AND due.at <= now() AND {room}
+_STATUS = """CASE WHEN CAST(:held AS text) IS NULL AND due.at <= now() AND NOT stopped.paused
+                     AND {room}
                 THEN {queue_to} ELSE 'pending' END"""
-_PARTS = {"room": room(":queue", priority=":priority", window=":window")}
+_PARTS = {
+    "room": room(":queue", priority=":priority", window=":window"),
+    "work_paused": work_paused("given"),
+}
 
 
 def _statement(**parts: str) -> TextClause:
@@ -97,7 +105,7 @@ def _statement(**parts: str) -> TextClause:
     return kept_with_guards(filled, _PARTS, queue=Transition.QUEUE)
 
 
-_CREATE = _statement(status=_STATUS)
+_CREATE = _statement(status=_STATUS, or_limit=" WHEN stopped.paused THEN 'paused'")
 
 # Executions with limits by key: they wait for their slots before they are sent.
 _CREATE_LIMITED = _statement(
@@ -281,7 +289,7 @@ def create(
         raise StaleSpecError
     cause = Cause(actor.request_id, actor.user_id, spec.task_id)
     return [
-        QueuedMessage(Message(row[0], 0), row[1], new.queue, new.priority, cause)
+        QueuedMessage(Message(row[0], 0, row[1]), new.queue, new.priority, cause)
         for row in rows
         if row[1] is not None
     ]
@@ -376,10 +384,7 @@ def queue_due(
         **share_parameters(shares),
     }
     rows = connection.execute(_QUEUE_DUE, parameters)
-    return [
-        QueuedMessage(Message(row[0], row[1]), row[2], row[3], row[4], Cause(*row[5:8]))
-        for row in rows
-    ]
+    return [QueuedMessage(Message(*row[:3]), row[3], row[4], Cause(*row[5:8])) for row in rows]
 
 
 _UNQUEUE = with_guards(
@@ -408,8 +413,8 @@ def unqueue(
     """Return queued rows to `pending`, due in `delay` seconds, because sending failed.
 
     `sent` are the Celery task ids of the messages by execution.
-    The messages may have been sent; a message claims a row only while it is queued with the same
-    attempt, so a duplicate is dropped.
+    The messages may have been sent; a message claims a row only while it is queued as the same
+    Celery task, so a duplicate is dropped.
     """
     parameters = {
         **spans.of(list(sent)),

@@ -1,11 +1,11 @@
 """Decides which executions may run next: the rule, and the parts of statements made of it.
 
-An execution is eligible if it is pending, not held and due. Of the eligible executions of a queue,
-the one with the highest priority runs first, and of several with that priority, the one that has
-been due longest. A queue may have as many messages at the broker as its window says.
+An execution is eligible if it is pending, not held, due and not paused. Of the eligible executions
+of a queue, the one with the highest priority runs first, and of several with that priority, the one
+that has been due longest. A queue may have as many messages at the broker as its window says.
 
-- A new execution is created `queued` only if `room` is true: the window isn't full, and no eligible
-  execution of its queue has at least its priority (`create`).
+- A new execution is created `queued` only if `room` is true: its queue isn't paused, the window
+  isn't full, and no eligible execution of the queue has at least its priority (`create`).
 - The keeper sends the `first` executions of each queue, up to its window (`queue_due`).
 - A worker that ends an execution claims the `first` one of the same queue (`CLAIM_NEXT`).
 
@@ -27,6 +27,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions.guards import filled, kept_with_guards
+from celeriac.db.executions.paused import queue_paused, work_paused
 from celeriac.domain.executions.fair_turns import Share
 from celeriac.domain.executions.model import WorkerIdentity
 from celeriac.domain.executions.states import Held, Transition
@@ -44,7 +45,7 @@ def held_for(seconds: str) -> str:
 
 
 def eligible(row: str) -> str:
-    """Return whether `row` may run, as SQL.
+    """Return whether `row` may run unless it is paused, as SQL.
 
     A released row is due, unless the clock was set back.
     """
@@ -64,7 +65,8 @@ def first(queue: str, *, limit: str, condition: str = "true", columns: str = "e.
     first ones in the order of the index. All arguments are SQL; the `columns`, with the id, are
     those of `e`. If `condition` is false there are none.
     """
-    which = f"{eligible('e')} AND e.queue = {queue} AND {unexpired('e')} AND {condition}"
+    which = f"""{eligible("e")} AND e.queue = {queue} AND {unexpired("e")} AND {condition}
+          AND NOT {queue_paused(queue)} AND NOT {work_paused("e")}"""
     return f"""
         WITH shared AS (
             SELECT e.* FROM unnest(
@@ -118,7 +120,7 @@ def sent(queue: str, *, most: str) -> str:
 
 def room(queue: str, *, priority: str, window: str) -> str:
     """Return whether an execution of `priority` may be sent before it is stored, as SQL."""
-    return f"""{window} > {sent(queue, most=window)} AND NOT EXISTS (
+    return f"""NOT {queue_paused(queue)} AND {window} > {sent(queue, most=window)} AND NOT EXISTS (
             SELECT FROM executions due
             WHERE {eligible("due")} AND due.queue = {queue} AND due.priority >= {priority})"""
 

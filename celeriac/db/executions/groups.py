@@ -19,14 +19,17 @@ from sqlalchemy import Connection, TextClause
 from celeriac.db import spans
 from celeriac.db.executions.attempt import (
     CLAIM_COLUMNS,
+    CLAIMED,
     PARTS,
+    check_lease,
     claim_from_row,
     finishing,
+    message_parameters,
     worker_parameters,
 )
 from celeriac.db.executions.eligible import first, held_for, share_parameters
 from celeriac.db.executions.guards import kept_with_guards, not_counted
-from celeriac.domain.errors import LeaseExpiredError
+from celeriac.db.executions.pauses import give_back
 from celeriac.domain.executions.fair_turns import Share
 from celeriac.domain.executions.model import (
     Claim,
@@ -109,21 +112,10 @@ _TOKENS = """
 _MOST = "cardinality(CAST(:next_tokens AS uuid[]))"
 
 _CLAIM = kept_with_guards(
-    """
-WITH {live}, claimed AS (
-    UPDATE executions e
-    SET status = {claim_to}, lease_token = :token, event_seq = event_seq + 1, {take}
-    WHERE id = :id AND status IN ({claim_from}) AND attempt = :attempt
-      AND {unexpired} AND EXISTS (SELECT FROM live)
-    RETURNING {of_e}, e.event_seq, e.lease_token
-), logged AS (
-    INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq, 'started', attempt, jsonb_build_object('worker', CAST(:worker AS text))
-    FROM claimed
-)"""
+    CLAIMED
     + _more("(SELECT queue FROM claimed)", limit=_MOST, tokens=_TOKENS)
     + """
-SELECT {of_claims}, claims.lease_token, EXISTS (SELECT FROM live),
+SELECT {of_claims}, claims.lease_token, EXISTS (SELECT FROM live), EXISTS (SELECT FROM pauses),
        set_config('synchronous_commit', 'off', true)
 FROM (SELECT) AS one
 LEFT JOIN (SELECT * FROM claimed UNION ALL SELECT * FROM taken) AS claims ON true
@@ -141,12 +133,13 @@ def claim_group(
     Returns the claim of the message, as `claim` does, and the others. If the message is claimed in
     vain nothing else is claimed. Raises LeaseExpiredError if the worker has no valid lease.
     """
-    parameters = {"id": message.execution_id, "attempt": message.attempt, "token": token}
-    rows = connection.execute(_CLAIM, parameters | more.parameters()).all()
+    parameters = {**message_parameters(message), "token": token, **more.parameters()}
+    rows = connection.execute(_CLAIM, parameters).all()
     width = len(CLAIM_COLUMNS)
-    if not rows[0][width + 1]:
-        raise LeaseExpiredError("The lease of this worker process has expired.")
+    check_lease(valid=rows[0][width + 1])
     claims = _claims(rows)
+    if not claims and rows[0][width + 2]:
+        give_back(connection, message)
     own = next((each for each in claims if each.lease.token == token), None)
     return own, [each for each in claims if each is not own]
 

@@ -47,6 +47,7 @@ from celeriac.db.schema.approvals import approvals
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.executions import events, execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table
+from celeriac.db.schema.pauses import pauses
 from celeriac.db.schema.workflows import step_runs
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
@@ -56,7 +57,8 @@ from celeriac.domain.executions.model import (
     ExecutionFilter,
     run_options,
 )
-from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.executions.pauses import PauseScope
+from celeriac.domain.executions.states import Held, Status, WaitingFor
 
 
 def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -78,7 +80,25 @@ _ASKED_AT = (
     .scalar_subquery()
 )
 
+_IS_PAUSED = _any(
+    pauses,
+    or_(
+        pauses.c.scope == PauseScope.SYSTEM,
+        pauses.c.queue == table.c.queue,
+        pauses.c.task_id == table.c.task_id,
+        and_(pauses.c.scope == PauseScope.WORKSPACE, pauses.c.workspace_id == table.c.workspace_id),
+    ),
+)
+
 _COMPUTED = {
+    # rows are marked only where they would be in the way of others (`paused`)
+    "held": case(
+        (
+            and_(table.c.status == Status.PENDING, table.c.held.is_(None), _IS_PAUSED),
+            literal(Held.PAUSED.value),
+        ),
+        else_=table.c.held,
+    ),
     "waiting_for": case(
         *(
             (and_(table.c.status == Status.RUNNING, asks), literal(reason.value))

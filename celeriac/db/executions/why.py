@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from celeriac.db.executions import limits
+from celeriac.db.executions import limits, pauses
 from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import Held
@@ -35,6 +35,11 @@ SELECT
          LIMIT :most)
         UNION ALL
         (SELECT FROM executions b
+         WHERE e.held = 'parallel' AND b.run_id = e.run_id AND b.step_no = e.step_no
+           AND b.completed_at IS NULL AND b.held = 'paused'
+         LIMIT :most)
+        UNION ALL
+        (SELECT FROM executions b
          WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
            AND b.completed_at IS NULL AND b.held IS NULL
          ORDER BY b.held, b.id LIMIT :most)
@@ -42,6 +47,11 @@ SELECT
         (SELECT FROM executions b
          WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
            AND b.completed_at IS NULL AND b.held BETWEEN 'time' AND 'time'
+         ORDER BY b.held, b.id LIMIT :most)
+        UNION ALL
+        (SELECT FROM executions b
+         WHERE e.held = 'parallel' AND b.parent_id = e.parent_id AND b.parent_step = e.parent_step
+           AND b.completed_at IS NULL AND b.held BETWEEN 'paused' AND 'paused'
          ORDER BY b.held, b.id LIMIT :most)
         LIMIT :most) AS beside) AS beside,
     (SELECT count(*) FROM (
@@ -90,12 +100,14 @@ def facts(connection: Connection, execution: Execution, *, within_seconds: float
     found: Sequence[ExecutionLimit] = ()
     if execution.held is Held.LIMIT:
         found = limits.shown(connection, execution.id, most=MOST_COUNTED)
+    paused = pauses.of_execution(connection, execution)
     row = connection.execute(_FACTS, _parameters(execution, within_seconds)).one_or_none()
     if row is None:  # deleted a moment ago
-        return Facts(execution, questions)
+        return Facts(execution, questions, paused)
     return Facts(
         execution,
         questions,
+        paused,
         limits=found,
         live_children=row.live_children,
         parallel=row.parallel,

@@ -121,6 +121,8 @@ class Message:
     execution_id: UUID
     attempt: int
     """The attempt count of the row when it was queued; the claim increments it."""
+    celery_task_id: str
+    """The row's if this is its last message: an earlier one claims nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,6 @@ class QueuedMessage:
     """A message to send: its row was just marked `queued`."""
 
     message: Message
-    celery_task_id: str
     queue: str
     priority: int
     """0 (low) to 3 (critical); the adapter maps it to the broker's own order."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.pauses import Pause
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.limits import ExecutionSlot
 from celeriac.kit.words import counted
@@ -37,6 +38,7 @@ class ReasonCode(StrEnum):
     PARENT_LIMIT = "parent_limit"
     """Its parent runs as many children as it may at once."""
     PAUSE = "pause"
+    """It is paused, or its task, queue or workspace or the whole system is."""
     WORKER = "worker"
     """No worker takes executions of its queue."""
     QUEUE = "queue"
@@ -52,6 +54,7 @@ class SubjectKind(StrEnum):
 
     APPROVAL = "approval"
     EXECUTION = "execution"
+    PAUSE = "pause"
     WORKFLOW_RUN = "workflow_run"
     QUEUE = "queue"
     WORKER = "worker"
@@ -96,6 +99,8 @@ class Facts:
 
     execution: Execution
     questions: Sequence[OpenQuestion] = ()
+    pauses: Sequence[Pause] = ()
+    """Those that are about it, the widest first."""
     live_children: int = 0
     parallel: int | None = None
     """How many items of its step, or children of its parent, may run at once."""
@@ -162,13 +167,16 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
             yield _end(execution)
         case Status.WAITING:
             yield from _parked(facts)
+            yield from _paused(facts)
             yield from _no_worker(facts)
         case Status.PENDING:
+            yield from _paused(facts)
             yield from _held(facts)
             yield from _no_worker(facts)
-            if execution.held is None and facts.slots:
+            if execution.held in {None, Held.PAUSED} and facts.slots:
                 yield from _queue(facts)
         case Status.QUEUED:
+            yield from _paused(facts)
             yield from _no_worker(facts)
             if facts.slots:
                 yield _slot(facts)
@@ -246,6 +254,16 @@ def _parked(facts: Facts) -> Iterator[Reason]:
             yield Reason(code, text, since=since, until=until)
 
 
+def _paused(facts: Facts) -> Iterator[Reason]:
+    for pause in facts.pauses:
+        yield Reason(
+            ReasonCode.PAUSE,
+            f"{pause.created_by} has paused {pause.subject}: {pause.reason}",
+            Subject(SubjectKind.PAUSE, str(pause.id)),
+            since=pause.created_at,
+        )
+
+
 def _held(facts: Facts) -> Iterator[Reason]:
     execution = facts.execution
     since = execution.waiting_since
@@ -283,8 +301,10 @@ def _held(facts: Facts) -> Iterator[Reason]:
                 since=since,
                 count=facts.beside,
             )
-        case Held.PAUSED:
-            yield Reason(ReasonCode.PAUSE, "It is paused.", since=since)
+        case Held.PAUSED if not facts.pauses:
+            yield Reason(
+                ReasonCode.PAUSE, "It was paused, and is about to be released.", since=since
+            )
 
 
 def _limits(facts: Facts) -> Iterator[Reason]:

@@ -11,7 +11,7 @@ from celeriac.db import audit
 from celeriac.db.budgets import management
 from celeriac.db.catalog import AGENTS, TASKS
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import queries
+from celeriac.db.executions import pauses, queries
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.budget_kinds import Period
@@ -181,6 +181,7 @@ class Tasks:
             # inactive too: from the commit on nothing can be submitted to it
             versioned.delete(connection, TASKS, actor, task, active=False)
             _delete_budgets(connection, actor, task.id)
+            pauses.remove_of_task(connection, task.id)
         self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 

@@ -28,7 +28,7 @@ from celeriac.services.ports import LiveEvents, TaskQueue
 
 logger = structlog.get_logger(__name__)
 
-_BROKER_PAUSE = 2.0
+_BROKER_SECONDS = 2.0
 """Seconds without sending after the broker failed, so that callers don't all wait for it."""
 
 _MESSAGES_PER_SLOT = 2
@@ -51,7 +51,7 @@ class Dispatch:
         self._queue = queue
         self.live = live
         self.turns = FairTurns(database)
-        self._paused_until = 0.0
+        self._broker_away_until = 0.0
         self._slots: Mapping[str | None, int] = {}
         self._slots_until = 0.0
         self._counting = threading.Lock()
@@ -59,11 +59,10 @@ class Dispatch:
     def capacity(self, queue: str) -> int:
         """Return how many messages `queue` may have out now: two per slot of its live workers.
 
-        16 if there are none, for workers that are starting; 0 while sending is paused after a
-        broker error. Reads the workers' rows every two seconds at most; raises
-        DatabaseUnavailableError.
+        16 if there are none, for workers that are starting; 0 for two seconds after a broker error.
+        Reads the workers' rows every two seconds at most; raises DatabaseUnavailableError.
         """
-        if self._paused:
+        if self._broker_away:
             return 0
         slots = self._known_slots()
         return _window(slots.get(queue, 0) + slots.get(None, 0))
@@ -88,7 +87,7 @@ class Dispatch:
 
     def send_due(self) -> int:
         """Release what has become due, and send as `send_eligible` does."""
-        if self._paused:
+        if self._broker_away:
             return 0
         self.release_due()
         return self.send_eligible()
@@ -98,7 +97,7 @@ class Dispatch:
 
         Raises DatabaseUnavailableError.
         """
-        if self._paused:
+        if self._broker_away:
             return 0
         slots = self._known_slots()
         anywhere = slots.get(None, 0)
@@ -142,8 +141,8 @@ class Dispatch:
             logger.exception("dispatch.left_to_keeper")
 
     @property
-    def _paused(self) -> bool:
-        return time.monotonic() < self._paused_until
+    def _broker_away(self) -> bool:
+        return time.monotonic() < self._broker_away_until
 
     def send(self, messages: Sequence[QueuedMessage]) -> bool:
         """Send the messages of rows that were committed as `queued`; False if the broker failed.
@@ -156,7 +155,7 @@ class Dispatch:
         try:
             self._queue.send(messages)
         except BrokerUnavailableError as error:
-            self._paused_until = time.monotonic() + _BROKER_PAUSE
+            self._broker_away_until = time.monotonic() + _BROKER_SECONDS
             self._unqueue(messages, error)
             return False
         for item in messages:
@@ -164,7 +163,7 @@ class Dispatch:
                 Step.EXECUTION_QUEUED,
                 **item.cause.ids(),
                 execution_id=item.message.execution_id,
-                celery_task_id=item.celery_task_id,
+                celery_task_id=item.message.celery_task_id,
                 queue=item.queue,
             )
         return True
@@ -175,8 +174,8 @@ class Dispatch:
             with self._database.autocommit() as connection:
                 lifecycle.unqueue(
                     connection,
-                    {item.message.execution_id: item.celery_task_id for item in messages},
-                    delay=_BROKER_PAUSE,
+                    {item.message.execution_id: item.message.celery_task_id for item in messages},
+                    delay=_BROKER_SECONDS,
                     reason="broker_unavailable",
                 )
         except DatabaseUnavailableError:

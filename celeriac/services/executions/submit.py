@@ -122,7 +122,7 @@ class Submit:
         if limits and now:
             self._admit(actor, limits[0])
         if messages and self._dispatch.send(messages):
-            status, celery_task_id = Status.QUEUED, messages[0].celery_task_id
+            status, celery_task_id = Status.QUEUED, messages[0].message.celery_task_id
         else:
             status, celery_task_id = Status.PENDING, None
         return Submitted(execution_id, status, celery_task_id, session_id=request.session_id)

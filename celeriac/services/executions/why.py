@@ -20,7 +20,7 @@ class ExplainWaiting:
     def __call__(self, actor: Actor, execution_id: UUID) -> Why:
         """Return what an execution waits for, in order. Raises NotFoundError.
 
-        Costs three statements, or four if it waits for a slot of a limit, however many executions
+        Costs four statements, or five if it waits for a slot of a limit, however many executions
         wait.
         """
         with self._database.autocommit() as connection:

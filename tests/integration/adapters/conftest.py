@@ -50,7 +50,7 @@ class _CeleryQueue:
         if received is None:
             return None
         (execution_id, attempt), _, _ = loads(received.body)
-        return Message(UUID(execution_id), attempt)
+        return Message(UUID(execution_id), attempt, received.headers["id"])
 
 
 def celery_app(broker_url: str) -> Celery:

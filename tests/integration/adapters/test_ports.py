@@ -25,8 +25,7 @@ from tests.support.waiting import wait_until
 
 def queued(*, queue: str = "task_execution", priority: int = 1, attempt: int = 0) -> QueuedMessage:
     return QueuedMessage(
-        message=Message(uuid4(), attempt),
-        celery_task_id=str(uuid4()),
+        message=Message(uuid4(), attempt, str(uuid4())),
         queue=queue,
         priority=priority,
         cause=Cause(None, uuid4(), uuid4()),

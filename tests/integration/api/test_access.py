@@ -177,6 +177,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         f"{V1}/schedules",
         json={"name": "s", "task": "summarise", "input": {"text": "a"}, "cron": "@yearly"},
     )
+    pause = asker.post(f"{V1}/pauses", json={"scope": "task", "task": "summarise", "reason": "r"})
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
@@ -195,6 +196,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "key_id": asker.get(f"{V1}/api-keys").json()["items"][0]["id"],
         "invitation_id": invited.json()["id"],
         "schedule": schedule.json()["id"],
+        "pause_id": pause.json()["id"],
         "webhook_id": webhook,
         "delivery_id": tested,
         "hook_id": hook,

@@ -29,8 +29,7 @@ def test_submitted_is_sent_at_once_with_the_address_that_the_row_has(core: Core)
     assert submitted.status is Status.QUEUED
     envelope = core.queue.take(DEFAULT_QUEUE)
     assert envelope is not None
-    assert envelope.message == Message(submitted.execution_id, 0)
-    assert envelope.celery_task_id == submitted.celery_task_id
+    assert envelope.message == Message(submitted.execution_id, 0, str(submitted.celery_task_id))
     assert core.get(submitted.execution_id).celery_task_id == submitted.celery_task_id
 
 
@@ -40,7 +39,7 @@ def test_what_is_due_later_is_sent_later(core: Core) -> None:
     assert core.dispatch.send_due() == 0
     core.pass_time(61)
     assert core.dispatch.send_due() == 1
-    assert drain(core) == [Message(submitted.execution_id, 0)]
+    assert drain(core) == [core.message(submitted.execution_id)]
 
 
 def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -> None:
@@ -53,7 +52,7 @@ def test_the_broker_holds_a_short_window_and_the_urgent_come_first(core: Core) -
     urgent = core.submit(core.actor, SubmitRequest(task_id=core.task, priority=Priority.CRITICAL))
     assert core.queue.depth(DEFAULT_QUEUE) == WINDOW
     assert urgent.status is Status.PENDING, "it went past the window"
-    claim = core.claim(Message(low[0], 0))
+    claim = core.claim(core.message(low[0]))
     assert claim is not None
     assert core.dispatch.send_due() == 1
     assert core.status(urgent.execution_id) is Status.QUEUED, "the less urgent was sent first"

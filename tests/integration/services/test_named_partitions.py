@@ -50,7 +50,7 @@ BY_IDS: dict[str, Callable[[Connection], object]] = {
     "forget what ended": lambda c: retention.delete_executions(c, ids()),
     "read one": lambda c: queries.get(c, uuid7(), workspace=None),
     "claim": lambda c: lifecycle.claim(
-        c, Message(uuid7(), 0), token=uuid4(), worker=live_worker(c)
+        c, Message(uuid7(), 0, str(uuid7())), token=uuid4(), worker=live_worker(c)
     ),
 }
 _PARTITION = r'"Relation Name": "execution\w*_(\d{8})"'

@@ -43,7 +43,7 @@ LEASE = Lease(uuid4(), 1, uuid4())
 STEP = NewStep(
     number=1, path="1", name="a", kind=StepKind.STEP, status=StepStatus.COMPLETED, result="1"
 )
-MESSAGE = Message(uuid4(), 0)
+MESSAGE = Message(uuid4(), 0, str(uuid4()))
 WORKER = WorkerIdentity(uuid4(), "w")
 TURN = NextClaim("task_execution", WORKER, uuid4())
 LIVE = ExecutionFilter(workspace_id=uuid4(), statuses=(Status.PENDING, Status.RUNNING))

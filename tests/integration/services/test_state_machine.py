@@ -25,6 +25,7 @@ from celeriac.db.engine import Database
 from celeriac.db.executions import leases
 from celeriac.domain.agents import PythonAgent
 from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.pauses import PauseScope
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from celeriac.services.catalog.agents import Agents
@@ -206,6 +207,31 @@ class CoreMachine(AskingRules):
             tasks.change(self.core.actor, str(self.core.task), agent=name)
         else:
             agents.change(self.core.actor, agent, spec=spec)
+
+    # those who pause
+
+    @rule(scope=st.sampled_from(PauseScope), stays=st.sampled_from([False, False, True]),
+          deliveries=st.integers(0, 2))  # fmt: skip
+    def pause_something(self, scope: PauseScope, stays: bool, deliveries: int) -> None:
+        self.pause(scope)
+        if not self.queue.away:
+            assert self.core.dispatch.send_due() == 0
+        for _ in range(deliveries):
+            self.rows = read_rows(self.core.database)
+            if self.depth():
+                self.deliver()
+        if not stays:
+            self.resume_all()
+
+    @rule()
+    def hold_and_release(self) -> None:
+        self.pauses.hold()
+        assert self.pauses.hold() == 0
+
+    @precondition(lambda self: self.paused)
+    @rule()
+    def resume_what_is_paused(self) -> None:
+        self.resume_all()
 
     # people, keepers and time
 

@@ -1,6 +1,7 @@
 """Every transition from every state: the table of states is what the database does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +12,6 @@ from celeriac.domain.executions.model import (
     Failed,
     Failure,
     HandedBack,
-    Message,
     Outcome,
     Parked,
     Retry,
@@ -207,8 +207,11 @@ def test_only_the_attempt_that_a_message_names_is_claimed(core: Core) -> None:
     core.dispatch.send_due()
     execution_id = claim.lease.execution_id
     assert core.status(execution_id) is Status.QUEUED
-    assert core.claim(Message(execution_id, 0)) is None, "an outdated message was heard"
-    assert core.claim(Message(execution_id, 2)) is None, "a message from nowhere was heard"
-    again = core.claim(Message(execution_id, 1))
+    message = core.message(execution_id)
+    assert core.claim(replace(message, attempt=0)) is None, "an outdated message was heard"
+    assert core.claim(replace(message, attempt=2)) is None, "a message from nowhere was heard"
+    stale = replace(message, celery_task_id=str(execution_id))
+    assert core.claim(stale) is None, "a message before it was heard"
+    again = core.claim(message)
     assert again is not None
     assert again.lease.attempt == 2

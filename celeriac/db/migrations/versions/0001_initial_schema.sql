@@ -250,6 +250,8 @@ CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id 
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
+CREATE INDEX ix_executions_paused ON executions (workspace_id, task_id, priority DESC, available_at)
+    WHERE status = 'pending' AND held = 'paused';
 CREATE INDEX ix_executions_run ON executions (run_id, step_no, held, item_no)
     WHERE run_id IS NOT NULL AND completed_at IS NULL;
 CREATE INDEX ix_executions_sent ON executions (queue, queued_at)
@@ -832,6 +834,27 @@ CREATE UNIQUE INDEX uq_hook_deliveries_delivery_id ON hook_deliveries (hook_id, 
     WHERE status = 'accepted' AND delivery_id IS NOT NULL;
 CREATE UNIQUE INDEX uq_hook_deliveries_digest ON hook_deliveries (hook_id, digest)
     WHERE status = 'accepted' AND digest IS NOT NULL;
+
+CREATE TABLE pauses (
+    id uuid NOT NULL,
+    scope text NOT NULL,
+    queue text,
+    task_id uuid,
+    workspace_id uuid,
+    reason text NOT NULL,
+    owner_id uuid NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_pauses PRIMARY KEY (id),
+    CONSTRAINT ck_pauses_scope_known CHECK (scope IN ('system', 'queue', 'task', 'workspace')),
+    CONSTRAINT ck_pauses_one_target CHECK (
+        (queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')
+        AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace')))
+);
+CREATE UNIQUE INDEX uq_pauses_system ON pauses (scope) WHERE scope = 'system';
+CREATE UNIQUE INDEX uq_pauses_queue ON pauses (queue) WHERE scope = 'queue';
+CREATE UNIQUE INDEX uq_pauses_task ON pauses (task_id) WHERE scope = 'task';
+CREATE UNIQUE INDEX uq_pauses_workspace ON pauses (workspace_id) WHERE scope = 'workspace';
 
 CREATE TABLE schedules (
     id uuid NOT NULL,

@@ -1,0 +1,131 @@
+"""`celeriac pause`, `celeriac resume` and `celeriac pauses`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from celeriac.cli.core.arguments import Limit
+from celeriac.cli.core.context import CommandContext, api_command, open_client
+from celeriac.cli.core.ids import PauseOption
+from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
+from celeriac.domain.executions.pauses import PauseScope
+
+if TYPE_CHECKING:
+    from celeriac import wire
+
+app = typer.Typer(name="pauses", help="What may not begin for now.")
+
+Scope = Annotated[
+    PauseScope, typer.Argument(metavar="SCOPE", help="system, queue, task or workspace.")
+]
+Name = Annotated[
+    str | None, typer.Argument(metavar="NAME", help="The queue's name, or the task's name or id.")
+]
+_NAMED = {PauseScope.QUEUE, PauseScope.TASK}
+
+
+@open_client
+def pause(
+    context: CommandContext,
+    scope: Scope,
+    name: Name = None,
+    *,
+    reason: Annotated[
+        str,
+        typer.Option("--reason", metavar="TEXT", help="Shown to those who ask why they wait."),
+    ],
+) -> None:
+    """Let nothing begin of a queue, a task, the workspace or the whole system.
+
+    What runs goes on. Submissions are accepted and wait until `celeriac resume`.
+    The workspace needs the role admin; queues and the system an administrator.
+
+    Examples:
+      celeriac pause queue enrichment --reason "The supplier's API is down."
+      celeriac pause task summarise --reason "Bad prompt."
+      celeriac pause system --reason "Maintenance."
+    """
+    _check_name(scope, name)
+    made = context.client.pauses.pause(
+        scope.value,
+        reason=reason,
+        queue=name if scope is PauseScope.QUEUE else None,
+        task=name if scope is PauseScope.TASK else None,
+    )
+    context.output.write(made, f"paused · {_what(made)} · {made.reason}")
+
+
+@open_client
+def resume(
+    context: CommandContext,
+    scope: Annotated[
+        PauseScope | None,
+        typer.Argument(metavar="SCOPE", help="system, queue, task or workspace."),
+    ] = None,
+    name: Name = None,
+    *,
+    pause_id: PauseOption = None,
+) -> None:
+    """End a pause: what waits begins in its order.
+
+    Name what is paused, or the pause by its id.
+
+    Examples:
+      celeriac resume queue enrichment
+      celeriac resume --id last
+    """
+    if (scope is None) == (pause_id is None):
+        raise UsageProblemError("Name either what is paused or the pause, with --id.")
+    if scope is not None:
+        _check_name(scope, name)
+        pause_id = str(_found(context, scope, name).id)
+    ended = context.client.pauses.resume(str(pause_id))
+    context.output.write(ended, f"resumed · {_what(ended)}")
+
+
+def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wire.Pause":
+    """Return the pause of what is named. Raises CommandError."""
+    task_id = context.client.tasks.get(str(name)).id if scope is PauseScope.TASK else None
+    for each in context.client.pauses.list():
+        if each.scope is not scope or each.task_id != task_id:
+            continue
+        if scope is not PauseScope.QUEUE or each.queue == name:
+            return each
+    raise CommandError(
+        f"The {scope} {name} is not paused." if name else f"The {scope} is not paused.",
+        cure="`celeriac pauses list` shows what is.",
+        exit_code=ExitCode.NOT_FOUND,
+        problem="not_found",
+    )
+
+
+@api_command(app, "list")
+def list_pauses(context: CommandContext, limit: Limit = 50) -> None:
+    """List what is paused: queues, the system, the workspace and its tasks."""
+    context.output.write_list(
+        context.client.pauses.list(),
+        ("ID", "SCOPE", "NAME", "BY", "SINCE", "REASON"),
+        lambda each: (
+            each.id,
+            each.scope,
+            each.queue or each.task_name or each.workspace_name,
+            each.created_by,
+            each.created_at,
+            each.reason,
+        ),
+        limit=limit,
+        cut=("NAME", "REASON"),
+        drop=("BY",),
+    )
+
+
+def _check_name(scope: PauseScope, name: str | None) -> None:
+    if (scope in _NAMED) != (name is not None):
+        raise UsageProblemError(
+            f"Name the {scope}." if name is None else f"The scope {scope} takes no name."
+        )
+
+
+def _what(found: "wire.Pause") -> str:
+    name = found.queue or found.task_name or found.workspace_name
+    return f"{found.scope} {name}" if name else f"the {found.scope}"

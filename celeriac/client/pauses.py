@@ -1,0 +1,41 @@
+"""Pauses of the system, of queues, tasks and the workspace."""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from celeriac import wire
+from celeriac.client.transport import Resource, given, path
+
+_PAUSES = "pauses"
+
+
+class Pauses(Resource):
+    """`client.pauses`: what may not begin for now."""
+
+    def pause(
+        self,
+        scope: str,
+        *,
+        reason: str,
+        queue: str | None = None,
+        task: str | UUID | None = None,
+    ) -> wire.Pause:
+        """Let nothing begin of what is named; what runs goes on, and submissions wait.
+
+        `scope` is `system`, `queue` (with `queue`), `task` (with `task`) or `workspace`. If it is
+        paused already, that pause is returned as it is.
+        """
+        body = given(scope=scope, queue=queue, task=task, reason=reason)
+        return self._transport.post(wire.Pause, path(_PAUSES), body)
+
+    def resume(self, pause_id: str | UUID) -> wire.Pause:
+        """End a pause and return it; what was paused begins in its order."""
+        return self._transport.post(wire.Pause, path(_PAUSES, pause_id, "resume"), None)
+
+    def get(self, pause_id: str | UUID) -> wire.Pause:
+        """Return a pause that is in force."""
+        return self._transport.get(wire.Pause, path(_PAUSES, pause_id))
+
+    def list(self) -> Iterator[wire.Pause]:
+        """Yield the pauses of the workspace, of queues and of the system, the newest first."""
+        return self._transport.pages(wire.Pause, path(_PAUSES))

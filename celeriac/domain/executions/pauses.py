@@ -1,0 +1,63 @@
+"""Pauses: what may not begin for now, and who has said so."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+MOST_PAUSES = 100
+"""How many tasks a workspace may pause at the same time, and how many queues the installation."""
+
+LONGEST_REASON = 500
+
+
+class PauseScope(StrEnum):
+    """What a pause is about."""
+
+    SYSTEM = "system"
+    """All executions of the installation."""
+    QUEUE = "queue"
+    TASK = "task"
+    WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class PauseTarget:
+    """What is paused. A queue has a name, a task an id; a workspace is the actor's."""
+
+    scope: PauseScope
+    queue: str | None = None
+    task_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause that is in force; nothing that it is about begins an attempt."""
+
+    id: UUID
+    scope: PauseScope
+    queue: str | None
+    task_id: UUID | None
+    task_name: str | None
+    workspace_id: UUID | None
+    """Of a task or workspace; None for a queue and the system."""
+    workspace_name: str | None
+    reason: str
+    owner_id: UUID
+    """Who made it."""
+    created_by: str
+    """Their name."""
+    created_at: datetime
+
+    @property
+    def subject(self) -> str:
+        """What is paused, in words."""
+        match self.scope:
+            case PauseScope.SYSTEM:
+                return "the whole system"
+            case PauseScope.QUEUE:
+                return f"the queue {self.queue!r}"
+            case PauseScope.TASK:
+                return f"the task {self.task_name!r}"
+            case PauseScope.WORKSPACE:
+                return f"the workspace {self.workspace_name!r}"

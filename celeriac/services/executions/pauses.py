@@ -1,0 +1,146 @@
+"""Pauses the system, queues, tasks and workspaces, and resumes them.
+
+A pause holds for each statement that begins after its commit: nothing that it is about begins an
+attempt. What runs goes on, and submissions are accepted (docs/adr/0056).
+"""
+
+from functools import partial
+from uuid import UUID
+
+import structlog
+
+from celeriac.db import audit, workspaces
+from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import pauses as rows
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.executions.pauses import MOST_PAUSES, Pause, PauseScope, PauseTarget
+from celeriac.domain.paging import Page
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.reading import present, read_page
+
+logger = structlog.get_logger(__name__)
+
+_AT_ONCE = 1_000
+"""Rows that one statement sets aside or releases."""
+
+_TURNS = 10
+"""How many such statements a request executes; the keeper does the rest."""
+
+_OF_ALL = frozenset({PauseScope.SYSTEM, PauseScope.QUEUE})
+
+
+class Pauses:
+    """Pauses, and the rows that they hold. Safe to share between threads."""
+
+    def __init__(self, database: Database, dispatch: Dispatch) -> None:
+        self._database = database
+        self._dispatch = dispatch
+
+    def pause(self, actor: Actor, target: PauseTarget, reason: str) -> tuple[Pause, bool]:
+        """Pause a target; return the pause, and False if it was paused already.
+
+        Then that pause stays as it is, with its reason. The system and queues need an
+        administrator, tasks an operator, and the workspace an admin. The caller has checked that a
+        task is one of the workspace. Raises ForbiddenError, and ConflictError for too many pauses.
+        """
+        _require(actor, target.scope)
+        workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
+        with self._database.transaction() as connection:
+            if workspace_id is not None and not workspaces.lock(connection, workspace_id):
+                raise NotFoundError("workspace", workspace_id)
+            made = rows.of_target(connection, target, workspace_id=workspace_id) is None
+            if made:
+                _check_number(connection, target.scope, workspace_id)
+                made = rows.add(
+                    connection,
+                    target,
+                    workspace_id=workspace_id,
+                    owner_id=actor.user_id,
+                    created_by=actor.name,
+                    reason=reason,
+                )
+            found = rows.of_target(connection, target, workspace_id=workspace_id)
+            pause = present(found, "pause", target.scope)
+            if made:
+                _record(connection, actor, "pause", pause)
+        if made:
+            logger.info("pause.created", pause_id=pause.id, scope=pause.scope.value)
+            self._set_aside()
+        return pause, made
+
+    def resume(self, actor: Actor, pause_id: UUID) -> Pause:
+        """End a pause and send what may run; return the pause that has ended.
+
+        Needs the same role as the pause. Raises ForbiddenError, NotFoundError.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            found = rows.get(connection, pause_id, workspace=actor.workspace_id, lock=True)
+            pause = present(found, "pause", pause_id)
+            _require(actor, pause.scope)
+            rows.remove(connection, pause_id)
+            _record(connection, actor, "resume", pause)
+        logger.info("pause.ended", pause_id=pause.id, scope=pause.scope.value)
+        if pause.scope not in _OF_ALL:
+            self._release()
+        self._dispatch.try_to_send()
+        return pause
+
+    def get(self, actor: Actor, pause_id: UUID) -> Pause:
+        """Return a pause of the workspace, a queue or the system. Raises NotFoundError."""
+        with self._database.autocommit() as connection:
+            found = rows.get(connection, pause_id, workspace=actor.workspace_id)
+        return present(found, "pause", pause_id)
+
+    def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Pause]:
+        """Return a page of the pauses that concern the workspace, the newest first.
+
+        Raises CursorInvalidError.
+        """
+        find = partial(rows.find, workspace=actor.workspace_id)
+        return read_page(self._database, "pauses", cursor, limit, find)
+
+    def hold(self) -> int:
+        """Do what the keeper does: set rows aside, and release those of no pause; return how many.
+
+        At most 1,000 of each. Raises DatabaseUnavailableError.
+        """
+        with self._database.autocommit() as connection:
+            aside = rows.set_aside(connection, limit=_AT_ONCE)
+            return aside + rows.release(connection, limit=_AT_ONCE)
+
+    def _set_aside(self) -> None:
+        for _ in range(_TURNS):
+            with self._database.autocommit() as connection:
+                if rows.set_aside(connection, limit=_AT_ONCE) < _AT_ONCE:
+                    return
+
+    def _release(self) -> None:
+        for _ in range(_TURNS):
+            with self._database.autocommit() as connection:
+                if rows.release(connection, limit=_AT_ONCE) < _AT_ONCE:
+                    return
+
+
+def _require(actor: Actor, scope: PauseScope) -> None:
+    """Raise ForbiddenError unless the actor may pause and resume what `scope` names."""
+    if scope in _OF_ALL:
+        actor.require_administrator()
+    else:
+        actor.require(Role.ADMIN if scope is PauseScope.WORKSPACE else Role.OPERATOR)
+
+
+def _check_number(connection: Connection, scope: PauseScope, workspace_id: UUID | None) -> None:
+    if rows.count(connection, scope, workspace=workspace_id) >= MOST_PAUSES:
+        of = "The installation" if workspace_id is None else "The workspace"
+        raise ConflictError(
+            f"{of} has {MOST_PAUSES} paused {scope}s, which is the most; resume one first, or "
+            "pause what is above them."
+        )
+
+
+def _record(connection: Connection, actor: Actor, verb: str, pause: Pause) -> None:
+    subject = pause.queue or pause.task_id or pause.workspace_id or PauseScope.SYSTEM.value
+    details = {"pause_id": str(pause.id), "reason": pause.reason}
+    audit.record(connection, actor, f"{pause.scope}.{verb}", [subject], details=details)

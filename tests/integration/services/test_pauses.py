@@ -1,0 +1,495 @@
+"""Pauses: nothing that is paused begins, nothing is lost, and all goes on in its order."""
+
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from celeriac.db.executions import children, lifecycle
+from celeriac.db.executions import pauses as rows
+from celeriac.db.executions.lifecycle import MoreClaims
+from celeriac.domain.accounts import Role
+from celeriac.domain.errors import ConflictError, ForbiddenError, NotFoundError
+from celeriac.domain.executions import pauses as domain
+from celeriac.domain.executions.model import (
+    Completed,
+    Failure,
+    HandedBack,
+    Retry,
+    SubmitRequest,
+)
+from celeriac.domain.executions.pauses import Pause, PauseScope, PauseTarget
+from celeriac.domain.executions.states import Held, Status
+from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
+from celeriac.kit.ids import uuid7
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions import pauses as service
+from celeriac.services.executions.priority import Prioritise
+from celeriac.services.workspaces import Workspaces
+from tests.support.catalog import make_actor, make_task
+from tests.support.core import Core, report_worker
+from tests.support.families import FOR_CHILDREN, claim_of, parent_of
+from tests.support.pauses import (
+    REASON,
+    boss,
+    pause,
+    pauses_of,
+    resume,
+    stored_holds,
+    target_of,
+)
+from tests.support.together import together
+
+pytestmark = pytest.mark.requirement("F15")
+
+ALL = pytest.mark.parametrize("scope", PauseScope)
+OF_ROWS = pytest.mark.parametrize("scope", [PauseScope.TASK, PauseScope.WORKSPACE])
+FAILURE = Failure("rate_limited", "Too many requests.")
+
+
+def sent(core: Core) -> list[UUID]:
+    """Send what may run; return all that is at the broker, in the order of the messages."""
+    core.dispatch.send_due()
+    return taken(core)
+
+
+def taken(core: Core) -> list[UUID]:
+    """Return what is at the broker, in the order of the messages."""
+    found = []
+    while (envelope := core.queue.take(DEFAULT_QUEUE)) is not None:
+        found.append(envelope.message.execution_id)
+    return found
+
+
+def aged(core: Core, ids: list[UUID]) -> list[UUID]:
+    """Make executions due one after the other, the first one first."""
+    for number, each in enumerate(ids):
+        core.execute(
+            "UPDATE executions SET available_at = now() - make_interval(secs => :age)"
+            " WHERE id = :id",
+            age=len(ids) - number,
+            id=each,
+        )
+    return ids
+
+
+@ALL
+def test_nothing_that_is_paused_is_sent_and_resumed_it_goes_on_in_order(
+    core: Core, scope: PauseScope
+) -> None:
+    report_worker(core, 10, DEFAULT_QUEUE)
+    before = list(core.pending_many([{}] * 3))
+    paused = pause(core, scope)
+    later = core.submit(core.actor, SubmitRequest(task_id=core.task))
+    assert later.status is Status.PENDING, "it is accepted, and waits"
+    ids = aged(core, [*before, later.execution_id])
+    Prioritise(core.database)(core.actor, ids[2], Priority.CRITICAL)
+
+    assert sent(core) == []
+    assert pauses_of(core).hold() == 0 or scope in {PauseScope.TASK, PauseScope.WORKSPACE}
+    assert sent(core) == []
+    for each in ids:
+        found = core.get(each)
+        assert (found.status, found.held) == (Status.PENDING, Held.PAUSED)
+    core.assert_consistent()
+
+    resume(core, paused)
+    assert taken(core) == [ids[2], ids[0], ids[1], ids[3]]
+    assert {core.get(each).held for each in ids} == {None}
+    core.assert_consistent()
+
+
+@ALL
+def test_a_message_at_the_broker_claims_nothing_and_its_row_goes_back(
+    core: Core, scope: PauseScope
+) -> None:
+    execution_id = core.queued()
+    message = core.message(execution_id)
+    due_since = core.get(execution_id).available_at
+    paused = pause(core, scope)
+
+    assert core.claim(message) is None
+    assert core.claim(message) is None, "a duplicate does no more"
+
+    found = core.get(execution_id)
+    assert (found.status, found.held, found.attempt) == (Status.PENDING, Held.PAUSED, 0)
+    assert found.available_at == due_since, "it keeps its place"
+    assert core.event_types(execution_id) == ["created", "queued", "unqueued"]
+    assert core.events(execution_id)[-1].data == {"reason": "paused"}
+    core.assert_consistent()
+
+    core.lose_messages()
+    resume(core, paused)
+    again = core.queue.take(DEFAULT_QUEUE)
+    assert again is not None
+    assert core.claim(message) is None, "the message before the pause decides nothing"
+    claim = core.claim(again.message)
+    assert claim is not None
+    assert claim.lease.attempt == 1
+    core.end(claim, Completed(1))
+    core.assert_consistent()
+
+
+@ALL
+def test_a_stale_message_gives_nothing_back(core: Core, scope: PauseScope) -> None:
+    execution_id = core.queued()
+    stale = core.message(execution_id)
+    core.unqueue(execution_id)
+    core.dispatch.send_due()
+    pause(core, scope)
+
+    assert core.claim(stale) is None
+
+    assert core.status(execution_id) is Status.QUEUED, "its own message is at the broker"
+    assert core.claim(core.message(execution_id)) is None
+    assert core.status(execution_id) is Status.PENDING
+
+
+@ALL
+def test_a_slot_that_ends_an_attempt_claims_nothing_that_is_paused(
+    core: Core, scope: PauseScope
+) -> None:
+    first, second = core.running(), core.running()
+    core.pending_many([{}] * 2)
+    paused = pause(core, scope)
+
+    finished = core.finish(first, Completed(1), (), core.next_claim())
+    assert (finished.status, finished.claim) == (Status.COMPLETED, None)
+
+    resume(core, paused)
+    core.lose_messages()
+    core.execute("UPDATE executions SET status = 'pending', queued_at = NULL"
+                 " WHERE status = 'queued'")  # fmt: skip
+    assert core.finish(second, Completed(1), (), core.next_claim()).claim is not None
+
+
+@ALL
+def test_groups_claim_nothing_that_is_paused(core: Core, scope: PauseScope) -> None:
+    claim = core.running()
+    execution_id = core.queued()
+    core.pending_many([{}] * 3)
+    more = MoreClaims(core.worker(), [uuid4(), uuid4()], [claim.agent_version_id])
+    pause(core, scope)
+    with core.database.autocommit() as connection:
+        assert lifecycle.claim_more(connection, DEFAULT_QUEUE, more) == []
+        message = core.message(execution_id)
+        assert lifecycle.claim_group(connection, message, uuid4(), more) == (None, [])
+        ends = [lifecycle.end_values(claim.lease, Completed(1))]
+        done = lifecycle.finish_group(connection, ends, DEFAULT_QUEUE, more)
+    assert dict(done.status) == {claim.lease.execution_id: Status.COMPLETED}, "what runs goes on"
+    assert done.claims == []
+    assert core.status(execution_id) is Status.PENDING
+    core.assert_consistent()
+
+
+@OF_ROWS
+def test_others_of_the_queue_go_on(core: Core, scope: PauseScope) -> None:
+    stranger = make_actor(core.database)
+    other = make_task(core.database, stranger)
+    report_worker(core, 10, DEFAULT_QUEUE)
+    ids = core.pending_many([{}] * 3)
+    pause(core, scope)
+    free = core.submit(stranger, SubmitRequest(task_id=other))
+    assert free.status is Status.QUEUED, "nothing that may run is before it"
+    assert sent(core) == [free.execution_id]
+    assert {stored_holds(core)[each] for each in ids} == {Held.PAUSED}
+
+
+def test_another_task_of_the_workspace_goes_on(core: Core) -> None:
+    other = make_task(core.database, core.actor)
+    core.pending_many([{}] * 3)
+    pause(core, PauseScope.TASK)
+    free = core.submit(core.actor, SubmitRequest(task_id=other))
+    assert sent(core) == [free.execution_id]
+
+
+def test_another_queue_goes_on(core: Core) -> None:
+    pause(core, PauseScope.QUEUE)
+    free = core.submit(core.actor, SubmitRequest(task_id=core.task, queue="gpu"))
+    assert free.status is Status.QUEUED
+    assert core.claim(core.message(free.execution_id)) is not None
+
+
+@OF_ROWS
+def test_many_rows_are_set_aside_and_released_in_bounded_turns(
+    core: Core, scope: PauseScope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_AT_ONCE", 2)
+    monkeypatch.setattr(service, "_TURNS", 1)
+    report_worker(core, 10, DEFAULT_QUEUE)
+    stranger = make_actor(core.database)
+    free = core.submit.batch(
+        stranger, SubmitRequest(task_id=make_task(core.database, stranger)), [{}] * 2
+    ).execution_ids
+    ids = aged(core, [*core.pending_many([{}] * 5), *free])[:5]
+    paused = pause(core, scope)
+    held = [each for each in ids if stored_holds(core)[each]]
+    assert held == ids[:2], "those at the head"
+    assert sent(core) == list(free), "what may run is found behind the others"
+    assert [pauses_of(core).hold() for _ in range(3)] == [2, 1, 0]
+
+    resume(core, paused)
+    assert sent(core) == ids[:2]
+    assert [pauses_of(core).hold() for _ in range(3)] == [2, 1, 0]
+    assert sent(core) == ids[2:]
+    core.assert_consistent()
+
+
+def test_what_two_pauses_are_about_waits_for_both(core: Core) -> None:
+    (execution_id,) = core.pending_many([{}])
+    task, workspace = pause(core, PauseScope.TASK), pause(core, PauseScope.WORKSPACE)
+    resume(core, task)
+    assert pauses_of(core).hold() == 0
+    assert sent(core) == []
+    resume(core, workspace)
+    assert core.status(execution_id) is Status.QUEUED
+
+
+@ALL
+def test_what_becomes_due_during_a_pause_waits(core: Core, scope: PauseScope) -> None:
+    """A retry after its delay, and what was submitted for later, keep these reasons until then."""
+    claim = core.running()
+    paused = pause(core, scope)
+    request = SubmitRequest(task_id=core.task, delay_seconds=60)
+    later = core.submit(core.actor, request).execution_id
+    core.end(claim, Retry(FAILURE, 30.0))
+    retry = claim.lease.execution_id
+    assert [core.get(each).held for each in (later, retry)] == [Held.TIME] * 2
+    core.pass_time(61)
+    core.lose_messages()
+    assert sent(core) == []
+    pauses_of(core).hold()
+    assert [core.get(each).held for each in (later, retry)] == [Held.PAUSED] * 2
+    resume(core, paused)
+    assert {core.status(each) for each in (later, retry)} == {Status.QUEUED}
+    core.assert_consistent()
+
+
+@OF_ROWS
+def test_a_row_that_is_not_due_any_more_is_held_for_its_time(core: Core, scope: PauseScope) -> None:
+    (execution_id,) = core.pending_many([{}])
+    paused = pause(core, scope)
+    core.pass_time(-60)  # the clock was set back
+    resume(core, paused)
+    assert stored_holds(core) == {execution_id: Held.TIME}
+
+
+@ALL
+def test_what_waits_for_an_answer_or_children_goes_on_after_the_pause(
+    core: Core, scope: PauseScope
+) -> None:
+    asking = core.waiting()
+    parent_claim, (child,) = parent_of(core)
+    core.end(parent_claim, FOR_CHILDREN)
+    parent = parent_claim.lease.execution_id
+    core.dispatch.send_due()
+    claim = claim_of(core, child)
+    paused = pause(core, scope)
+    core.answer(asking)
+    core.end(claim, Completed(1))
+    pauses_of(core).hold()
+    assert [core.get(each).held for each in (asking, parent)] == [Held.PAUSED] * 2
+    core.lose_messages()
+    assert sent(core) == []
+    resume(core, paused)
+    assert {core.status(each) for each in (asking, parent)} == {Status.QUEUED}
+    core.assert_consistent()
+
+
+@ALL
+def test_paused_work_is_cancelled_and_its_priority_changed(core: Core, scope: PauseScope) -> None:
+    first, second = core.pending_many([{}] * 2)
+    pause(core, scope)
+    assert core.cancel(core.actor, [first]) == {first: Status.CANCELLED}
+    assert Prioritise(core.database)(core.actor, second, Priority.HIGH).held is Held.PAUSED
+    assert stored_holds(core)[first] is None
+    core.assert_consistent()
+
+
+@ALL
+def test_a_hand_back_and_a_lost_worker_are_paused(core: Core, scope: PauseScope) -> None:
+    handed, lost = core.running("w"), core.running("v")
+    paused = pause(core, scope)
+    core.end(handed, HandedBack())
+    core.pass_time(40)
+    assert core.rescue() == 1
+    core.pass_time(10)
+    core.lose_messages()
+    assert sent(core) == []
+    resume(core, paused)
+    sent(core)
+    ids = [each.lease.execution_id for each in (handed, lost)]
+    assert {core.status(each) for each in ids} == {Status.QUEUED}
+    core.assert_consistent()
+
+
+@ALL
+def test_claims_and_a_pause_at_once(core: Core, scope: PauseScope) -> None:
+    """Each is claimed or goes back. What is claimed after the pause was answered is nothing."""
+    report_worker(core, 40, DEFAULT_QUEUE)
+    ids = [core.queued() for _ in range(12)]
+    messages = [core.message(each) for each in ids]
+    claiming = core.claiming()
+    found = together(
+        [
+            *(lambda each=each: claiming(each, uuid4()) for each in messages[:6]),
+            lambda: pause(core, scope),
+        ]
+    )
+    claims = [each for each in found[:6] if each is not None]
+    assert [claiming(each, uuid4()) for each in messages[6:]] == [None] * 6
+    running = {each.lease.execution_id for each in claims}
+    for each in ids:
+        wanted = Status.RUNNING if each in running else Status.PENDING
+        assert core.status(each) is wanted
+    core.assert_consistent()
+    resume(core, found[6])
+    assert {core.status(each) for each in ids if each not in running} <= {Status.QUEUED}
+
+
+@ALL
+def test_pauses_and_resumes_at_once(core: Core, scope: PauseScope) -> None:
+    ids = core.pending_many([{}] * 5)
+
+    def both() -> None:
+        resume(core, pause(core, scope))
+
+    def tolerant() -> Pause | None:
+        try:
+            both()
+        except NotFoundError:  # another one has ended the pause that both have found
+            return None
+        return None
+
+    together([tolerant] * 4 + [lambda: pauses_of(core).hold()] * 2)
+    assert core.count("pauses") == 0
+    pauses_of(core).hold()
+    sent(core)
+    assert {core.status(each) for each in ids} == {Status.QUEUED}
+    core.assert_consistent()
+
+
+def test_a_second_pause_leaves_the_first_one(core: Core) -> None:
+    first = pause(core, PauseScope.QUEUE)
+    found, made = pauses_of(core).pause(
+        boss(core), target_of(core, PauseScope.QUEUE), "Another reason."
+    )
+    assert not made
+    assert found == first
+    assert (found.reason, found.created_by, found.owner_id) == (
+        REASON,
+        core.actor.name,
+        core.actor.user_id,
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "role"),
+    [
+        (PauseScope.SYSTEM, None),
+        (PauseScope.QUEUE, None),
+        (PauseScope.WORKSPACE, Role.ADMIN),
+        (PauseScope.TASK, Role.OPERATOR),
+    ],
+)
+def test_who_may_pause_and_resume(core: Core, scope: PauseScope, role: Role | None) -> None:
+    paused = pause(core, scope)
+    for each in Role:
+        actor = replace(core.actor, role=each)
+        if role is None or not each.includes(role):
+            with pytest.raises(ForbiddenError):
+                pauses_of(core).pause(actor, target_of(core, scope), REASON)
+            with pytest.raises(ForbiddenError):
+                pauses_of(core).resume(actor, paused.id)
+    assert core.count("pauses") == 1
+    allowed = boss(core) if role is None else replace(core.actor, role=role)
+    pauses_of(core).resume(allowed, paused.id)
+    assert core.count("pauses") == 0
+
+
+def test_pauses_of_another_workspace_are_not_there(core: Core) -> None:
+    stranger = replace(make_actor(core.database), role=Role.ADMIN)
+    made = [pause(core, scope) for scope in PauseScope]
+    seen = {each.id for each in pauses_of(core).find(stranger).items}
+    assert seen == {each.id for each in made if each.workspace_id is None}
+    assert {each.id for each in pauses_of(core).find(core.actor).items} == {
+        each.id for each in made
+    }
+    for each in made:
+        if each.workspace_id is not None:
+            with pytest.raises(NotFoundError):
+                pauses_of(core).resume(stranger, each.id)
+
+
+def test_the_number_of_pauses_is_bounded(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert domain.MOST_PAUSES >= 10
+    monkeypatch.setattr(service, "MOST_PAUSES", 2)
+    queues = [PauseTarget(PauseScope.QUEUE, name) for name in ("a", "b", "c")]
+    for each in queues[:2]:
+        pauses_of(core).pause(boss(core), each, REASON)
+    pauses_of(core).pause(boss(core), queues[0], REASON)
+    with pytest.raises(ConflictError, match="The installation has 2 paused queues"):
+        pauses_of(core).pause(boss(core), queues[2], REASON)
+    pause(core, PauseScope.SYSTEM)
+
+
+def test_a_pause_ends_with_its_task_or_workspace(core: Core) -> None:
+    pause(core, PauseScope.TASK)
+    Tasks(core.database).delete(core.actor, str(core.task))
+    assert core.count("pauses") == 0
+    administrator = make_actor(core.database, Role.ADMIN)
+    made = Workspaces(core.database).create(administrator, "team")
+    inside = replace(administrator, workspace_id=made.id)
+    pauses_of(core).pause(inside, PauseTarget(PauseScope.WORKSPACE), REASON)
+    Workspaces(core.database).delete(administrator, "team")
+    assert core.count("pauses") == 0
+    with pytest.raises(NotFoundError):
+        pauses_of(core).pause(inside, PauseTarget(PauseScope.WORKSPACE), REASON)
+
+
+def test_pauses_are_in_the_audit_trail(core: Core) -> None:
+    for scope in PauseScope:
+        resume(core, pause(core, scope))
+    with core.database.autocommit() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT action, resource_type, resource_id, details->>'reason' FROM audit_logs"
+            " WHERE action LIKE '%%.pause' OR action LIKE '%%.resume' ORDER BY position"
+        ).all()
+    subjects = {
+        PauseScope.SYSTEM: "system",
+        PauseScope.QUEUE: DEFAULT_QUEUE,
+        PauseScope.TASK: str(core.task),
+        PauseScope.WORKSPACE: str(core.actor.workspace_id),
+    }
+    assert [tuple(row) for row in found] == [
+        (f"{scope}.{verb}", scope.value, subjects[scope], REASON)
+        for scope in PauseScope
+        for verb in ("pause", "resume")
+    ]
+
+
+def test_siblings_that_are_paused_keep_their_places(core: Core) -> None:
+    """A paused child counts among those that may run at once: no other takes its place."""
+    claim, ids = parent_of(core, 3, parallel=2)
+    parent = claim.lease.execution_id
+    pause(core, PauseScope.TASK)
+    for each in ids:
+        core.unqueue(each)
+    pauses_of(core).hold()
+    with core.database.autocommit() as connection:
+        assert children.release(connection, parent_id=parent) == []
+    assert sorted(str(stored_holds(core)[each]) for each in ids) == ["parallel", "paused", "paused"]
+
+
+def test_an_unknown_pause_is_not_found(core: Core) -> None:
+    with pytest.raises(NotFoundError):
+        pauses_of(core).resume(boss(core), uuid7())
+    with pytest.raises(NotFoundError):
+        pauses_of(core).get(core.actor, uuid7())
+
+
+def test_without_pauses_nothing_is_looked_for(core: Core) -> None:
+    core.pending_many([{}] * 3)
+    with core.database.autocommit() as connection:
+        assert rows.set_aside(connection, limit=10) == 0
+        assert rows.release(connection, limit=10) == 0
