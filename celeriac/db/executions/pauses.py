@@ -121,6 +121,14 @@ def remove_of_task(connection: Connection, task_id: UUID) -> None:
     connection.execute(delete(table).where(table.c.task_id == task_id))
 
 
+_SLOTS = """, slots AS (
+    UPDATE execution_limits SET state = 'none'
+    WHERE execution_id = ANY (ARRAY(
+            SELECT id FROM moved WHERE held = 'paused' AND limit_keys IS NOT NULL))
+      AND state <> 'none'
+)"""
+"""Gives back the slots of limits by key of what was `moved` aside."""
+
 _GIVE_BACK = with_guards(
     f"""
 WITH moved AS (
@@ -129,8 +137,8 @@ WITH moved AS (
         held = CASE WHEN {work_paused("e")} THEN 'paused' END
     WHERE id = :id AND status IN ({{unqueue_from}}) AND attempt = :attempt
       AND celery_task_id = CAST(:celery_task_id AS uuid) AND {unexpired("e")}
-    RETURNING id, event_seq, attempt
-)
+    RETURNING id, event_seq, attempt, held, limit_keys
+){_SLOTS}
 INSERT INTO events (execution_id, seq, type, attempt, data)
 SELECT id, event_seq, 'unqueued', attempt, '{{{{"reason": "paused"}}}}'::jsonb FROM moved
 """,
@@ -200,8 +208,8 @@ WITH RECURSIVE spaces AS MATERIALIZED (
 ), moved AS (
     UPDATE executions e SET held = 'paused'
     WHERE e.id = ANY (ARRAY(SELECT id FROM locked)) AND {_WAITS}
-    RETURNING set_config('synchronous_commit', 'off', true)
-)
+    RETURNING e.id, e.held, e.limit_keys, set_config('synchronous_commit', 'off', true)
+){_SLOTS}
 SELECT count(*) FROM moved
 """,
     queue=Transition.QUEUE,
@@ -250,7 +258,7 @@ WITH RECURSIVE kinds AS (
     ORDER BY picked.priority DESC, picked.available_at
     LIMIT :limit
 ), released AS (
-    -- what has limits by key has its slots still, and `release_due` finds them
+    -- what has limits by key waits for its slots then (`release_due`)
     UPDATE executions e
     SET held = CASE WHEN e.available_at > now() OR e.limit_keys IS NOT NULL THEN 'time' END
     WHERE e.id = ANY (ARRAY(SELECT id FROM due)) AND {_PAUSED}

@@ -20,7 +20,7 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.pauses import Pause, PauseScope, PauseTarget
 from celeriac.domain.executions.states import Held, Status
-from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
+from celeriac.domain.tasks import DEFAULT_QUEUE, Priority, TaskSpec
 from celeriac.kit.ids import uuid7
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions import pauses as service
@@ -493,3 +493,27 @@ def test_without_pauses_nothing_is_looked_for(core: Core) -> None:
     with core.database.autocommit() as connection:
         assert rows.set_aside(connection, limit=10) == 0
         assert rows.release(connection, limit=10) == 0
+
+
+@pytest.mark.requirement("F13")
+@pytest.mark.parametrize("sent_before", [False, True])
+def test_what_is_set_aside_gives_its_slots_of_limits_back(core: Core, sent_before: bool) -> None:
+    limits = TaskSpec.model_validate({"concurrency": [{"key": "'one'", "max": 1}]})
+    first, other = Core(core.database, limits), Core(core.database, limits)
+    other.actor = first.actor
+    other.task = make_task(core.database, first.actor, spec=limits)
+    held = first.pending() if not sent_before else first.queued()
+    paused = pause(first, PauseScope.TASK)
+    waiting = other.pending()
+    if sent_before:
+        assert first.claim(first.message(held)) is None
+    pauses_of(first).hold()
+    first.limits.some(100)
+    assert stored_holds(core) == {held: "paused", waiting: None}
+    core.assert_consistent()
+
+    resume(first, paused)
+    first.dispatch.release_due()
+    first.limits.some(100)
+    assert stored_holds(core) == {held: "limit", waiting: None}
+    core.assert_consistent()
