@@ -23,7 +23,7 @@ from celeriac.db import migrate, partitions, retention, usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter
+from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter, Message
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.usage import UsageBy, UsageFilter
@@ -224,7 +224,9 @@ def _one_by_one(core: Core, meter: Meter, samples: int) -> dict[str, dict[str, f
     attempts = core.claiming()
 
     def claim() -> None:
-        claimed = attempts(core.message(made.pop()), uuid4())
+        execution_id = made.pop()
+        first = Message(execution_id, 0, str(execution_id))  # its task has the execution's id
+        claimed = attempts(first, uuid4())
         assert claimed is not None, "nobody else can have it"
         claims.append(claimed)
 
