@@ -61,6 +61,13 @@ class ExecutionFilter(TypedDict, total=False):
     created_before: datetime | None
 
 
+class LiveFilter(ExecutionFilter, total=False):
+    """Selects executions that have not ended."""
+
+    queue: str | None
+    """In this queue."""
+
+
 def filter_fields(wanted: ExecutionFilter) -> dict[str, Any]:
     """Return the fields or parameters of a request for `wanted`.
 
@@ -219,6 +226,14 @@ class Executions(Resource):
             wire.Execution, path(_EXECUTIONS, execution_id, "prioritise"), body
         )
 
+    def move(self, execution_id: str | UUID, to_queue: str) -> wire.Execution:
+        """Move an execution that has not ended to another queue, and return it.
+
+        A running attempt is not affected; its retries go to the new queue.
+        """
+        body = {"to_queue": to_queue}
+        return self._transport.post(wire.Execution, path(_EXECUTIONS, execution_id, "move"), body)
+
     def retry(
         self, execution_id: str | UUID, *, idempotency_key: str | None = None
     ) -> wire.Accepted:
@@ -233,20 +248,62 @@ class Executions(Resource):
         limit: int | None = None,
         dry_run: bool = False,
         on_page: OnPage = None,
-        **wanted: Unpack[ExecutionFilter],
+        **wanted: Unpack[LiveFilter],
     ) -> wire.BulkResult:
         """Cancel the executions that match and have not ended, at most `limit`, newest first.
 
-        `wanted` is as in `list`. Sends as many requests as needed and returns one result; `on_page`
-        is called with the result of each. With `dry_run` nothing is changed, and `remaining` is
-        the number of matches, counted up to 10,000.
+        `wanted` is as in `list`, and `queue`. Sends as many requests as needed and returns one
+        result; `on_page` is called with the result of each. With `dry_run` nothing is changed, and
+        `remaining` is the number of matches, counted up to 10,000.
         """
-        body = filter_fields(wanted)
+        return self._change_live("cancel", filter_fields(wanted), limit, on_page, dry_run=dry_run)
+
+    def prioritise_many(
+        self,
+        priority: str,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        on_page: OnPage = None,
+        **wanted: Unpack[LiveFilter],
+    ) -> wire.BulkResult:
+        """Give the executions that match and have not ended another priority.
+
+        The other parameters are as in `cancel_many`. Executions that have it are left out.
+        """
+        body = filter_fields(wanted) | {"priority": priority}
+        return self._change_live("prioritise", body, limit, on_page, dry_run=dry_run)
+
+    def move_many(
+        self,
+        to_queue: str,
+        *,
+        limit: int | None = None,
+        dry_run: bool = False,
+        on_page: OnPage = None,
+        **wanted: Unpack[LiveFilter],
+    ) -> wire.BulkResult:
+        """Move the executions that match and have not ended to another queue.
+
+        The other parameters are as in `cancel_many`. Executions that are in it are left out.
+        """
+        body = filter_fields(wanted) | {"to_queue": to_queue}
+        return self._change_live("move", body, limit, on_page, dry_run=dry_run)
+
+    def _change_live(
+        self,
+        action: str,
+        body: dict[str, Any],
+        limit: int | None,
+        on_page: OnPage,
+        *,
+        dry_run: bool,
+    ) -> wire.BulkResult:
         if dry_run:
-            return self._count("cancel", body)
+            return self._count(action, body)
         return _change(
             body, limit, on_page, lambda page, _: self._transport.post(
-                wire.BulkResult, path(_EXECUTIONS, "bulk", "cancel"), page
+                wire.BulkResult, path(_EXECUTIONS, "bulk", action), page
             )
         )  # fmt: skip
 

@@ -234,7 +234,7 @@ class BulkResult(Wire):
     dry_run: bool = Field(description="Whether the matches were only counted.")
     affected: int = Field(examples=[1])
     execution_ids: list[UUID] = Field(
-        description="The cancelled executions, running ones included; of a retry, the new ones."
+        description="The changed executions, running ones included; of a retry, the new ones."
     )
     skipped: list[SkippedExecution] = Field(description="The matches that could not be retried.")
     remaining: int = Field(

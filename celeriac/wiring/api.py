@@ -20,8 +20,8 @@ from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
 from celeriac.services.executions.bulk import Bulk
+from celeriac.services.executions.change import Change
 from celeriac.services.executions.pauses import Pauses
-from celeriac.services.executions.priority import Prioritise
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.hooks.manage import Hooks
@@ -76,9 +76,9 @@ class ApiServices:
         )
         self.queries = Queries(database)
         self.why = ExplainWaiting(database)
-        self.prioritise = Prioritise(database)
+        self.change = Change(database, container.dispatch)
         self.pauses = Pauses(database, container.dispatch)
-        self.bulk = Bulk(database, container.cancel, container.specs)
+        self.bulk = Bulk(database, container.cancel, self.change, container.specs)
         self.approvals = Approvals(
             database,
             container.live,

@@ -1,6 +1,7 @@
-"""`celeriac executions cancel` and `retry`: one execution, or many by filter."""
+"""`celeriac executions cancel`, `retry`, `prioritise` and `move`: one execution, or many."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import OptionalExecutionId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome, summary
-from celeriac.cli.executions.selection import FILTERS, LiveSelection, Selection
+from celeriac.cli.executions.selection import FILTERS, ChangeSelection, Selection
 from celeriac.domain.executions.states import Status
 from celeriac.kit.words import counted
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _COUNTED = 10_000
 """The server counts up to this many."""
 _SHOWN = 20
+_CONFLICT = "conflict"
+_ONE_PRIORITY = "celeriac executions prioritise last high"
+_ONE_QUEUE = "celeriac executions move last spare"
 
 Limit = Annotated[
     int | None,
@@ -35,7 +39,7 @@ def cancel(
     context: CommandContext,
     execution: OptionalExecutionId = None,
     *,
-    selection: LiveSelection,
+    selection: ChangeSelection,
     limit: Limit = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -69,6 +73,136 @@ def cancel(
     context.output.say(
         f"Cancelled: {counted(done.affected, 'execution')}; running ones stop within seconds."
     )
+
+
+@open_client
+def prioritise(
+    context: CommandContext,
+    execution: OptionalExecutionId = None,
+    priority: Annotated[str | None, typer.Argument(help="low, normal, high or critical.")] = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="PRIORITY", help="The priority for all that match."),
+    ] = None,
+    selection: ChangeSelection,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Give an execution that has not ended another priority, or all that match.
+
+    A pending one takes its new place in its queue at once. One whose message is
+    sent already keeps its place at the broker.
+
+    Without an id, changes the executions that match all filters and have not
+    ended, newest first, to the priority of --to. Shows their number and asks
+    before it changes them, unless --yes is given. Prints the ids to stdout of
+    those that had another priority.
+
+    With an id, exits with 6 if the execution has ended.
+
+    Examples:
+      celeriac executions prioritise last critical
+      celeriac executions prioritise --to low --task score --status pending --dry-run
+    """
+    wanted = selection.for_client()
+    options = {"--limit": limit, "--dry-run": dry_run, "--yes": yes, "--to": to}
+    if _is_one(execution, wanted, options):
+        if priority is None:
+            raise UsageProblemError("Name the priority.", cure=f"As in `{_ONE_PRIORITY}`.")
+        with _ended_already(str(execution)):
+            found = context.client.executions.prioritise(str(execution), priority)
+        context.output.json(found)
+        context.output.say(f"Its priority is {found.priority}; it is {found.status.value}.")
+        return
+    if to is None:
+        raise UsageProblemError("Name the priority of all that match, with --to.")
+    many = partial(context.client.executions.prioritise_many, to, **wanted)
+    _change_many(context, "Change", many, limit, dry_run=dry_run, yes=yes)
+
+
+@open_client
+def move(
+    context: CommandContext,
+    execution: OptionalExecutionId = None,
+    queue_name: Annotated[
+        str | None, typer.Argument(metavar="QUEUE", help="The queue to move it to.")
+    ] = None,
+    *,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="QUEUE", help="The queue for all that match.")
+    ] = None,
+    selection: ChangeSelection,
+    limit: Limit = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Move an execution that has not ended to another queue, or all that match.
+
+    It keeps its priority and how long it has been due. One whose message is sent
+    already is sent again to the other queue. A running attempt is not affected;
+    its retries go to the other queue.
+
+    Without an id, moves the executions that match all filters and have not
+    ended, newest first, to the queue of --to. Shows their number and asks before
+    it moves them, unless --yes is given. Prints the ids of those moved to stdout.
+
+    With an id, exits with 6 if the execution has ended.
+
+    Examples:
+      celeriac executions move last spare
+      celeriac executions move --to spare --queue enrichment --status pending --dry-run
+    """
+    wanted = selection.for_client()
+    options = {"--limit": limit, "--dry-run": dry_run, "--yes": yes, "--to": to}
+    if _is_one(execution, wanted, options):
+        if queue_name is None:
+            raise UsageProblemError("Name the queue.", cure=f"As in `{_ONE_QUEUE}`.")
+        with _ended_already(str(execution)):
+            found = context.client.executions.move(str(execution), queue_name)
+        context.output.json(found)
+        context.output.say(f"Its queue is {found.queue}; it is {found.status.value}.")
+        return
+    if to is None:
+        raise UsageProblemError("Name the queue for all that match, with --to.")
+    many = partial(context.client.executions.move_many, to, **wanted)
+    _change_many(context, "Move", many, limit, dry_run=dry_run, yes=yes)
+
+
+@contextmanager
+def _ended_already(execution: str) -> Iterator[None]:
+    """Raise CommandError with its exit code where the server says that the execution has ended."""
+    from celeriac.client import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error.code != _CONFLICT:
+            raise
+        raise CommandError(
+            error.message,
+            cure=f"`celeriac executions show {short_id(execution)}` shows how.",
+            exit_code=ExitCode.ENDED_ALREADY,
+            problem="ended_already",
+        ) from error
+
+
+def _change_many(
+    context: CommandContext,
+    verb: str,
+    change: Callable[..., "BulkResult"],
+    limit: int | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Count what matches, ask, and change it."""
+    if not _go_on(context, verb, change(dry_run=True), limit, dry_run=dry_run, yes=yes):
+        return
+    done = change(limit=limit, on_page=partial(_print_ids, context))
+    context.output.json(done)
+    context.output.say(f"{verb}d: {counted(done.affected, 'execution')}.")
 
 
 def _cancel_one(context: CommandContext, execution: str) -> None:
@@ -171,7 +305,8 @@ def _is_one(execution: str | None, wanted: "ExecutionFilter", others: Mapping[st
     given = [name for name, value in others.items() if value]
     if execution is not None and (wanted or given):
         raise UsageProblemError(
-            "An id can't be combined with filters, --limit, --dry-run or --yes.",
+            f"An id can't be combined with filters, {', '.join(list(others)[:-1])} or "
+            f"{list(others)[-1]}.",
             cure="Omit the id or the options.",
         )
     return execution is not None

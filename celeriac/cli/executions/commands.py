@@ -11,7 +11,7 @@ from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.core.ids import ExecutionId, short_id
 from celeriac.cli.core.output import CommandError, duration, money, plain, short, tokens
-from celeriac.cli.executions.bulk import cancel, retry
+from celeriac.cli.executions.bulk import cancel, move, prioritise, retry
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
@@ -111,27 +111,6 @@ def result(context: CommandContext, execution: ExecutionId) -> None:
 
 
 @api_command(app)
-def prioritise(
-    context: CommandContext,
-    execution: ExecutionId,
-    priority: Annotated[str, typer.Argument(help="low, normal, high or critical.")],
-) -> None:
-    """Give an execution that has not ended another priority.
-
-    A pending one takes its new place in its queue at once. One whose message is
-    sent already keeps its place at the broker.
-
-    Exits with 6 if the execution has ended.
-
-    Examples:
-      celeriac executions prioritise last critical
-    """
-    found = context.client.executions.prioritise(execution, priority)
-    context.output.json(found)
-    context.output.say(f"Its priority is {found.priority}; it is {found.status.value}.")
-
-
-@api_command(app)
 def events(
     context: CommandContext,
     execution: ExecutionId,
@@ -183,6 +162,8 @@ def download(
 app.command()(cancel)
 api_command(app)(tree)
 app.command()(retry)
+app.command()(prioritise)
+app.command()(move)
 
 
 def _place_in_run(execution: "Execution") -> str:

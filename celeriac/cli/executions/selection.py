@@ -1,4 +1,4 @@
-"""Options that select executions, for `executions list`, `cancel` and `retry`."""
+"""Options that select executions, for `executions list` and the commands that change many."""
 
 import re
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ import typer
 from celeriac.domain.executions.states import Status, WaitingFor
 
 if TYPE_CHECKING:
-    from celeriac.client.executions import ExecutionFilter
+    from celeriac.client.executions import ExecutionFilter, LiveFilter
 
 _AGO = re.compile(r"(\d{1,6})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -93,4 +93,18 @@ class LiveSelection(Selection):
         wanted = super().for_client()
         if self.waiting_for is not None:
             wanted["waiting_for"] = self.waiting_for.value
+        return wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeSelection(LiveSelection):
+    """The same for executions to change that have not ended."""
+
+    queue: Annotated[str | None, typer.Option("--queue", help="Only those in this queue.")] = None
+
+    def for_client(self) -> "LiveFilter":
+        """Return the filter for the client, without options that are not given."""
+        wanted = cast("LiveFilter", super().for_client())
+        if self.queue is not None:
+            wanted["queue"] = self.queue
         return wanted

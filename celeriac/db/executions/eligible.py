@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from celeriac.db.executions.guards import filled, kept_with_guards
 from celeriac.db.executions.paused import queue_paused, work_paused
@@ -255,25 +255,3 @@ def release_parallel(connection: Connection, run_id: UUID, step_no: int, *, para
     """
     parameters = {"run_id": run_id, "step_no": step_no, "parallel": parallel}
     return int(connection.execute(_RELEASE_PARALLEL, parameters).scalar_one())
-
-
-_SET_PRIORITY = text("""
-WITH before AS (
-    SELECT id, priority FROM executions WHERE id = :id FOR NO KEY UPDATE
-)
-UPDATE executions e SET priority = :priority
-FROM before
-WHERE e.id = :id AND before.id = e.id AND e.completed_at IS NULL
-  AND before.priority <> CAST(:priority AS smallint)
-RETURNING before.priority
-""")
-
-
-def set_priority(connection: Connection, execution_id: UUID, priority: int) -> int | None:
-    """Give an execution another priority; return the one that it had.
-
-    None if it has ended, or has this priority already. It keeps the time since which it is due.
-    """
-    parameters = {"id": execution_id, "priority": priority}
-    before = connection.execute(_SET_PRIORITY, parameters).scalar_one_or_none()
-    return None if before is None else int(before)

@@ -322,13 +322,14 @@ def forget_rates(connection: Connection, *, limit: int) -> int:
 
 
 _SET_PLACE = text("""
-UPDATE execution_limits SET place = :place WHERE execution_id = :id AND place > 0
+UPDATE execution_limits SET place = :place
+WHERE execution_id = ANY (CAST(:ids AS uuid[])) AND place > 0
 """)
 
 
-def set_place(connection: Connection, execution_id: UUID, place: int) -> None:
-    """Give an execution that has not begun another place in its lines."""
-    connection.execute(_SET_PLACE, {"id": execution_id, "place": place})
+def set_place(connection: Connection, execution_ids: Sequence[UUID], place: int) -> None:
+    """Give executions that have not begun another place in their lines."""
+    connection.execute(_SET_PLACE, {"ids": list(execution_ids), "place": place})
 
 
 _SHOWN = text("""

@@ -356,6 +356,8 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
             query = query.where(table.c[name] == written_out(value, table.c[name]))
     if wanted.ids:
         query = query.where(table.c.id.in_(wanted.ids))
+    if wanted.queue is not None:
+        query = query.where(table.c.queue == wanted.queue)
     query = _standing(query, wanted)
     return created(query, table, after=wanted.created_after, before=wanted.created_before)
 

@@ -301,6 +301,9 @@ class ExecutionFilter:
     created_before: datetime | None = None
     cancellable: bool = False
     """Only executions that have not ended and whose cancellation was not requested."""
+    queue: str | None = None
+    """Only together with `cancellable`: executions that have ended have no index of their queues.
+    """
 
 
 BULKY = ("variables", "result", "error_details")

@@ -1,8 +1,9 @@
-"""Cancels and repeats executions by filter: page by page, the newest first."""
+"""Changes executions by filter: cancels, repeats, moves and prioritises them page by page."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -20,9 +21,11 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.paging import read_cursor, write_cursor
 from celeriac.domain.prompts import WorkLimit
+from celeriac.domain.tasks import Priority
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.change import Change
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import (
     STALE_SPEC_TRIES,
@@ -52,7 +55,7 @@ class BulkPage:
     """At most 10,000, which means that or more."""
     next_cursor: str | None
     execution_ids: Sequence[UUID] = ()
-    """The cancelled executions, or the new ones."""
+    """The changed executions, or the new ones."""
     refused: Mapping[UUID, CeleriacError] = field(default_factory=dict)
     """The errors of executions that were not repeated, by their ids."""
     batch_id: UUID | None = None
@@ -68,13 +71,16 @@ class Bulk:
     before anything is changed, so that no later error hides what was changed.
     """
 
-    def __init__(self, database: Database, cancel: Cancel, specs: SpecCache) -> None:
+    def __init__(
+        self, database: Database, cancel: Cancel, change: Change, specs: SpecCache
+    ) -> None:
         self._database = database
         self._cancel = cancel
+        self._change = change
         self._specs = specs
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
-        """Count what `cancel` or `retry` would select, and change nothing."""
+        """Count what another method would select, and change nothing."""
         page = self._page(
             replace(wanted, workspace_id=actor.workspace_id), read_cursor(_KIND, cursor)
         )
@@ -87,13 +93,46 @@ class Bulk:
 
         `wanted` is cancellable. Raises ForbiddenError, CursorInvalidError.
         """
+        return self._change_page(actor, wanted, cursor, limit, self._cancel.those)
+
+    def prioritise(
+        self,
+        actor: Actor,
+        wanted: ExecutionFilter,
+        priority: Priority,
+        *,
+        cursor: str | None,
+        limit: int,
+    ) -> BulkPage:
+        """Give up to `limit` executions another priority; see `Change` and `cancel`."""
+        apply = partial(self._change.prioritise_those, priority=priority)
+        return self._change_page(actor, wanted, cursor, limit, apply)
+
+    def move(
+        self, actor: Actor, wanted: ExecutionFilter, queue: str, *, cursor: str | None, limit: int
+    ) -> BulkPage:
+        """Move up to `limit` executions to `queue`; see `Change` and `cancel`.
+
+        Sends nothing: call `Dispatch.try_to_send` afterwards, or leave it to the keeper.
+        """
+        apply = partial(self._change.move_those, queue=queue)
+        return self._change_page(actor, wanted, cursor, limit, apply)
+
+    def _change_page(
+        self,
+        actor: Actor,
+        wanted: ExecutionFilter,
+        cursor: str | None,
+        limit: int,
+        apply: Callable[[Actor, Sequence[UUID]], Sequence[UUID]],
+    ) -> BulkPage:
         actor.require(Role.OPERATOR)
         before = read_cursor(_KIND, cursor)
         wanted = replace(wanted, workspace_id=actor.workspace_id)
         with self._database.autocommit() as connection:
             ids = queries.find_ids(connection, wanted, before=before, limit=limit)
         page = self._page(wanted, ids[-1] if ids else before)
-        return replace(page, execution_ids=self._cancel.those(actor, ids))
+        return replace(page, execution_ids=apply(actor, ids))
 
     def retry(
         self,

@@ -20,6 +20,7 @@ from tests.support.working import claim, finish
 
 EXECUTIONS = "/api/v1/task-executions"
 CANCEL, RETRY = f"{EXECUTIONS}/bulk/cancel", f"{EXECUTIONS}/bulk/retry"
+MOVE, PRIORITISE = f"{EXECUTIONS}/bulk/move", f"{EXECUTIONS}/bulk/prioritise"
 ONE = {"variables": {"text": "One."}}
 FAILED = Failed(Failure("agent_failed", "No."))
 
@@ -412,3 +413,85 @@ def test_waiting_since_says_when_the_wait_began(ada: Asker, container: CoreServi
     assert (waiting["waiting_for"], waiting["waiting_since"]) == ("approval", parked["waiting"])
     ada.post(f"{EXECUTIONS}/{queued['id']}/cancel")
     assert shown(queued["id"])["waiting_since"] is None
+
+
+@pytest.mark.requirement("F15")
+def test_what_matches_is_moved_and_nothing_else(ada: Asker, container: CoreServices) -> None:
+    ended, running, queued, other = _run(ada), _run(ada), _run(ada), _run(ada, queue="gpu")
+    finish(container, claim(container, ended), Completed(1))
+    claim(container, running)
+    body = {"queue": "task_execution", "to_queue": "spare", "limit": 500}
+    counted = _ask(ada, f"{MOVE}?dry_run=true", json=body)
+    assert (counted["dry_run"], counted["affected"], counted["remaining"]) == (True, 0, 2)
+    waiting = _ask(ada, f"{MOVE}?dry_run=true", json=body | {"status": ["queued"]})
+    assert waiting["remaining"] == 1
+    done = _ask(ada, MOVE, json=body)
+    assert (done["affected"], done["execution_ids"], done["remaining"]) == (2, [queued, running], 0)
+    found = {each["id"]: each["queue"] for each in ada.get(EXECUTIONS).json()["items"]}
+    assert found == {
+        ended: "task_execution", running: "spare", queued: "spare", other: "gpu",
+    }  # fmt: skip
+    assert _statuses(ada)[queued] == "queued", "it is sent to the other queue"
+    assert _ask(ada, MOVE, json=body)["remaining"] == 0
+    assert _audited(container, "execution.move") == [
+        (each, "ada", "execution", {"from": "task_execution", "to": "spare"})
+        for each in (queued, running)
+    ]
+    one = ada.post(f"{EXECUTIONS}/{other}/move", json={"to_queue": "spare"})
+    assert (one.status_code, one.json()["queue"]) == (200, "spare")
+    assert_problem(ada.post(f"{EXECUTIONS}/{ended}/move", json={"to_queue": "a"}), 409, "conflict")
+    assert_problem(
+        ada.post(f"{EXECUTIONS}/{other}/move", json={"to_queue": "a b"}), 422, "invalid_input"
+    )
+
+
+@pytest.mark.requirement("F15", "C4")
+def test_what_matches_gets_another_priority_page_by_page(
+    ada: Asker, container: CoreServices
+) -> None:
+    ids = [_run(ada) for _ in range(3)]
+    ada.post(f"{EXECUTIONS}/{ids[1]}/prioritise", json={"priority": "high"})
+    body = {"task": "summarise", "priority": "high", "limit": 2}
+    assert _ask(ada, f"{PRIORITISE}?dry_run=true", json=body)["remaining"] == 3
+    first = _ask(ada, PRIORITISE, json=body)
+    assert (first["execution_ids"], first["remaining"]) == ([ids[2]], 1), "one had it already"
+    last = _ask(ada, PRIORITISE, json=body | {"cursor": first["next_cursor"]})
+    assert (last["execution_ids"], last["next_cursor"]) == ([ids[0]], None)
+    found = {each["priority"] for each in ada.get(EXECUTIONS).json()["items"]}
+    assert found == {"high"}
+    assert len(_audited(container, "execution.prioritise")) == 3
+
+
+@pytest.mark.requirement("F15")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (MOVE, {"limit": 5}),
+        (MOVE, {"limit": 5, "to_queue": "a b"}),
+        (MOVE, {"limit": 5, "to_queue": "a", "status": ["completed"]}),
+        (MOVE, {"limit": 501, "to_queue": "a"}),
+        (PRIORITISE, {"limit": 5}),
+        (PRIORITISE, {"limit": 5, "priority": "urgent"}),
+        (PRIORITISE, {"limit": 5, "priority": "high", "queue": "a b"}),
+    ],
+)
+def test_a_change_of_many_that_is_wrong_changes_nothing(
+    ada: Asker, path: str, body: dict[str, Any]
+) -> None:
+    execution_id = _run(ada)
+    assert_problem(ada.post(path, json=body), 422, "invalid_input")
+    found = ada.get(f"{EXECUTIONS}/{execution_id}").json()
+    assert (found["queue"], found["priority"]) == ("task_execution", "normal")
+
+
+@pytest.mark.requirement("F15")
+def test_executions_of_others_are_neither_moved_nor_prioritised(
+    ada: Asker, person: Callable[..., Asker]
+) -> None:
+    execution_id = _run(ada)
+    other = person("bob")
+    for path, body in ((MOVE, {"to_queue": "a"}), (PRIORITISE, {"priority": "high"})):
+        assert _ask(other, path, json=body | {"limit": 5})["affected"] == 0
+        named = {"id": [execution_id], "limit": 5}
+        assert _ask(other, path, json=body | named)["affected"] == 0
+    assert ada.get(f"{EXECUTIONS}/{execution_id}").json()["queue"] == "task_execution"

@@ -14,6 +14,7 @@ from celeriac.domain.executions.model import ExecutionFilter, Failed, Failure, I
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions import bulk
 from celeriac.services.executions.bulk import Bulk
+from celeriac.services.executions.change import Change
 from celeriac.wire import BulkResult
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, TASK, Asker, assert_problem
@@ -123,7 +124,8 @@ def test_a_retry_whose_answer_got_lost_is_made_once(
         _fail(ada, container)
     me = ada.get("/api/v1/me").json()
     actor = Actor(UUID(me["id"]), "ada", Role.OPERATOR, UUID(me["workspace_id"]))
-    changes = Bulk(forgetful, container.cancel, container.specs)
+    change = Change(forgetful, container.dispatch)
+    changes = Bulk(forgetful, container.cancel, change, container.specs)
     once = Idempotency("night", "f")
     wanted = ExecutionFilter(statuses=[Status.FAILED])
     counted = Bulk._page

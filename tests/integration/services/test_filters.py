@@ -138,6 +138,10 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
         "created_after": [{"created_after": oldest + timedelta(days=1)}],
         "created_before": [{"created_before": oldest + timedelta(days=1)}],
         "cancellable": [{"cancellable": True}],
+        "queue": [
+            {"cancellable": True, "queue": "task_execution"},
+            {"cancellable": True, "queue": "none"},
+        ],
     }
 
 

@@ -24,7 +24,7 @@ from celeriac.domain.tasks import DEFAULT_QUEUE, Priority, TaskSpec
 from celeriac.kit.ids import uuid7
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions import pauses as service
-from celeriac.services.executions.priority import Prioritise
+from celeriac.services.executions.change import Change
 from celeriac.services.workspaces import Workspaces
 from tests.support.catalog import make_actor, make_task
 from tests.support.core import Core, report_worker
@@ -83,7 +83,7 @@ def test_nothing_that_is_paused_is_sent_and_resumed_it_goes_on_in_order(
     later = core.submit(core.actor, SubmitRequest(task_id=core.task))
     assert later.status is Status.PENDING, "it is accepted, and waits"
     ids = aged(core, [*before, later.execution_id])
-    Prioritise(core.database)(core.actor, ids[2], Priority.CRITICAL)
+    Change(core.database, core.dispatch).prioritise(core.actor, ids[2], Priority.CRITICAL)
 
     assert sent(core) == []
     assert pauses_of(core).hold() == 0 or scope in {PauseScope.TASK, PauseScope.WORKSPACE}
@@ -301,7 +301,10 @@ def test_paused_work_is_cancelled_and_its_priority_changed(core: Core, scope: Pa
     first, second = core.pending_many([{}] * 2)
     pause(core, scope)
     assert core.cancel(core.actor, [first]) == {first: Status.CANCELLED}
-    assert Prioritise(core.database)(core.actor, second, Priority.HIGH).held is Held.PAUSED
+    assert (
+        Change(core.database, core.dispatch).prioritise(core.actor, second, Priority.HIGH).held
+        is Held.PAUSED
+    )
     assert stored_holds(core)[first] is None
     core.assert_consistent()
 

@@ -17,7 +17,7 @@ from celeriac.db import partitions, retention, sessions, workers, workspaces
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, leases, lifecycle, limits, park, queries, steps
 from celeriac.db.executions import queries as queues
-from celeriac.db.executions.eligible import set_priority
+from celeriac.db.executions.change import move, set_priority
 from celeriac.db.executions.ended import hold_rows
 from celeriac.db.executions.lifecycle import NextClaim
 from celeriac.db.sessions import MessageChange
@@ -112,7 +112,8 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: lifecycle.release_due(c, limit=500),
         BY_ID | {"ix_executions_delayed"},
     ),
-    "change a priority": (lambda c: set_priority(c, uuid4(), 3), BY_ID),
+    "change priorities": (lambda c: set_priority(c, [uuid4()], 3), BY_ID),
+    "move to another queue": (lambda c: move(c, [uuid4()], "spare"), BY_ID),
     "count what waits for a worker": (
         queues.waiting_counts,
         {"ix_executions_due", "ix_executions_delayed", "ix_executions_sent"},

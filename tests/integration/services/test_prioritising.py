@@ -6,13 +6,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.db.executions.eligible import set_priority
+from celeriac.db.executions.change import set_priority
 from celeriac.domain.errors import ConflictError, NotFoundError
 from celeriac.domain.executions.model import Completed, Failure, Retry, SubmitRequest
 from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
 from celeriac.kit.ids import uuid7
-from celeriac.services.executions.priority import Prioritise
+from celeriac.services.executions.change import Change
 from tests.support.core import Core, report_worker
 
 FAILURE = Failure("rate_limited", "Too many requests.")
@@ -47,7 +47,7 @@ def test_a_pending_execution_takes_its_new_place(core: Core) -> None:
             age=60 - number,
             id=each,
         )
-    prioritise = Prioritise(core.database)
+    prioritise = Change(core.database, core.dispatch).prioritise
 
     found = prioritise(core.actor, third, Priority.CRITICAL)
     prioritise(core.actor, first, Priority.LOW)
@@ -67,7 +67,7 @@ def test_what_is_held_stays_held(core: Core) -> None:
     later = core.submit(core.actor, request).execution_id
     before = core.get(later)
 
-    after = Prioritise(core.database)(core.actor, later, Priority.HIGH)
+    after = Change(core.database, core.dispatch).prioritise(core.actor, later, Priority.HIGH)
 
     assert after == replace(before, priority=Priority.HIGH)
     assert (after.status, after.held) == (Status.PENDING, Held.TIME)
@@ -78,7 +78,7 @@ def test_a_running_attempt_goes_on_and_its_retry_has_the_new_priority(core: Core
     claim = core.running()
     execution_id = claim.lease.execution_id
 
-    Prioritise(core.database)(core.actor, execution_id, Priority.HIGH)
+    Change(core.database, core.dispatch).prioritise(core.actor, execution_id, Priority.HIGH)
     core.end(claim, Retry(FAILURE, 0.0))
 
     assert core.get(execution_id).priority == Priority.HIGH
@@ -91,7 +91,9 @@ def test_a_message_that_is_sent_still_claims_it(core: Core) -> None:
     execution_id = core.queued()
     message = core.message(execution_id)
 
-    found = Prioritise(core.database)(core.actor, execution_id, Priority.CRITICAL)
+    found = Change(core.database, core.dispatch).prioritise(
+        core.actor, execution_id, Priority.CRITICAL
+    )
 
     assert (found.status, found.priority) == (Status.QUEUED, Priority.CRITICAL)
     assert core.claim(message) is not None
@@ -102,7 +104,7 @@ def test_what_has_ended_keeps_its_priority_and_others_learn_nothing(core: Core) 
     claim = core.running()
     execution_id = claim.lease.execution_id
     stranger = replace(core.actor, workspace_id=uuid7())
-    prioritise = Prioritise(core.database)
+    prioritise = Change(core.database, core.dispatch).prioritise
     with pytest.raises(NotFoundError):
         prioritise(stranger, execution_id, Priority.HIGH)
     core.end(claim, Completed(1))
@@ -119,4 +121,4 @@ def test_an_end_that_comes_first_is_seen(core: Core) -> None:
     claim = core.running()
     core.end(claim, Completed(1))
     with core.database.autocommit() as connection:
-        assert set_priority(connection, claim.lease.execution_id, Priority.HIGH) is None
+        assert set_priority(connection, [claim.lease.execution_id], Priority.HIGH) == {}

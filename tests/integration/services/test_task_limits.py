@@ -20,16 +20,18 @@ from celeriac.domain.executions.model import (
     Stopped,
     SubmitRequest,
 )
+from celeriac.domain.executions.pauses import PauseScope
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit, LimitPolicy
 from celeriac.domain.tasks import Priority, TaskSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.executions.priority import Prioritise
+from celeriac.services.executions.change import Change
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
 from tests.support.families import FOR_CHILDREN, start_children
+from tests.support.pauses import pause, pauses_of, resume
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
 from tests.support.workflows import Flows
@@ -297,7 +299,7 @@ def test_a_higher_priority_comes_first_also_if_it_is_given_later(core: Core) -> 
     request = SubmitRequest(task_id=core.task, variables={"key": "a"}, priority=int(Priority.HIGH))
     high = core.submit(core.actor, request).execution_id
     last = submit(core)
-    Prioritise(core.database)(core.actor, last, Priority.CRITICAL)
+    Change(core.database, core.dispatch).prioritise(core.actor, last, Priority.CRITICAL)
     claim, order = start(core, running), []
     for _ in range(3):
         end(core, claim)
@@ -468,3 +470,28 @@ def test_a_parent_holds_no_slot_for_which_its_children_wait(
     end(core, start(core, parent))
     assert core.count("execution_limits") == 0
     core.assert_consistent()
+
+
+@pytest.mark.requirement("F15")
+@pytest.mark.parametrize("scope", PauseScope)
+def test_no_slot_is_lost_by_a_pause(core: Core, scope: PauseScope) -> None:
+    core = one_per_key(core)
+    ids = [submit(core), submit(core)]
+    paused = pause(core, scope)
+    assert core.claim(core.message(ids[0])) is None
+    ids.append(submit(core, "b"))
+    for _ in range(3):
+        keep(core)
+        pauses_of(core).hold()
+    assert {core.status(each) for each in ids} == {Status.PENDING}
+    core.assert_consistent()
+    resume(core, paused)
+    for left in (3, 2, 1):
+        keep(core)
+        pauses_of(core).hold()
+        keep(core)
+        sent_now = [each for each in ids if core.status(each) is Status.QUEUED]
+        assert sent_now, f"{left} wait for ever"
+        end(core, start(core, sent_now[0]))
+        core.assert_consistent()
+    assert core.count("execution_limits") == 0

@@ -21,7 +21,10 @@ from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.executions.schemas import (
     CancelMany,
     ListMany,
+    MoveMany,
     NewPriority,
+    NewQueue,
+    PrioritiseMany,
     ResponseMode,
     RetryMany,
     Selection,
@@ -92,6 +95,54 @@ def cancel_executions(
 
 
 @router.post(
+    "/bulk/prioritise",
+    response_model=wire.BulkResult,
+    summary="Change the priority of many executions",
+    responses=problem_responses(404),
+)
+def prioritise_executions(
+    body: PrioritiseMany, actor: Operator, services: Services, dry_run: DryRun = False
+) -> Response:
+    """Give the executions that match the filter another priority, newest first.
+
+    Each changes as by `POST /task-executions/{id}/prioritise`; `affected` counts those that had
+    another one before. One request looks at most at `limit`; `next_cursor` continues with the rest.
+    """
+    wanted = _selected(body, actor, services, cancellable=True)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+    else:
+        page = services.bulk.prioritise(
+            actor, wanted, body.priority, cursor=body.cursor, limit=body.limit
+        )
+    return json_response(views.bulk(page, dry_run=dry_run))
+
+
+@router.post(
+    "/bulk/move",
+    response_model=wire.BulkResult,
+    summary="Move many executions to another queue",
+    responses=problem_responses(404),
+)
+def move_executions(
+    body: MoveMany, actor: Operator, shared: Shared, services: Services, dry_run: DryRun = False
+) -> Response:
+    """Move the executions that match the filter to another queue, newest first.
+
+    Each is moved as by `POST /task-executions/{id}/move`; `affected` counts those that were in
+    another queue before. One request looks at most at `limit`; `next_cursor` continues with the
+    rest.
+    """
+    wanted = _selected(body, actor, services, cancellable=True)
+    if dry_run:
+        page = services.bulk.count(actor, wanted, cursor=body.cursor)
+        return json_response(views.bulk(page, dry_run=True))
+    page = services.bulk.move(actor, wanted, body.to_queue, cursor=body.cursor, limit=body.limit)
+    send = BackgroundTask(send_due, shared.dispatch) if page.execution_ids else None
+    return json_response(views.bulk(page, dry_run=False), background=send)
+
+
+@router.post(
     "/bulk/retry",
     status_code=202,
     response_model=wire.BulkResult,
@@ -133,7 +184,8 @@ def retry_executions(
 def _selected(
     body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
 ) -> ExecutionFilter:
-    same = body.model_dump(exclude={"id", "status", "task", "agent", "include", "limit", "cursor"})
+    apart = {"id", "status", "task", "agent", "include", "limit", "cursor", "priority", "to_queue"}
+    same = body.model_dump(exclude=apart)
     return ExecutionFilter(
         ids=body.id,
         statuses=[Status(each) for each in body.status],
@@ -178,7 +230,25 @@ def prioritise_execution(
     A pending one takes its new place in its queue at once. One whose message is at the broker keeps
     its place there, and a running attempt is not affected; retries have the new priority.
     """
-    return json_response(views.execution(services.prioritise(actor, execution_id, body.priority)))
+    changed = services.change.prioritise(actor, execution_id, body.priority)
+    return json_response(views.execution(changed))
+
+
+@router.post(
+    "/{execution_id}/move",
+    response_model=wire.Execution,
+    summary="Move an execution to another queue",
+    responses=problem_responses(409),
+)
+def move_execution(
+    execution_id: ExecutionPath, body: NewQueue, actor: Operator, services: Services
+) -> Response:
+    """Move an execution that has not ended to another queue, and return the execution.
+
+    It keeps its priority and how long it has been due. If its message is at the broker, it is sent
+    again to the other queue. A running attempt is not affected; retries go to the new queue.
+    """
+    return json_response(views.execution(services.change.move(actor, execution_id, body.to_queue)))
 
 
 @router.post(

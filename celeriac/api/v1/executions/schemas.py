@@ -26,6 +26,14 @@ class ResponseMode(StrEnum):
     SYNC = "sync"
 
 
+class NewQueue(Strict):
+    """The queue that an execution is moved to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"to_queue": "enrichment"}]})
+
+    to_queue: QueueName = Field(description="The name of a queue.", examples=["enrichment"])
+
+
 class NewPriority(Strict):
     """The priority that an execution gets."""
 
@@ -224,7 +232,16 @@ class ChangeMany(Selection):
     )
 
 
-class CancelMany(ChangeMany):
+class ChangeLive(ChangeMany):
+    """Which executions to change of those that have not ended."""
+
+    status: list[Literal["pending", "queued", "running", "waiting"]] = Field(
+        default=[], min_length=1, description="One or several; all of these if left out."
+    )
+    queue: QueueName | None = Field(default=None, description="In this queue.")
+
+
+class CancelMany(ChangeLive):
     """Which executions to cancel. Only those that have not ended match."""
 
     model_config = ConfigDict(
@@ -233,8 +250,20 @@ class CancelMany(ChangeMany):
         }
     )
 
-    status: list[Literal["pending", "queued", "running", "waiting"]] = Field(
-        default=[], min_length=1, description="One or several; all of these if left out."
+
+class PrioritiseMany(ChangeLive, NewPriority):
+    """Which executions get another priority. Only those that have not ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"task": "summarise", "priority": "high", "limit": 500}]}
+    )
+
+
+class MoveMany(ChangeLive, NewQueue):
+    """Which executions to move. Only those that have not ended match."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queue": "enrichment", "to_queue": "spare", "limit": 500}]}
     )
 
 
