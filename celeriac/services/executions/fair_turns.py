@@ -20,6 +20,9 @@ _WORKSPACES = 50
 _USERS = 20
 """Of a workspace that one look finds; the next look finds the others."""
 
+_QUEUES = 1_000
+"""Queues that are remembered; with more, those in which nothing waits are forgotten."""
+
 _WAIT_SECONDS = 2.0
 """Executions that were found waiting so long ago say nothing about others."""
 
@@ -56,7 +59,10 @@ class FairTurns:
     def found(self, queue: str) -> None:
         """Note that executions have waited in a queue: others may do so."""
         with self._lock:
-            self._queues.setdefault(queue, _Queue()).busy_until = self._now() + _WAIT_SECONDS
+            now = self._now()
+            if queue not in self._queues and len(self._queues) >= _QUEUES:
+                self._queues = {name: q for name, q in self._queues.items() if now <= q.busy_until}
+            self._queues.setdefault(queue, _Queue()).busy_until = now + _WAIT_SECONDS
 
     def next(self, queue: str, places: int) -> Sequence[Share]:
         """Return whose executions of a queue take the next `places`.

@@ -15,6 +15,7 @@ from celeriac.domain.executions.fair_turns import Owner, Share
 from celeriac.domain.executions.model import Claim, Completed
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
+from celeriac.services.executions.fair_turns import FairTurns
 from tests.support.core import Core
 
 pytestmark = pytest.mark.requirement("F14")
@@ -143,6 +144,16 @@ def test_all_who_wait_are_found_page_by_page(core: Core) -> None:
             after = page.next
 
     assert found == everybody
+
+
+def test_queues_in_which_nothing_waits_any_more_are_forgotten(core: Core) -> None:
+    now = 0.0
+    turns = FairTurns(core.database, now=lambda: now)
+    for number in range(1_000):
+        turns.found(f"queue-{number}")
+    now = 60.0
+    turns.found("another")
+    assert list(turns._queues) == ["another"]
 
 
 def test_nobody_looks_while_nothing_has_waited(core: Core) -> None:
