@@ -37,7 +37,7 @@ def pause(
 ) -> None:
     """Let nothing begin of a queue, a task, the workspace or the whole system.
 
-    What runs goes on. Submissions are accepted and wait until `celeriac resume`.
+    What runs continues. Submissions are accepted and wait until `celeriac resume`.
     The workspace needs the role admin; queues and the system an administrator.
 
     Examples:

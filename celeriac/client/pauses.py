@@ -20,7 +20,7 @@ class Pauses(Resource):
         queue: str | None = None,
         task: str | UUID | None = None,
     ) -> wire.Pause:
-        """Let nothing begin of what is named; what runs goes on, and submissions wait.
+        """Let nothing begin of what is named; what runs continues, and submissions wait.
 
         `scope` is `system`, `queue` (with `queue`), `task` (with `task`) or `workspace`. If it is
         paused already, that pause is returned as it is.

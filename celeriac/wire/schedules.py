@@ -38,7 +38,7 @@ class Schedule(Wire):
     )
     jitter_seconds: int = Field(examples=[0])
     late_seconds: int = Field(
-        description="A fire that starts later than this is told to webhooks: `schedule.late`.",
+        description="A fire that starts later than this is reported to webhooks: `schedule.late`.",
         examples=[300],
     )
     active: bool = Field(description="False: it is paused.", examples=[True])

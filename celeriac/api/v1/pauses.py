@@ -71,7 +71,7 @@ class NewPause(Strict):
     | {200: {"model": wire.Pause, "description": "It was paused already; nothing was changed."}},
 )
 def create_pause(body: NewPause, actor: Operator, services: Services) -> Response:
-    """Let nothing begin of what is named, until it is resumed. What runs goes on.
+    """Let nothing begin of what is named, until it is resumed. What runs continues.
 
     Submissions are accepted and wait. The workspace needs the role admin; queues and the system
     need an administrator.

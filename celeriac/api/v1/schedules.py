@@ -105,7 +105,7 @@ class NewSchedule(Strict):
     )
     late_seconds: Late = Field(
         default=_POLICIES.late_seconds,
-        description="A fire that starts later than this is told to webhooks: `schedule.late`.",
+        description="A fire that starts later than this is reported to webhooks: `schedule.late`.",
     )
     active: bool = Field(default=True, description="False: it is paused.")
 

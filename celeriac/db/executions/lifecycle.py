@@ -17,9 +17,6 @@ from celeriac.db.executions.create import (
     StaleSpecError,
     StepItems,
     create,
-    queue_due,
-    resend,
-    unqueue,
 )
 from celeriac.db.executions.eligible import NextClaim, release_due, release_parallel
 from celeriac.db.executions.end import (
@@ -43,6 +40,7 @@ from celeriac.db.executions.groups import (
     transition_of,
 )
 from celeriac.db.executions.park import expire, park, resume_answered, resume_due
+from celeriac.db.executions.sending import queue_due, resend, unqueue
 
 __all__ = [
     "EndValues",

@@ -4,9 +4,9 @@ A pause is a row of `pauses`. It holds for each statement that begins after its 
 has few rows, and none as a rule: then a part costs one look at an empty table.
 
 A paused queue is left out where executions are chosen, and so are all queues while the system is
-paused. Their rows stay as they are, in their order, so a resumed queue goes on at once however much
-waits in it. The rows of a paused task or workspace are among others of their queues: those at the
-head are set aside (`pauses.set_aside`), so that nobody reads them again and again.
+paused. Their rows stay as they are, in their order, so a resumed queue continues at once, however
+much waits in it. The rows of a paused task or workspace are among others of their queues: those at
+the head are set aside (`pauses.set_aside`), so that nobody reads them again and again.
 """
 
 from celeriac.domain.executions.pauses import PauseScope

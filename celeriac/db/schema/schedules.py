@@ -24,7 +24,7 @@ schedules = table_of_ids(
     Column("catch_up", Integer, nullable=False),
     Column("window_seconds", Integer, nullable=False),
     Column("jitter_seconds", Integer, nullable=False),
-    # a fire that starts later than this is told to webhooks
+    # a fire that starts later than this is reported to webhooks
     Column("late_seconds", Integer, nullable=False),
     Column("active", Boolean, nullable=False, server_default="true"),
     Column("anchor_at", DateTime(timezone=True), nullable=False),

@@ -58,7 +58,7 @@ class Wants:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who gets slots now, and who goes on waiting in the line of another key."""
+    """Who gets slots now, and who continues to wait in the line of another key."""
 
     admitted: Sequence[UUID]
     moved: Sequence[tuple[UUID, str]]

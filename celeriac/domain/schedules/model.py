@@ -136,7 +136,7 @@ class Schedule:
     """Missed fires older than this are never made up for."""
     jitter_seconds: int
     late_seconds: int
-    """A fire that starts later than this is told to webhooks."""
+    """A fire that starts later than this is reported to webhooks."""
     active: bool
     anchor_at: datetime
     """From which an interval counts."""

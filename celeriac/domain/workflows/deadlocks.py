@@ -1,7 +1,7 @@
-"""Runs that wait for each other's slots, none of which can go on (pure).
+"""Runs that wait for each other's slots, none of which can continue (pure).
 
 A run may keep the slot of a key until it ends (`count: active`), while runs below it wait for slots
-of other keys. If all who have these wait in the same way, for slots of the first, none goes on.
+of other keys. If all who have these wait in the same way, for slots of the first, none continues.
 """
 
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Deadlock:
-    """The run that is ended, so that others go on, and the key for which it waits."""
+    """The run that is ended, so that others continue, and the key for which it waits."""
 
     ending: Ending
     key: str
@@ -35,7 +35,7 @@ class Deadlock:
 def find_deadlock(
     holders: Mapping[Key, Collection[UUID]], trees: Mapping[UUID, Tree]
 ) -> Deadlock | None:
-    """Return the youngest of the runs that wait for each other, or None if all can go on.
+    """Return the youngest of the runs that wait for each other, or None if all can continue.
 
     `holders` has the runs that keep the slot of a key until they end, and `trees` these runs.
     """

@@ -29,7 +29,7 @@ _AT_ONCE = 32
 """How many of a line one transaction gives slots, or moves to another line."""
 
 _MOST_TURNS = 64
-"""How many transactions one call makes; the keeper goes on."""
+"""How many transactions one call makes; the keeper continues."""
 
 
 def refuse(connection: Connection, workspace_id: UUID, limits: Sequence[KeyedLimit]) -> None:

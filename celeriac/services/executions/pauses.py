@@ -1,7 +1,7 @@
 """Pauses the system, queues, tasks and workspaces, and resumes them.
 
 A pause holds for each statement that begins after its commit: nothing that it is about begins an
-attempt. What runs goes on, and submissions are accepted (docs/adr/0058).
+attempt. What runs continues, and submissions are accepted (docs/adr/0058).
 """
 
 from functools import partial

@@ -77,7 +77,7 @@ class Cancel:
         return [each for each in execution_ids if each in moved]
 
     def because(self, execution_ids: Sequence[UUID], by: str) -> None:
-        """Request the cancellation of executions, whoever's they are; `by` says why."""
+        """Request the cancellation of executions of any owner; `by` says why."""
         with self._database.transaction() as connection:
             moved = lifecycle.request_cancel(connection, execution_ids, by)
         self._publish(by, moved)

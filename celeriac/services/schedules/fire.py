@@ -95,7 +95,7 @@ class FireSchedules:
                 taken += self._turn(schedule, now)
             except DATABASE_ERRORS:
                 raise
-            except Exception:  # the others go on; this one stays due
+            except Exception:  # the others continue; this one stays due
                 logger.exception("schedule.not_fired", schedule_id=schedule.id)
         if taken:
             self._dispatch.try_to_send()

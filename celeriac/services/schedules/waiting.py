@@ -87,7 +87,7 @@ class StartWaiting:
                     started += self._look(schedule, unended[schedule_id])
             except DATABASE_ERRORS:
                 raise
-            except Exception:  # the others go on; these wait on
+            except Exception:  # the others continue; these wait on
                 logger.exception("schedule.waiting_not_started", schedule_id=schedule_id)
         if started:
             self._dispatch.try_to_send()

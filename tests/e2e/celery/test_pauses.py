@@ -1,4 +1,4 @@
-"""A queue is paused while its worker has work: nothing begins, and all goes on after it."""
+"""A queue is paused while its worker has work: nothing begins, and all continues after it."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_a_paused_queue_begins_nothing_and_goes_on(fleet: Fleet, beat: Program) 
     pause, _ = pauses.pause(boss, target, "The supplier's API is down.")
     later = fleet.batch(note, [{"diary": diary}] * 4)
     gate.touch()
-    assert fleet.wait_terminal([running])[0].status is Status.COMPLETED, "what runs goes on"
+    assert fleet.wait_terminal([running])[0].status is Status.COMPLETED, "what runs continues"
     # the slot is free: the message claims nothing, and its row goes back
     fleet.wait_status(sent, Status.PENDING)
     ids = [sent, *later]

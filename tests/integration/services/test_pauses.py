@@ -1,4 +1,4 @@
-"""Pauses: nothing that is paused begins, nothing is lost, and all goes on in its order."""
+"""Pauses: nothing that is paused begins, nothing is lost, and all continues in its order."""
 
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -176,7 +176,7 @@ def test_groups_claim_nothing_that_is_paused(core: Core, scope: PauseScope) -> N
         assert lifecycle.claim_group(connection, message, uuid4(), more) == (None, [])
         ends = [lifecycle.end_values(claim.lease, Completed(1))]
         done = lifecycle.finish_group(connection, ends, DEFAULT_QUEUE, more)
-    assert dict(done.status) == {claim.lease.execution_id: Status.COMPLETED}, "what runs goes on"
+    assert dict(done.status) == {claim.lease.execution_id: Status.COMPLETED}, "what runs continues"
     assert done.claims == []
     assert core.status(execution_id) is Status.PENDING
     core.assert_consistent()

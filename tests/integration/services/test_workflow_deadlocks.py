@@ -1,4 +1,4 @@
-"""Runs that wait for each other's slots: the youngest is ended, and the others go on."""
+"""Runs that wait for each other's slots: the youngest is ended, and the others continue."""
 
 from typing import Any
 from uuid import UUID
