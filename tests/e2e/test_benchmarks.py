@@ -90,7 +90,7 @@ def test_a_quick_run_measures_what_history_costs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     figure = loads(done.stdout)["figures"]["scale"]
     small, large = figure["measured"]["200"], figure["measured"]["600"]
-    assert small["statements"].keys() == large["ratio_of_processor_time"].keys()
+    assert small["statements"].keys() == large["growth"].keys()
     assert {"submit", "claim", "finish", "list: rare error"} <= large["statements"].keys()
     assert all(times["samples"] == 10 for times in large["statements"].values())
     assert len(figure["targets"]) == 3
