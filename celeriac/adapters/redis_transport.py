@@ -8,6 +8,9 @@ tests/chaos/test_valkey.py shows it.
 An item of a queue that is not a message raises through kombu's event loop, which ends the consumer.
 In kombu's hash of unacknowledged messages it stops the redelivery of all others. Here such items
 are dropped, logged and counted. tests/chaos/test_broken_messages.py shows it.
+
+Room for a message that another thread makes was noticed up to a second later. Here it is noticed at
+once: tests/integration/adapters/test_redis_transport.py.
 """
 
 import reprlib
@@ -37,6 +40,16 @@ BROKER_ERRORS = tuple(
 
 class QoS(redis.QoS):
     """Unacknowledged messages; an unreadable one doesn't block the others."""
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Acknowledge; if there was no room for a message, request one now.
+
+        Slots that are threads acknowledge while the event loop waits for something to read.
+        """
+        was_full = not self.can_consume()  # type: ignore[no-untyped-call]
+        super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        if was_full:
+            self.channel.connection.request_soon()
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's
         """Return a message to its queue; drop it if that fails."""
@@ -165,6 +178,18 @@ class Transport(redis.Transport):
     answered_at: float | None = None
     """When the server last answered a request for messages, by the monotonic clock."""
 
+    _loop: Any = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Let the event loop read messages."""
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]
+        self._loop = loop
+
+    def request_soon(self) -> None:
+        """Let the event loop request messages now, not when the next timer wakes it."""
+        if self._loop is not None:
+            self._loop.call_soon(_nothing)
+
     def _reject_inbound_message(self, raw_message: Any) -> None:
         """Return a message of a queue that is no longer consumed; drop what is not one."""
         fault = _fault(raw_message)
@@ -217,6 +242,10 @@ def _fault(raw: Any) -> str | None:
         if not isinstance(value, str) or not has_utf8(value):
             return f"its {name}: {_kind(value)}, not a text in UTF-8"
     return None
+
+
+def _nothing() -> None:
+    """Wake the event loop, which requests messages in each round."""
 
 
 def _kind(value: Any) -> str:

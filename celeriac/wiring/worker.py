@@ -200,6 +200,7 @@ class WorkerRuntime:
                 worker=lambda: claim.worker,
                 claim_more=claim.more,
                 turns=container.dispatch.turns,
+                send_soon=self._send_soon,
                 shutting_down=shutting_down,
             )
         self.execute = Execute(

@@ -1,5 +1,6 @@
 """A worker process that executes for real, with a function in the place of its runners."""
 
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,6 +62,8 @@ class Worker:
         claim = ClaimAttempt(used, self.registration, lease_seconds=LEASE_SECONDS)
         finish = Finish(used, core.live)
         self.shutting_down = False
+        self.sends = threading.Event()
+        """Whether messages were asked for, for places that are free."""
         runs = AgentRuns(
             specs=SpecCache(used),
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
@@ -92,6 +95,7 @@ class Worker:
                 worker=lambda: claim.worker,
                 claim_more=claim.more,
                 turns=core.dispatch.turns,
+                send_soon=self.sends.set,
                 shutting_down=lambda: self.shutting_down,
             )
         self.execute = Execute(

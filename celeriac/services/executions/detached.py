@@ -68,6 +68,7 @@ class Detached:
         worker: Callable[[], WorkerIdentity],
         claim_more: Callable[[str, MoreClaims], list[Claim]],
         turns: FairTurns,
+        send_soon: Callable[[], None],
         shutting_down: Callable[[], bool],
     ) -> None:
         """Have at most `places` of them, besides those that keep their slots."""
@@ -77,6 +78,7 @@ class Detached:
         self._worker = worker
         self._claim_more = claim_more
         self._turns = turns
+        self._send_soon = send_soon
         self._shutting_down = shutting_down
         self._threads = Threads("attempts", _THREADS, may_wait=True)
         self._lock = threading.Lock()
@@ -392,6 +394,9 @@ class Detached:
                         begun += self._stored(each, status, claims)
             finally:
                 self._start(begun)  # whatever failed: what is registered must run
+        if len(wanting) < len(group) and self._turns.waits(queue):
+            # places that claim nothing more get messages now, not in the keeper's next round
+            self._send_soon()
 
     def _stored(self, ended: _Ended, status: Status, claims: list[Claim]) -> list[Running]:
         """Forget a stored attempt; give its place to the next claim and return that."""

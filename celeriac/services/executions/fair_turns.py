@@ -64,6 +64,12 @@ class FairTurns:
                 self._queues = {name: q for name, q in self._queues.items() if now <= q.busy_until}
             self._queues.setdefault(queue, _Queue()).busy_until = now + _WAIT_SECONDS
 
+    def waits(self, queue: str) -> bool:
+        """Return whether executions were found waiting in a queue lately."""
+        with self._lock:
+            state = self._queues.get(queue)
+            return state is not None and self._now() <= state.busy_until
+
     def next(self, queue: str, places: int) -> Sequence[Share]:
         """Return whose executions of a queue take the next `places`.
 

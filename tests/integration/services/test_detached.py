@@ -13,9 +13,10 @@ from celeriac.db.engine import Database
 from celeriac.domain.errors import PermanentError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.states import Status
-from celeriac.domain.tasks import Limits
+from celeriac.domain.tasks import DEFAULT_QUEUE, Limits
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.loop import LoopThread
+from celeriac.services.executions import run
 from celeriac.services.executions.attempt import StopReason
 from celeriac.services.ports import Job, RunContext
 from tests.support.core import Core
@@ -110,6 +111,22 @@ def test_an_attempt_keeps_its_slot_until_there_is_a_place(
     assert core.status(second) is Status.RUNNING
     gate.open.set()
     wait_until(lambda: core.status(second) is Status.COMPLETED, "the second has ended")
+    core.assert_consistent()
+
+
+def test_messages_are_asked_for_when_places_claim_nothing_more(
+    core: Core, gate: Gate, worker_of: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = worker_of(5)
+    alone, among_others = core.queued(), core.queued()
+    monkeypatch.setattr(run, "_NEXT_CLAIM_SECONDS", -1.0)  # the time of each message is over
+    gate.open.set()
+    worker.run(alone)
+    wait_until(lambda: core.status(alone).terminal and not len(worker.attempts), "it has ended")
+    assert not worker.sends.is_set(), "nothing has waited"
+    core.dispatch.turns.found(DEFAULT_QUEUE)
+    worker.run(among_others)
+    assert worker.sends.wait(20)
     core.assert_consistent()
 
 
