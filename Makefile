@@ -68,11 +68,17 @@ peers-lock: $(READY) ## Resolve the lock of the peers anew, with their newest ve
 	@printf 'dramatiq[redis]\ndbos\nprocrastinate\n' | $(BIN)/uv pip compile - --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o $(PEERS_LOCK)
 
+# The image has what was tested: the same versions, without the tools.
+IMAGE_LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 -c requirements.lock \
+	--generate-hashes --no-annotate --no-emit-index-url --no-header --quiet
+
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 		--extra dev --extra local-model --extra flower --extra claude --group weights \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements.lock
+	$(IMAGE_LOCK) pyproject.toml --extra flower -o deploy/requirements.lock
+	@echo hatchling | $(IMAGE_LOCK) - -o deploy/requirements-build.lock
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds (never the data in .celeriac)

@@ -1,4 +1,4 @@
-"""`celeriac db`: the schema of the database."""
+"""`celeriac db`: what needs the database alone: its schema, and a first API key."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -22,7 +22,7 @@ class MigrationPhase(StrEnum):
     POST = "post"
 
 
-app = typer.Typer(name="db", help="The schema of the database: upgrade or check it.")
+app = typer.Typer(name="db", help="The database: its schema, and a first API key.")
 
 
 @app.command()
@@ -127,6 +127,38 @@ def check(home: Home = None, as_json: Json = False) -> None:
             cure="Somebody changed them by hand; undo that.",
             problem="schema_differs",
         )
+
+
+@app.command(name="admin-key")
+def admin_key(
+    name: Annotated[
+        str, typer.Argument(metavar="USER", help="The administrator's name.")
+    ] = "admin",
+    key_name: Annotated[
+        str, typer.Option("--key-name", help="The name of the key in lists.")
+    ] = "celeriac db admin-key",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Create an API key of an administrator, with the database alone.
+
+    For the first key of an installation, and where all keys are lost: whoever
+    has DATABASE_URL and CELERIAC_SECRET_KEY may do this. The user is created if
+    missing. The key is written to standard output, once: it is not stored.
+
+    Examples:
+      celeriac db admin-key
+      celeriac db admin-key ada --key-name laptop
+    """
+    from celeriac.services.accounts import Accounts
+    from celeriac.wiring.core import secret_key
+
+    settings = read_settings(home)
+    _require(_schema(home))
+    with open_database(settings) as database:
+        made = Accounts(database, secret_key(settings)).bootstrap_admin(name, key_name=key_name)
+    output = Output(as_json=as_json)
+    output.write({"user": name, "key": made.token}, made.token)
 
 
 def _words(difference: object) -> str:
