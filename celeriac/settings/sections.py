@@ -358,6 +358,8 @@ class RetentionSettings(Group, env_prefix="CELERIAC_RETENTION_"):
     """Idempotency keys; afterwards the same key creates a new execution."""
     deliveries_days: _Days = 30
     """Deliveries to webhooks that have arrived or failed."""
+    rollups_days: _Days = 366
+    """Sums of ended executions by hour and day; those by minute are kept for two days."""
     partition_days: int = Field(default=7, ge=1, le=366)
     """Days whose executions are stored, and later dropped, together."""
     interval_seconds: float = Field(default=300, gt=0)

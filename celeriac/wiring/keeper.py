@@ -20,6 +20,7 @@ from celeriac.services.executions.pauses import Pauses
 from celeriac.services.operations.keeper import MaintenanceJob
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.services.operations.retention import Retention, RetentionPolicy
+from celeriac.services.operations.rollups import Rollups
 from celeriac.services.schedules.fire import FireSchedules
 from celeriac.services.schedules.start import Starter
 from celeriac.services.schedules.waiting import StartWaiting
@@ -31,7 +32,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 31
+KEEPER_CONNECTIONS = 32
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -107,6 +108,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),
         ("fold_usage", _FOLD_SECONDS, lambda: Usage(container.database).fold(limit)),
+        ("fold_ends", _FOLD_SECONDS, lambda: Rollups(container.database).fold(limit)),
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
         ("hold_paused", interval, lambda: then_send(_repeated(pauses.hold, interval))),
@@ -188,6 +190,7 @@ def build_retention(container: CoreServices) -> Retention:
         audit=wanted.audit_days,
         idempotency_keys=wanted.idempotency_days,
         deliveries=wanted.deliveries_days,
+        rollups=wanted.rollups_days,
     )
     return Retention(
         container.database,

@@ -156,7 +156,7 @@ class CoreWorld(RuleBasedStateMachine):
                 text(
                     "TRUNCATE executions, execution_inputs, execution_results,"
                     " events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days, usage_deltas, workers, pauses"
+                    " model_calls, usage_days, usage_deltas, workers, pauses, execution_ends"
                 )
             )
         self.queue = RecordingQueue()

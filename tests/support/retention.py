@@ -29,7 +29,14 @@ DAY = 86_400
 NONE = [0] * (1 + len(CHILDREN))
 OWN = Budget(max_tokens=100)
 POLICY = RetentionPolicy(
-    executions=30, sessions=20, files=10, logs=10, audit=40, idempotency_keys=5, deliveries=3
+    executions=30,
+    sessions=20,
+    files=10,
+    logs=10,
+    audit=40,
+    idempotency_keys=5,
+    deliveries=3,
+    rollups=60,
 )
 _AGE = (
     "UPDATE executions SET created_at = created_at - d, completed_at = completed_at - d",

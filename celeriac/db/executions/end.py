@@ -75,7 +75,7 @@ WITH done AS (
         event_seq = event_seq + 2
     WHERE {given_e} AND status IN ({lose_from})
     RETURNING {ended_columns}, 'keeper' AS ended_by, NULL::jsonb AS ended_why, e.event_seq,
-              e.crash_count, e.worker_hostname, e.task_id
+              e.worker_hostname
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq - 1, 'worker_lost', attempt,

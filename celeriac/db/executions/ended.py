@@ -33,7 +33,9 @@ from celeriac.domain.executions.states import TERMINAL, Status
 ENDED_COLUMNS = (
     "e.id, e.status, e.attempt, e.workspace_id, e.owner_id, e.session_id, e.options, e.request_id,"
     " e.error_code, e.error_message, e.parent_id, e.parent_step, e.trigger_type, e.batch_id,"
-    " e.run_id, e.step_no, e.item_no, e.limit_keys"
+    " e.run_id, e.step_no, e.item_no, e.limit_keys, e.task_id, e.queue, e.retry_count,"
+    " e.crash_count, e.cost, e.model_call_count, e.input_tokens, e.output_tokens, e.created_at,"
+    " e.available_at, e.started_at"
 )
 
 KEPT = """, kept AS (
@@ -78,6 +80,19 @@ SELECT celeriac_uuid7(), workspace_id, ended_by, 'execution.fail', 'execution', 
        jsonb_build_object('code', error_code, 'message', error_message, 'attempt', attempt)
        || coalesce(ended_why, '{}'::jsonb)
 FROM ended WHERE status = 'failed'
+"""
+
+# Folded by the keeper (docs/adr/0064). What was retried has a later time from which it could begin.
+_NOTE_END = """
+INSERT INTO execution_ends (workspace_id, task_id, wait_ms, run_ms, input_tokens, output_tokens,
+                            model_calls, retries, crashes, cost, outcome, queue)
+SELECT workspace_id, task_id,
+       1000 * extract(epoch FROM started_at
+                      - CASE WHEN available_at BETWEEN created_at AND started_at
+                             THEN available_at ELSE created_at END),
+       1000 * extract(epoch FROM now() - started_at),
+       input_tokens, output_tokens, model_call_count, retry_count, crash_count, cost, status, queue
+FROM ended
 """
 
 _DELIVER = """
@@ -211,6 +226,7 @@ _PARTS = MappingProxyType(
         "orphans": _ORPHANS,
         "of_calls": _OF_CALLS,
         "called": _COUNT_CALLS,
+        "end_noted": _NOTE_END,
         "delivered": _DELIVER,
         "audited": _AUDIT,
     }
@@ -237,7 +253,7 @@ NOT_COUNTED = (
 )
 """Whether nothing counts the end of `e`, as SQL."""
 
-_NOT_COUNTING = frozenset({"ended", "settled", "withdrawn", "delivered", "audited"})
+_NOT_COUNTING = frozenset({"ended", "settled", "withdrawn", "end_noted", "delivered", "audited"})
 """The parts that every end has."""
 
 

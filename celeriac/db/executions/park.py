@@ -142,7 +142,7 @@ WITH {new_questions}, done AS (
         event_seq = event_seq + 1
             + CASE WHEN cancel_requested_at IS NULL THEN {fresh_count} ELSE 0 END
     WHERE id = :id AND status IN ({park_from}) AND attempt = :attempt AND lease_token = :token
-    RETURNING {ended_columns}, e.event_seq, e.task_id, e.status = {park_to} AS asks,
+    RETURNING {ended_columns}, e.event_seq, e.status = {park_to} AS asks,
               e.event_seq - 1 - {fresh_count} AS first_number
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)

@@ -14,10 +14,11 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import partitions, retention, sessions, workers
+from celeriac.db import partitions, retention, rollups, sessions, workers
 from celeriac.db.engine import Connection, Database, clock
 from celeriac.db.partitions import Period
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.rollups import Grain
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
 from celeriac.logs.writer import error_file
@@ -58,6 +59,7 @@ def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[P
 
 logger = structlog.get_logger(__name__)
 
+_MINUTES_KEPT_DAYS = 2.0
 _WORKERS_KEPT_SECONDS = 86_400.0
 _BEFORE_ALL = UUID(int=0)
 _MOST_NAMED = 10
@@ -74,6 +76,7 @@ class RetentionPolicy:
     audit: float
     idempotency_keys: float
     deliveries: float
+    rollups: float
 
 
 class Retention:
@@ -144,6 +147,9 @@ class Retention:
                 self._rows(retention.delete_fires, policy.executions),
                 policy.executions,
             ),
+            ("minute_sums", self._sums(Grain.MINUTE, _MINUTES_KEPT_DAYS), True),
+            ("hour_sums", self._sums(Grain.HOUR, policy.rollups), policy.rollups),
+            ("day_sums", self._sums(Grain.DAY, policy.rollups), policy.rollups),
             ("workers", self._workers, True),
         ]
         return sum(_done(kind, step) for kind, step, wanted in steps if wanted)
@@ -161,6 +167,14 @@ class Retention:
         """Return the step that deletes all rows older than `days`, a batch in a transaction."""
         batch = partial(self._deleted, partial(delete, days=days, limit=self._batch))
         return partial(self._repeat, batch)
+
+    def _sums(self, grain: Grain, days: float) -> Callable[[], int]:
+        """Return the step that deletes sums of ended executions older than `days`."""
+
+        def delete(connection: Connection, *, days: float, limit: int) -> int:
+            return rollups.delete_old(connection, grain, days=days, limit=limit)
+
+        return self._rows(delete, days)
 
     def _session_files(self) -> int:
         def find(after: UUID) -> list[UUID]:

@@ -48,7 +48,8 @@ def database(shared_database: Database) -> Database:
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"
-                " usage_deltas, workers, deliveries, webhook_endpoints, hooks, hook_deliveries,"
+                " usage_deltas, execution_ends, execution_rollups, workers, deliveries,"
+                " webhook_endpoints, hooks, hook_deliveries,"
                 " budget_windows,"
                 " steps, children, live_children, execution_trees, ended_parents, celery_calls"
             )

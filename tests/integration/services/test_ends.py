@@ -76,6 +76,8 @@ def test_an_end_leaves_its_traces(core: Core, name: str) -> None:
     expired = way.transition is Transition.EXPIRE
     assert set(statuses.values()) <= {"expired" if expired else "withdrawn"}
     assert deliveries(core) == [(informed, execution_id, f"execution.{target}")]
+    noted = rows(core, "SELECT workspace_id, task_id, queue, outcome FROM execution_ends")
+    assert noted == [(core.actor.workspace_id, core.task, execution.queue, target)]
     assert_audited(core, execution_id, way)
     core.assert_consistent()
 
@@ -113,6 +115,7 @@ def test_what_goes_on_keeps_its_session_and_its_questions(core: Core, name: str)
     assert session(core, session_id).status is SessionStatus.ACTIVE
     assert "mail" in open_questions(core)
     assert deliveries(core) == []
+    assert core.count("execution_ends") == 0
     assert rows(core, "SELECT id FROM audit_logs WHERE action = 'execution.fail'") == []
     core.assert_consistent()
 

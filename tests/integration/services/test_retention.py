@@ -110,7 +110,7 @@ def test_what_lives_is_never_touched(core: Core, places: StoragePaths) -> None:
     pass_days(core, places, 1000)
     everything = RetentionPolicy(
         executions=0.001, sessions=0.001, files=0.001, logs=0.001, audit=0.001,
-        idempotency_keys=0.001, deliveries=0.001,
+        idempotency_keys=0.001, deliveries=0.001, rollups=0.001,
     )  # fmt: skip
     retention(core, places, everything)
     for execution_id in live:
@@ -245,7 +245,14 @@ def test_zero_keeps_everything(core: Core, places: StoragePaths) -> None:
     session_id = with_session(core, places)
     pass_days(core, places, 10_000)
     for_ever = RetentionPolicy(
-        executions=0, sessions=0, files=0, logs=0, audit=0, idempotency_keys=0, deliveries=0
+        executions=0,
+        sessions=0,
+        files=0,
+        logs=0,
+        audit=0,
+        idempotency_keys=0,
+        deliveries=0,
+        rollups=0,
     )
     assert retention(core, places, for_ever) == 0
     assert places.log_file(execution_id).exists()

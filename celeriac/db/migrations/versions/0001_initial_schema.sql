@@ -630,6 +630,64 @@ SELECT workspace_id, owner_id, day, task_id, provider, model, calls, unpriced_ca
        output_tokens, cached_tokens, cost
 FROM usage_deltas;
 
+-- Appended by the statements that end executions, folded by the keeper.
+CREATE TABLE execution_ends (
+    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    workspace_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    ended_at timestamptz NOT NULL DEFAULT now(),
+    wait_ms bigint,
+    run_ms bigint,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    model_calls integer NOT NULL,
+    retries integer NOT NULL,
+    crashes integer NOT NULL,
+    cost numeric(18,9) NOT NULL,
+    outcome text NOT NULL,
+    queue text NOT NULL,
+    CONSTRAINT pk_execution_ends PRIMARY KEY (id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000
+);
+
+CREATE TABLE execution_rollups (
+    scope text NOT NULL,
+    grain text NOT NULL,
+    start timestamptz NOT NULL,
+    workspace_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    queue text NOT NULL,
+    completed bigint NOT NULL DEFAULT '0',
+    failed bigint NOT NULL DEFAULT '0',
+    cancelled bigint NOT NULL DEFAULT '0',
+    retries bigint NOT NULL DEFAULT '0',
+    crashes bigint NOT NULL DEFAULT '0',
+    model_calls bigint NOT NULL DEFAULT '0',
+    input_tokens bigint NOT NULL DEFAULT '0',
+    output_tokens bigint NOT NULL DEFAULT '0',
+    cost numeric(24,9) NOT NULL DEFAULT '0',
+    wait_seconds double precision NOT NULL DEFAULT '0',
+    run_seconds double precision NOT NULL DEFAULT '0',
+    wait_buckets smallint[],
+    wait_counts bigint[],
+    run_buckets smallint[],
+    run_counts bigint[],
+    CONSTRAINT pk_execution_rollups
+        PRIMARY KEY (scope, grain, start, workspace_id, task_id, queue),
+    CONSTRAINT ck_execution_rollups_scope_known CHECK (scope IN ('system', 'workspace', 'task')),
+    CONSTRAINT ck_execution_rollups_grain_known
+        CHECK (grain IN ('minute', 'hour', 'day', 'total'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 70
+);
+CREATE INDEX ix_execution_rollups_workspace ON execution_rollups
+    (workspace_id, scope, grain, start);
+CREATE INDEX ix_execution_rollups_age ON execution_rollups (grain, start);
+
 CREATE TABLE cassettes (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
