@@ -21,6 +21,7 @@ from celeriac.client.pauses import Pauses
 from celeriac.client.schedules import Schedules
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
+from celeriac.client.statistics import Statistics
 from celeriac.client.transport import API, Transport
 from celeriac.client.webhooks import Deliveries, Webhooks
 from celeriac.client.workflows import WorkflowRuns, Workflows
@@ -80,6 +81,7 @@ class Client:
         self.approvals = Approvals(self._transport)
         self.budgets = Budgets(self._transport)
         self.usage = Usage(self._transport)
+        self.statistics = Statistics(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.deliveries = Deliveries(self._transport)
         self.hooks = Hooks(self._transport)

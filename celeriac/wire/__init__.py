@@ -49,6 +49,14 @@ from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
 from celeriac.wire.pauses import Pause
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
+from celeriac.wire.statistics import (
+    Durations,
+    Ended,
+    EndedInAll,
+    EndedOfQueue,
+    EndedOfTask,
+    Statistics,
+)
 from celeriac.wire.webhooks import (
     CallbackSecret,
     Delivery,
@@ -96,6 +104,11 @@ __all__ = [
     "CeleryTaskError",
     "Delivery",
     "DeliveryDetails",
+    "Durations",
+    "Ended",
+    "EndedInAll",
+    "EndedOfQueue",
+    "EndedOfTask",
     "Event",
     "Events",
     "Execution",
@@ -137,6 +150,7 @@ __all__ = [
     "Schedule",
     "Session",
     "SkippedExecution",
+    "Statistics",
     "Task",
     "UsageTotal",
     "UsageTotals",

@@ -29,6 +29,7 @@ from celeriac.services.hooks.receive import Receive
 from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
+from celeriac.services.operations.rollups import Rollups
 from celeriac.services.reports import ReportStore
 from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter
@@ -93,6 +94,7 @@ class ApiServices:
         self.budgets = Budgets(database, container.specs, container.live)
         self.apply = Apply(database, self.agents, self.budgets)
         self.usage = Usage(database)
+        self.rollups = Rollups(database)
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         hook_keys = HookKeys(key)
         self.hooks = Hooks(database, hook_keys)

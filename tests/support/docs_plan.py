@@ -45,6 +45,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
     ("docs/command-agents.md", "celeriac run count"): LIVE,
     ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,
+    ("docs/metrics.md", "celeriac stats"): LIVE,
+    ("docs/metrics.md", "client.statistics.get"): LIVE,
     ("docs/models.md", "CELERIAC_PROVIDERS="): SETTINGS,
     ("docs/python-agents.md", '"score-lead"'): LIVE,
     ("docs/python-agents.md", '"send-offer"'): LIVE,

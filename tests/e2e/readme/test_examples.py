@@ -155,6 +155,7 @@ PAGES: dict[str, Page] = {
         printed=("whsec_", "standard"),
     ),
     "docs/mcp-server.md": Page(printed=("cel_",)),
+    "docs/metrics.md": Page(program=_CLIENT, printed=("SUCCESS", "in all")),
     "docs/python-agents.md": Page(printed=('"score": 42',)),
     "docs/reports.md": Page(
         before=_TEXT + "celeriac tasks create t --agent writer --prompt Hi\nceleriac run t"
