@@ -11,7 +11,7 @@ import typer.main
 from celeriac.cli.main import build_app
 from tests.support.programs import REPOSITORY
 
-PROSE = ("text", "mermaid", "nginx")
+PROSE = ("text", "mermaid", "nginx", "dockerfile")
 """Languages of blocks that nobody runs: output, drawings, the settings of other programs."""
 
 _BLOCK = re.compile(

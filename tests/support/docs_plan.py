@@ -82,6 +82,14 @@ RUN: dict[tuple[str, str], str] = {
 """How a block is run."""
 
 EXEMPT: dict[tuple[str, str], str] = {
+    ("docs/deployment.md", "docker build"): "needs a container engine; "
+    "tests/unit/test_deployment.py checks the files",
+    ("docs/deployment.md", "docker compose up"): "needs a container engine; "
+    "tests/e2e/test_deployment.py runs the commands of the files",
+    ("docs/deployment.md", "kubectl apply"): "needs a cluster; "
+    "tests/unit/test_deployment.py checks the manifests",
+    ("docs/deployment.md", "pg_dump"): "tests/e2e/test_backup.py runs it",
+    ("docs/deployment.md", "pg_restore"): "tests/e2e/test_backup.py runs it",
     ("docs/operations.md", "celeriac why last"): "needs an execution that waits; "
     "tests/integration/services/test_why.py has each reason",
     ("docs/operations.md", "celeriac pause queue"): "holds up other blocks; "
