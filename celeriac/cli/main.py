@@ -37,6 +37,7 @@ from celeriac.cli.executions.run import run as run_task
 from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.executions.why import why
 from celeriac.cli.logs import logs
+from celeriac.cli.maintenance import maintenance
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.statistics import stats
 from celeriac.cli.up import up
@@ -115,7 +116,7 @@ def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for viewer in (monitor, why, timeline, logs, stats, usage, prices):
         app.command(rich_help_panel=_WORK)(viewer)
-    for manager in (apply, pauses.pause, pauses.resume):
+    for manager in (apply, pauses.pause, pauses.resume, maintenance):
         app.command(rich_help_panel=_MANAGE)(manager)
     for group in _GROUPS:
         app.add_typer(group, rich_help_panel=_MANAGE)

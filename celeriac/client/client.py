@@ -1,7 +1,7 @@
 """The client of the HTTP API."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,7 +22,7 @@ from celeriac.client.schedules import Schedules
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.statistics import Statistics
-from celeriac.client.transport import API, Transport
+from celeriac.client.transport import API, Transport, path
 from celeriac.client.webhooks import Deliveries, Webhooks
 from celeriac.client.workflows import WorkflowRuns, Workflows
 from celeriac.version import __version__
@@ -142,6 +142,10 @@ class Client:
     def celery_health(self) -> wire.CeleryHealth:
         """Return the live workers; raises ClientError if the API doesn't answer."""
         return self._health(wire.CeleryHealth, "/health/celery")
+
+    def maintenance_jobs(self) -> Sequence[wire.MaintenanceJob]:
+        """Return the latest run of each job of beat, by name. Needs an administrator."""
+        return self._transport.get(wire.MaintenanceJobs, path("maintenance-jobs")).jobs
 
     def _health(self, model: type[H], path: str) -> H:
         # 503 is an answer here, not a failure

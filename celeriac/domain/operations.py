@@ -1,4 +1,4 @@
-"""Worker processes, as they report themselves."""
+"""Worker processes, as they report themselves, and maintenance jobs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,3 +48,52 @@ class WorkerRow(WorkerReport):
             name: self.seen_at - timedelta(seconds=age)
             for name, age in zip(self.unknown_tasks, self.unknown_tasks_ages, strict=True)
         }
+
+
+LATE_INTERVALS = 3
+LATE_SECONDS = 180.0
+"""Reports of a job are up to a minute old."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """A run of a maintenance job that has just ended."""
+
+    name: str
+    host: str
+    """The host of the beat that ran it."""
+    interval_seconds: float
+    """The pause between two runs of a job that works."""
+    seconds: float
+    """How long it ran."""
+    next_in: float
+    """The seconds until this beat runs it again; more than usual after failures."""
+    done: int
+    """How much it did; 0 if it failed."""
+    failures: int
+    """How often it has failed in a row; 0 after a run that worked."""
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRow:
+    """The latest run of a maintenance job that has ended, with the database's times."""
+
+    name: str
+    host: str
+    interval_seconds: float
+    started_at: datetime
+    ended_at: datetime
+    next_at: datetime
+    done: int
+    failures: int
+    error: str | None
+    succeeded_at: datetime | None
+    """When it worked last; None if it never has."""
+    read_at: datetime
+
+    @property
+    def late(self) -> bool:
+        """Whether the next run has not ended after three intervals, and after three minutes."""
+        patience = max(LATE_INTERVALS * self.interval_seconds, LATE_SECONDS)
+        return self.read_at > self.next_at + timedelta(seconds=patience)

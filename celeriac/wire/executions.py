@@ -351,6 +351,32 @@ class Worker(Wire):
     seen_at: datetime
 
 
+class MaintenanceJob(Wire):
+    """The latest run of a job of beat that has ended; stored once a minute, and when it changes."""
+
+    name: str = Field(examples=["dispatch_due"])
+    host: str = Field(description="The host of the beat that ran it.", examples=["shop-1"])
+    interval_seconds: float = Field(description="The pause between two runs.", examples=[0.5])
+    started_at: datetime
+    ended_at: datetime
+    next_at: datetime = Field(description="When the same beat runs it again.")
+    done: int = Field(description="How much it did; 0 if it failed.", examples=[3])
+    failures: int = Field(description="How often it has failed in a row.", examples=[0])
+    error: str | None = Field(description="Why it failed.")
+    succeeded_at: datetime | None = Field(description="When it worked last.")
+    late: bool = Field(
+        description="Whether the next run has not ended after three intervals, and after three "
+        "minutes: no beat runs, or the job hangs.",
+        examples=[False],
+    )
+
+
+class MaintenanceJobs(Wire):
+    """What beat does by itself."""
+
+    jobs: list[MaintenanceJob]
+
+
 class CeleryHealth(Wire):
     """The live workers and their load."""
 

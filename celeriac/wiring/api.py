@@ -29,6 +29,7 @@ from celeriac.services.hooks.receive import Receive
 from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
+from celeriac.services.operations.maintenance import MaintenanceJobs
 from celeriac.services.operations.rollups import Rollups
 from celeriac.services.reports import ReportStore
 from celeriac.services.schedules.manage import Schedules
@@ -111,6 +112,7 @@ class ApiServices:
             self.redis_ping,
             worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         )
+        self.maintenance = MaintenanceJobs(database)
         self.audit_trail = AuditTrail(database, key)
         self.access_records = AccessRecords(database)
 

@@ -9,6 +9,7 @@ from celery.beat import Scheduler
 
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.services.operations.keeper import MaintenanceRunner
+from celeriac.services.operations.maintenance import JobRecord
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance
 
@@ -31,7 +32,9 @@ class Keeper(Scheduler):
         self._container = build(
             settings, service="beat", connections=KEEPER_CONNECTIONS, app=self.app
         )
-        self._jobs = MaintenanceRunner(build_maintenance(self._container))
+        jobs = build_maintenance(self._container)
+        record = JobRecord(self._container.database, [each.name for each in jobs])
+        self._jobs = MaintenanceRunner(jobs, record)
         self._jobs.ensure_running()
 
     def tick(self, *_: Any, **__: Any) -> float:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from celeriac import wire
 from celeriac.api.core import views
-from celeriac.api.core.auth import Caller, Operator
+from celeriac.api.core.auth import Administrator, Caller, Operator
 from celeriac.api.core.parameters import IdempotencyKey, Services
 from celeriac.api.core.requests import REPLAYED, JsonRoute, idempotency
 from celeriac.api.core.responses import json_response, problem_responses
@@ -20,6 +20,7 @@ from celeriac.services.operations.health import OK
 from celeriac.version import __version__
 
 celery_router = APIRouter(tags=["celery tasks"], route_class=JsonRoute)
+maintenance_router = APIRouter(tags=["maintenance"], route_class=JsonRoute)
 health_router = APIRouter(prefix="/health", tags=["health"], route_class=JsonRoute)
 
 _UNAVAILABLE = 503
@@ -75,6 +76,16 @@ def get_celery_task(
     PENDING.
     """
     return views.celery_task(services.celery_tasks.get(actor, task_id))
+
+
+@maintenance_router.get("/maintenance-jobs", summary="List the system's own periodic work")
+def list_maintenance_jobs(actor: Administrator, services: Services) -> wire.MaintenanceJobs:
+    """Return the latest run of each job of beat, by name: dispatch, rescue, retention and more.
+
+    There are no rows before the first beat has run.
+    """
+    found = services.maintenance.find(actor)
+    return wire.MaintenanceJobs(jobs=[wire.MaintenanceJob.model_validate(each) for each in found])
 
 
 @health_router.get("/live", summary="Whether the process answers")

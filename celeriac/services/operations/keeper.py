@@ -1,6 +1,7 @@
 """Maintenance jobs, each on a thread and a clock of its own."""
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.operations import JobReport
 from celeriac.kit.backoff import grown
 
 logger = structlog.get_logger(__name__)
@@ -40,8 +42,15 @@ class MaintenanceRunner:
     logged and retried after growing pauses; no error ends it.
     """
 
-    def __init__(self, jobs: Sequence[MaintenanceJob]) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[MaintenanceJob],
+        record: Callable[[JobReport], None] = lambda _: None,
+    ) -> None:
+        """Tell `record`, which must not raise, of each run that has ended."""
         self._jobs = jobs
+        self._record = record
+        self._host = socket.gethostname()
         self._threads: dict[str, threading.Thread] = {}
         self._ended = threading.Event()
 
@@ -75,29 +84,50 @@ class MaintenanceRunner:
         pause = 0.0
         while not self._ended.wait(pause):
             began = time.monotonic()
-            longest = _once(job)
-            if longest is None:
+            ended = _once(job)
+            taken = time.monotonic() - began
+            if ended.error is None:
                 failures = 0
-                pause = max(job.seconds - (time.monotonic() - began), _SHORTEST_PAUSE)
+                pause = max(job.seconds - taken, _SHORTEST_PAUSE)
             else:
                 failures += 1
-                seconds = grown(job.seconds, failures, max(longest, job.seconds))
+                seconds = grown(job.seconds, failures, max(ended.longest_pause, job.seconds))
                 pause = seconds * random.uniform(*_SPREAD)
+            self._record(
+                JobReport(
+                    name=job.name,
+                    host=self._host,
+                    interval_seconds=job.seconds,
+                    seconds=taken,
+                    next_in=pause,
+                    done=ended.done,
+                    failures=failures,
+                    error=ended.error,
+                )
+            )
 
 
-def _once(job: MaintenanceJob) -> float | None:
-    """Do a job once; if it fails, return the longest pause before the next try."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A run of a job: how much it did, or its error and the longest pause before the next try."""
+
+    done: int = 0
+    error: str | None = None
+    longest_pause: float = 0.0
+
+
+def _once(job: MaintenanceJob) -> _Ended:
     try:
         done = job.work()
     except DatabaseUnavailableError as error:
         logger.warning(
             "keeper.database_unavailable", job=job.name, code=error.code, error=error.message
         )
-        return _LONGEST_PAUSE_UNAVAILABLE
-    except Exception:
+        return _Ended(error=error.message, longest_pause=_LONGEST_PAUSE_UNAVAILABLE)
+    except Exception as error:
         # whatever it is, the other jobs must continue, and this one must be retried
         logger.exception("keeper.job_failed", job=job.name)
-        return _LONGEST_PAUSE
+        return _Ended(error=f"{type(error).__name__}: {error}", longest_pause=_LONGEST_PAUSE)
     if done:
         logger.info("keeper.done", job=job.name, count=done)
-    return None
+    return _Ended(done)

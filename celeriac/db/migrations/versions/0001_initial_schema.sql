@@ -893,6 +893,24 @@ CREATE UNIQUE INDEX uq_hook_deliveries_delivery_id ON hook_deliveries (hook_id, 
 CREATE UNIQUE INDEX uq_hook_deliveries_digest ON hook_deliveries (hook_id, digest)
     WHERE status = 'accepted' AND digest IS NOT NULL;
 
+CREATE TABLE maintenance_jobs (
+    name text NOT NULL,
+    host text NOT NULL,
+    interval_seconds double precision NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    ended_at timestamptz NOT NULL DEFAULT now(),
+    next_at timestamptz NOT NULL DEFAULT now(),
+    done bigint NOT NULL,
+    failures integer NOT NULL,
+    error text,
+    succeeded_at timestamptz,
+    CONSTRAINT pk_maintenance_jobs PRIMARY KEY (name)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 50
+);
+
 CREATE TABLE pauses (
     id uuid NOT NULL,
     scope text NOT NULL,
