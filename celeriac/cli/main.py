@@ -44,6 +44,7 @@ from celeriac.cli.up import up
 from celeriac.cli.workflows.commands import app as workflows_app
 from celeriac.cli.workflows.runs import app as workflow_runs_app
 from celeriac.domain.errors import CeleriacError
+from celeriac.kit.first_process import divide_first_process
 from celeriac.kit.text import printable
 from celeriac.version import __version__
 
@@ -71,6 +72,7 @@ class _GlobalOptions:
 
 def run() -> None:
     """Run the command line of this process; the entry point of `celeriac`."""
+    divide_first_process()
     sys.exit(main(sys.argv[1:]))
 
 
