@@ -9,9 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import redis
 
 from celeriac.client import Client
 from celeriac.embedded.home import reserve_port
+from celeriac.kit.processes import launch
 from tests.support import deployment
 from tests.support.places import temporary_directory
 from tests.support.programs import Program, scrubbed_environment
@@ -200,3 +202,37 @@ def test_the_worker_of_a_container_has_the_name_of_its_check() -> None:
     assert words[words.index("--destination") + 1] == "worker@$$(hostname)"
     printed = subprocess.run(["hostname"], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == socket.gethostname()
+
+
+def test_the_valkey_of_compose_keeps_what_it_has(valkey_server: ValkeyServer) -> None:
+    """Its configuration, on standard input, asks for the password and writes a file."""
+    [shell, option, script] = deployment.services()["valkey"]["command"]
+    with temporary_directory() as directory:
+        (directory / "valkey_password").write_text("a-password-of-tests")
+        port, program = reserve_port(), valkey_server.program
+        script = script.replace("$$", "$").replace("/run/secrets", str(directory))
+        script = script.replace("dir /data", f"dir {directory}")
+        script = script.replace("END\nd", f"END\nport {port}\nbind 127.0.0.1\nd")
+        script = script.replace("exec valkey-server", f"exec {program}")
+        with (directory / "log").open("wb") as log:
+            server = launch([shell, option, script], cwd=directory, stdout=log, stderr=log)
+        try:
+            with redis.Redis(
+                port=port, password="a-password-of-tests", decode_responses=True
+            ) as client:
+                wait_until(lambda: _answers(client), "it serves", within=30)
+                assert client.config_get("appendonly") == {"appendonly": "yes"}
+                assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+            with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+                stranger.ping()
+        finally:
+            server.terminate()
+            assert server.wait(30) == 0, (directory / "log").read_text()
+        assert (directory / "appendonlydir").is_dir()
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False

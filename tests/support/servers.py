@@ -167,6 +167,11 @@ class ValkeyServer(RunningServer):
         self._valkey = Valkey.prepare(home)
         super().__init__(self._valkey.spec(), home.log_file("valkey"))
 
+    @property
+    def program(self) -> Path:
+        """The server's program."""
+        return self._valkey.program
+
     def url(self, database: int = 0) -> str:
         """Return the URL of a numbered database."""
         return self._valkey.url(database)

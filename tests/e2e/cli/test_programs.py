@@ -131,6 +131,34 @@ def test_a_worker_takes_celerys_options(
         worker.close()
 
 
+def test_the_first_key_needs_the_database_and_the_secret_alone(
+    own: CommandLine, database: str
+) -> None:
+    env = {"DATABASE_URL": database}
+    made = own.run("db", "admin-key", "ada", "--key-name", "first key", "--json", **env)
+    assert made.code == 0, made.err
+    assert made.value["user"] == "ada"
+    again = own.run("db", "admin-key", "ada", **env)
+    assert again.out.strip().startswith("cel_")
+    assert again.out.strip() != made.value["key"]
+    for wrong, words in (
+        (("not a name",), "USER 'not a name'"),
+        (("ada", "--key-name", "two\nlines"), "--key-name"),
+    ):
+        refused = own.run("db", "admin-key", *wrong, **env)
+        assert refused.code == 2
+        assert words in refused.err
+    keyless = own.run("db", "admin-key", CELERIAC_SECRET_KEY="", **env)
+    assert keyless.code == 2
+    assert "CELERIAC_SECRET_KEY" in keyless.err
+    with psycopg.connect(driver_url(database)) as connection:
+        connection.execute("UPDATE users SET role = 'viewer' WHERE name = 'ada'")
+    lesser = own.run("db", "admin-key", "ada", **env)
+    assert lesser.code == 1
+    assert "is no active admin" in lesser.err
+    assert lesser.out == ""
+
+
 def test_the_api_serves_and_says_what_it_misses(
     own: CommandLine, database: str, valkey_server: ValkeyServer
 ) -> None:
