@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from celeriac.cli.core.arguments import Home, Json
 from celeriac.cli.core.output import CommandError, Output, UsageProblemError
 from celeriac.cli.core.server import open_database, read_settings
-from celeriac.domain.base import Label, Name
 
 if TYPE_CHECKING:
     from celeriac.db.migrate import Migration, Schema
@@ -23,8 +21,6 @@ class MigrationPhase(StrEnum):
     PRE = "pre"
     POST = "post"
 
-
-_KeyName = Annotated[Label, StringConstraints(min_length=1, max_length=100)]
 
 app = typer.Typer(name="db", help="The database: its schema, and a first API key.")
 
@@ -157,8 +153,7 @@ def admin_key(
     from celeriac.services.accounts import Accounts
     from celeriac.wiring.core import secret_key
 
-    _check(Name, name, "USER")
-    _check(_KeyName, key_name, "--key-name")
+    _check_names(name, key_name)
     settings = read_settings(home)
     _require(_schema(home))
     with open_database(settings) as database:
@@ -167,13 +162,20 @@ def admin_key(
     output.write({"user": name, "key": made.token}, made.token)
 
 
-def _check(wanted: Any, value: str, option: str) -> None:
-    """Raise UsageProblemError if a value is not of the type that the API wants."""
-    try:
-        TypeAdapter[Any](wanted).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise UsageProblemError(f"{option} {value!r}: {reason}.") from error
+def _check_names(user: str, key: str) -> None:
+    """Raise UsageProblemError for names that the API would refuse."""
+    from pydantic import StringConstraints, TypeAdapter, ValidationError
+
+    from celeriac.domain.base import Label, Name
+
+    key_name = Annotated[Label, StringConstraints(min_length=1, max_length=100)]
+    wanted: list[tuple[str, str, Any]] = [("USER", user, Name), ("--key-name", key, key_name)]
+    for option, value, kind in wanted:
+        try:
+            TypeAdapter[Any](kind).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UsageProblemError(f"{option} {value!r}: {reason}.") from error
 
 
 def _words(difference: object) -> str:
