@@ -25,8 +25,9 @@ def doctor(
     """Check everything that Celeriac needs; show what is wrong and what helps.
 
     Checks Python and packages, the home and its disk, PostgreSQL, schema and
-    clock, Redis, broker, workers, API, key and the model server. Changes
-    nothing. Exits with 1 if anything fails.
+    clock, Redis, broker, workers and their releases, indexes, transactions,
+    leases, API, key and the model server. Changes nothing. Exits with 1 if
+    anything fails.
 
     Examples:
       celeriac doctor
@@ -50,7 +51,7 @@ def doctor(
 def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
     from celeriac.agents.crewai.venv import CrewVenv
     from celeriac.cli.core.server import read_settings
-    from celeriac.cli.doctor import checks, servers, work
+    from celeriac.cli.doctor import checks, servers, state, work
     from celeriac.cli.doctor.findings import failed
     from celeriac.domain.errors import CeleriacError
     from celeriac.embedded.endpoints import find_running_stack
@@ -74,6 +75,7 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
     yield from servers.check_redis(settings)
     yield from servers.check_broker(settings)
     yield from work.check_workers(settings)
+    yield from state.check_state(settings)
     yield from work.check_notices(settings)
     yield from work.check_api(home, api_url, api_key)
     yield work.check_model(settings)
