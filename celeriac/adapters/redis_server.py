@@ -1,5 +1,6 @@
 """Facts about a Redis server, and its health check."""
 
+import time
 from dataclasses import dataclass
 
 from redis.backoff import NoBackoff
@@ -8,6 +9,7 @@ from redis.retry import Retry
 
 from celeriac.adapters.redis_client import connect
 from celeriac.domain.errors import ConfigurationError, UnavailableError
+from celeriac.domain.metrics import RedisFigures
 from celeriac.kit.outbound import without_password
 
 _SECONDS = 2.0
@@ -83,6 +85,26 @@ class RedisPing:
             self._redis.ping()
         except (RedisError, OSError) as error:
             raise UnavailableError(f"Redis at {self._address} doesn't answer.") from error
+
+    def figures(self) -> RedisFigures:
+        """Return memory, connections and how long a command takes.
+
+        Raises UnavailableError if the server doesn't answer within a second.
+        """
+        begin = time.perf_counter()
+        try:
+            self._redis.ping()
+            seconds = time.perf_counter() - begin
+            found = self._redis.info("memory")
+            clients = self._redis.info("clients")
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis at {self._address} doesn't answer.") from error
+        return RedisFigures(
+            memory_bytes=int(found["used_memory"]),
+            memory_limit_bytes=int(found.get("maxmemory", 0)),
+            connections=int(clients["connected_clients"]),
+            seconds=seconds,
+        )
 
     def close(self) -> None:
         """Close the connections."""

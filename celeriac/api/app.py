@@ -31,6 +31,8 @@ from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestConte
 from celeriac.api.core.problems import MEDIA_TYPE
 from celeriac.api.core.protocol import LIMITS, ConnectionLimits
 from celeriac.api.core.requests import Parsing
+from celeriac.api.metrics import route as metrics_route
+from celeriac.api.metrics.requests import RequestTimes
 from celeriac.api.v1 import (
     accounts,
     approvals,
@@ -185,6 +187,7 @@ def create_app(container: CoreServices) -> FastAPI:
     app.state.container = container
     app.state.services = services
     app.state.parsing = Parsing()
+    app.state.request_times = RequestTimes()
     app.state.bad_keys = BadKeys(per_minute=settings.bad_keys_per_minute)
     app.state.lookups = Lookups(app.state.bad_keys)
     # the last one added is the outermost
@@ -196,7 +199,7 @@ def create_app(container: CoreServices) -> FastAPI:
         ),
         any_address=settings.host in _EVERYWHERE,
     )
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, observe=app.state.request_times.observe)
     return app
 
 
@@ -251,6 +254,7 @@ def _routes() -> Sequence[BaseRoute]:
     everything.include_router(version_1)
     everything.include_router(hooks.open_router)
     everything.include_router(operations.health_router)
+    everything.include_router(metrics_route.router)
     return tuple(everything.routes)
 
 

@@ -320,6 +320,8 @@ class ApiSettings(Group, env_prefix="CELERIAC_API_"):
     bad_keys_per_minute: int = Field(default=30, ge=1)
     """Unknown API keys that are looked up for one address per minute."""
     database_connections: int = Field(default=10, ge=2)
+    metrics_token: SecretStr | None = Field(default=None, min_length=32)
+    """A token that may read `/metrics` and nothing else; without it only administrators may."""
     celery_task_allow_list: Names = (
         "celeriac.tasks.monitoring.ping",
         "celeriac.tasks.monitoring.health_check",

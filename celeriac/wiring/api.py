@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from celeriac.adapters.celery_queue import EXECUTE_TASK, CeleryPlainTasks
+from celeriac.adapters.celery_queue import EXECUTE_TASK, QUEUES, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.db import engine
 from celeriac.db.engine import Database
@@ -30,6 +30,7 @@ from celeriac.services.invitations import Invitations
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.operations.maintenance import MaintenanceJobs
+from celeriac.services.operations.metrics import Metrics
 from celeriac.services.operations.rollups import Rollups
 from celeriac.services.reports import ReportStore
 from celeriac.services.schedules.manage import Schedules
@@ -113,12 +114,20 @@ class ApiServices:
             worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         )
         self.maintenance = MaintenanceJobs(database)
+        self.metrics = Metrics(
+            database,
+            self.redis_ping.figures,
+            queues=QUEUES,
+            alive_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+        )
+        self.metrics_token = settings.api.metrics_token
         self.audit_trail = AuditTrail(database, key)
         self.access_records = AccessRecords(database)
 
     def close(self) -> None:
         """Write pending audit entries and close connections."""
         self.access_records.close()
+        self.metrics.close()
         self.redis_ping.close()
 
 

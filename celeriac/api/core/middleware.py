@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from typing import Any
 
@@ -23,16 +23,17 @@ logger = structlog.get_logger(__name__)
 
 REQUEST_ID = "X-Request-ID"
 _VALID_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_QUIET = frozenset({"/health/live", "/health/ready", "/health/celery"})
+_QUIET = frozenset({"/health/live", "/health/ready", "/health/celery", "/metrics"})
 _SERVER_ERROR = 500
 
 
 class RequestContext:
     """Gives each request an id, logs it, and answers unexpected errors."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap `app`."""
+    def __init__(self, app: ASGIApp, *, observe: Callable[[Scope, int, float], None]) -> None:
+        """Wrap `app`; `observe` is told the status and the seconds of each request."""
         self._app = app
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request. A valid `X-Request-ID` is used, and it is part of the response."""
@@ -62,7 +63,9 @@ class RequestContext:
                     raise  # part of the response was sent: the server must close the connection
                 await response(scope, receive, respond)
             finally:
-                _log(scope, status, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._observe(scope, status, seconds)
+                _log(scope, status, seconds)
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:
@@ -83,7 +86,7 @@ def _log(scope: Scope, status: int, seconds: float) -> None:
 class AllowedHosts:
     """Refuses requests for other hosts than this server's, as after DNS rebinding.
 
-    Health is answered for any host: probes use addresses.
+    Health and metrics are answered for any host: probes use addresses.
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool) -> None:

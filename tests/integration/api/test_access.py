@@ -27,7 +27,7 @@ pytestmark = pytest.mark.requirement("F8", "A20")
 
 PAGE = Path(__file__).parents[3] / "docs" / "workspaces.md"
 ROW = re.compile(r"^\| `(\w+) (\S+)` \| (\w+) \| (404|own|-) \|$", re.MULTILINE)
-OPEN = re.compile(r"/health|/approvals/links|/invitations/accept|/hooks/{token}")
+OPEN = re.compile(r"/health|/approvals/links|/invitations/accept|/hooks/{token}|/metrics")
 MANAGED = re.compile(r"/(users|workspaces|api-keys|celery-tasks)/")
 """What administrators see of all users; of Celery tasks those that no workspace has sent."""
 ROLES = ["viewer", "operator", "admin", "administrator"]

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import partitions, retention, sessions, workers, workspaces
+from celeriac.db import metrics, partitions, retention, sessions, workers, workspaces
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, leases, lifecycle, limits, park, queries, steps
 from celeriac.db.executions import queries as queues
@@ -114,6 +114,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     ),
     "change priorities": (lambda c: set_priority(c, [uuid4()], 3), BY_ID),
     "move to another queue": (lambda c: move(c, [uuid4()], "spare"), BY_ID),
+    "figures for monitoring": (
+        lambda c: metrics.read(c, queues=["a"], alive_seconds=9.0, statement_seconds=9.0),
+        BY_ID | {"ix_executions_due", "ix_executions_sent", "ix_executions_worker"},
+    ),
     "count what waits for a worker": (
         queues.waiting_counts,
         {"ix_executions_due", "ix_executions_delayed", "ix_executions_sent"},

@@ -1,0 +1,108 @@
+"""Figures for monitoring: what the database and Redis say at one moment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from celeriac.domain.operations import WorkerRow
+from celeriac.domain.rollups import Histogram
+
+MOST_TASKS = 200
+"""Pairs of task and queue that have series of their own; the rest is added up as `other`."""
+
+MOST_QUEUES = 100
+"""Queues that have series of their own."""
+
+MOST_BUDGETS = 20
+"""Budgets that have series: those of which the largest share is used."""
+
+MOST_COUNTED = 10_000
+"""How far live rows are counted: of each queue and status, of questions, of new executions."""
+
+OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFigures:
+    """Totals of all time of a task in a queue, or of all others."""
+
+    workspace: str
+    task: str
+    queue: str
+    counts: Mapping[str, int]
+    """By the names of `celeriac.db.schema.rollups.COUNTS`."""
+    cost: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueFigures:
+    """What a queue holds now. Counts stop at `MOST_COUNTED`."""
+
+    queue: str
+    due: int
+    """Pending executions that may begin."""
+    sent: int
+    """Executions whose messages are at the broker."""
+    running: int
+    oldest_age_seconds: float
+    """How long the oldest of those that could begin has waited; 0 without any."""
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDurations:
+    """Durations of all time of the executions of a queue."""
+
+    queue: str
+    wait: Histogram
+    wait_seconds: float
+    run: Histogram
+    run_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetFigures:
+    """The used share of a budget in its day or month."""
+
+    workspace: str
+    scope: str
+    subject: str
+    period: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseFigures:
+    """What the database says."""
+
+    tasks: Sequence[TaskFigures]
+    queues: Sequence[QueueFigures]
+    durations: Sequence[QueueDurations]
+    workers: Sequence[WorkerRow]
+    slots: Mapping[str | None, int]
+    """Of consuming workers, by queue."""
+    submitted: int
+    """Executions of the last minute."""
+    approvals: int
+    approval_age_seconds: float
+    schedule_late_seconds: float
+    unfolded_seconds: float
+    budgets: Sequence[BudgetFigures]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisFigures:
+    """What Redis says; memory in bytes, 0 as its limit without one."""
+
+    memory_bytes: int
+    memory_limit_bytes: int
+    connections: int
+    seconds: float
+    """How long one command took."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """All figures; None for what could not be asked."""
+
+    database: DatabaseFigures | None
+    redis: RedisFigures | None
