@@ -302,6 +302,8 @@ class KeeperSettings(Group, env_prefix="CELERIAC_KEEPER_"):
     batch_size: int = Field(default=500, ge=1)
     resend_seconds: float = Field(default=15.0, gt=0)
     """A queued execution whose message is in no queue for so many seconds is sent again."""
+    ageing_seconds: float = Field(default=0.0, ge=0)
+    """After so many seconds of waiting, low becomes normal, and after twice that normal high."""
 
 
 class ApiSettings(Group, env_prefix="CELERIAC_API_"):

@@ -78,7 +78,7 @@ class ApiServices:
             database, Starter(container.submit, self.runs), container.dispatch
         )
         self.queries = Queries(database)
-        self.why = ExplainWaiting(database)
+        self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
         self.change = Change(database, container.dispatch)
         self.pauses = Pauses(database, container.dispatch)
         self.bulk = Bulk(database, container.cancel, self.change, container.specs)

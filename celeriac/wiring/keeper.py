@@ -15,6 +15,7 @@ from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
+from celeriac.services.executions.ageing import RaiseAged
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.pauses import Pauses
 from celeriac.services.operations.keeper import MaintenanceJob
@@ -32,7 +33,7 @@ from celeriac.wiring.core import CoreServices, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 32
+KEEPER_CONNECTIONS = 33
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -42,6 +43,7 @@ _RESERVATIONS_SECONDS = 2.0
 _NOTICE_SECONDS = 2.0
 _FOLD_SECONDS = 5.0
 _SEAL_SECONDS = 5.0
+_AGEING_SECONDS = 1.0
 _DEADLOCK_SECONDS = 5.0
 _DELETED_SECONDS = 30.0
 _LOOKS_BEFORE_EXPIRY = 4
@@ -121,6 +123,9 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ),
         ("retention", settings.retention.interval_seconds, build_retention(container)),
     ]
+    if seconds := options.ageing_seconds:
+        raise_aged = RaiseAged(container.database, container.live, seconds=seconds)
+        jobs.append(("raise_aged", _AGEING_SECONDS, raise_aged))
     if notifications := build_notifications(container):
         jobs.append(("notify_of_approvals", _NOTICE_SECONDS, notifications.send_due))
     if trail := build_audit_trail(container):

@@ -17,7 +17,7 @@ from celeriac.domain.executions.model import Completed, SubmitRequest
 from celeriac.domain.executions.states import Status
 from celeriac.services.operations.keeper import MaintenanceJob, MaintenanceRunner
 from celeriac.settings import Settings
-from celeriac.settings.sections import ApprovalSettings, RetentionSettings
+from celeriac.settings.sections import ApprovalSettings, KeeperSettings, RetentionSettings
 from celeriac.wiring.core import CoreServices, build
 from celeriac.wiring.keeper import KEEPER_CONNECTIONS, build_maintenance, build_notifications
 from tests.support.asking import a_question, park
@@ -141,9 +141,11 @@ def with_webhook(container: CoreServices, url: str) -> Settings:
 
 
 def test_there_is_a_connection_for_each_job(container: CoreServices) -> None:
-    settings = with_webhook(container, "https://hooks.example.com")
+    settings = with_webhook(container, "https://hooks.example.com").model_copy(
+        update={"keeper": KeeperSettings(ageing_seconds=600)}
+    )
     jobs = build_maintenance(replace(container, settings=settings))
-    assert "notify_of_approvals" in {job.name for job in jobs}
+    assert {"notify_of_approvals", "raise_aged"} <= {job.name for job in jobs}
     assert len({job.name for job in jobs}) == len(jobs) == KEEPER_CONNECTIONS - 3
 
 

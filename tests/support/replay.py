@@ -35,7 +35,8 @@ def replay(types: Iterable[EventType]) -> Status:
         if transition is None:
             # people answer when they like
             said_any_time = kind is EventType.APPROVAL_ANSWERED and not status.terminal
-            assert said_any_time or status is Status.RUNNING, (
+            raised = kind is EventType.RAISED and status is Status.PENDING
+            assert said_any_time or raised or status is Status.RUNNING, (
                 f"{kind} at {place} while {status}: {steps}"
             )
         else:

@@ -14,6 +14,7 @@ class EventType(StrEnum):
     CREATED = "created"
     QUEUED = "queued"
     UNQUEUED = "unqueued"
+    RAISED = "raised"
     STARTED = "started"
     COMPLETED = "completed"
     FAILED = "failed"

@@ -6,11 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from celeriac.domain.executions.ageing import RAISED
 from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.pauses import Pause
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.limits import ExecutionSlot
+from celeriac.domain.tasks import Priority
 from celeriac.kit.words import counted
 
 MOST_COUNTED = 1_000
@@ -106,6 +108,8 @@ class Facts:
     """How many items of its step, or children of its parent, may run at once."""
     beside: int = 0
     """How many of these run, or may run, now."""
+    raised_at: datetime | None = None
+    """When waiting raises its priority next."""
     ahead: int = 0
     """Executions of its queue that come first: more urgent ones, and earlier ones of its owner."""
     sent: int = 0
@@ -370,12 +374,18 @@ def _queue(facts: Facts) -> Iterator[Reason]:
         return
     first = _count(facts.ahead, "execution")
     sent = _count(facts.sent, "message")
+    said = (
+        f"{first} of the queue {execution.queue!r} come first, and {sent} are sent already, for "
+        f"{counted(facts.slots, 'slot')}. Other owners take turns with it."
+    )
+    if facts.raised_at is not None:
+        said += f" Its priority becomes {RAISED[Priority(execution.priority)].label} by waiting."
     yield Reason(
         ReasonCode.QUEUE,
-        f"{first} of the queue {execution.queue!r} come first, and {sent} are sent already, for "
-        f"{counted(facts.slots, 'slot')}. Other owners take turns with it.",
+        said,
         Subject(SubjectKind.QUEUE, execution.queue),
         since=execution.waiting_since,
+        until=facts.raised_at,
         count=facts.ahead,
     )
 
