@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from celeriac.db import workers
+from celeriac.db import maintenance, workers
 from celeriac.db.budgets.windows import WINDOW_KEY
 from celeriac.db.engine import clock
 from celeriac.db.schema.rollups import COUNTS
@@ -17,6 +17,7 @@ from celeriac.domain.metrics import (
     OTHER,
     BudgetFigures,
     DatabaseFigures,
+    KeeperFigures,
     QueueDurations,
     QueueFigures,
     TaskFigures,
@@ -197,6 +198,14 @@ def _budgets(connection: Connection) -> list[BudgetFigures]:
     ]
 
 
+def _keeper(connection: Connection) -> KeeperFigures:
+    jobs = maintenance.find(connection)
+    return KeeperFigures(
+        last_round=max((each.ended_at.timestamp() for each in jobs), default=0.0),
+        failures={each.name: each.failures for each in jobs},
+    )
+
+
 def read(
     connection: Connection, *, queues: Sequence[str], alive_seconds: float, statement_seconds: float
 ) -> DatabaseFigures:
@@ -224,5 +233,6 @@ def read(
         approval_age_seconds=max(0.0, float(row[2])),
         schedule_late_seconds=max(0.0, float(row[3])),
         unfolded_seconds=max(0.0, float(row[4])),
+        keeper=_keeper(connection),
         budgets=_budgets(connection),
     )

@@ -71,6 +71,16 @@ class BudgetFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeeperFigures:
+    """What the keeper has done."""
+
+    last_round: float
+    """When a job ended last, in Unix seconds; 0 before the first."""
+    failures: Mapping[str, int]
+    """How often in a row each job has failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFigures:
     """What the database says."""
 
@@ -86,6 +96,7 @@ class DatabaseFigures:
     approval_age_seconds: float
     schedule_late_seconds: float
     unfolded_seconds: float
+    keeper: KeeperFigures
     budgets: Sequence[BudgetFigures]
 
 

@@ -170,6 +170,11 @@ def _others(found: DatabaseFigures) -> Iterator[Metric]:
             "Age of the oldest end that the keeper has not counted yet.",
             found.unfolded_seconds,
         ),
+        (
+            "keeper_last_round_timestamp_seconds",
+            "When a job of the keeper ended last, in Unix seconds; 0 before the first.",
+            found.keeper.last_round,
+        ),
     ):
         yield GaugeMetricFamily(f"celeriac_{name}", help_text, value)
     budgets = GaugeMetricFamily(
@@ -181,6 +186,14 @@ def _others(found: DatabaseFigures) -> Iterator[Metric]:
         share = each.share if math.isfinite(each.share) else 0.0
         budgets.add_metric((each.workspace, each.scope, each.subject, each.period), share)
     yield budgets
+    jobs = GaugeMetricFamily(
+        "celeriac_keeper_job_failures",
+        "How often in a row a job of the keeper has failed.",
+        labels=("job",),
+    )
+    for job, failures in found.keeper.failures.items():
+        jobs.add_metric((job,), failures)
+    yield jobs
 
 
 def _redis(found: RedisFigures) -> Iterator[Metric]:

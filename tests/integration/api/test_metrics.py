@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from celeriac.db import workers
+from celeriac.db import maintenance, workers
 from celeriac.domain.errors import UnavailableError
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.domain.metrics import MOST_TASKS
-from celeriac.domain.operations import WorkerReport
+from celeriac.domain.operations import JobReport, WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.services.operations import metrics
 from celeriac.services.operations.rollups import Rollups
@@ -107,6 +107,21 @@ def test_metrics_say_what_ended_what_waits_and_who_works(
         workers.stopped(connection, report.id)
     up = samples(reader)["celeriac_worker_up"]
     assert frozenset({("worker", "celery@a")}) not in up, "series of dead workers end"
+
+
+def test_metrics_say_when_the_keeper_worked_last(
+    ada: Asker, reader: Asker, container: CoreServices
+) -> None:
+    assert value(samples(reader), "celeriac_keeper_last_round_timestamp_seconds") == 0
+    job = JobReport(
+        name="retention", host="a", interval_seconds=1, seconds=1, next_in=1, done=0, failures=2,
+        error="It failed.",
+    )  # fmt: skip
+    with container.database.autocommit() as connection:
+        maintenance.record(connection, job)
+    found = samples(reader)
+    assert value(found, "celeriac_keeper_job_failures", job="retention") == 2
+    assert value(found, "celeriac_keeper_last_round_timestamp_seconds") > 1e9
 
 
 def test_histograms_are_whole_and_grow_with_their_limits(

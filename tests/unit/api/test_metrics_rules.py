@@ -20,6 +20,7 @@ from celeriac.domain.metrics import (
     BudgetFigures,
     DatabaseFigures,
     Figures,
+    KeeperFigures,
     QueueDurations,
     QueueFigures,
     RedisFigures,
@@ -63,6 +64,7 @@ FIGURES = Figures(
         approval_age_seconds=1.0,
         schedule_late_seconds=1.0,
         unfolded_seconds=1.0,
+        keeper=KeeperFigures(last_round=1.0, failures={"retention": 0}),
         budgets=[
             BudgetFigures(workspace="w", scope="task", subject="t", period="day", share=0.5)
         ],
