@@ -75,9 +75,9 @@ IMAGE_LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 -c require
 .PHONY: lock
 lock: $(READY) ## Resolve requirements.lock anew (add UPGRADE=--upgrade for newer versions)
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
-		--extra dev --extra local-model --extra flower --extra claude --group weights \
+		--extra dev --extra local-model --extra flower --extra claude --extra otel --group weights \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(UPGRADE) -o requirements.lock
-	$(IMAGE_LOCK) pyproject.toml --extra flower -o deploy/requirements.lock
+	$(IMAGE_LOCK) pyproject.toml --extra flower --extra otel -o deploy/requirements.lock
 	@echo hatchling | $(IMAGE_LOCK) - -o deploy/requirements-build.lock
 
 .PHONY: clean

@@ -25,6 +25,7 @@ from starlette.routing import BaseRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
 
+from celeriac import traces
 from celeriac.api.core import links, problems
 from celeriac.api.core.auth import BadKeys, Lookups, record_read
 from celeriac.api.core.middleware import AllowedHosts, RequestBody, RequestContext, host_name
@@ -272,6 +273,7 @@ def from_environment() -> FastAPI:
     hide_memory()
     settings = load_settings()
     configure(log_options(settings, Service.API))
+    traces.start("api")
     _allow_descriptors(settings.api.max_connections + _OTHER_DESCRIPTORS)
     container = build(settings, service="api", connections=settings.api.database_connections)
     app = create_app(container)
@@ -285,6 +287,7 @@ def from_environment() -> FastAPI:
             gc.freeze()
             yield state or {}
         container.close()
+        traces.stop()
 
     app.router.lifespan_context = lifespan
     return app

@@ -31,7 +31,16 @@ _TAIL_BYTES = 4 * 1024 * 1024
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _STYLES = {"warning": "yellow", "error": "red", "critical": "bold red", "debug": "dim"}
 _HIDDEN = frozenset(
-    {"request_id", "user_id", "task_id", "session_id", "celery_task_id", "logger", "exception"}
+    {
+        "request_id",
+        "user_id",
+        "task_id",
+        "session_id",
+        "celery_task_id",
+        "trace_id",
+        "logger",
+        "exception",
+    }
 )
 """Fields that a line for people is shown without."""
 

@@ -35,6 +35,7 @@ CORRELATION_IDS = (
     "execution_id",
     "session_id",
     "celery_task_id",
+    "trace_id",
 )
 """In their order on a line."""
 _LONGEST_ID = 128
@@ -48,6 +49,7 @@ def bind(
     execution_id: str | UUID | None = None,
     session_id: str | UUID | None = None,
     celery_task_id: str | UUID | None = None,
+    trace_id: str | None = None,
 ) -> AbstractContextManager[None]:
     """Put the ids on every log line inside the `with`; None keeps an id that is bound outside."""
     given = locals()

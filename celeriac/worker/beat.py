@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.beat import Scheduler
 
+from celeriac import traces
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.services.operations.keeper import MaintenanceRunner
 from celeriac.services.operations.maintenance import JobRecord
@@ -28,6 +29,7 @@ class Keeper(Scheduler):
     def setup_schedule(self) -> None:
         """Start the jobs. Celery calls this once, in the beat process."""
         hide_memory()
+        traces.start("beat")
         settings = self.app.celeriac.settings
         self._container = build(
             settings, service="beat", connections=KEEPER_CONNECTIONS, app=self.app
@@ -47,3 +49,4 @@ class Keeper(Scheduler):
         self._jobs.close()
         if self._container is not None:
             self._container.close()
+        traces.stop()

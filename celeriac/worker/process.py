@@ -19,6 +19,7 @@ import psutil
 import structlog
 from celery import Celery
 
+from celeriac import traces
 from celeriac.agents.python.functions import LOADED
 from celeriac.domain.executions.model import Message
 from celeriac.domain.operations import WorkerReport
@@ -96,6 +97,7 @@ class WorkerProcess:
     """Runs executions in this process until it is closed. Raises ConfigurationError."""
 
     def __init__(self, worker: Worker) -> None:
+        traces.start("worker")
         raise_descriptor_limit()  # each event loop of a user's coroutine takes three
         self._worker = worker
         settings = worker.settings
@@ -182,6 +184,7 @@ class WorkerProcess:
         self._worker.counts.set(0)
         self._runtime.close()
         self._container.close()
+        traces.stop()
 
     def _beat(self) -> None:
         """Renew the lease and report, in a thread that no agent can block."""

@@ -90,6 +90,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/unit/test_deployment.py checks the manifests",
     ("docs/deployment.md", "pg_dump"): "tests/e2e/test_backup.py runs it",
     ("docs/deployment.md", "pg_restore"): "tests/e2e/test_backup.py runs it",
+    ("docs/traces.md", "OTEL_EXPORTER_OTLP_ENDPOINT"): "needs a collector; "
+    "tests/e2e/celery/test_traces.py runs one",
     ("docs/operations.md", "celeriac why last"): "needs an execution that waits; "
     "tests/integration/services/test_why.py has each reason",
     ("docs/operations.md", "celeriac maintenance"): "needs a beat; "

@@ -11,7 +11,7 @@ from celeriac.embedded import weights
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
-LOCKED_EXTRAS = ("dev", "local-model", "flower")
+LOCKED_EXTRAS = ("dev", "local-model", "flower", "otel")
 
 
 def normalized(requirement: str) -> str:

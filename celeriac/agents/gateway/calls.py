@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx2
 
+from celeriac import traces
 from celeriac.agents.base import emit_clipped
 from celeriac.agents.gateway.errors import CallFailure, failure_of_exception, failure_of_response
 from celeriac.agents.models import ModelRef, Prices, Provider, Tokens
@@ -25,6 +26,7 @@ from celeriac.domain.usage import MAX_COUNT, CallEstimate, Clip, ModelCall, Rese
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 from celeriac.kit.loop import run_shielded
 from celeriac.services.ports import RunContext
+from celeriac.traces.agents import ModelCallTrace
 
 UNFINISHED = "unfinished"
 """The finish reason of a call that was cut off: by an error, a limit or a cancellation."""
@@ -160,6 +162,8 @@ class ModelCalls:
         """The limit that a budget set for the newest answer."""
         self.stopped: Exception | None = None
         """What the context raised first."""
+        self.place = traces.place()
+        """The span that the calls are a part of, whichever task sends them."""
         self._prices = prices
         self._on_admitted = on_admitted
         self.on_stop = on_stop
@@ -222,6 +226,7 @@ class Call:
         self.body = body if prepared is request else encoded(prepared)
         """The body to send."""
         self._began = time.monotonic()
+        self._trace = ModelCallTrace(choice.provider.name, choice.model, calls.place)
         self._answer: Answer | None = None
         self._failed = False
         self._status: int | None = None
@@ -270,6 +275,7 @@ class Call:
             return
         self._ended = True
         self._calls.watch.rest()
+        self._end_trace()
         try:
             await run_shielded(self._settle())
         except Exception as error:
@@ -284,6 +290,20 @@ class Call:
             self._failed = True
             await self.end()
             raise
+
+    def _end_trace(self) -> None:
+        answer, error = self._answer, None
+        if self._status is not None:
+            error = str(self._status)
+        elif self._failed or answer is None or answer.finish_reason is None:
+            error = UNFINISHED
+        tokens = Tokens(0, 0) if answer is None else answer.tokens
+        self._trace.end(
+            model=None if answer is None else answer.model,
+            tokens=(tokens.input, tokens.cached, tokens.output),
+            finish_reason=None if answer is None else answer.finish_reason,
+            error=error,
+        )
 
     async def _settle(self) -> None:
         context = self._calls.context

@@ -18,6 +18,7 @@ from pydantic_ai import RunContext as AiContext
 from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator, core_schema
 
+from celeriac import traces
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.call_keys import CallKeys
 from celeriac.agents.mcp.connection import Connection
@@ -262,6 +263,8 @@ class ServerTools(AbstractToolset[None]):
         meta: RequestParamsMeta = {
             IDEMPOTENCY_KEY: self._context.idempotency_key(key)  # type: ignore[misc]
         }
+        if (parent := traces.traceparent()) is not None:
+            meta["traceparent"] = parent  # type: ignore[typeddict-unknown-key]
         try:
             result = await self._connection.call(tool, arguments, meta=meta)
         except TimeoutError:

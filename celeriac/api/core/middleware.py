@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import ip_address
 from typing import Any
 
@@ -12,9 +13,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from celeriac import logs
+from celeriac import logs, traces
 from celeriac.api.core import problems
-from celeriac.api.core.links import shown_path
+from celeriac.api.core.links import PREFIX, shown_path
 from celeriac.domain.errors import HostRefusedError, RequestTimeoutError, TooLargeError
 from celeriac.kit.ids import uuid7
 from celeriac.kit.words import counted
@@ -53,7 +54,7 @@ class RequestContext:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        with logs.bind(request_id=request_id):
+        with _traced(scope) as span, logs.bind(request_id=request_id, trace_id=traces.trace_id()):
             try:
                 await self._app(scope, receive, respond)
             except Exception as error:
@@ -66,6 +67,34 @@ class RequestContext:
                 seconds = time.perf_counter() - started
                 self._observe(scope, status, seconds)
                 _log(scope, status, seconds)
+                _describe(span, scope, status)
+
+
+def _traced(scope: Scope) -> AbstractContextManager[traces.Span]:
+    """Return the span of a request; probes have none."""
+    if scope["path"] in _QUIET:
+        return nullcontext(traces.Span())
+    caller = Headers(scope=scope).get("traceparent")
+    return traces.span(scope["method"], "server", traceparent=caller)
+
+
+def _describe(span: traces.Span, scope: Scope, status: int) -> None:
+    """Name the span after the template of the route: paths have ids and tokens."""
+    route = getattr(scope.get("route"), "path", None)  # a router's own, without its prefix
+    if route is not None and scope["path"].startswith(PREFIX) and not route.startswith(PREFIX):
+        route = f"{PREFIX}{route}"
+    if route is not None:
+        span.rename(f"{scope['method']} {route}")
+    span.note(
+        **{
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": status or None,
+            "celeriac.request_id": scope["state"]["request_id"],
+        }
+    )
+    if status >= _SERVER_ERROR or not status:
+        span.fails(str(status or "disconnected"))
 
 
 def _log(scope: Scope, status: int, seconds: float) -> None:

@@ -39,7 +39,7 @@ from celeriac.kit.json_types import MAX_DEPTH, storable
 CLAIM_COLUMNS = (
     "id attempt task_id task_version_id agent_version_id workspace_id owner_id variables "
     "retry_count celery_task_id request_id queue session_id trigger_type options run_id "
-    "last_chance parent_id limit_keys"
+    "last_chance parent_id limit_keys traceparent"
 ).split()
 """The columns of which `claim_from_row` makes a claim."""
 

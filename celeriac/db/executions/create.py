@@ -1,13 +1,14 @@
 """Creates executions, and stores idempotency keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
+from celeriac import traces
 from celeriac.db.executions.eligible import room
 from celeriac.db.executions.guards import kept_with_guards
 from celeriac.db.executions.paused import work_paused
@@ -46,7 +47,7 @@ WITH plan AS (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
         options, available_at, expires_at, held, max_crashes, queued_at, celery_task_id, event_seq,
-        parent_id, parent_step, root_id, run_id, step_no, item_no{limit_keys})
+        parent_id, parent_step, root_id, run_id, step_no, item_no, traceparent{limit_keys})
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
@@ -57,7 +58,8 @@ WITH plan AS (
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
            CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid),
-           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no{keys}
+           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no,
+           CAST(:traceparent AS text){keys}
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           unnest(CAST(:origin_ids AS uuid[])),
                           unnest(CAST(:item_nos AS int[]))) AS i (id, origin_id, item_no){with_keys}
@@ -174,6 +176,8 @@ class NewExecutions:
     held: Held | None = None
     """Why they may not run yet, besides their time."""
     items: StepItems | None = None
+    traceparent: str | None = field(default_factory=traces.traceparent)
+    """Of the span that submits them; None while traces are off."""
 
     @property
     def audited(self) -> Sequence[UUID]:
@@ -272,6 +276,7 @@ def create(
         "audit_count": len(new.ids) // max(len(new.audited), 1),
         "run_id": None if items is None else items.run_id,
         "step_no": None if items is None else items.step_no,
+        "traceparent": new.traceparent,
         "item_nos": [] if items is None else list(items.numbers),
     }
     ensure(connection, new.ids)

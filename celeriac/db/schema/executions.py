@@ -108,6 +108,8 @@ executions = table_of_ids(
     Column("error_type", Text),
     Column("error_message", Text),
     Column("progress_note", Text),
+    # of the span that has submitted it; NULL while traces are off
+    Column("traceparent", Text),
     # of its limits, in their order; NULL without limits
     Column("limit_keys", ARRAY(Text)),
     enum_check("status", Status),

@@ -180,6 +180,8 @@ class Claim:
     """The execution that has started it."""
     limit_keys: Sequence[str] | None = None
     """The keys of its limits, of which it has slots."""
+    traceparent: str | None = None
+    """The span that has submitted it, in the W3C's form."""
 
     @property
     def is_counted(self) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac import traces
 from celeriac.domain.errors import (
     EventLoopEndedError,
     ProviderRateLimitedError,
@@ -48,6 +49,7 @@ from celeriac.services.executions.outcomes import (
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
+from celeriac.traces.agents import NO_TRACE, AttemptTrace
 
 logger = structlog.get_logger(__name__)
 
@@ -89,6 +91,7 @@ class Running:
     """Set when the slot that the attempt keeps is free; None if it keeps none."""
     waits_for_turn: bool = False
     """Whether it is not started, because another one has its last chance in this process."""
+    trace: AttemptTrace = NO_TRACE
     look_at: float = 0.0
     """When its hard limit must be looked at again."""
 
@@ -120,7 +123,17 @@ class AgentRuns:
         """Register a claimed attempt: from now on its lease is its own, and it can be stopped."""
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         attempt = Attempt(claim.lease, last_chance=claim.last_chance)
-        running = Running(attempt, claim, until, time.monotonic())
+        trace = AttemptTrace(
+            trace_id=_trace_of(claim),
+            cause=claim.traceparent,
+            execution_id=claim.lease.execution_id,
+            attempt=claim.lease.attempt,
+            task_id=claim.task_id,
+            run_id=claim.run_id,
+            parent_id=claim.parent_id,
+            queue=claim.queue,
+        )
+        running = Running(attempt, claim, until, time.monotonic(), trace=trace)
         self.attempts.add(running.attempt)
         return running
 
@@ -148,7 +161,9 @@ class AgentRuns:
                 self.services,
                 workdir=self._workdir(claim),
                 correlation=correlation_of(claim),
+                trace=running.trace,
             )
+            running.trace.agent_begins(spec.task_name, spec.agent_name, claim.session_id)
             task = running.task = self._start(context, runner, job)
             attempt.on_stop(lambda: task.cancel(_CANCEL_SECONDS))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the attempt ends
@@ -221,6 +236,7 @@ class AgentRuns:
         claim = running.claim
         self.attempts.remove(running.attempt)
         try:
+            running.trace.end(*_ending(outcome, status))
             report(claim, outcome, status, time.monotonic() - running.began)
             if claim.limit_keys is not None:
                 self.of_limits_ended(claim.workspace_id, claim.limit_keys)
@@ -276,7 +292,7 @@ class AgentRuns:
 
     def _start(self, context: AttemptContext, runner: Runner, job: Job) -> AgentTask:
         """Start the agent; no exception of it reaches the event loop."""
-        work = _within_soft_limit(runner.run(job, context), context, job)
+        work = context.trace.run(_within_soft_limit(runner.run(job, context), context, job))
         if runner.runs_user_code:
             # describing an exception may run the user's code, so it is done in their thread too
             return self.own_loops.start(
@@ -365,8 +381,21 @@ def correlation_of(claim: Claim) -> dict[str, str]:
         "execution_id": str(claim.lease.execution_id),
         "celery_task_id": claim.celery_task_id,
         "session_id": str(claim.session_id) if claim.session_id else None,
+        "trace_id": _trace_of(claim),
     }
     return {name: value for name, value in ids.items() if value}
+
+
+def _trace_of(claim: Claim) -> str | None:
+    """Return the id of the attempt's trace: every claim has one of its own."""
+    return traces.trace_of(claim.lease.execution_id, claim.lease.token)
+
+
+def _ending(outcome: Outcome, status: Status | None) -> tuple[str, str | None]:
+    """Return how an attempt ended, and the code of its failure."""
+    failure = getattr(outcome, "failure", None)
+    code = failure.code if isinstance(failure, Failure) else None
+    return ("lease_lost", "lease_lost") if status is None else (status.value, code)
 
 
 def report(claim: Claim, outcome: Outcome, status: Status | None, seconds: float) -> None:

@@ -26,12 +26,14 @@ from celeriac.services.executions.steps import AttemptSteps, StepStore
 from celeriac.services.ports import Job, LiveEvents, Runner
 from celeriac.services.sessions import AttemptSession, SessionStore
 from celeriac.services.time_limits import TimeLimits
+from celeriac.traces.agents import NO_TRACE, AttemptTrace
 
 logger = structlog.get_logger(__name__)
 
 MAX_EVENT_CHARACTERS = 8_000_000
 """The limit of an event's data as JSON; results have the same limit."""
 
+_TOOLS = frozenset({EventType.TOOL_CALL, EventType.TOOL_RESULT})
 _OUTPUT = frozenset({EventType.MESSAGE, EventType.TOOL_CALL, EventType.TOOL_RESULT})
 
 
@@ -62,9 +64,11 @@ class AttemptContext:
         *,
         workdir: Path,
         correlation: Mapping[str, str],
+        trace: AttemptTrace = NO_TRACE,
     ) -> None:
         """Serve `attempt`, which does `job` with `runner`. `workdir` is created on first use."""
         self.correlation = correlation
+        self.trace = trace
         self._steps: AttemptSteps | None = None
         self._attempt = attempt
         self._lease = attempt.lease
@@ -111,6 +115,8 @@ class AttemptContext:
             )
         event = NewEvent(kind, text, time.monotonic())
         self._attempt.has_output |= kind in _OUTPUT
+        if kind in _TOOLS:
+            self.trace.tool_event(data, returned=kind is EventType.TOOL_RESULT)
         self._attempt.write(lambda pending: pending.events.append(event))
         await self._attempt.wait_for_room()
 

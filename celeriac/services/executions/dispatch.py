@@ -16,6 +16,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac import traces
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, lifecycle
@@ -153,7 +154,8 @@ class Dispatch:
         if not messages:
             return True
         try:
-            self._queue.send(messages)
+            with traces.part("send messages", "producer", count=len(messages)):
+                self._queue.send(messages)
         except BrokerUnavailableError as error:
             self._broker_away_until = time.monotonic() + _BROKER_SECONDS
             self._unqueue(messages, error)

@@ -211,6 +211,7 @@ class Execute:
             outcome = self.runs.outcome(running)
             if outcome is None:
                 logger.warning(Step.EXECUTION_LEASE_LOST, attempt=claim.lease.attempt)
+                running.trace.end("lease_lost", "lease_lost")
                 return None
             finished = self.finish(
                 claim,

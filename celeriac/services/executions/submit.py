@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac import traces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls, create, lifecycle, queries
 from celeriac.db.executions.create import StoredKey
@@ -110,11 +111,20 @@ class Submit:
         execution is returned as `pending` and the keeper sends it.
         """
         execution_id = uuid7()
+        with traces.span(
+            "submit", "producer", execution_id=execution_id, task_id=request.task_id
+        ) as span:
+            return self._submit(actor, request, execution_id, span)
+
+    def _submit(
+        self, actor: Actor, request: SubmitRequest, execution_id: UUID, span: traces.Span
+    ) -> Submitted:
         now = request.delay_seconds <= 0
         earlier, messages, limits = self._store(
             actor, request, [execution_id], [request.variables], send=now
         )
         if earlier is not None:
+            span.note(execution_id=earlier, created=False)
             return Submitted(earlier, Status.PENDING, None, created=False)
         cause = Cause(actor.request_id, actor.user_id, request.task_id)
         logger.info(Step.EXECUTION_CREATED, **cause.ids(), execution_id=execution_id)
@@ -143,7 +153,10 @@ class Submit:
             )
         batch_id = uuid7()
         ids = [uuid7() for _ in variables]
-        earlier, _, limits = self._store(actor, request, ids, variables, batch_id=batch_id)
+        with traces.span(
+            "submit batch", "producer", batch_id=batch_id, task_id=request.task_id, count=len(ids)
+        ):
+            earlier, _, limits = self._store(actor, request, ids, variables, batch_id=batch_id)
         if earlier is not None:
             return SubmittedBatch(earlier, (), created=False)
         if self._limits is not None and limits:

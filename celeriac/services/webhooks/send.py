@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac import traces
 from celeriac.db import audit
 from celeriac.db.audit import Program
 from celeriac.db.engine import Connection, Database
@@ -125,11 +126,23 @@ class Sender:
         owner = due.endpoint_id or due.workspace_id
         secrets = [self._keys.secret(owner, number) for number in due.secret_numbers]
         headers = signed_headers(secrets, str(due.id), int(time.time()), body)
+        span = traces.begin(
+            "send webhook",
+            "client",
+            delivery_id=due.id,
+            endpoint_id=due.endpoint_id,
+            tries=due.tries,
+        )
+
+        def received(reception: Reception) -> None:
+            span.note(**{"http.response.status_code": reception.status_code})
+            if reception.error is not None:
+                span.fails(str(reception.status_code or "not_delivered"))
+            span.end()
+            self._results.put((due, reception))
+
         try:
-            self._post(
-                Outgoing(due.url, body, headers),
-                lambda reception: self._results.put((due, reception)),
-            )
+            self._post(Outgoing(due.url, body, headers), received)
         except BaseException:  # no thread can be started, say: it is sent after its claim
             del self._under_way[due.token]
             raise

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from celeriac import traces
 from celeriac.db.engine import Connection
 from celeriac.db.executions import lifecycle
 from celeriac.db.workflows import items as item_rows
@@ -266,16 +267,24 @@ class Making:
             trigger_type=TriggerType.WORKFLOW,
             options=options_of(step, spec),
         )
-        new = lifecycle.NewExecutions(
-            spec,
-            request,
-            ids,
-            variables,
-            items=lifecycle.StepItems(run.id, state.step_no, numbers),
-            held=None if state.parallel is None else Held.PARALLEL,
-        )
-        window = self.target.window if len(ids) == 1 and state.parallel is None else 0
-        messages = lifecycle.create(self.connection, new, actor_of(run), window=window)
+        # all steps of a run are in one trace, whichever processes start them
+        with traces.span(
+            f"start step {state.step}",
+            "producer",
+            trace_id=traces.trace_of(run.id),
+            run_id=run.id,
+            count=len(ids),
+        ):
+            new = lifecycle.NewExecutions(
+                spec,
+                request,
+                ids,
+                variables,
+                items=lifecycle.StepItems(run.id, state.step_no, numbers),
+                held=None if state.parallel is None else Held.PARALLEL,
+            )
+            window = self.target.window if len(ids) == 1 and state.parallel is None else 0
+            messages = lifecycle.create(self.connection, new, actor_of(run), window=window)
         return Spawned(messages=messages, pending=not messages and state.parallel is None)
 
     def _children(

@@ -225,6 +225,7 @@ CREATE TABLE executions (
     error_type text,
     error_message text,
     progress_note text,
+    traceparent text,
     limit_keys text[],
     CONSTRAINT pk_executions PRIMARY KEY (id),
     CONSTRAINT ck_executions_status_known CHECK (

@@ -1,0 +1,171 @@
+"""Traces of a real run over OTLP: a request, a model with a tool, a child process, a failure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from celeriac.client import Client
+from celeriac.domain.agents import LlmAgent, McpServer
+from celeriac.domain.executions.states import Status
+from celeriac.kit.json_types import dumps
+from tests.e2e.celery.conftest import MCP_SERVERS, Person
+from tests.support.collector import Collected, Collector
+from tests.support.fleet import UNHURRIED, Fleet
+from tests.support.logfiles import json_lines
+from tests.support.model_scenes import KEY
+from tests.support.model_server import ModelServer
+from tests.support.programs import Program
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requirement("F20")
+
+_CALLER = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+_SECRET = "the-secret-of-the-prompt"
+_QUEUE = "traced"
+
+
+@dataclass(frozen=True)
+class Traced:
+    client: Client
+    http: httpx.Client
+    collector: Collector
+    worker: Program
+    fleet: Fleet
+
+    def run(self, task: str, prompt: str, **headers: str) -> tuple[Status, str]:
+        """Run a task to its end; return its status and its id."""
+        found = self.client.tasks.get(task)
+        body = {"variables": {"prompt": prompt}, "queue": _QUEUE}
+        answer = self.http.post(f"/api/v1/tasks/{found.id}/execute", json=body, headers=headers)
+        execution_id = answer.raise_for_status().json()["execution_id"]
+        return self.client.executions.wait(execution_id, timeout=60).status, execution_id
+
+    def attempt(self, execution_id: str) -> Collected:
+        """Return the span of its only attempt, once it came; the others came before."""
+
+        def found() -> list[Collected]:
+            spans = self.collector.of_execution(execution_id)
+            return [span for span in spans if span.kind == "consumer"]
+
+        wait_until(found, "the attempt's span came", within=30)
+        (span,) = found()
+        return span
+
+    def submit(self, execution_id: str) -> Collected:
+        """Return the span of its submit, once it came."""
+
+        def found() -> list[Collected]:
+            spans = self.collector.of_execution(execution_id)
+            return [span for span in spans if span.name == "submit"]
+
+        wait_until(found, "the submit's span came", within=30)
+        (span,) = found()
+        return span
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector().running() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def traced(
+    package_fleet: Fleet, ada: Person, worker: Program, scripted: ModelServer, collector: Collector
+) -> Iterator[Traced]:
+    """An API and a prefork worker with traces on, beside those that have none."""
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "CELERIAC_MCP_SERVERS": dumps(MCP_SERVERS),
+        "CELERIAC_PROVIDERS": dumps({"scripted": {"base_url": scripted.base_url, "api_key": KEY}}),
+        **UNHURRIED,
+    }
+    api = package_fleet.api("traced-api", **env)
+    options = ["--pool", "prefork", "-c", "1", "-Q", _QUEUE, "-n", "traced@fleet"]
+    with_traces = package_fleet.program(
+        "traced", ["-m", "celery", "-A", "celeriac", "worker", *options], **env
+    )
+    package_fleet.wait_ready(with_traces)
+    address = package_fleet.address_of(api)
+    headers = {"Authorization": f"Bearer {ada.key}"}
+    with (
+        Client(address, ada.key) as client,
+        httpx.Client(base_url=address, headers=headers, timeout=30) as http,
+    ):
+        client.agents.create(
+            "traced", LlmAgent(model="scripted/model", mcp_servers=(McpServer(name="tools"),))
+        )
+        client.tasks.create("traced", "traced", {"prompt": "{{ prompt }}"})
+        yield Traced(client, http, collector, with_traces, package_fleet)
+
+
+def test_a_run_is_a_tree_from_the_callers_span_to_model_and_tool_calls(traced: Traced) -> None:
+    status, execution_id = traced.run(
+        "traced",
+        f'use tools__add {{"a": 2, "b": 3}} / tools__note {{"text": "{_SECRET}"}}',
+        traceparent=f"00-{_CALLER[0]}-{_CALLER[1]}-01",
+    )
+    assert status is Status.COMPLETED
+
+    submit = traced.submit(execution_id)
+    assert (submit.trace_id, submit.kind, submit.service) == (
+        _CALLER[0], "producer", "celeriac-api",
+    )  # fmt: skip
+    wait_until(
+        lambda: [s for s in traced.collector.spans if s.span_id == submit.parent_id],
+        "the request's span came",
+    )
+    (request,) = [s for s in traced.collector.spans if s.span_id == submit.parent_id]
+    assert (request.name, request.kind) == ("POST /api/v1/tasks/{task}/execute", "server")
+    assert (request.trace_id, request.parent_id) == _CALLER
+    assert request.attributes["http.response.status_code"] == 202
+    assert [span.name for span in traced.collector.children(submit)] == ["send messages"]
+
+    attempt = traced.attempt(execution_id)
+    assert (attempt.name, attempt.parent_id, attempt.service, attempt.failed) == (
+        "attempt traced", "", "celeriac-worker", False,
+    )  # fmt: skip
+    assert attempt.links == ((submit.trace_id, submit.span_id),)
+    assert attempt.trace_id != submit.trace_id
+    (agent,) = traced.collector.children(attempt)
+    assert (agent.name, agent.attributes["gen_ai.agent.name"]) == ("invoke_agent traced", "traced")
+    steps = traced.collector.children(agent)
+    assert sorted(span.name for span in steps) == [
+        *3 * ["chat model"], "execute_tool add", "execute_tool note",
+    ]  # fmt: skip
+    assert {span.trace_id for span in (agent, *steps)} == {attempt.trace_id}
+    asked = next(span for span in steps if span.name == "chat model")
+    assert asked.attributes["gen_ai.provider.name"] == "scripted"
+    assert asked.attributes["gen_ai.usage.input_tokens"] > 0
+
+    body = b"".join(traced.collector.bodies)
+    assert KEY.encode() not in body
+    assert _SECRET.encode() not in body, "contents are in no span"
+
+    def completed() -> list[dict[str, object]]:
+        lines = json_lines(traced.fleet.home / "celeriac" / "logs" / "celery-worker.log")
+        return [
+            line
+            for line in lines
+            if line["event"] == "execution.completed" and line["execution_id"] == execution_id
+        ]
+
+    wait_until(completed, "the end is in the worker's log")
+    assert [line["trace_id"] for line in completed()] == [attempt.trace_id]
+
+
+def test_a_model_that_refuses_marks_the_call_the_agent_and_the_attempt(traced: Traced) -> None:
+    status, execution_id = traced.run("traced", "status 400")
+
+    assert status is Status.FAILED
+    attempt = traced.attempt(execution_id)
+    (agent,) = traced.collector.children(attempt)
+    calls = traced.collector.children(agent)
+    assert attempt.failed
+    assert attempt.attributes["celeriac.status"] == "failed"
+    assert attempt.attributes["error.type"] == agent.attributes["error.type"]
+    assert calls
+    assert calls[-1].failed
