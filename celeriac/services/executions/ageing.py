@@ -7,7 +7,9 @@ import structlog
 
 from celeriac.db.engine import Database
 from celeriac.db.executions import ageing as rows
+from celeriac.db.executions import limits
 from celeriac.db.executions.ageing import Owner
+from celeriac.db.executions.create import place_of
 from celeriac.domain.executions.ageing import RAISED, raised_after
 from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import dumps
@@ -67,6 +69,8 @@ class RaiseAged:
         data = dumps({"from": priority.label, "to": after.label, "seconds": seconds})
         with self._database.transaction() as connection:
             raised = rows.raise_priority(connection, found.ids, priority=priority, data=data)
+            if raised:
+                limits.set_place(connection, raised, place_of(after))
         self._live.changed(raised)
         for execution_id in raised:
             logger.info(

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from celeriac.db.executions.ageing import Aged, Owner, aged
+from celeriac.db.executions.create import place_of
 from celeriac.domain.executions.ageing import raised_after
 from celeriac.domain.executions.why import ReasonCode
-from celeriac.domain.tasks import DEFAULT_QUEUE, Priority
+from celeriac.domain.tasks import DEFAULT_QUEUE, Priority, TaskSpec
 from celeriac.services.executions import ageing
 from celeriac.services.executions.ageing import RaiseAged
 from celeriac.services.executions.why import ExplainWaiting
@@ -151,3 +152,27 @@ def test_why_says_when_its_priority_will_be_raised(core: Core) -> None:
         if each.code is ReasonCode.QUEUE
     ]
     assert without.until is None
+
+
+def test_it_stands_at_its_new_priority_in_the_lines_of_its_limits(core: Core) -> None:
+    spec = TaskSpec.model_validate({"concurrency": [{"key": "'all'", "max": 5}]})
+    core = Core(core.database, spec)
+    low, normal = core.pending_many([{}, {}])
+    core.execute("UPDATE executions SET available_at = now() - interval '15 minutes'")
+    core.execute("UPDATE executions SET priority = 0 WHERE id = :id", id=low)
+    core.execute(
+        "UPDATE execution_limits SET place = :place WHERE execution_id = :id",
+        place=place_of(Priority.LOW), id=low,
+    )  # fmt: skip
+    RaiseAged(core.database, core.live, seconds=SECONDS)()
+    assert priorities(core, [low, normal]) == [Priority.NORMAL, Priority.NORMAL]
+    assert place_in_line(core, low) == place_in_line(core, normal) == place_of(Priority.NORMAL)
+
+
+def place_in_line(core: Core, execution_id: UUID) -> int:
+    with core.database.autocommit() as connection:
+        found = connection.execute(
+            text("SELECT place FROM execution_limits WHERE execution_id = :id"),
+            {"id": execution_id},
+        )
+        return int(found.scalar_one())
