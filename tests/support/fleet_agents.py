@@ -30,6 +30,12 @@ async def noop(**variables: Any) -> dict[str, Any]:
     return variables
 
 
+@celeriac.agent("fleet parent", durable=True)
+async def parent(ctx: "AgentContext", task: str) -> Any:
+    """Run another task, with the prompt `plain`."""
+    return await ctx.run(task, {"prompt": "plain"})
+
+
 @celeriac.agent("fleet is_loaded")
 async def is_loaded(module: str) -> bool:
     return module in sys.modules

@@ -7,10 +7,11 @@ import httpx
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.agents import LlmAgent, McpServer
+from celeriac.domain.agents import LlmAgent, McpServer, PythonAgent
 from celeriac.domain.executions.states import Status
 from celeriac.kit.json_types import dumps
 from tests.e2e.celery.conftest import MCP_SERVERS, Person
+from tests.support import fleet_agents
 from tests.support.collector import Collected, Collector
 from tests.support.fleet import UNHURRIED, Fleet
 from tests.support.logfiles import json_lines
@@ -98,7 +99,9 @@ def traced(
         client.agents.create(
             "traced", LlmAgent(model="scripted/model", mcp_servers=(McpServer(name="tools"),))
         )
-        client.tasks.create("traced", "traced", {"prompt": "{{ prompt }}"})
+        client.tasks.create("traced", "traced", {"prompt": "{{ prompt }}", "queue": _QUEUE})
+        client.agents.create("parent", PythonAgent(function=f"{fleet_agents.__name__}:parent"))
+        client.tasks.create("parent", "parent", {"queue": _QUEUE})
         yield Traced(client, http, collector, with_traces, package_fleet)
 
 
@@ -169,3 +172,28 @@ def test_a_model_that_refuses_marks_the_call_the_agent_and_the_attempt(traced: T
     assert attempt.attributes["error.type"] == agent.attributes["error.type"]
     assert calls
     assert calls[-1].failed
+
+
+def test_a_workflows_step_and_a_child_are_linked_to_what_has_started_them(traced: Traced) -> None:
+    step = {"task": "parent", "with": {"task": "traced"}}
+    traced.client.workflows.create("traced", {"steps": {"first": step}})
+    ran = traced.client.workflows.run("traced", {}, timeout=60)
+    assert ran.status == "completed"
+
+    def attempts(task: str) -> list[Collected]:
+        found = [s for s in traced.collector.spans if s.attributes.get("celeriac.run_id")]
+        run = [s for s in found if s.attributes["celeriac.run_id"] == str(ran.id)]
+        parents = [s for s in run if s.kind == "consumer"]
+        if task == "parent":
+            return parents
+        ids = {s.attributes["celeriac.execution_id"] for s in parents}
+        return [s for s in traced.collector.spans if s.attributes.get("celeriac.parent_id") in ids]
+
+    wait_until(lambda: len(attempts("parent")) == 2, "both attempts of the parent came", within=30)
+    wait_until(lambda: attempts("traced"), "the child's attempt came", within=30)
+    parents, (child,) = attempts("parent"), attempts("traced")
+    started = [s for s in traced.collector.spans if s.name == "start step first"]
+    assert [(s.trace_id, s.span_id) for s in started] == [parents[0].links[0]]
+    assert parents[0].links == parents[1].links
+    agents = [a for each in parents for a in traced.collector.children(each)]
+    assert child.links[0] in [(a.trace_id, a.span_id) for a in agents]
