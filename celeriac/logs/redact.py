@@ -27,10 +27,26 @@ _SECRET_TEXT = re.compile(
                 |\bbearer\s(?=\S{0,200}[\d_]))[\w.~+/=-]{8,}      # an Authorization header
     | (?P<name>(?:passw(?:or)?d|secret|token(?!s)|api[_-]?key)[\w-]{0,40}["']?\s?[=:]\s?)
       (?!\s)(?:"[^"]*"|'[^']*'|[^\s&,;)}\]]+)                   # password=…, "token": "…"
-    | (?P<prefix>\bsk-)[\w-]{16,}                              # keys of model providers
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+
+# Looked for in few texts only: see `redact_text`.
+_SECRET_SHAPE = re.compile(
+    r"""
+      (?P<cookie>(?:[Cc]ookie|COOKIE)["']?\s?[:=]\s?["']?)(?=[^\s=;"']{1,200}=)[^\r\n"']+
+    | (?P<pem>-----BEGIN\ [A-Z0-9\ ]{0,40}PRIVATE\ KEY-----)
+      (?:[^-]|-(?!----)){0,20000}(?:-----END[A-Z0-9\ ]{0,50}-----)?
+    | (?P<prefix>\b(?:sk-|[sr]k_(?:live|test)_|pk-lf-|xai-|gsk_|hf_|r8_|pplx-|nvapi-|AIza|AKIA|ASIA
+                     |gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|whsec_))
+      [\w-]{16,}                                               # keys of providers
+    | (?P<ours>\b[a-z]{2,12}_[0-9a-f]{12}_)[0-9a-f]{16,}       # keys of this API
+    | (?P<jwt>\beyJ)[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]{0,2000})?    # JSON Web Tokens
+    """,
+    re.VERBOSE,
+)
+_LONG_WORD = re.compile(r"[\w-]{19}")
+"""A key has a prefix of at least three characters and sixteen others."""
 
 
 class _Kind(Enum):
@@ -61,9 +77,11 @@ _kinds = _Kinds()
 
 
 def redact_text(text: str) -> str:
-    """Return `text` with passwords in URLs, bearer tokens and `password=…` pairs masked."""
-    if "@" in text or "=" in text or " " in text or "sk-" in text or ":" in text:
-        return _SECRET_TEXT.sub(_mask_match, text)
+    """Return `text` with passwords in URLs, headers, `password=…` pairs and keys masked."""
+    if "@" in text or "=" in text or " " in text or ":" in text:
+        text = _SECRET_TEXT.sub(_mask_match, text)
+    if _LONG_WORD.search(text) or "ookie" in text or "OOKIE" in text or "-----BEGIN" in text:
+        text = _SECRET_SHAPE.sub(_mask_match, text)
     return text
 
 
@@ -129,8 +147,9 @@ def _describe(value: Any) -> str:
 
 
 def _mask_match(match: re.Match[str]) -> str:
-    kept = match["url"] or match["scheme"] or match["name"] or match["prefix"]
-    return f"{kept}{MASK}@" if match["url"] else f"{kept}{MASK}"
+    assert match.lastgroup is not None  # each alternative has one group
+    kept = match[match.lastgroup]
+    return f"{kept}{MASK}@" if match.lastgroup == "url" else f"{kept}{MASK}"
 
 
 def _redact_items(values: Iterable[Any], *, depth: int) -> list[Any]:
