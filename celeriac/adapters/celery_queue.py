@@ -11,6 +11,7 @@ import structlog
 from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from celery import Celery
 from celery.app.amqp import Queues
+from celery.backends.base import KeyValueStoreBackend
 from kombu import Connection, Producer, Queue
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError, ResponseError
@@ -287,6 +288,11 @@ class CeleryTaskQueue:
         with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
             return _depth(connection, [queue])
 
+    def depths(self, queues: Sequence[str]) -> Mapping[str, int]:
+        """Return the number of messages in each queue; raises BrokerUnavailableError."""
+        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+            return {each: _depth(connection, [each]) for each in queues}
+
 
 def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
     """Return the number of messages in `queues`, over a new connection.
@@ -344,6 +350,43 @@ class CeleryPlainTasks:
                 message = "The result backend doesn't answer; ask again later."
                 raise UnavailableError(message) from error
             raise ResultUnreadableError(task_id) from error
+
+    def states(self, task_ids: Sequence[str]) -> Mapping[str, CeleryTaskState | None]:
+        """Return stored states, on Redis in one round trip; None for what can't be read.
+
+        Raises UnavailableError.
+        """
+        backend = self._results.backend
+        if not isinstance(backend, KeyValueStoreBackend):
+            return {each: self._readable(each) for each in task_ids}
+        keys = [backend.get_key_for_task(each) for each in task_ids]
+        try:
+            stored = backend.mget(keys)
+        except (OperationalError, RedisError, OSError) as error:
+            raise UnavailableError("The result backend doesn't answer.") from error
+        return {
+            each: _stored_state(backend, each, value)
+            for each, value in zip(task_ids, stored, strict=True)
+        }
+
+    def _readable(self, task_id: str) -> CeleryTaskState | None:
+        try:
+            return self.state(task_id)
+        except ResultUnreadableError:
+            return None
+
+
+def _stored_state(
+    backend: KeyValueStoreBackend, task_id: str, value: bytes | None
+) -> CeleryTaskState | None:
+    """Return what is stored; an unknown task is PENDING, as in Celery. None if it can't be read."""
+    if value is None:  # also of a value that is no text: MGET has none for it
+        return CeleryTaskState(task_id=task_id, state=CeleryState.PENDING)
+    try:
+        meta = backend.meta_from_decoded(backend.decode(value))
+        return _state(task_id, meta)
+    except Exception:  # noqa: BLE001 - Celery does not check what is stored under the key
+        return None
 
 
 def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:

@@ -70,17 +70,19 @@ _PROBE_SECONDS = 1.0
 class RedisPing:
     """The health check of a Redis server. Safe to share between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, seconds: float = _PROBE_SECONDS) -> None:
+        """`seconds` is how long it may take to connect, and to answer."""
         self._address = without_password(url)
         self._redis = connect(
             url,
-            socket_timeout=_PROBE_SECONDS,
-            socket_connect_timeout=_PROBE_SECONDS,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
             retry_on_timeout=False,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def __call__(self) -> None:
-        """Return if it answers within a second; otherwise raise UnavailableError."""
+        """Return if it answers in time; otherwise raise UnavailableError."""
         try:
             self._redis.ping()
         except (RedisError, OSError) as error:

@@ -39,6 +39,7 @@ from celeriac.cli.executions.why import why
 from celeriac.cli.logs import logs
 from celeriac.cli.maintenance import maintenance
 from celeriac.cli.programs import api, beat, mcp, worker
+from celeriac.cli.sitrep import sitrep
 from celeriac.cli.statistics import stats
 from celeriac.cli.up import up
 from celeriac.cli.workflows.commands import app as workflows_app
@@ -116,7 +117,7 @@ def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
         app.command(rich_help_panel=_START, context_settings=_CELERY_SETTINGS)(runner)
     app.command(rich_help_panel=_START)(doctor)
     app.command(name="run", rich_help_panel=_WORK)(run_task)
-    for viewer in (monitor, why, timeline, logs, stats, usage, prices):
+    for viewer in (sitrep, monitor, why, timeline, logs, stats, usage, prices):
         app.command(rich_help_panel=_WORK)(viewer)
     for manager in (apply, pauses.pause, pauses.resume, maintenance):
         app.command(rich_help_panel=_MANAGE)(manager)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
 import httpx
 
@@ -146,6 +147,34 @@ class Client:
     def maintenance_jobs(self) -> Sequence[wire.MaintenanceJob]:
         """Return the latest run of each job of beat, by name. Needs an administrator."""
         return self._transport.get(wire.MaintenanceJobs, path("maintenance-jobs")).jobs
+
+    def sitrep(
+        self,
+        *,
+        scope: str = "workspace",
+        limit: int = 10,
+        cursor: str | UUID | None = None,
+        type: str | None = None,  # noqa: A002 - the parameter's name
+        status: str | None = None,
+    ) -> wire.Sitrep:
+        """Return the situation report: problems with their cures, figures, what waits and runs.
+
+        `scope` is `workspace`, or `instance` for administrators. `limit`, `cursor`, `type`
+        (`execution`, `celery`) and `status` choose the recent tasks. Without PostgreSQL the report
+        says so. Raises ClientError if the API doesn't answer.
+        """
+        params = {
+            "scope": scope, "limit": limit, "cursor": cursor, "type": type, "status": status,
+        }  # fmt: skip
+        response = self._transport.send(
+            "GET", f"{API}/scheduler/sitrep", params=params, accept={_UNAVAILABLE}
+        )
+        if response.status_code == _UNAVAILABLE:
+            known = response.json().get("details", {}).get("sitrep")
+            if known is None:
+                raise ClientError.of(response)
+            return wire.Sitrep.model_validate(known)
+        return wire.Sitrep.model_validate_json(response.content)
 
     def _health(self, model: type[H], path: str) -> H:
         # 503 is an answer here, not a failure

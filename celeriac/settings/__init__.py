@@ -43,6 +43,7 @@ from celeriac.settings.sections import (
     ProviderLimit,
     ProviderSettings,
     RetentionSettings,
+    SitrepSettings,
     Url,
     VariablePatterns,
     WorkerSettings,
@@ -149,6 +150,7 @@ class Settings(BaseSettings):
     calls: CallSettings = Field(default_factory=CallSettings)
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    sitrep: SitrepSettings = Field(default_factory=SitrepSettings)
 
     @field_validator("secret_key")
     @classmethod
@@ -264,6 +266,7 @@ GROUPS = (
     CallSettings,
     ApprovalSettings,
     RetentionSettings,
+    SitrepSettings,
 )
 """All classes whose fields are environment variables."""
 

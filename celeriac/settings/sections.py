@@ -342,6 +342,37 @@ class ApiSettings(Group, env_prefix="CELERIAC_API_"):
         return value
 
 
+_Share = Annotated[float, Field(gt=0, le=1)]
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class SitrepSettings(Group, env_prefix="CELERIAC_SITREP_"):
+    """From when on the situation report names a problem; `CELERIAC_SITREP_…`."""
+
+    window_seconds: float = Field(default=600.0, ge=60, le=3_600)
+    """Length of the window of its rates and of the share of failures."""
+    no_worker_seconds: float = Field(default=10.0, ge=0)
+    """An execution has waited so long in a queue to which no worker listens."""
+    queue_seconds: _Seconds = 300.0
+    """An execution has waited so long although workers listen to its queue."""
+    queue_critical_seconds: _Seconds = 1_800.0
+    """After so many seconds that is critical."""
+    failure_share: _Share = 0.05
+    """More than this share of the executions in the window failed."""
+    failure_critical_share: _Share = 0.5
+    """From this share on that is critical."""
+    failure_runs: int = Field(default=20, ge=1)
+    """With fewer executions in the window their failures are not reported."""
+    keeper_seconds: _Seconds = 60.0
+    """The keeper has done nothing for so long."""
+    schedule_seconds: _Seconds = 60.0
+    """A fire of a schedule is overdue by so much."""
+    approval_seconds: _Seconds = 3_600.0
+    """A question has waited so long for an answer."""
+    budget_share: _Share = 0.8
+    """This share of a budget is spent."""
+
+
 _Days = Annotated[float, Field(ge=0, le=36_500)]
 
 

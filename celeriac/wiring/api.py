@@ -4,9 +4,11 @@ from functools import partial
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK, QUEUES, CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
+from celeriac.adapters.server_probe import ServerProbe
 from celeriac.db import engine
 from celeriac.db.engine import Database
 from celeriac.domain.hooks.secrets import HookKeys
+from celeriac.domain.problems import Thresholds
 from celeriac.domain.webhooks import SigningKeys
 from celeriac.services.accounts import Accounts
 from celeriac.services.approvals.answer import ApprovalLinks, Approvals
@@ -31,7 +33,10 @@ from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.operations.maintenance import MaintenanceJobs
 from celeriac.services.operations.metrics import Metrics
+from celeriac.services.operations.recent import Recent
 from celeriac.services.operations.rollups import Rollups
+from celeriac.services.operations.sitrep import SitrepOptions, SituationReport, report_database
+from celeriac.services.operations.sources import ASK_SECONDS
 from celeriac.services.reports import ReportStore
 from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter
@@ -46,6 +51,7 @@ from celeriac.wiring.core import (
     celery_options,
     environment_rule,
     places,
+    pooler,
     secret_key,
 )
 
@@ -103,7 +109,7 @@ class ApiServices:
         self.receive = Receive(database, hook_keys, container.submit, self.runs)
         self.celery_tasks = CeleryTasks(
             database,
-            CeleryPlainTasks(celery_options(settings, publisher=True)),
+            plain_tasks := CeleryPlainTasks(celery_options(settings, publisher=True)),
             allowed=settings.api.celery_task_allow_list,
             run_task=EXECUTE_TASK,
         )
@@ -121,6 +127,7 @@ class ApiServices:
             alive_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         )
         self.metrics_token = settings.api.metrics_token
+        self.sitrep = _situation_report(container, plain_tasks)
         self.audit_trail = AuditTrail(database, key)
         self.access_records = AccessRecords(database)
 
@@ -129,6 +136,22 @@ class ApiServices:
         self.access_records.close()
         self.metrics.close()
         self.redis_ping.close()
+        self.sitrep.close()
+
+
+def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) -> SituationReport:
+    settings = container.settings
+    chosen = settings.sitrep
+    return SituationReport(
+        report_database(settings.require_database(), pooler(settings)),
+        ServerProbe(settings.require_redis(), container.queue, seconds=ASK_SECONDS),
+        Recent(plain_tasks),
+        SitrepOptions(
+            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+            window_seconds=chosen.window_seconds,
+            thresholds=Thresholds(**chosen.model_dump(exclude={"window_seconds"})),
+        ),
+    )
 
 
 def _database_clock(database: Database) -> float:

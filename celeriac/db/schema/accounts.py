@@ -111,6 +111,12 @@ audit_logs = table_of_ids(
     Index(None, "workspace_id", "id"),
     Index(None, "actor_id", "id"),
     Index("ix_audit_logs_position", "position", unique=True),
+    Index(
+        "ix_audit_logs_celery_tasks",
+        "workspace_id",
+        "id",
+        postgresql_where=text("resource_type = 'celery_task'"),
+    ),
 )
 
 audit_seals = Table(

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, event, text
 
-from celeriac.db import metrics, partitions, retention, sessions, workers, workspaces
+from celeriac.db import metrics, partitions, retention, sessions, sitrep, workers, workspaces
 from celeriac.db.engine import Database
 from celeriac.db.executions import children, leases, lifecycle, limits, park, queries, steps
 from celeriac.db.executions import queries as queues
@@ -121,6 +121,25 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "count what waits for a worker": (
         queues.waiting_counts,
         {"ix_executions_due", "ix_executions_delayed", "ix_executions_sent"},
+    ),
+    "count the live of a workspace": (
+        lambda c: sitrep.live(c, workspace_id=uuid4()),
+        {"ix_executions_status"},
+    ),
+    "count the live of all": (
+        lambda c: sitrep.live(c, workspace_id=None),
+        {
+            "ix_executions_due",
+            "ix_executions_sent",
+            "ix_executions_delayed",
+            "ix_executions_paused",
+            "ix_executions_worker",
+            "ix_executions_parked",
+        },
+    ),
+    "what schedules have started last": (
+        lambda c: sitrep.periodic(c, workspace_id=uuid4(), limit=100),
+        BY_ID,
     ),
     "take back what was not sent": (
         lambda c: lifecycle.unqueue(

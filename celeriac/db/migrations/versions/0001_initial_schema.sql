@@ -746,6 +746,8 @@ CREATE INDEX ix_audit_logs_actor_id_id ON audit_logs (actor_id, id);
 CREATE INDEX ix_audit_logs_resource_type_resource_id ON audit_logs (resource_type, resource_id);
 CREATE INDEX ix_audit_logs_workspace_id_id ON audit_logs (workspace_id, id);
 CREATE UNIQUE INDEX ix_audit_logs_position ON audit_logs (position);
+CREATE INDEX ix_audit_logs_celery_tasks ON audit_logs (workspace_id, id)
+    WHERE resource_type = 'celery_task';
 
 CREATE TABLE audit_seals (
     last_position bigint NOT NULL,

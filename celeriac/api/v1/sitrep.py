@@ -1,0 +1,102 @@
+"""The situation report over HTTP: answers within a bound, whatever hangs."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from celeriac import wire
+from celeriac.api.core.auth import Caller, Needs, admit
+from celeriac.api.core.parameters import Services
+from celeriac.api.core.problems import RETRY_AFTER_SECONDS, problem
+from celeriac.api.core.requests import JsonRoute
+from celeriac.api.core.responses import json_response, problem_responses
+from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.executions.states import SimpleStatus
+from celeriac.domain.sitrep import RecentWanted, SitrepScope, TaskKind
+from celeriac.wiring.api import ApiServices
+
+_KEY_SECONDS = 1.0
+"""How long the check of the key may take."""
+
+_ANSWER_SECONDS = 3.0
+"""How long the whole answer may take; each source has less."""
+
+_MOST_RECENT = 100
+
+
+class _BoundedRoute(JsonRoute):
+    """A route that answers although PostgreSQL, which knows the keys, does not."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, which answers 503 with what is known if no key can be checked."""
+        handle = super().get_route_handler()
+
+        async def handle_within(request: Request) -> Response:
+            try:
+                # afterwards the key is known to this process for some seconds
+                async with asyncio.timeout(_KEY_SECONDS):
+                    await admit(request, Needs.VIEWER)
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    return await handle(request)
+            except (TimeoutError, DatabaseUnavailableError):
+                return await _without_database(request)
+
+        return handle_within
+
+
+async def _without_database(request: Request) -> Response:
+    reports = cast(ApiServices, request.app.state.services).sitrep
+    found = await reports.threads.run(reports.without_database)
+    shown = wire.Sitrep.model_validate(found)
+    return problem(
+        request,
+        status=503,
+        code=DatabaseUnavailableError.code,
+        detail=f"No key can be checked. {found.headline}",
+        details={"sitrep": shown.model_dump(mode="json")},
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+router = APIRouter(prefix="/scheduler", tags=["operations"], route_class=_BoundedRoute)
+
+
+@router.get(
+    "/sitrep",
+    response_model=wire.Sitrep,
+    summary="Get the situation report",
+    responses=problem_responses(403),
+)
+async def get_sitrep(
+    actor: Caller,
+    services: Services,
+    scope: Annotated[
+        SitrepScope,
+        Query(description="workspace, or for administrators instance: all workspaces."),
+    ] = SitrepScope.WORKSPACE,
+    limit: Annotated[int, Query(ge=1, le=_MOST_RECENT, description="Recent tasks.")] = 10,
+    cursor: Annotated[
+        UUID | None, Query(description="`recent_tasks.data.next_cursor` of the page before.")
+    ] = None,
+    type: Annotated[  # noqa: A002 - the parameter's name
+        TaskKind | None, Query(description="Recent tasks of this type: execution or celery.")
+    ] = None,
+    status: Annotated[
+        SimpleStatus | None, Query(description="Recent tasks in this status.")
+    ] = None,
+) -> Response:
+    """Return what is wrong, what waits, what runs, and what has ended lately.
+
+    A source that does not answer within 250 ms (a second the first time) leaves its last-known
+    data: its section has `ok` false, and `age_seconds`. If no key can be checked, the answer is 503
+    with the report in `details.sitrep`.
+    """
+    wanted = RecentWanted(limit=limit, before=cursor, type=type, status=status)
+    reports = services.sitrep
+    found = await reports.threads.run(partial(reports.report, actor, scope=scope, recent=wanted))
+    return json_response(wire.Sitrep.model_validate(found))

@@ -1,0 +1,241 @@
+"""The statements of the situation report: each on an index and bounded, whatever the history."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Row, text
+
+from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.sitrep import MOST_COUNTED, LateSchedule, LiveCount
+
+_COLUMNS = "status, held, waiting_for, queue, available_at"
+
+
+def _of_workspace(status: str) -> str:
+    return f"""(SELECT {_COLUMNS} FROM executions
+    WHERE workspace_id = :workspace_id AND status = '{status}' AND max_crashes <> -1
+    ORDER BY id LIMIT :most)"""  # noqa: S608 - put together from constants
+
+
+_AGE = "extract(epoch FROM clock_timestamp() - min(available_at))"
+_OF_WORKSPACE = text(f"""
+SELECT status, held, waiting_for, queue, count(*), {_AGE} FROM (
+    {" UNION ALL ".join(map(_of_workspace, ("pending", "queued", "running", "waiting")))}
+) AS live GROUP BY status, held, waiting_for, queue
+""")  # noqa: S608 - put together from constants
+
+
+def _first_queues(name: str, condition: str) -> str:
+    """Return the queues of rows that an index of them holds, one probe for each, as SQL."""
+    return f"""{name} AS (
+    (SELECT queue FROM executions WHERE {condition} ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT queue FROM executions WHERE {condition} AND queue > {name}.queue
+            ORDER BY queue LIMIT 1)
+    FROM {name} WHERE {name}.queue IS NOT NULL
+)"""  # noqa: S608 - put together from constants
+
+
+def _by_queue(status: str, name: str, condition: str) -> str:
+    return f"""
+SELECT '{status}' AS status, NULL AS held, NULL AS waiting_for, q.queue, n.count, n.age
+FROM (SELECT queue FROM {name} WHERE queue IS NOT NULL LIMIT :queues) AS q, LATERAL (
+    SELECT count(*) AS count, {_AGE} AS age
+    FROM (SELECT available_at FROM executions
+          WHERE {condition} AND queue = q.queue LIMIT :most) AS part) AS n"""  # noqa: S608
+
+
+def _sample(condition: str) -> str:
+    return f"""
+SELECT status, held, waiting_for, queue, count(*), {_AGE}
+FROM (SELECT {_COLUMNS} FROM executions WHERE {condition} LIMIT :most) AS part
+GROUP BY status, held, waiting_for, queue"""  # noqa: S608 - put together from constants
+
+
+_DUE = "status = 'pending' AND held IS NULL"
+_SENT = "status = 'queued' AND queued_at IS NOT NULL"
+_OF_ALL = text(f"""
+WITH RECURSIVE {_first_queues("due", _DUE)}, {_first_queues("sent", _SENT)}
+{_by_queue("pending", "due", _DUE)}
+UNION ALL {_by_queue("queued", "sent", _SENT)}
+UNION ALL ({_sample("status = 'pending' AND held = 'time'")})
+UNION ALL ({_sample("status = 'pending' AND held = 'paused'")})
+UNION ALL ({_sample("status = 'running' AND worker_id IS NOT NULL")})
+UNION ALL ({_sample("status = 'waiting' AND waiting_until IS NOT NULL")})
+UNION ALL (
+SELECT 'pending', 'limit', NULL, '', count(*), NULL
+FROM (SELECT 1 FROM execution_limits WHERE state = 'waiting' LIMIT :most) AS part
+HAVING count(*) > 0)
+""")  # noqa: S608 - put together from constants
+
+_QUEUES = 100
+"""Queues that are looked at; the others are not in a report of the instance."""
+
+
+def live(connection: Connection, *, workspace_id: UUID | None) -> list[LiveCount]:
+    """Return how many executions have not ended, by state and queue.
+
+    Of each state of a workspace the oldest MOST_COUNTED + 1 are counted; of all workspaces so many
+    of each queue. Those of the instance that wait for their children are not counted.
+    """
+    most = MOST_COUNTED + 1
+    if workspace_id is None:
+        rows = connection.execute(_OF_ALL, {"most": most, "queues": _QUEUES})
+    else:
+        rows = connection.execute(_OF_WORKSPACE, {"most": most, "workspace_id": workspace_id})
+    return [_live(row) for row in rows]
+
+
+def _live(row: Row[Any]) -> LiveCount:
+    status, held, waiting_for, queue, count, oldest = tuple(row)
+    return LiveCount(
+        status=Status(status),
+        held=Held(held) if held else None,
+        waiting_for=WaitingFor(waiting_for) if waiting_for else None,
+        queue=queue,
+        count=int(count),
+        oldest_seconds=None if oldest is None else float(oldest),
+    )
+
+
+_WORKERS = text("""
+SELECT hostname, pid, queues, slots, running, version, started_at, seen_at, consuming,
+       extract(epoch FROM clock_timestamp() - seen_at), lost_at IS NOT NULL
+FROM workers
+WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :remembered)
+ORDER BY seen_at DESC
+LIMIT :limit
+""")
+
+
+def workers(connection: Connection, *, remembered: float, limit: int) -> list[tuple[Any, ...]]:
+    """Return worker processes that reported within `remembered` seconds and have not stopped."""
+    return list(
+        map(tuple, connection.execute(_WORKERS, {"remembered": remembered, "limit": limit}))
+    )
+
+
+_ONE_WORKSPACE = "workspace_id = :workspace_id"
+_APPROVALS = {
+    one: text(f"""
+SELECT count(*), extract(epoch FROM clock_timestamp() - min(created_at))
+FROM (SELECT created_at FROM approvals WHERE status = 'open' {condition} LIMIT :most) AS part
+""")  # noqa: S608 - put together from constants
+    for one, condition in (
+        (True, f"AND {_ONE_WORKSPACE} ORDER BY id"),
+        (False, "ORDER BY expires_at"),
+    )
+}
+
+
+def approvals(connection: Connection, *, workspace_id: UUID | None) -> tuple[int, float | None]:
+    """Return how many questions are open, up to MOST_COUNTED + 1, and the age of the oldest."""
+    found = connection.execute(
+        _APPROVALS[workspace_id is not None],
+        {"workspace_id": workspace_id, "most": MOST_COUNTED + 1},
+    ).one()
+    return int(found[0]), None if found[1] is None else float(found[1])
+
+
+_ENDPOINTS = {
+    one: text(f"""
+SELECT url, extract(epoch FROM clock_timestamp() - failing_since), NOT active
+FROM webhook_endpoints
+WHERE failing_since IS NOT NULL AND {condition}
+ORDER BY workspace_id, id LIMIT :limit
+""")  # noqa: S608 - put together from constants
+    for one, condition in ((True, _ONE_WORKSPACE), (False, "true"))
+}
+
+
+def failing_endpoints(
+    connection: Connection, *, workspace_id: UUID | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return webhook endpoints that fail: URL, since how many seconds, whether not active."""
+    return list(
+        map(
+            tuple,
+            connection.execute(
+                _ENDPOINTS[workspace_id is not None], {"workspace_id": workspace_id, "limit": limit}
+            ),
+        )
+    )
+
+
+_LATE = {
+    one: text(f"""
+SELECT name, extract(epoch FROM clock_timestamp() - due_at) FROM schedules
+WHERE active AND due_at IS NOT NULL AND due_at < now() - make_interval(secs => :seconds)
+  AND {condition}
+ORDER BY due_at LIMIT :limit
+""")  # noqa: S608 - put together from constants
+    for one, condition in ((True, _ONE_WORKSPACE), (False, "true"))
+}
+
+
+def late_schedules(
+    connection: Connection, *, workspace_id: UUID | None, seconds: float, limit: int
+) -> list[LateSchedule]:
+    """Return schedules that are overdue by `seconds`, the latest first."""
+    values = {"workspace_id": workspace_id, "seconds": seconds, "limit": limit}
+    rows = connection.execute(_LATE[workspace_id is not None], values)
+    return [LateSchedule(name=name, late_seconds=float(late)) for name, late in rows]
+
+
+_PAUSES = text("""
+SELECT p.scope, coalesce(p.queue, t.name, w.name), p.queue, p.reason,
+       extract(epoch FROM clock_timestamp() - p.created_at)
+FROM (SELECT * FROM pauses
+      WHERE CAST(:workspace_id AS uuid) IS NULL OR workspace_id IS NULL
+         OR workspace_id = :workspace_id
+      ORDER BY id DESC LIMIT :limit) AS p
+LEFT JOIN tasks t ON t.id = p.task_id
+LEFT JOIN workspaces w ON w.id = p.workspace_id
+ORDER BY p.id DESC
+""")
+
+
+def pauses(
+    connection: Connection, *, workspace_id: UUID | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return what is paused: scope, name, queue, reason and for how many seconds."""
+    return list(
+        map(tuple, connection.execute(_PAUSES, {"workspace_id": workspace_id, "limit": limit}))
+    )
+
+
+_PERIODIC = text("""
+SELECT s.name, s.active, s.cron, s.every_seconds, s.at, s.zone, s.due_at,
+       extract(epoch FROM clock_timestamp() - s.due_at), f.scheduled_at, f.started_at, f.status,
+       f.reason, f.error, e.status, e.error_message, r.status, r.error_message
+FROM (SELECT * FROM schedules WHERE workspace_id = :workspace_id
+      ORDER BY id DESC LIMIT :limit) AS s
+LEFT JOIN LATERAL (SELECT * FROM schedule_fires WHERE schedule_id = s.id
+                   ORDER BY id DESC LIMIT 1) AS f ON true
+LEFT JOIN executions e ON e.id = f.execution_id
+LEFT JOIN workflow_runs r ON r.id = f.run_id
+ORDER BY s.id DESC
+""")
+
+
+def periodic(connection: Connection, *, workspace_id: UUID, limit: int) -> list[tuple[Any, ...]]:
+    """Return the newest schedules of a workspace, each with its last fire and what it started."""
+    return list(
+        map(tuple, connection.execute(_PERIODIC, {"workspace_id": workspace_id, "limit": limit}))
+    )
+
+
+_SENT_TASKS = text("""
+SELECT id, resource_id, details ->> 'name', at FROM audit_logs
+WHERE workspace_id = :workspace_id AND resource_type = 'celery_task'
+  AND (CAST(:before AS uuid) IS NULL OR id < :before)
+ORDER BY id DESC LIMIT :limit
+""")
+
+
+def sent_tasks(
+    connection: Connection, *, workspace_id: UUID, before: UUID | None, limit: int
+) -> list[tuple[Any, ...]]:
+    """Return plain Celery tasks that members have sent, the newest first."""
+    values = {"workspace_id": workspace_id, "before": before, "limit": limit}
+    return list(map(tuple, connection.execute(_SENT_TASKS, values)))

@@ -1,0 +1,283 @@
+"""The situation report: what is wrong, what waits, what runs, and what has ended lately."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
+
+from celeriac.db import maintenance, rollups
+from celeriac.db import sitrep as rows
+from celeriac.db.engine import Connection, Database, Pooler
+from celeriac.domain import problems
+from celeriac.domain.accounts import Actor
+from celeriac.domain.problems import Thresholds
+from celeriac.domain.rollups import Grain, Sums, grain_of
+from celeriac.domain.sitrep import (
+    Attention,
+    Facts,
+    LiveCount,
+    PeriodicTask,
+    QueueState,
+    RecentTasks,
+    RecentWanted,
+    Section,
+    Sitrep,
+    SitrepScope,
+    Totals,
+    WorkerState,
+)
+from celeriac.kit.threads import Threads
+from celeriac.services.operations import sitrep_parts as parts
+from celeriac.services.operations.recent import Recent
+from celeriac.services.operations.sources import ASK_SECONDS, Question, Sources
+
+T = TypeVar("T")
+
+_CONNECTIONS = 3
+_REDIS_THREADS = 3
+_REPORT_THREADS = 8
+_SHOWN = 100
+"""Workers and schedules that are listed at most, and budgets that are looked at."""
+
+_LISTED = 20
+"""Problems of one kind that are looked at: late schedules, endpoints, pauses."""
+
+_REMEMBERED_SECONDS = 900.0
+"""How long a worker process that stopped reporting is spoken of."""
+
+_OF_REDIS = frozenset({"redis", "messages"})
+
+
+class Servers(Protocol):
+    """Redis and the broker; implemented in the adapters."""
+
+    def ping(self) -> None:
+        """Raise UnavailableError if Redis does not answer at once."""
+        ...
+
+    def messages(self) -> Mapping[str, int]:
+        """Return the messages in the queues of this installation; raises UnavailableError."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitrepOptions:
+    """When a worker is silent, how long the window is, and from when on facts are problems."""
+
+    worker_seconds: float
+    window_seconds: float
+    thresholds: Thresholds
+
+
+class SituationReport:
+    """Makes reports. Safe to share between threads.
+
+    Has connections and threads of its own, so that a server that hangs takes none of the others'.
+    """
+
+    def __init__(
+        self, database: Database, servers: Servers, recent: Recent, options: SitrepOptions
+    ) -> None:
+        """`database` should have short time limits; the report closes it and `servers`."""
+        self._database = database
+        self._servers = servers
+        self._recent = recent
+        self._options = options
+        self._sources = Sources()
+        self._database_threads = Threads("sitrep-database", _CONNECTIONS)
+        self._redis_threads = Threads("sitrep-redis", _REDIS_THREADS)
+        self.threads = Threads("sitrep", _REPORT_THREADS)
+        """For coroutines that want a report."""
+
+    def close(self) -> None:
+        """Close the connections."""
+        for threads in (self.threads, self._database_threads, self._redis_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._servers.close()
+        self._database.close()
+
+    def report(
+        self,
+        actor: Actor,
+        *,
+        scope: SitrepScope = SitrepScope.WORKSPACE,
+        recent: RecentWanted | None = None,
+    ) -> Sitrep:
+        """Return the report of the actor's workspace, or of the instance, within two seconds.
+
+        Recent tasks and schedules are always those of the workspace. Raises ForbiddenError: only an
+        administrator sees the instance. Never raises because a server is away.
+        """
+        whole = scope is SitrepScope.INSTANCE
+        if whole:
+            actor.require_administrator()
+        workspace = None if whole else actor.workspace_id
+        wanted = recent or RecentWanted()
+        asked = {
+            **self._questions(workspace, actor.workspace_id),
+            "recent_tasks": self._of_database(
+                (actor.workspace_id, wanted),
+                lambda connection: self._recent.page(connection, actor.workspace_id, wanted),
+            ),
+            **self._redis_questions(),
+        }
+        sections = self._sources.ask(asked)
+        sections["recent_tasks"] = self._with_states(sections["recent_tasks"], wanted)
+        return self._put_together(scope, sections)
+
+    def without_database(self) -> Sitrep:
+        """Return what can be said to somebody whose key could not be checked."""
+        sections = self._sources.ask(self._redis_questions())
+        away = Section[Any](ok=False, error="PostgreSQL does not answer.")
+        names = (*self._questions(None, UUID(int=0)), "recent_tasks")
+        return self._put_together(SitrepScope.WORKSPACE, dict.fromkeys(names, away) | sections)
+
+    def _questions(self, workspace: UUID | None, own: UUID) -> dict[str, Question]:
+        of = partial(self._of_database, workspace)
+        return {
+            "totals": of(lambda c: _totals(c, workspace)),
+            "window": of(lambda c: _window(c, workspace, self._options.window_seconds)),
+            "live": of(lambda c: rows.live(c, workspace_id=workspace)),
+            "workers": self._of_database(None, self._workers),
+            "attention": of(lambda c: self._attention(c, workspace)),
+            "periodic_tasks": self._of_database(
+                (own, workspace), lambda c: _periodic(c, own, whole=workspace is None)
+            ),
+        }
+
+    def _redis_questions(self) -> dict[str, Question]:
+        return {
+            "redis": Question(None, self._servers.ping, self._redis_threads),
+            "messages": Question(None, self._servers.messages, self._redis_threads),
+        }
+
+    def _of_database(self, about: Any, ask: Callable[[Connection], T]) -> Question:
+        def asked() -> T:
+            with self._database.autocommit() as connection:
+                return ask(connection)
+
+        return Question(about, asked, self._database_threads)
+
+    def _with_states(
+        self, found: Section[RecentTasks], wanted: RecentWanted
+    ) -> Section[RecentTasks]:
+        """Return recent tasks with the states of plain ones, which the result backend has."""
+        if found.data is None or not self._recent.needs_states(found.data):
+            return found
+        ids = [each.task_id for each in found.data.items]
+        states = partial(self._recent.with_states, found.data, wanted.status)
+        question = Question((tuple(ids), wanted.status), states, self._redis_threads)
+        stated = self._sources.ask({"states": question})["states"]
+        return parts.mapped(found, lambda data: data if stated.data is None else stated.data)
+
+    def _workers(self, connection: Connection) -> list[WorkerState]:
+        found = rows.workers(connection, remembered=_REMEMBERED_SECONDS, limit=_SHOWN)
+        return parts.workers(found, self._options.worker_seconds)
+
+    def _attention(self, connection: Connection, workspace: UUID | None) -> Attention:
+        return parts.attention(
+            rows.approvals(connection, workspace_id=workspace),
+            parts.budgets_of(connection, workspace, limit=_SHOWN),
+            rows.failing_endpoints(connection, workspace_id=workspace, limit=_LISTED),
+            rows.pauses(connection, workspace_id=workspace, limit=_LISTED),
+            rows.late_schedules(
+                connection,
+                workspace_id=workspace,
+                seconds=self._options.thresholds.schedule_seconds,
+                limit=_LISTED,
+            ),
+        )
+
+    def _put_together(self, scope: SitrepScope, sections: Mapping[str, Section[Any]]) -> Sitrep:
+        live: Section[Sequence[LiveCount]] = sections["live"]
+        attention: Section[Attention] = sections["attention"]
+        workers: Section[Sequence[WorkerState]] = sections["workers"]
+        totals: Section[Totals] = sections["totals"]
+        queues: Section[Sequence[QueueState]] = parts.mapped(
+            live, lambda data: parts.queues(data, workers.data or (), attention.data)
+        )
+        of_database = [each for name, each in sections.items() if name not in _OF_REDIS]
+        away = all(not each.ok for each in of_database)
+        facts = Facts(
+            database_error=next((each.error for each in of_database), None) if away else None,
+            redis_error=sections["redis"].error,
+            broker_error=sections["messages"].error,
+            window=sections["window"].data,
+            queues=queues.data,
+            workers=workers.data,
+            attention=attention.data,
+            periodic=sections["periodic_tasks"].data,
+        )
+        found = problems.problems(facts, self._options.thresholds)
+        return Sitrep(
+            level=problems.level_of(found),
+            headline=problems.headline(found),
+            scope=scope,
+            as_of=datetime.now(UTC),
+            problems=found,
+            **parts.figures(totals.data, live.data),
+            totals=totals,
+            window=sections["window"],
+            waiting=parts.mapped(live, parts.waiting),
+            recent_tasks=sections["recent_tasks"],
+            workers=workers,
+            queues=queues,
+            periodic_tasks=sections["periodic_tasks"],
+            attention=attention,
+            broker=sections["messages"],
+        )
+
+
+def _periodic(connection: Connection, workspace: UUID, *, whole: bool) -> list[PeriodicTask]:
+    """Return the schedules of a workspace and the system's jobs, with the jobs' errors if whole."""
+    schedules = parts.periodic(rows.periodic(connection, workspace_id=workspace, limit=_SHOWN))
+    return [*schedules, *parts.jobs(maintenance.find(connection), errors=whole)]
+
+
+def _totals(connection: Connection, workspace: UUID | None) -> Totals:
+    return _figures(rollups.sums(connection, Grain.TOTAL, since=None, workspace_id=workspace))
+
+
+def _window(connection: Connection, workspace: UUID | None, seconds: float) -> Totals:
+    grain = grain_of(seconds)
+    span = rollups.span(connection, grain, seconds=seconds)
+    sums = rollups.sums(connection, grain, since=span.since, workspace_id=workspace)
+    length = max((span.until - span.since).total_seconds(), 1.0)
+    return _figures(sums, seconds=length, behind_seconds=span.behind_seconds)
+
+
+def _figures(
+    sums: Sums, *, seconds: float | None = None, behind_seconds: float | None = None
+) -> Totals:
+    return Totals(
+        completed=sums.completed,
+        failed=sums.failed,
+        cancelled=sums.cancelled,
+        success_rate=sums.success_rate,
+        per_minute=None if seconds is None else sums.ended * 60 / seconds,
+        seconds=seconds,
+        average_wait_seconds=sums.average_wait_seconds,
+        average_run_seconds=sums.average_run_seconds,
+        wait_p95_seconds=sums.wait.quantile(0.95),
+        run_p95_seconds=sums.run.quantile(0.95),
+        behind_seconds=behind_seconds,
+    )
+
+
+def report_database(url: str, pooler: Pooler | None) -> Database:
+    """Return the database of reports: few connections, whose statements end soon."""
+    return Database(
+        url,
+        connections=_CONNECTIONS,
+        application="celeriac-sitrep",
+        lock_seconds=ASK_SECONDS,
+        statement_seconds=ASK_SECONDS,
+        own_limits=True,
+        pooler=pooler,
+    )

@@ -1,0 +1,168 @@
+"""The situation report over HTTP, with real servers."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.db import workers
+from celeriac.domain.operations import WorkerReport
+from celeriac.kit.ids import uuid7
+from celeriac.wiring.core import CoreServices
+from tests.support.api import Asker
+
+SITREP = "/api/v1/scheduler/sitrep"
+
+
+def report_of(asker: Asker, **params: Any) -> dict[str, Any]:
+    answer = asker.get(SITREP, params=params)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def codes(body: dict[str, Any]) -> list[str]:
+    return [each["code"] for each in body["problems"]]
+
+
+def worker_of(container: CoreServices, *queues: str) -> WorkerReport:
+    report = WorkerReport(
+        id=uuid7(), hostname="celery@a", pid=1, pool="threads", slots=4, running=0,
+        cpu_percent=1.5, memory_bytes=10**8, version="1", queues=queues, consuming=True,
+    )  # fmt: skip
+    with container.database.transaction() as connection:
+        workers.report(connection, report)
+    return report
+
+
+def age_all(container: CoreServices, seconds: float) -> None:
+    with container.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE executions SET available_at = now() - make_interval(secs => :s)"),
+            {"s": seconds},
+        )
+
+
+@pytest.mark.requirement("D1", "D6", "D9")
+def test_nothing_there_is_well_and_says_so(ada: Asker) -> None:
+    body = report_of(ada)
+    assert (body["level"], body["problems"]) == ("well", [])
+    figures = ("total_tasks", "active_tasks", "completed_tasks", "failed_tasks", "pending_tasks")
+    assert [body[name] for name in figures] == [0, 0, 0, 0, 0]
+    assert body["success_rate"] is None
+    for name in ("recent_tasks", "workers", "queues", "periodic_tasks", "window", "broker"):
+        assert body[name]["ok"], body[name]
+        assert body[name]["error"] is None
+    assert body["workers"]["data"] == []
+    assert ada.client.get(SITREP).status_code == 401
+
+
+@pytest.mark.requirement("D1", "D2", "D3")
+def test_what_waits_for_a_worker_that_nobody_starts(ada: Asker, container: CoreServices) -> None:
+    for _ in range(3):
+        assert ada.post(
+            "/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}}
+        ).is_success
+    age_all(container, 400)
+    if True:
+        body = report_of(ada)
+        assert codes(body) == ["no_worker_for_queue"]
+        problem = body["problems"][0]
+        assert "3 executions wait, the oldest for 6 minutes" in problem["text"]
+        assert problem["cure"] == "Start one: `celeriac worker -Q task_execution`."
+        assert problem["link"] == "docs/runbook.md#no-worker-for-queue"
+        assert body["headline"] == problem["text"]
+        assert body["level"] == "critical"
+        assert (body["pending_tasks"], body["total_tasks"]) == (3, 3)
+    recent = body["recent_tasks"]["data"]
+    assert {each["name"] for each in recent["items"]} == {"Summarise"}
+    assert {each["status"] for each in recent["items"]} == {"pending"}
+    worker_of(container, "task_execution")
+    later = report_of(ada, limit=2)
+    assert later["recent_tasks"]["data"]["next_cursor"] == recent["items"][1]["task_id"]
+
+
+@pytest.mark.requirement("D1", "D2")
+def test_an_administrator_sees_all_workspaces_and_others_only_their_own(
+    ada: Asker, admin: Asker, container: CoreServices
+) -> None:
+    for _ in range(2):
+        made = ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}})
+        assert made.is_success
+    age_all(container, 60)
+    assert ada.get(SITREP, params={"scope": "instance"}).status_code == 403
+    own = report_of(admin)
+    assert (own["pending_tasks"], own["level"], own["queues"]["data"]) == (0, "well", [])
+    whole = report_of(admin, scope="instance")
+    assert (whole["pending_tasks"], whole["total_tasks"]) == (2, 2)
+    assert codes(whole) == ["no_worker_for_queue"]
+    assert [each["reason"] for each in whole["waiting"]["data"]] in (["due"], ["sent"])
+    assert whole["recent_tasks"]["data"]["items"] == [], "contents of other workspaces"
+    for name in ("totals", "window", "attention", "periodic_tasks"):
+        assert whole[name]["ok"], whole[name]
+
+
+@pytest.mark.requirement("D3", "D4", "D6")
+def test_recent_tasks_of_both_kinds_have_plain_names_and_pages(ada: Asker) -> None:
+    sent = [
+        ada.post("/api/v1/celery-tasks", json={"name": "celeriac.tasks.monitoring.health_check"}),
+        ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}}),
+        ada.post("/api/v1/celery-tasks", json={"name": "celeriac.tasks.monitoring.ping"}),
+    ]
+    assert all(each.is_success for each in sent)
+    pages, cursor = [], None
+    for _ in sent:
+        params = {"limit": 1} | ({"cursor": cursor} if cursor else {})
+        page = report_of(ada, **params)["recent_tasks"]["data"]
+        pages += page["items"]
+        cursor = page["next_cursor"]
+    assert cursor is None
+    assert [each["name"] for each in pages] == ["Ping", "Summarise", "Health Check"]
+    assert [each["type"] for each in pages] == ["celery", "execution", "celery"]
+    assert {each["status"] for each in pages} == {"pending"}
+    names = {"task_id", "name", "status", "description", "started_at", "completed_at"}
+    assert names | {"duration_seconds", "error_message"} <= set(pages[0])
+    only = report_of(ada, type="celery")["recent_tasks"]["data"]["items"]
+    assert [each["name"] for each in only] == ["Ping", "Health Check"]
+    assert report_of(ada, status="failed")["recent_tasks"]["data"]["items"] == []
+    assert ada.get(SITREP, params={"status": "lost"}).status_code == 422
+
+
+@pytest.mark.requirement("D3", "D6")
+def test_errors_are_cut_and_hold_no_secrets(ada: Asker, container: CoreServices) -> None:
+    made = ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}}).json()
+    error = "login with password=hunter2 refused " + "x" * 500
+    with container.database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE executions SET status = 'failed', started_at = now(), completed_at = now(),"
+                " error_code = 'agent_failed', error_message = :error, queued_at = NULL"
+            ),
+            {"error": error},
+        )
+    [task] = report_of(ada, status="failed")["recent_tasks"]["data"]["items"]
+    assert task["task_id"] == made["execution_id"]
+    assert task["status"] == "failed"
+    assert len(task["error_message"]) <= 200
+    assert "hunter2" not in task["error_message"]
+
+
+@pytest.mark.requirement("D1")
+def test_what_waits_for_people_is_a_problem_with_its_cure(
+    ada: Asker, admin: Asker, container: CoreServices
+) -> None:
+    paused = admin.post(
+        "/api/v1/pauses", json={"scope": "queue", "queue": "mail", "reason": "Supplier away."}
+    )
+    assert paused.is_success
+    schedule = {"name": "nightly", "task": "summarise", "every_seconds": 60}
+    assert ada.post("/api/v1/schedules", json=schedule | {"input": {"text": "a"}}).is_success
+    with container.database.transaction() as connection:
+        connection.execute(text("UPDATE schedules SET due_at = now() - interval '2 minutes'"))
+    body = report_of(ada)
+    assert codes(body) == ["schedule_late", "paused"]
+    assert body["level"] == "warning"
+    assert body["problems"][0]["text"] == "The schedule nightly should have fired 2 minutes ago."
+    [periodic] = body["periodic_tasks"]["data"]
+    assert (periodic["name"], periodic["last_status"]) == ("nightly", None)
+    assert periodic["late_seconds"] >= 120
