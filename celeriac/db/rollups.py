@@ -2,7 +2,7 @@
 
 The statements of ends append a row to `execution_ends` (`executions/ended.py`); the keeper folds
 these into the sums of their minute, hour, day and of all time, for their task and queue, their
-workspace and the system (docs/adr/0064).
+workspace and the system (docs/adr/0060).
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The kernel gives the first process of a PID namespace all orphans, and ignores signals that it does
 not handle. Small init programs do the same, but theirs is an environment that other processes of
-the user can read (docs/adr/0067).
+the user can read (docs/adr/0062).
 """
 
 import os

@@ -1,6 +1,6 @@
 """Figures as families of Prometheus metrics: the same from every API process.
 
-Nothing is counted here: the totals are sums in the database (docs/adr/0065). Series of tasks have
+Nothing is counted here: the totals are sums in the database (docs/adr/0061). Series of tasks have
 no host names. Every name and label is part of the interface: `deploy/prometheus` and
 `deploy/grafana` use them.
 """

@@ -82,7 +82,7 @@ SELECT celeriac_uuid7(), workspace_id, ended_by, 'execution.fail', 'execution', 
 FROM ended WHERE status = 'failed'
 """
 
-# Folded by the keeper (docs/adr/0064). What was retried has a later time from which it could begin.
+# Folded by the keeper (docs/adr/0060). What was retried has a later time from which it could begin.
 _NOTE_END = """
 INSERT INTO execution_ends (workspace_id, task_id, wait_ms, run_ms, input_tokens, output_tokens,
                             model_calls, retries, crashes, cost, outcome, queue)

@@ -1,4 +1,4 @@
-"""Tables of executions that ended, and of their sums (docs/adr/0064)."""
+"""Tables of executions that ended, and of their sums (docs/adr/0060)."""
 
 from sqlalchemy import (
     BigInteger,
