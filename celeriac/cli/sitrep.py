@@ -122,6 +122,8 @@ def _parts(found: "wire.Sitrep") -> "Iterator[str]":
             f"{worker.running} of {worker.slots} slots"
         )
     for periodic in found.periodic_tasks.data or ():
+        if periodic.kind == "maintenance" and periodic.last_status == "completed":
+            continue  # `celeriac maintenance` lists all
         yield (
             f"  periodic {periodic.name}: {periodic.last_status or 'has not run'}, "
             f"next {cell(periodic.next_run_at)}"

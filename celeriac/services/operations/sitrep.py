@@ -134,7 +134,7 @@ class SituationReport:
     def without_database(self) -> Sitrep:
         """Return what can be said to somebody whose key could not be checked."""
         sections = self._sources.ask(self._redis_questions())
-        away = Section[Any](ok=False, error="PostgreSQL does not answer.")
+        away: Section[Any] = Section(ok=False, error="PostgreSQL does not answer.")
         names = (*self._questions(None, UUID(int=0)), "recent_tasks")
         return self._put_together(SitrepScope.WORKSPACE, dict.fromkeys(names, away) | sections)
 
