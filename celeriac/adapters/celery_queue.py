@@ -25,6 +25,7 @@ from celeriac.domain.executions.states import CeleryState
 from celeriac.kit.json_types import dumps
 from celeriac.kit.outbound import without_password
 from celeriac.kit.redis_urls import SentinelUrl
+from celeriac.logs.redact import redact
 from celeriac.services.operations.celery_tasks import CeleryTaskState, PlainTask
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
@@ -400,10 +401,20 @@ def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:
         retries=int(meta.get("retries") or 0),
         completed_at=_time(meta.get("date_done")),
         traceback=_text(meta.get("traceback")),
+        **_arguments(meta),
         **_outcome(state, meta.get("result")),
     )
     dumps(asdict(found))  # raises for values that can't be encoded in the response
     return found
+
+
+def _arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments, which workers store with `result_extended`, with secrets masked."""
+    args, kwargs = meta.get("args"), meta.get("kwargs")
+    return {
+        "args": redact(list(args)) if isinstance(args, list | tuple) else None,
+        "kwargs": redact(dict(kwargs)) if isinstance(kwargs, Mapping) else None,
+    }
 
 
 def _text(value: Any) -> str | None:

@@ -288,6 +288,16 @@ class CeleryTask(Wire):
         examples=["completed"],
     )
     execution_id: UUID | None = Field(description="The execution that this Celery task runs.")
+    args: list[Any] | None = Field(
+        default=None,
+        description="Its arguments, secrets masked; null if they are not stored.",
+        examples=[[]],
+    )
+    kwargs: dict[str, Any] | None = Field(
+        default=None,
+        description="Its named arguments, or the execution's variables, secrets masked.",
+        examples=[{}],
+    )
     result: Any = Field(examples=["pong"])
     error: CeleryTaskError | None
     worker: str | None = Field(examples=["celery@shop-1"])

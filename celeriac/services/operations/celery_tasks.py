@@ -18,6 +18,7 @@ from celeriac.domain.executions.calls import Call, CallKind
 from celeriac.domain.executions.model import Execution, Idempotency
 from celeriac.domain.executions.states import CeleryState, celery_state
 from celeriac.kit.json_types import JsonObject, JsonValue
+from celeriac.logs.redact import redact
 from celeriac.services.executions.submit import claim_key
 from celeriac.services.reading import present
 
@@ -34,6 +35,10 @@ class CeleryTaskState:
     state: CeleryState
     name: str | None = None
     execution_id: UUID | None = None
+    args: Sequence[JsonValue] | None = None
+    """The arguments, secrets masked; None if they are not stored."""
+    kwargs: JsonObject | None = None
+    """The named arguments, or an execution's variables, secrets masked."""
     result: JsonValue = None
     error_type: str | None = None
     error_message: str | None = None
@@ -160,6 +165,7 @@ class CeleryTasks:
             state=celery_state(execution.status, attempt=execution.attempt),
             name=self._run_task,
             execution_id=execution.id,
+            kwargs=redact(execution.variables),
             result=execution.result,
             error_type=details.get("type"),
             error_message=execution.error_message,

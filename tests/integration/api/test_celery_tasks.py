@@ -4,6 +4,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
+from celery.app.task import Context
 
 from celeriac.adapters.celery_queue import create_app
 from celeriac.domain.executions.calls import BATCH_PROCESS, EXECUTE_AGENT, Arguments, NewCall
@@ -39,14 +40,23 @@ def test_a_plain_task_is_sent_and_followed(ada: Asker, container: CoreServices) 
     assert done["completed_at"] is not None
 
 
-@pytest.mark.requirement("B4", "D4")
+@pytest.mark.requirement("B4", "D4", "D8")
 def test_a_failed_plain_task_tells_why(ada: Asker, container: CoreServices) -> None:
     body = ada.post(PATH, json=PING).json()
     backend = create_app(celery_options(container.settings, publisher=True)).backend
-    backend.store_result(body["task_id"], ValueError("no"), "FAILURE", traceback="Traceback …")
+    request = Context(
+        args=("a", "password=hunter2"), kwargs={"api_key": "k", "size": 2}, retries=3,
+        hostname="celery@a", task=PING["name"],
+    )  # fmt: skip
+    backend.store_result(
+        body["task_id"], ValueError("no"), "FAILURE", traceback="Traceback …", request=request
+    )
     found = ada.get(f"{PATH}/{body['task_id']}").json()
     assert (found["status"], found["simple_status"]) == ("FAILURE", "failed")
     assert found["error"] == {"type": "ValueError", "message": "no", "traceback": "Traceback …"}
+    assert (found["worker"], found["retries"]) == ("celery@a", 3)
+    assert found["args"] == ["a", "password=***"]
+    assert found["kwargs"] == {"api_key": "***", "size": 2}
 
 
 def test_a_plain_task_is_sent_once_under_one_key(ada: Asker, container: CoreServices) -> None:
@@ -69,6 +79,7 @@ def test_an_execution_s_celery_task_stands_as_the_execution(
     found = ada.get(path).json()
     assert (found["status"], found["simple_status"]) == ("PENDING", "pending")
     assert found["execution_id"] == accepted["execution_id"]
+    assert found["kwargs"] == {"text": "a"}
     claimed = claim(container, accepted["execution_id"])
     found = ada.get(path).json()
     assert (found["status"], found["simple_status"]) == ("STARTED", "in_progress")

@@ -1,0 +1,239 @@
+"""A day in the life: things break one by one, and the situation report says which, and what helps.
+
+Real processes on servers of their own; servers are also frozen, so that they answer nothing at all.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from celeriac import wire
+from celeriac.client import Client
+from celeriac.domain.executions.states import Status
+from celeriac.domain.sitrep import Level
+from tests.support.fixtures import migrated_database
+from tests.support.fleet import Fleet, running_fleet
+from tests.support.places import temporary_directory
+from tests.support.programs import Program
+from tests.support.servers import (
+    PostgresServer,
+    RunningServer,
+    ValkeyServer,
+    running_postgres,
+    running_valkey,
+)
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requirement("D1", "D5", "A23")
+
+BOUND_SECONDS = 10.0
+"""An answer takes at most two seconds on a machine that is not busy with other tests."""
+
+QUICK = {
+    "CELERIAC_SITREP_NO_WORKER_SECONDS": "0.2",
+    "CELERIAC_SITREP_QUEUE_SECONDS": "1",
+    "CELERIAC_SITREP_QUEUE_CRITICAL_SECONDS": "1000",
+    "CELERIAC_SITREP_FAILURE_RUNS": "4",
+    "CELERIAC_SITREP_SCHEDULE_SECONDS": "1",
+    "CELERIAC_SITREP_APPROVAL_SECONDS": "1",
+    "CELERIAC_SITREP_KEEPER_SECONDS": "1000",
+}
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that the test may freeze and kill."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey that the test may freeze and kill."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(own_postgres: PostgresServer, own_valkey: ValkeyServer) -> Iterator[Fleet]:
+    """A fleet on them."""
+    url = own_postgres.url(migrated_database(own_postgres))
+    with (
+        temporary_directory() as home,
+        running_fleet(home, database_url=url, redis_url=own_valkey.url()) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def client(fleet: Fleet) -> Iterator[Client]:
+    """The client of an administrator."""
+    token = fleet.key()
+    address = fleet.address_of(fleet.api(**QUICK))
+    with Client(address, api_key=token, timeout=BOUND_SECONDS) as made:
+        yield made
+
+
+def codes(report: wire.Sitrep) -> set[str]:
+    return {each.code for each in report.problems}
+
+
+def reported(client: Client, *wanted: str, scope: str = "workspace") -> wire.Sitrep:
+    """Return the first report whose problems are these, each with a cure and a page about it."""
+    seen: list[wire.Sitrep] = []
+
+    def found() -> bool:
+        seen.append(client.sitrep(scope=scope))
+        return codes(seen[-1]) == set(wanted)
+
+    try:
+        wait_until(found, f"the report has {wanted}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; it has {seen[-1].problems}") from error
+    for problem in seen[-1].problems:
+        assert problem.cure
+        assert problem.link.startswith("docs/runbook.md#")
+    return seen[-1]
+
+
+def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
+    assert reported(client).level is Level.WELL
+    # nobody works
+    note, diary = fleet.task("note"), str(fleet.diary)
+    first = fleet.submit(note, diary=diary)
+    report = reported(client, "no_worker_for_queue")
+    assert report.level is Level.CRITICAL
+    assert "celeriac worker -Q task_execution" in report.problems[0].cure
+    beat = fleet.beat()
+    worker = fleet.lasting_worker("w1", slots=1, CELERIAC_WORKER_COROUTINES="0")
+    fleet.wait_terminal([first])
+    reported(client)
+    # the only slot is held, and the queue fills
+    held = [fleet.submit(fleet.task("hold"), diary=diary, gate=str(fleet.gate)) for _ in range(3)]
+    report = reported(client, "queue_old")
+    assert report.level is Level.WARNING
+    assert (report.active_tasks, report.pending_tasks) == (1, 2)
+    fleet.open_gate()
+    fleet.wait_terminal(held)
+    reported(client)
+    # a task fails in two ways: for good, and after its last retry
+    stumbling = fleet.task("stumble", retry={"max_retries": 0})
+    failing = [
+        fleet.submit(fleet.task("refuse"), diary=diary),
+        fleet.submit(stumbling, diary=diary, times=9),
+    ]
+    failed = fleet.wait_terminal(failing)
+    assert {each.status for each in failed} == {Status.FAILED}
+    wait_until(lambda: client.sitrep().failed_tasks == len(failing), "both are counted")
+    report = reported(client, "failure_rate_high")
+    assert (report.completed_tasks, report.failed_tasks) == (4, 2)
+    assert report.success_rate == pytest.approx(4 / 6)
+    assert report.recent_tasks.data is not None
+    assert {each.status for each in report.recent_tasks.data.items[:2]} == {"failed"}
+    waits_for_people(fleet, client, beat, note)
+    # the worker hangs
+    others = ("failure_rate_high", "approval_old", "paused", "budget_spent")
+    worker.freeze()
+    report = reported(client, *others, "worker_missed_lease")
+    assert report.workers.data is not None
+    assert [each.status for each in report.workers.data] == ["silent"]
+    worker.thaw()
+    reported(client, *others)
+
+
+def waits_for_people(fleet: Fleet, client: Client, beat: Program, note: UUID) -> None:
+    diary = str(fleet.diary)
+    # the keeper is gone, and a schedule is late
+    beat.kill()
+    client.schedules.create("nightly", task=str(note), input={"diary": diary}, every_seconds=60)
+    change(fleet, "UPDATE schedules SET due_at = now() - interval '90 seconds'")
+    reported(client, "failure_rate_high", "schedule_late")
+    change(fleet, "UPDATE schedules SET due_at = now() + interval '1 hour'")
+    # a question waits for a person
+    fleet.submit(fleet.task("ask_by"), schema={"type": "object"})
+    reported(client, "failure_rate_high", "approval_old")
+    # somebody pauses a queue, which is no fault
+    client.pauses.pause("queue", queue="mail", reason="Supplier away.")
+    reported(client, "failure_rate_high", "approval_old", "paused")
+    # a budget is nearly spent, then spent
+    client.budgets.set("day", task=str(note), max_tokens=100)
+    for tokens, code in ((90, "budget_nearly_spent"), (100, "budget_spent")):
+        change(fleet, SPEND, tokens=tokens)
+        reported(client, "failure_rate_high", "approval_old", "paused", code)
+
+
+SPEND = """
+INSERT INTO budget_windows (budget_id, window_key, spent_tokens)
+SELECT id, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD'), :tokens FROM budgets
+ON CONFLICT (budget_id, window_key) DO UPDATE SET spent_tokens = excluded.spent_tokens
+"""
+
+
+def change(fleet: Fleet, statement: str, **values: object) -> None:
+    with fleet.container.database.transaction() as connection:
+        assert connection.execute(text(statement), values).rowcount == 1
+
+
+@contextmanager
+def frozen(server: RunningServer) -> Iterator[None]:
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
+
+
+@contextmanager
+def killed(server: RunningServer) -> Iterator[None]:
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+def test_a_server_that_is_away_is_named_in_time(
+    fleet: Fleet,
+    client: Client,
+    own_postgres: PostgresServer,
+    own_valkey: ValkeyServer,
+) -> None:
+    fleet.lasting_worker("w1")
+    reported(client)
+    for without in (frozen, killed):
+        a_server_is_away(client, own_postgres, own_valkey, without)
+
+
+def a_server_is_away(
+    client: Client,
+    own_postgres: PostgresServer,
+    own_valkey: ValkeyServer,
+    without: Callable[[RunningServer], AbstractContextManager[None]],
+) -> None:
+    with without(own_valkey):
+        reported(client, "redis_unavailable")
+        report = bounded(client)
+        assert report.workers.ok, "PostgreSQL was not asked"
+        wait_until(lambda: not bounded(client).broker.ok, "the broker's last answer is old")
+    reported(client)
+    with without(own_postgres):
+        report = reported(client, "database_unavailable")
+        # while the key is known, the last-known data is shown; afterwards nobody is known
+        wait_until(lambda: bounded(client).workers.data is None, "the key is forgotten")
+        report = bounded(client)
+        assert codes(report) == {"database_unavailable"}
+        assert report.level is Level.CRITICAL
+        assert report.total_tasks is None, "could not ask is not 0"
+    reported(client)
+
+
+def bounded(client: Client) -> wire.Sitrep:
+    """Return a report that came in time."""
+    began = time.monotonic()
+    report = client.sitrep()
+    assert time.monotonic() - began < BOUND_SECONDS
+    return report
