@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from celeriac.adapters.celery_queue import create_app
 from celeriac.db import workers
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
-from celeriac.wiring.core import CoreServices
+from celeriac.wiring.core import CoreServices, celery_options
 from tests.support.api import Asker
 
 SITREP = "/api/v1/scheduler/sitrep"
@@ -166,3 +167,18 @@ def test_what_waits_for_people_is_a_problem_with_its_cure(
     [periodic] = body["periodic_tasks"]["data"]
     assert (periodic["name"], periodic["last_status"]) == ("nightly", None)
     assert periodic["late_seconds"] >= 120
+
+
+@pytest.mark.requirement("D5")
+def test_a_stored_result_that_nobody_can_read_leaves_the_others(
+    ada: Asker, container: CoreServices
+) -> None:
+    name = {"name": "celeriac.tasks.monitoring.ping"}
+    ids = [ada.post("/api/v1/celery-tasks", json=name).json()["task_id"] for _ in range(3)]
+    backend = create_app(celery_options(container.settings, publisher=True)).backend
+    backend.store_result(ids[0], "pong", "SUCCESS")
+    backend.set(backend.get_key_for_task(ids[1]), b"\xff{no json")
+    found = report_of(ada)["recent_tasks"]["data"]["items"]
+    states = {each["task_id"]: each["status"] for each in found}
+    assert (states[ids[0]], states[ids[1]]) == ("completed", None)
+    assert states[ids[2]] == "pending"
