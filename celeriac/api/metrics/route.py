@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from celeriac.api.core.auth import Needs, admit
+from celeriac.api.core.responses import problem_responses
 from celeriac.api.metrics.collector import FiguresCollector
 from celeriac.api.metrics.requests import RequestTimes
 from celeriac.domain.metrics import Figures
@@ -25,7 +26,8 @@ router = APIRouter(tags=["health"])
     summary="Metrics for Prometheus",
     response_class=Response,
     openapi_extra={"security": [{"ApiKey": []}]},
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}},
+    responses=problem_responses(400, 401, 403, 421, 422, 429, 503)
+    | {200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}},
 )
 async def get_metrics(request: Request) -> Response:
     """Return figures of all workspaces in Prometheus' text format.
