@@ -195,5 +195,6 @@ class Sitrep(Wire):
     )
     attention: SitrepSection[SitrepAttention]
     broker: SitrepSection[dict[str, int]] = Field(
-        description="Messages in the broker's queues, by queue."
+        description="Messages in the broker's queues, by queue: for administrators, null for "
+        "others."
     )

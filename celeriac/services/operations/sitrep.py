@@ -1,7 +1,7 @@
 """The situation report: what is wrong, what waits, what runs, and what has ended lately."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -11,7 +11,7 @@ from celeriac.db import maintenance, rollups
 from celeriac.db import sitrep as rows
 from celeriac.db.engine import Connection, Database, Pooler
 from celeriac.domain import problems
-from celeriac.domain.accounts import Actor
+from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.problems import Thresholds
 from celeriac.domain.rollups import Grain, Sums, grain_of
 from celeriac.domain.sitrep import (
@@ -111,7 +111,8 @@ class SituationReport:
     ) -> Sitrep:
         """Return the report of the actor's workspace, or of the instance, within two seconds.
 
-        Recent tasks and schedules are always those of the workspace. Raises ForbiddenError: only an
+        Recent tasks and schedules are always those of the workspace. Webhook endpoints are for
+        admins, the messages at the broker for administrators. Raises ForbiddenError: only an
         administrator sees the instance. Never raises because a server is away.
         """
         whole = scope is SitrepScope.INSTANCE
@@ -120,7 +121,9 @@ class SituationReport:
         workspace = None if whole else actor.workspace_id
         wanted = recent or RecentWanted()
         asked = {
-            **self._questions(workspace, actor.workspace_id),
+            **self._questions(
+                workspace, actor.workspace_id, endpoints=actor.role.includes(Role.ADMIN)
+            ),
             "recent_tasks": self._of_database(
                 (actor.workspace_id, wanted),
                 lambda connection: self._recent.page(connection, actor.workspace_id, wanted),
@@ -129,23 +132,32 @@ class SituationReport:
         }
         sections = self._sources.ask(asked)
         sections["recent_tasks"] = self._with_states(sections["recent_tasks"], wanted)
+        if not actor.administrator:
+            sections["messages"] = replace(sections["messages"], data=None)
         return self._put_together(scope, sections)
 
     def without_database(self) -> Sitrep:
         """Return what can be said to somebody whose key could not be checked."""
         sections = self._sources.ask(self._redis_questions())
+        sections["messages"] = replace(sections["messages"], data=None)
         away: Section[Any] = Section(ok=False, error="PostgreSQL does not answer.")
-        names = (*self._questions(None, UUID(int=0)), "recent_tasks")
+        names = (*self._questions(None, UUID(int=0), endpoints=False), "recent_tasks")
         return self._put_together(SitrepScope.WORKSPACE, dict.fromkeys(names, away) | sections)
 
-    def _questions(self, workspace: UUID | None, own: UUID) -> dict[str, Question]:
+    def _questions(
+        self, workspace: UUID | None, own: UUID, *, endpoints: bool
+    ) -> dict[str, Question]:
         of = partial(self._of_database, workspace)
         return {
             "totals": of(lambda c: _totals(c, workspace)),
             "window": of(lambda c: _window(c, workspace, self._options.window_seconds)),
             "live": of(lambda c: rows.live(c, workspace_id=workspace)),
             "workers": self._of_database(None, self._workers),
-            "attention": of(lambda c: self._attention(c, workspace)),
+            # what one role may not see is not kept for another
+            "attention": self._of_database(
+                (workspace, endpoints),
+                lambda c: self._attention(c, workspace, endpoints=endpoints),
+            ),
             "periodic_tasks": self._of_database(
                 (own, workspace), lambda c: _periodic(c, own, whole=workspace is None)
             ),
@@ -180,11 +192,15 @@ class SituationReport:
         found = rows.workers(connection, remembered=_REMEMBERED_SECONDS, limit=_SHOWN)
         return parts.workers(found, self._options.worker_seconds)
 
-    def _attention(self, connection: Connection, workspace: UUID | None) -> Attention:
+    def _attention(
+        self, connection: Connection, workspace: UUID | None, *, endpoints: bool
+    ) -> Attention:
         return parts.attention(
             rows.approvals(connection, workspace_id=workspace),
             parts.budgets_of(connection, workspace, limit=_SHOWN),
-            rows.failing_endpoints(connection, workspace_id=workspace, limit=_LISTED),
+            rows.failing_endpoints(connection, workspace_id=workspace, limit=_LISTED)
+            if endpoints
+            else (),
             rows.pauses(connection, workspace_id=workspace, limit=_LISTED),
             rows.late_schedules(
                 connection,

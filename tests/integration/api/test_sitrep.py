@@ -1,5 +1,8 @@
 """The situation report over HTTP, with real servers."""
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +10,7 @@ from sqlalchemy import text
 
 from celeriac.adapters.celery_queue import create_app
 from celeriac.db import workers
+from celeriac.domain.accounts import Role
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.wiring.core import CoreServices, celery_options
@@ -182,3 +186,42 @@ def test_a_stored_result_that_nobody_can_read_leaves_the_others(
     states = {each["task_id"]: each["status"] for each in found}
     assert (states[ids[0]], states[ids[1]]) == ("completed", None)
     assert states[ids[2]] == "pending"
+
+
+@pytest.mark.requirement("D1")
+def test_what_a_role_may_not_read_elsewhere_is_not_in_its_report(
+    admin: Asker, person: Callable[..., Asker], container: CoreServices
+) -> None:
+    assert admin.post("/api/v1/workspaces", json={"name": "team"}).is_success
+    team = {}
+    for role in (Role.ADMIN, Role.VIEWER):
+        asker = person(f"the-{role.value}")
+        member = {"user": f"the-{role.value}", "role": role.value}
+        assert admin.post("/api/v1/workspaces/team/members", json=member).is_success
+        team[role] = replace(asker, workspace="team")
+    made = team[Role.ADMIN].post(
+        "/api/v1/webhooks", json={"url": "https://hooks.example/in", "events": ["budget.spent"]}
+    )
+    assert made.is_success, made.text
+    with container.database.transaction() as connection:
+        connection.execute(
+            text("UPDATE webhook_endpoints SET failing_since = now() - interval '2 hours'")
+        )
+    found = {role: report_of(asker) for role, asker in team.items()}
+    assert codes(found[Role.ADMIN]) == ["webhook_endpoint_failing"]
+    assert codes(found[Role.VIEWER]) == []
+    assert "hooks.example" not in json.dumps(found[Role.VIEWER])
+    # how much all workspaces have sent is for administrators
+    assert all(each["broker"]["ok"] for each in found.values())
+    assert all(each["broker"]["data"] is None for each in found.values())
+    assert report_of(admin)["broker"]["data"]["task_execution"] == 0
+
+
+@pytest.mark.requirement("D9")
+def test_without_a_checked_key_nothing_is_told_of_the_queues(
+    admin: Asker, container: CoreServices
+) -> None:
+    assert report_of(admin)["broker"]["data"], "it is known"
+    found = admin.client.app.state.services.sitrep.without_database()  # type: ignore[attr-defined]
+    assert (found.broker.ok, found.broker.data, found.queues.data) == (True, None, None)
+    assert [each.code for each in found.problems] == ["database_unavailable"]
