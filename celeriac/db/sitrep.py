@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, text
 
 from celeriac.domain.executions.states import Held, Status, WaitingFor
-from celeriac.domain.sitrep import MOST_COUNTED, LateSchedule, LiveCount
+from celeriac.domain.sitrep import MOST_COUNTED, MOST_QUEUES, LateSchedule, LiveCount
 
 _COLUMNS = "status, held, waiting_for, queue, available_at"
 
@@ -68,9 +68,6 @@ FROM (SELECT 1 FROM execution_limits WHERE state = 'waiting' LIMIT :most) AS par
 HAVING count(*) > 0)
 """)  # noqa: S608 - put together from constants
 
-_QUEUES = 100
-"""Queues that are looked at; the others are not in a report of the instance."""
-
 
 def live(connection: Connection, *, workspace_id: UUID | None) -> list[LiveCount]:
     """Return how many executions have not ended, by state and queue.
@@ -80,7 +77,7 @@ def live(connection: Connection, *, workspace_id: UUID | None) -> list[LiveCount
     """
     most = MOST_COUNTED + 1
     if workspace_id is None:
-        rows = connection.execute(_OF_ALL, {"most": most, "queues": _QUEUES})
+        rows = connection.execute(_OF_ALL, {"most": most, "queues": MOST_QUEUES})
     else:
         rows = connection.execute(_OF_WORKSPACE, {"most": most, "workspace_id": workspace_id})
     return [_live(row) for row in rows]

@@ -3,6 +3,7 @@
 Pure: facts in, problems out, the worst first. Each code has a section in docs/runbook.md.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from celeriac.kit.words import counted
 
 _MINUTE = 60.0
 _SHOWN = 3
+_OF_A_KIND = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +35,19 @@ Rule = Callable[[Facts, Thresholds], Iterator[Problem]]
 
 
 def problems(facts: Facts, limits: Thresholds) -> list[Problem]:
-    """Return the problems that the facts show: the worst first, then the oldest."""
+    """Return the problems that the facts show: the worst first, then the oldest.
+
+    At most twenty of each code and level: a thousand of one kind must not hide the others.
+    """
     found = [replace(each, link=link(each.code)) for rule in _RULES for each in rule(facts, limits)]
-    return sorted(found, key=lambda each: (SEVERITY[each.level], -each.age_seconds, each.code))
+    found.sort(key=lambda each: (SEVERITY[each.level], -each.age_seconds, each.code))
+    seen: Counter[tuple[str, Level]] = Counter()
+    kept = []
+    for each in found:
+        seen[each.code, each.level] += 1
+        if seen[each.code, each.level] <= _OF_A_KIND:
+            kept.append(each)
+    return kept
 
 
 def level_of(found: Sequence[Problem]) -> Level:

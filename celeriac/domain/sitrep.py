@@ -15,6 +15,9 @@ from celeriac.domain.executions.states import Held, SimpleStatus, Status, Waitin
 
 T = TypeVar("T")
 
+MOST_QUEUES = 100
+"""Queues that a report has at most: those in which something has waited longest."""
+
 MOST_COUNTED = 1_000
 """Executions that are counted at most for each reason; beyond it a count reads "1,000+"."""
 

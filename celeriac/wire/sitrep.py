@@ -171,7 +171,9 @@ class Sitrep(Wire):
     )
     scope: SitrepScope
     as_of: datetime
-    problems: list[SitrepProblem] = Field(description="The worst first, then the oldest.")
+    problems: list[SitrepProblem] = Field(
+        description="The worst first, then the oldest; at most twenty of a kind."
+    )
     total_tasks: int | None = Field(
         description="All executions, ended or not; null if it is not known."
     )
@@ -189,7 +191,9 @@ class Sitrep(Wire):
     waiting: SitrepSection[list[SitrepWaiting]]
     recent_tasks: SitrepSection[RecentTasks] = Field(description="Of the workspace.")
     workers: SitrepSection[list[SitrepWorker]] = Field(description="Of the instance.")
-    queues: SitrepSection[list[SitrepQueue]]
+    queues: SitrepSection[list[SitrepQueue]] = Field(
+        description="At most 100, the one with the oldest that waits first."
+    )
     periodic_tasks: SitrepSection[list[PeriodicTask]] = Field(
         description="The schedules of the workspace, the newest first, and the system's jobs."
     )

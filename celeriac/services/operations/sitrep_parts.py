@@ -16,6 +16,7 @@ from celeriac.domain.operations import JobRow
 from celeriac.domain.sitrep import (
     MOST_COUNTED,
     MOST_ERROR_CHARACTERS,
+    MOST_QUEUES,
     Attention,
     BudgetUse,
     FailingEndpoint,
@@ -35,7 +36,7 @@ from celeriac.logs.redact import clip
 T = TypeVar("T")
 U = TypeVar("U")
 
-_WAIT_FOR_WORKERS = frozenset({"due", "sent"})
+_FOR_WORKERS = frozenset({"due", "sent"})
 
 
 def mapped(section: Section[T], make: Callable[[T], U]) -> Section[U]:
@@ -78,34 +79,40 @@ def waiting(live: Sequence[LiveCount]) -> list[WaitingReason]:
 def queues(
     live: Sequence[LiveCount], workers: Sequence[WorkerState], attention: Attention | None
 ) -> list[QueueState]:
-    """Return the queues in which something waits or to which somebody listens, the oldest first."""
+    """Return the queues in which something waits or to which somebody listens, the oldest first.
+
+    At most MOST_QUEUES: who submits chooses the names.
+    """
     listening = [each for each in workers if each.status == "live"]
     pauses = attention.pauses if attention else ()
     system = next((each for each in pauses if each.subject == "the system"), None)
-    names = {each.queue for each in live if each.queue}
-    names |= {queue for worker in listening for queue in worker.queues}
+    waiting: dict[str, list[LiveCount]] = {each.queue: [] for each in live if each.queue}
+    waiting |= {queue: [] for worker in listening for queue in worker.queues}
+    for each in live:
+        if each.queue and each.status is not Status.RUNNING and reason_of(each) in _FOR_WORKERS:
+            waiting[each.queue].append(each)
+    oldest = {
+        name: max((each.oldest_seconds or 0.0 for each in mine), default=None)
+        for name, mine in waiting.items()
+    }
     found = []
-    for name in names:
-        mine = [
-            each for each in live if each.queue == name and reason_of(each) in _WAIT_FOR_WORKERS
-            and each.status is not Status.RUNNING
-        ]  # fmt: skip
+    for name in sorted(waiting, key=lambda name: (-(oldest[name] or 0.0), name))[:MOST_QUEUES]:
         of = [each for each in listening if not each.queues or name in each.queues]
         pause = next((each for each in pauses if each.queue == name), system)
-        depth = sum(each.count for each in mine)
+        depth = sum(each.count for each in waiting[name])
         found.append(
             QueueState(
                 queue=name,
                 depth=min(depth, MOST_COUNTED),
                 capped=depth > MOST_COUNTED,
-                oldest_seconds=max((each.oldest_seconds or 0.0 for each in mine), default=None),
+                oldest_seconds=oldest[name],
                 workers=len(of),
                 slots=sum(each.slots for each in of),
                 paused=pause is not None,
                 paused_reason=pause.reason if pause else None,
             )
         )
-    return sorted(found, key=lambda each: (-(each.oldest_seconds or 0.0), each.queue))
+    return found
 
 
 def figures(totals: Totals | None, live: Sequence[LiveCount] | None) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """From facts to problems: which, how bad, in which order, and what helps."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from celeriac.domain.executions.states import Status
 from celeriac.domain.problems import CODES, Thresholds, age, headline, level_of, link, problems
 from celeriac.domain.sitrep import (
+    MOST_QUEUES,
     Attention,
     BudgetUse,
     Facts,
     FailingEndpoint,
     LateSchedule,
     Level,
+    LiveCount,
     PauseFact,
     PeriodicTask,
     QueueState,
@@ -22,6 +26,7 @@ from celeriac.domain.sitrep import (
     WorkerState,
     friendly_name,
 )
+from celeriac.services.operations.sitrep_parts import queues
 
 LIMITS = Thresholds()
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -124,6 +129,27 @@ def test_the_worst_is_first_then_the_oldest_and_the_headline_says_it() -> None:
     assert level_of(found[-1:]) is Level.WELL
     assert headline(found[-1:]).startswith("All is well. Paused: the queue mail")
     assert headline([]) == "All is well."
+
+
+@pytest.mark.requirement("D1")
+def test_queues_whose_names_somebody_makes_up_neither_grow_a_report_nor_hide_the_rest() -> None:
+    live = [
+        LiveCount(
+            status=Status.PENDING,
+            held=None,
+            waiting_for=None,
+            queue=f"made-up-{number}",
+            count=1,
+            oldest_seconds=number + 20.0,
+        )
+        for number in range(3_000)
+    ]
+    shown = queues(live, [WORKER], None)
+    assert len(shown) == MOST_QUEUES
+    assert [each.queue for each in shown[:2]] == ["made-up-2999", "made-up-2998"]
+    facts = Facts(queues=shown, workers=[WORKER], attention=Attention(budgets=[SPENT]))
+    counts = Counter(each.code for each in problems(facts, LIMITS))
+    assert counts == {"no_worker_for_queue": 20, "budget_spent": 1}
 
 
 @pytest.mark.requirement("A23")
