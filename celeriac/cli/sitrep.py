@@ -8,6 +8,7 @@ import typer
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import cell, duration
 from celeriac.domain.sitrep import Level, SitrepScope
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,8 +70,13 @@ def _show(context: CommandContext, found: "wire.Sitrep", *, again: bool) -> None
         return
     if again:
         output.out.clear()
-    for line in _lines(found):
+    for line in lines_of(found):
         output.raw(line)
+
+
+def lines_of(found: "wire.Sitrep") -> "Iterator[str]":
+    """Return a report as lines; errors and reasons can't look like lines of it."""
+    return (" ".join(line.splitlines()) for line in _lines(found))
 
 
 def _lines(found: "wire.Sitrep") -> "Iterator[str]":
@@ -114,7 +120,8 @@ def _parts(found: "wire.Sitrep") -> "Iterator[str]":
         depth = f"{queue.depth:,}{'+' if queue.capped else ''}"
         yield (
             f"  queue    {queue.queue}: {depth} waiting{_oldest(queue.oldest_seconds)}, "
-            f"{queue.slots} slots of {queue.workers} workers{', paused' if queue.paused else ''}"
+            f"{counted(queue.slots, 'slot')} of {counted(queue.workers, 'worker')}"
+            f"{', paused' if queue.paused else ''}"
         )
     for worker in found.workers.data or ():
         yield (

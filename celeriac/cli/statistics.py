@@ -8,6 +8,7 @@ import typer
 
 from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.output import duration, moment, money
+from celeriac.domain.rollups import LONGEST_WINDOW_SECONDS, SHORTEST_WINDOW_SECONDS
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -25,7 +26,10 @@ def parse_window(text: str) -> int:
     found = _WINDOW.fullmatch(text.strip())
     if found is None:
         raise typer.BadParameter(f"{text!r} is not a length of time. Write 90s, 15m, 2h or 7d.")
-    return int(found[1]) * _SECONDS[found[2]]
+    seconds = int(found[1]) * _SECONDS[found[2]]
+    if not SHORTEST_WINDOW_SECONDS <= seconds <= LONGEST_WINDOW_SECONDS:
+        raise typer.BadParameter(f"{text!r} is not between 60s and 92d.")
+    return seconds
 
 
 @open_client
