@@ -221,7 +221,7 @@ _LOGGED = """
 _ANSWERING = text(f"""
 WITH given AS (
     UPDATE approvals
-    SET status = 'answered', approved = :approved, value = CAST(:value AS jsonb), note = :note,
+    SET status = 'answered', approved = :approved, value = CAST(:value AS json), note = :note,
         answered_at = now(), answered_by = :by
     WHERE id = :id AND status = 'open' AND expires_at > now()
       AND EXISTS (SELECT FROM executions e WHERE e.id = approvals.execution_id

@@ -47,7 +47,7 @@ _LONGEST_TYPE = 200
 
 _READ = {
     "variables": "coalesce((SELECT i.variables FROM execution_inputs i"
-    " WHERE i.execution_id = {of}), '{{}}'::jsonb)",
+    " WHERE i.execution_id = {of}), '{{}}'::json)",
     "celery_task_id": "{row}.celery_task_id::text",
     "last_chance": "{row}.crash_count > 0 AND {row}.crash_count + 1 >= {row}.max_crashes",
 }
@@ -215,10 +215,10 @@ WITH done AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
 ), produced AS (
-    SELECT id, CAST(:result AS jsonb) AS result, CAST(:details AS jsonb) AS error_details
+    SELECT id, CAST(:result AS json) AS result, CAST(:details AS jsonb) AS error_details
     FROM done
     -- an earlier attempt may have left details
-    WHERE attempt > 1 OR CAST(:result AS jsonb) IS NOT NULL OR CAST(:details AS jsonb) IS NOT NULL
+    WHERE attempt > 1 OR CAST(:result AS json) IS NOT NULL OR CAST(:details AS jsonb) IS NOT NULL
 ){kept}{ended}
 """
 
@@ -241,7 +241,7 @@ WITH done AS (
            CAST(:data AS jsonb)
     FROM done
 ), produced AS (
-    SELECT id, NULL::jsonb AS result, CAST(:details AS jsonb) AS error_details FROM done
+    SELECT id, NULL::json AS result, CAST(:details AS jsonb) AS error_details FROM done
     WHERE CAST(:details AS jsonb) IS NOT NULL
 ){kept}{ended}
 """

@@ -68,8 +68,8 @@ WITH plan AS (
     INSERT INTO execution_inputs (execution_id, variables)
     SELECT i.id, i.variables
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
-                          jsonb_array_elements(CAST(:variables AS jsonb))) AS i (id, variables)
-    WHERE i.variables <> '{{}}'
+                          json_array_elements(CAST(:variables AS json))) AS i (id, variables)
+    WHERE CAST(i.variables AS text) <> '{{}}'
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, 1, 'created', 0, CAST(:event AS jsonb) FROM born

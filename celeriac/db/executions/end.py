@@ -88,7 +88,7 @@ WITH done AS (
            attempt, jsonb_build_object('code', 'worker_lost', 'message', error_message)
     FROM done
 ), produced AS (
-    SELECT id, NULL::jsonb AS result,
+    SELECT id, NULL::json AS result,
            jsonb_build_object('type', 'WorkerLostError', 'attempt', attempt, 'traceback', NULL,
                               'worker', worker_hostname) AS error_details
     FROM done

@@ -194,7 +194,7 @@ _LOGGED = """
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, {type}, attempt, CAST(data AS jsonb) FROM done
 ), produced AS (
-    SELECT id, CAST(result AS jsonb) AS result, CAST(details AS jsonb) AS error_details
+    SELECT id, CAST(result AS json) AS result, CAST(details AS jsonb) AS error_details
     FROM done
     WHERE {kept_if}
 ){kept}{ended}"""

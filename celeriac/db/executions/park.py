@@ -49,7 +49,7 @@ INSERT_QUESTIONS = """
                            title, tool, arguments, schema, on_expiry, "default", expires_at)
     SELECT q.id, done.id, done.task_id, done.workspace_id, done.owner_id, done.attempt, q.key,
            q.kind, q.title, q.tool, q.arguments::json, q.schema::json, q.on_expiry,
-           q.default_value::jsonb, now() + make_interval(secs => q.expires)
+           q.default_value::json, now() + make_interval(secs => q.expires)
     FROM done, fresh AS q
     WHERE done.asks
 ), asked_events AS (
@@ -282,7 +282,7 @@ WITH done AS (
            jsonb_build_object('code', error_code, 'message', error_message)
     FROM done
 ), produced AS (
-    SELECT id, NULL::jsonb AS result,
+    SELECT id, NULL::json AS result,
            jsonb_build_object('type', 'ApprovalExpiredError', 'attempt', attempt, 'traceback', NULL)
            AS error_details
     FROM done

@@ -158,7 +158,7 @@ _STORED = _stored(_INPUTS, _RESULTS)
 def _selected(
     include: Collection[str], inputs: FromClause = _INPUTS, results: FromClause = _RESULTS
 ) -> Select[Any]:
-    variables = func.coalesce(inputs.c.variables, text("'{}'::jsonb"))
+    variables = func.coalesce(inputs.c.variables, text("'{}'::json"))
     shown = _stored(inputs, results) | {"variables": variables}
     bulky = {name: shown[name] if name in include else null() for name in BULKY}
     query = columns(Execution, table, **_COMPUTED, **bulky)

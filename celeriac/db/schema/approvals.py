@@ -14,7 +14,6 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, stored, table_of_ids, timestamp, where
 from celeriac.domain.approvals import ApprovalStatus, OnExpiry, QuestionKind
@@ -39,11 +38,11 @@ approvals = table_of_ids(
     Column("schema", JSON),
     Column("status", Text, nullable=False, server_default=ApprovalStatus.OPEN.value),
     Column("on_expiry", Text, nullable=False),
-    Column("default", JSONB),
+    Column("default", JSON),
     timestamp("created_at", now=True),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("approved", Boolean),
-    Column("value", JSONB),
+    Column("value", JSON),
     Column("note", Text),
     timestamp("answered_at"),
     Column("answered_by", Text),

@@ -1,6 +1,7 @@
 """Tables of executions and their events."""
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -169,7 +170,7 @@ execution_inputs = Table(
     "execution_inputs",
     metadata,
     Column("execution_id", Uuid, primary_key=True),
-    Column("variables", JSONB, nullable=False),
+    Column("variables", JSON, nullable=False),
     **partitioned("execution_id", dead=100_000, inserted=100_000),
 )
 """What executions are given. An execution without a row has no variables."""
@@ -178,7 +179,7 @@ execution_results = Table(
     "execution_results",
     metadata,
     Column("execution_id", Uuid, primary_key=True),
-    Column("result", JSONB),
+    Column("result", JSON),
     Column("error_details", JSONB),
     **partitioned("execution_id", dead=100_000, inserted=100_000),
 )

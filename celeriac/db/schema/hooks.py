@@ -1,6 +1,7 @@
 """Tables of inbound hooks, and of what was delivered to them."""
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     CheckConstraint,
     Column,
@@ -10,7 +11,6 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, stored, table_of_ids, timestamp, where
 from celeriac.domain.hooks.model import HookDeliveryStatus, Verification
@@ -25,7 +25,7 @@ hooks = table_of_ids(
     Column("description", Text, nullable=False, server_default=""),
     Column("verification", Text, nullable=False),
     # null: the body is taken as it is
-    Column("mapping", JSONB(none_as_null=True)),
+    Column("mapping", JSON(none_as_null=True)),
     # an expression
     Column("condition", Text),
     Column("per_minute", Integer, nullable=False),

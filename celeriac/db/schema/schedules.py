@@ -1,7 +1,17 @@
 """Tables of schedules and their fires."""
 
-from sqlalchemy import Boolean, CheckConstraint, Column, DateTime, Index, Integer, Text, Uuid, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    Text,
+    Uuid,
+    text,
+)
 
 from celeriac.db.schema.base import enum_check, table_of_ids, timestamp, where
 from celeriac.domain.schedules.model import FireKind, FireStatus, SkipReason
@@ -14,7 +24,7 @@ schedules = table_of_ids(
     Column("name", Text, nullable=False),
     Column("task_id", Uuid),
     Column("workflow_id", Uuid),
-    Column("input", JSONB, nullable=False),
+    Column("input", JSON, nullable=False),
     Column("cron", Text),
     Column("every_seconds", Integer),
     timestamp("at"),

@@ -1,6 +1,7 @@
 """Tables of the runs of workflows, their steps and items."""
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -11,7 +12,6 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
 from celeriac.domain.executions.triggers import TriggerType
@@ -30,8 +30,8 @@ workflow_runs = table_of_ids(
     Column("trigger_type", Text, nullable=False),
     # of its executions; NULL: that of each task
     Column("priority", SmallInteger),
-    Column("input", JSONB, nullable=False),
-    Column("result", JSONB),
+    Column("input", JSON, nullable=False),
+    Column("result", JSON),
     Column("error_code", Text),
     Column("error_message", Text),
     Column("error_step", Text),
@@ -137,7 +137,7 @@ step_items = Table(
     Column("approval_id", Uuid),
     # of an item without an execution or a run
     Column("status", Text),
-    Column("result", JSONB),
+    Column("result", JSON),
     Column("error_code", Text),
     Column("error_message", Text),
     # refers to what an earlier run has done

@@ -32,7 +32,7 @@ _ADD_ITEMS = text("""
 INSERT INTO step_items (run_id, step_no, item_no, round, execution_id, child_run_id, approval_id,
                         status, result, error_code, error_message)
 SELECT :run_id, :step_no, i.item_no, :round, i.execution_id, i.child_run_id, i.approval_id,
-       i.status, CAST(i.result AS jsonb), i.code, i.message
+       i.status, CAST(i.result AS json), i.code, i.message
 FROM unnest(CAST(:item_nos AS int[]), CAST(:execution_ids AS uuid[]),
             CAST(:child_run_ids AS uuid[]), CAST(:approval_ids AS uuid[]),
             CAST(:statuses AS text[]), CAST(:results AS text[]), CAST(:codes AS text[]),
@@ -131,7 +131,7 @@ LIMIT :limit
 """
 RESULT = "coalesce(i.result, x.result, r.result)"
 """The result of an item `i`, with `x` of `execution_results` and `r` of `workflow_runs`."""
-_NO_RESULT = "NULL::jsonb"
+_NO_RESULT = "NULL::json"
 _ITEMS = with_guards(_ITEMS_OF, {"result": _NO_RESULT, "only": ""})
 _ITEMS_WITH_RESULTS = with_guards(_ITEMS_OF, {"result": RESULT, "only": ""})
 _FAILED_ITEMS = with_guards(

@@ -85,7 +85,7 @@ _CLOSING = f"""
 ), noted AS (
     UPDATE step_items i
     SET status = c.outcome,
-        result = CASE WHEN c.status <> 'withdrawn' THEN jsonb_build_object(
+        result = CASE WHEN c.status <> 'withdrawn' THEN json_build_object(
             'approval_id', c.id, 'approved', c.approved, 'by', c.answered_by, 'note', c.note,
             'expired', c.status = 'expired',
             'at', to_char(c.answered_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) END,

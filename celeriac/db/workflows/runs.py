@@ -76,7 +76,7 @@ INSERT INTO workflow_runs (id, workspace_id, owner_id, workflow_id, workflow_ver
                            trigger_type, priority, input, created_by, request_id, origin_id,
                            parent_run_id, parent_step_no, parent_item_no, depth, deadline_at)
 VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, :status,
-        :trigger_type, :priority, CAST(:input AS jsonb), :created_by, :request_id, :origin_id,
+        :trigger_type, :priority, CAST(:input AS json), :created_by, :request_id, :origin_id,
         :parent_run_id, :parent_step_no, :parent_item_no, :depth,
         least(CAST(:deadline_at AS timestamptz),
               now() + make_interval(secs => CAST(:deadline_seconds AS double precision))))
@@ -226,7 +226,7 @@ _MOVE = {
         """
         WITH moved AS (
             UPDATE workflow_runs
-            SET status = '{target}'{ends}, result = coalesce(CAST(:result AS jsonb), result),
+            SET status = '{target}'{ends}, result = coalesce(CAST(:result AS json), result),
                 compensation = coalesce(:compensation, compensation)
             WHERE id = :id AND status IN ({sources})
             RETURNING id, workspace_id, status, completed_at

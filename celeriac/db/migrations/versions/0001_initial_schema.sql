@@ -272,14 +272,14 @@ CREATE INDEX ix_executions_workspace ON executions (workspace_id, id);
 -- What an execution is given, if it isn't empty. Written once.
 CREATE TABLE execution_inputs (
     execution_id uuid NOT NULL,
-    variables jsonb NOT NULL,
+    variables json NOT NULL,
     CONSTRAINT pk_execution_inputs PRIMARY KEY (execution_id)
 ) PARTITION BY RANGE (execution_id);
 
 -- What an execution has produced, if anything. Written at its end, and by attempts that fail before.
 CREATE TABLE execution_results (
     execution_id uuid NOT NULL,
-    result jsonb,
+    result json,
     error_details jsonb,
     CONSTRAINT pk_execution_results PRIMARY KEY (execution_id)
 ) PARTITION BY RANGE (execution_id);
@@ -493,11 +493,11 @@ CREATE TABLE approvals (
     schema json,
     status text NOT NULL DEFAULT 'open',
     on_expiry text NOT NULL,
-    "default" jsonb,
+    "default" json,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     approved boolean,
-    value jsonb,
+    value json,
     note text,
     answered_at timestamptz,
     answered_by text,
@@ -852,7 +852,7 @@ CREATE TABLE hooks (
     workflow_id uuid,
     description text NOT NULL DEFAULT '',
     verification text NOT NULL,
-    mapping jsonb,
+    mapping json,
     condition text,
     per_minute integer NOT NULL,
     active boolean NOT NULL DEFAULT true,
@@ -942,7 +942,7 @@ CREATE TABLE schedules (
     name text NOT NULL,
     task_id uuid,
     workflow_id uuid,
-    input jsonb NOT NULL,
+    input json NOT NULL,
     cron text,
     every_seconds integer,
     at timestamptz,
@@ -1047,8 +1047,8 @@ CREATE TABLE workflow_runs (
     status text NOT NULL,
     trigger_type text NOT NULL,
     priority smallint,
-    input jsonb NOT NULL,
-    result jsonb,
+    input json NOT NULL,
+    result json,
     error_code text,
     error_message text,
     error_step text,
@@ -1155,7 +1155,7 @@ CREATE TABLE step_items (
     child_run_id uuid,
     approval_id uuid,
     status text,
-    result jsonb,
+    result json,
     error_code text,
     error_message text,
     taken_over boolean NOT NULL DEFAULT false,
