@@ -74,6 +74,10 @@ def task_tools(access: Access) -> list[Tool]:
             Field(description="The task's own if null."),
         ] = None,
         delay_seconds: Annotated[float | None, Field(ge=0, description="Start it later.")] = None,
+        expires_in: Annotated[
+            float | None,
+            Field(gt=0, description="Cancel it if it has not begun after so many seconds."),
+        ] = None,
         session_id: Annotated[
             UUID | None, Field(description="The session of an earlier execution to continue.")
         ] = None,
@@ -99,6 +103,7 @@ def task_tools(access: Access) -> list[Tool]:
                 task,
                 variables,
                 delay_seconds=delay_seconds,
+                expires_in=expires_in,
                 idempotency_key=idempotency_key,
                 priority=priority,
                 session_id=session_id,

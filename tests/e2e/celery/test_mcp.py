@@ -164,6 +164,11 @@ async def test_bad_input_is_reported_with_its_code_and_a_hint(ada_client: Client
     wrong = await refusal(ada_client, "execute_task", task="note", variables={"dairy": "x"})
     assert "[variables_invalid]" in wrong
     assert "get_task shows the schema" in wrong
+    late = await refusal(
+        ada_client, "execute_task", task="note", variables={"diary": "x"}, delay_seconds=60,
+        expires_in=30,
+    )  # fmt: skip
+    assert "expires_in" in late
     misspelt = await refusal(ada_client, "execute_task", task="note", vars={"diary": "x"})
     assert "vars\n  Extra inputs are not permitted" in misspelt
     no_id = await refusal(ada_client, "get_execution", execution_id="latest")
