@@ -171,7 +171,7 @@ def _workers(facts: Facts, _: Thresholds) -> Iterator[Problem]:
             level=Level.WARNING,
             code="worker_missed_lease",
             text=f"{counted(len(silent), 'worker process', 'worker processes')} stopped reporting "
-            f"without saying goodbye: {names}{rest}.",
+            f"without shutting down: {names}{rest}.",
             cure="Look at its log and at the machine's memory. What it ran starts again elsewhere.",
             age_seconds=max(each.silent_seconds for each in silent),
         )
