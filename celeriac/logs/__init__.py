@@ -5,12 +5,13 @@ are JSON with a fixed order of keys; docs/logs.md describes files, keys and even
 """
 
 import atexit
+import faulthandler
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -348,6 +349,10 @@ def configure(options: LogOptions) -> None:
     undo.callback(logging.captureWarnings, capture=False)
     atexit.register(pipeline.writer.close)
     undo.callback(atexit.unregister, pipeline.writer.close)
+    if not faulthandler.is_enabled():
+        # a crash of the interpreter leaves no other line
+        with suppress(RuntimeError, OSError):
+            faulthandler.enable()
 
 
 def flush() -> bool:

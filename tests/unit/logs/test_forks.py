@@ -1,9 +1,12 @@
 """Forks, exits and several processes: each case in interpreters of its own."""
 
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+import pytest
 
 from tests.support.logfiles import json_lines
 
@@ -41,6 +44,19 @@ def test_a_normal_exit_loses_nothing(tmp_path: Path) -> None:
 def test_an_exit_by_exception_loses_nothing(tmp_path: Path) -> None:
     run(tmp_path, "log.info('last words'); sys.exit(0)")
     assert events(tmp_path) == ["last words"]
+
+
+def test_a_crash_of_the_interpreter_names_the_place(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as crashed:
+        run(tmp_path, "import signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    assert crashed.value.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in crashed.value.stderr
+    assert 'File "<string>"' in crashed.value.stderr
+
+
+def test_without_a_standard_error_logging_begins_all_the_same(tmp_path: Path) -> None:
+    run(tmp_path, "logs.shutdown(); sys.stderr = None; logs.configure(options); log.info('here')")
+    assert events(tmp_path) == ["here"]
 
 
 def test_lines_logged_while_the_interpreter_ends_are_written(tmp_path: Path) -> None:
