@@ -38,13 +38,20 @@ async def get_metrics(request: Request) -> Response:
     """
     services = cast(ApiServices, request.app.state.services)
     token = services.metrics_token
-    given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
-    wanted = b"" if token is None else b"Bearer " + token.get_secret_value().encode()
-    if token is None or not secrets.compare_digest(given, wanted):
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if (
+        token is None
+        or scheme.lower() != "bearer"
+        or not secrets.compare_digest(_bytes(given), _bytes(token.get_secret_value()))
+    ):
         await admit(request, Needs.ADMINISTRATOR)
     times = cast(RequestTimes, request.app.state.request_times)
     body = await run_in_threadpool(lambda: render(services.metrics.read(), times))
     return Response(body, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def render(figures: Figures, times: RequestTimes) -> bytes:

@@ -37,19 +37,21 @@ class _BoundedRoute(JsonRoute):
         handle = super().get_route_handler()
 
         async def handle_within(request: Request) -> Response:
+            lacks = "No key can be checked."
             try:
                 # afterwards the key is known to this process for some seconds
                 async with asyncio.timeout(_KEY_SECONDS):
                     await admit(request, Needs.VIEWER)
+                lacks = "The sources did not answer in time."
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     return await handle(request)
             except (TimeoutError, DatabaseUnavailableError):
-                return await _without_database(request)
+                return await _without_database(request, lacks)
 
         return handle_within
 
 
-async def _without_database(request: Request) -> Response:
+async def _without_database(request: Request, lacks: str) -> Response:
     reports = cast(ApiServices, request.app.state.services).sitrep
     found = await reports.threads.run(reports.without_database)
     shown = wire.Sitrep.model_validate(found)
@@ -57,7 +59,7 @@ async def _without_database(request: Request) -> Response:
         request,
         status=503,
         code=DatabaseUnavailableError.code,
-        detail=f"No key can be checked. {found.headline}",
+        detail=f"{lacks} {found.headline}",
         details={"sitrep": shown.model_dump(mode="json")},
         headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
     )

@@ -170,6 +170,8 @@ def test_only_the_token_and_administrators_may_read_them(
     assert_problem(Asker(app_client, TOKEN + "x").get("/metrics"), 401, "unauthenticated")
     assert admin.get("/metrics").status_code == 200
     assert reader.get("/metrics").status_code == 200
+    lower = {"authorization": f"bearer {TOKEN}"}
+    assert app_client.get("/metrics", headers=lower).status_code == 200
     assert_problem(reader.get("/api/v1/tasks"), 401, "unauthenticated")
     app_client.app.state.services.metrics_token = None  # type: ignore[attr-defined]
     assert_problem(reader.get("/metrics"), 401, "unauthenticated")
