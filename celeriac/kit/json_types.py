@@ -52,7 +52,7 @@ def canonical(value: JsonValue) -> bytes:
 
 
 def storable(value: JsonValue, *, default: Default | None = None, depth: int = _DEEPEST) -> str:
-    """Encode `value` as JSON text that PostgreSQL's jsonb accepts: U+0000 becomes U+FFFD.
+    """Encode `value` as JSON text that PostgreSQL's json and jsonb accept: U+0000 becomes U+FFFD.
 
     Changes nothing else. Raises TypeError, with a reason that names the cure, for integers beyond
     64 bits, NaN and infinity, lone surrogates, equal keys, more than `depth` levels, and values

@@ -98,7 +98,9 @@ class Canvas:
 
     def wait_for_result(self, signature: Signature, result: Any) -> None:
         """Wait until an execution that a callback has started has a result."""
-        query = text("SELECT count(*) FROM execution_results WHERE result = CAST(:result AS jsonb)")
+        query = text(
+            "SELECT count(*) FROM execution_results WHERE result::jsonb = CAST(:result AS jsonb)"
+        )
         wait_until(lambda: self.fleet.scalar(query, result=dumps(result)), f"{signature} is called")
 
 

@@ -224,7 +224,7 @@ def test_a_list_that_has_another_length_is_named(bench: Bench) -> None:
     execution_id = bench.submit("mapper", task="double", width=3)
     bench.worker.run(execution_id)
     bench.core.execute(
-        """UPDATE execution_inputs SET variables = jsonb_set(variables, '{width}', '4')
+        """UPDATE execution_inputs SET variables = jsonb_set(variables::jsonb, '{width}', '4')
            WHERE execution_id = :id""",
         id=execution_id,
     )

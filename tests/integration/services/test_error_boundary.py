@@ -297,7 +297,7 @@ def test_a_result_that_the_database_refuses_is_a_stored_failure_that_holds_no_va
         return "a secret"
 
     core.execute(
-        "ALTER TABLE execution_results ADD CONSTRAINT odd CHECK (result <> '\"a secret\"')"
+        "ALTER TABLE execution_results ADD CONSTRAINT odd CHECK (result::text <> '\"a secret\"')"
     )
     try:
         execution_id = core.queued()
