@@ -17,6 +17,7 @@ from celeriac.client.catalog import Agents, Tasks
 from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
 from celeriac.client.executions import CeleryTasks, Executions
+from celeriac.client.failures import Failures
 from celeriac.client.hooks import Hooks
 from celeriac.client.pauses import Pauses
 from celeriac.client.schedules import Schedules
@@ -82,6 +83,7 @@ class Client:
         self.approvals = Approvals(self._transport)
         self.budgets = Budgets(self._transport)
         self.usage = Usage(self._transport)
+        self.failures = Failures(self._transport)
         self.statistics = Statistics(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.deliveries = Deliveries(self._transport)

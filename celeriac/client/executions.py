@@ -56,6 +56,8 @@ class ExecutionFilter(TypedDict, total=False):
     """`approval`, `budget` or `provider_limit`."""
     error_code: str | None
     """The code of the last error, such as `agent_failed`."""
+    failure_group: str | UUID | None
+    """Failed, of this group of failures."""
     created_after: datetime | None
     """At or after this time, which has a zone."""
     created_before: datetime | None
@@ -204,7 +206,7 @@ class Executions(Resource):
         """Yield executions, the newest first.
 
         `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `parent_id`,
-        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `created_after`,
+        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `failure_group`, `created_after`,
         `created_before`. `include` names fields that may be large and are None otherwise:
         `variables`, `result`, `error_details`. `get` returns an execution with all fields.
         """

@@ -2,7 +2,7 @@
 
 The statements of ends append a row to `execution_ends` (`executions/ended.py`); the keeper folds
 these into the sums of their minute, hour, day and of all time, for their task and queue, their
-workspace and the system (docs/adr/0060).
+workspace and the system (docs/adr/0060), and failures in their groups (docs/adr/0065).
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, TextClause, text
 
+from celeriac.db.failures import FOLD as FAILURES
 from celeriac.db.schema.rollups import COUNTS
 from celeriac.domain.rollups import THRESHOLDS, Grain, Histogram, RollupScope, Sums
 
@@ -94,7 +95,7 @@ WITH folding AS (
         run_seconds = r.run_seconds + excluded.run_seconds,
         {_merged("wait")},
         {_merged("run")}
-)
+){FAILURES}
 -- a fold that is lost with the server has not deleted its ends either
 SELECT count(*), set_config('synchronous_commit', 'off', true) FROM folding
 """)  # noqa: S608 - put together from constants

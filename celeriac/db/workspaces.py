@@ -86,6 +86,7 @@ KEPT = (
     "execution_rates",
     "execution_rollups",
     "executions",
+    "failure_groups",
     "hook_deliveries",
     "idempotency_keys",
     "run_limits",

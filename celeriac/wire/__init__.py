@@ -47,6 +47,7 @@ from celeriac.wire.executions import (
     WaitingSubject,
     Worker,
 )
+from celeriac.wire.failures import FailureGroup, FailureGroupDetails
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
 from celeriac.wire.pauses import Pause
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
@@ -128,6 +129,8 @@ __all__ = [
     "Events",
     "Execution",
     "ExecutionSummary",
+    "FailureGroup",
+    "FailureGroupDetails",
     "FieldChange",
     "File",
     "Files",

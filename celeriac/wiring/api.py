@@ -26,6 +26,7 @@ from celeriac.services.executions.change import Change
 from celeriac.services.executions.pauses import Pauses
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.why import ExplainWaiting
+from celeriac.services.failures import Failures
 from celeriac.services.hooks.manage import Hooks
 from celeriac.services.hooks.receive import Receive
 from celeriac.services.invitations import Invitations
@@ -102,7 +103,7 @@ class ApiServices:
         self.budgets = Budgets(database, container.specs, container.live)
         self.apply = Apply(database, self.agents, self.budgets)
         self.usage = Usage(database)
-        self.rollups = Rollups(database)
+        self.failures, self.rollups = Failures(database), Rollups(database)
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         hook_keys = HookKeys(key)
         self.hooks = Hooks(database, hook_keys)

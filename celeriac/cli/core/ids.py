@@ -212,6 +212,11 @@ WebhookOption = Annotated[
     typer.Option("--webhook", metavar="ID", help="Only to this webhook."),
     IdOf("webhooks", "a webhook"),
 ]
+FailureGroupId = Annotated[
+    str,
+    _argument("GROUP", "group", ", from `failures list`", ids_of("failures")),
+    IdOf("failures", "a group of failures"),
+]
 HookId = Annotated[
     str,
     _argument("HOOK", "hook", ", from `hooks list`", ids_of("hooks")),

@@ -10,7 +10,15 @@ from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.files import Into, Overwrite, Paths, fetch_files, show_files
 from celeriac.cli.core.ids import ExecutionId, short_id
-from celeriac.cli.core.output import CommandError, duration, money, plain, short, tokens
+from celeriac.cli.core.output import (
+    CommandError,
+    UsageProblemError,
+    duration,
+    money,
+    plain,
+    short,
+    tokens,
+)
 from celeriac.cli.executions.bulk import cancel, move, prioritise, retry
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
@@ -59,6 +67,8 @@ def list_executions(
     """
     wanted = selection.for_client()
     if following:
+        if selection.failure_group is not None:
+            raise UsageProblemError("--failure-group shows what has failed: leave out --follow.")
         follow_list(context, wanted, limit=limit, include=include)
     found = context.client.executions.list(include=include or None, **wanted)
     if context.output.as_json:

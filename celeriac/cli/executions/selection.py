@@ -55,6 +55,10 @@ class Selection:
     error: Annotated[
         str | None, typer.Option(metavar="CODE", help="Only with this code of the last error.")
     ] = None
+    failure_group: Annotated[
+        UUID | None,
+        typer.Option(metavar="GROUP", help="Only of this group of failures: its whole id."),
+    ] = None
     since: Annotated[
         datetime | None,
         time_option(
@@ -73,6 +77,7 @@ class Selection:
             "agent": self.agent,
             "batch_id": self.batch,
             "error_code": self.error,
+            "failure_group": self.failure_group,
             "created_after": self.since,
             "created_before": self.until,
         }

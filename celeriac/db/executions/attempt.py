@@ -34,6 +34,7 @@ from celeriac.domain.executions.model import (
     WorkerIdentity,
 )
 from celeriac.domain.executions.states import Status, Transition
+from celeriac.domain.fingerprint import fingerprint
 from celeriac.kit.json_types import MAX_DEPTH, storable
 
 CLAIM_COLUMNS = (
@@ -208,7 +209,7 @@ WITH done AS (
     UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
         truncated = :truncated, error_code = :code, error_type = :error_type,
-        error_message = :message
+        error_message = :message, error_fingerprint = :fingerprint
     WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq
 ), logged AS (
@@ -373,7 +374,7 @@ def finishing(
     A hand-back is written as a retry that doesn't count as one.
     """
     values: dict[str, object] = {"data": "{}", "truncated": False}
-    values |= dict.fromkeys(("result", "code", "error_type", "message", "details"))
+    values |= dict.fromkeys(_NONE)
     match outcome:
         case Completed(result, truncated):
             values |= {"type": EventType.COMPLETED, "truncated": truncated}
@@ -383,7 +384,9 @@ def finishing(
                 values["result"] = storable(result, depth=MAX_DEPTH)
             return Transition.COMPLETE, values
         case Failed(failure):
-            return Transition.FAIL, values | _error(failure) | {"type": EventType.FAILED}
+            key = fingerprint(failure.code, failure.message, failure.details)
+            values |= {"type": EventType.FAILED, "fingerprint": key}
+            return Transition.FAIL, values | _error(failure)
         case Stopped():
             return Transition.STOP, values | {"type": EventType.CANCELLED}
         case Retry(failure, delay):
@@ -393,6 +396,9 @@ def finishing(
             if failure is not None:
                 values |= _error(failure, delay=round(delay, 3))
             return Transition.RETRY, values | _step(EventType.HANDED_BACK, delay, retries=0)
+
+
+_NONE = ("result", "code", "error_type", "message", "details", "fingerprint")
 
 
 def _step(kind: EventType, delay: float, *, retries: int) -> dict[str, object]:

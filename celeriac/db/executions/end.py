@@ -11,6 +11,7 @@ from celeriac.db.executions.ended import KEPT, hold, hold_rows
 from celeriac.db.executions.guards import with_guards
 from celeriac.domain.executions.model import Cause, Lease
 from celeriac.domain.executions.states import EXPIRED, Held, Status, Transition
+from celeriac.domain.fingerprint import of_code
 
 _HOLDER = """
 WITH RECURSIVE holder AS (
@@ -67,6 +68,8 @@ WITH done AS (
         error_message = format('The worker %s was lost during attempt %s (lost workers: %s).',
                                e.worker_hostname, attempt, crash_count + 1),
         error_type = 'WorkerLostError',
+        error_fingerprint = CASE WHEN cancel_requested_at IS NULL AND crash_count + 1 >= max_crashes
+                                 THEN {fingerprint} END,
         crash_count = crash_count + 1, lease_token = NULL,
         available_at = now() + make_interval(secs => CAST(power(2, crash_count) AS double precision)
                                                      * :base_delay * (0.5 + random())),
@@ -97,7 +100,11 @@ SELECT id, status, attempt, crash_count, worker_hostname, error_message, request
        task_id
 FROM done
 """,
-    {"kept": KEPT, "given_e": spans.given("e.id")},
+    {
+        "kept": KEPT,
+        "given_e": spans.given("e.id"),
+        "fingerprint": f"'{of_code('worker_lost')}'",
+    },
     lose=Transition.LOSE,
     give_up=Transition.GIVE_UP,
     stop=Transition.STOP,

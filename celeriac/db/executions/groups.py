@@ -176,9 +176,9 @@ WITH given AS (
         CAST(:types AS text[]), CAST(:data AS text[]), CAST(:results AS text[]),
         CAST(:truncated AS boolean[]), CAST(:codes AS text[]), CAST(:error_types AS text[]),
         CAST(:messages AS text[]), CAST(:details AS text[]), CAST(:delays AS double precision[]),
-        CAST(:retries AS int[]))
+        CAST(:retries AS int[]), CAST(:fingerprints AS text[]))
     AS g (id, attempt, token, type, data, result, truncated, code, error_type, message, details,
-          delay, retries)
+          delay, retries, fingerprint)
 ), locked AS (
     SELECT e.id FROM executions e
     JOIN given g ON {is_g} AND e.attempt = g.attempt
@@ -211,7 +211,7 @@ _END = (
     UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
         truncated = g.truncated, error_code = g.code, error_type = g.error_type,
-        error_message = g.message
+        error_message = g.message, error_fingerprint = g.fingerprint
     FROM given g"""
     # an earlier attempt may have left details
     + _logged("type", "attempt > 1 OR result IS NOT NULL OR details IS NOT NULL")
@@ -361,6 +361,7 @@ _VALUES = {
     "error_types": "error_type",
     "messages": "message",
     "details": "details",
+    "fingerprints": "fingerprint",
 }
 
 

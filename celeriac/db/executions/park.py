@@ -10,6 +10,7 @@ from celeriac.db.executions.guards import with_guards
 from celeriac.domain.approvals import Question
 from celeriac.domain.executions.model import Lease, Parked
 from celeriac.domain.executions.states import Status, Transition
+from celeriac.domain.fingerprint import of_code
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, storable, storable_text
 from celeriac.kit.text import clip_counted, clip_values
@@ -271,7 +272,7 @@ WITH done AS (
     UPDATE executions e
     SET status = {expire_to}, completed_at = now(), waiting_for = NULL, waiting_until = NULL,
         event_seq = event_seq + 1, error_code = :code, error_type = 'ApprovalExpiredError',
-        error_message = :message
+        error_message = :message, error_fingerprint = :fingerprint
     WHERE id = :id AND status IN ({expire_from})
     RETURNING {ended_columns}, 'keeper' AS ended_by,
               jsonb_build_object('approval_id', CAST(:approval_id AS text)) AS ended_why,
@@ -305,6 +306,7 @@ def expire(
         "id": execution_id,
         "code": code,
         "message": storable_text(message),
+        "fingerprint": of_code(code),
         "approval_id": str(approval_id),
     }
     return connection.execute(_EXPIRE, parameters).one_or_none() is not None

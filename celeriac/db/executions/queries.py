@@ -353,12 +353,18 @@ _OF_ONE_WORKSPACE = (
     "origin_id",
     "parent_id",
     "session_id",
+    "failure",
 )
 """What nearly always has executions of one workspace only."""
 
 
 def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
     query = matching(query, table, wanted, *_BOUND)
+    if wanted.failure is not None:
+        query = query.where(
+            table.c.task_id == wanted.failure.task_id,
+            table.c.error_fingerprint == wanted.failure.fingerprint,
+        )
     if any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
         # checked, not searched by: all others of the workspace would be read
         if wanted.workspace_id is not None:

@@ -108,6 +108,8 @@ executions = table_of_ids(
     Column("error_code", Text),
     Column("error_type", Text),
     Column("error_message", Text),
+    # of a failed row (`celeriac.domain.fingerprint`)
+    Column("error_fingerprint", Text),
     Column("progress_note", Text),
     # of the span that has submitted it; NULL while traces are off
     Column("traceparent", Text),
@@ -151,6 +153,8 @@ executions = table_of_ids(
           **where(f"{_NOT_MANUAL} AND {_OF_WORKSPACE}")),
     Index("ix_executions_error", "workspace_id", "error_code", "id",
           **where(f"{_FAILED} AND {_OF_WORKSPACE}")),
+    Index("ix_executions_failure", "task_id", "error_fingerprint", "id",
+          **where("error_fingerprint IS NOT NULL")),
     Index("ix_executions_origin", "origin_id", "id", **where("origin_id IS NOT NULL")),
     Index("ix_executions_parent", "parent_id", "id", **where("parent_id IS NOT NULL")),
     # which siblings run, and which is the next to run

@@ -36,6 +36,13 @@ execution_ends = Table(
     Column("cost", Numeric(18, 9), nullable=False),
     Column("outcome", Text, nullable=False),
     Column("queue", Text, nullable=False),
+    # of a failure, or of what repeats another execution (docs/adr/0065)
+    Column("execution_id", Uuid),
+    Column("origin_id", Uuid),
+    Column("fingerprint", Text),
+    Column("error_code", Text),
+    Column("error_type", Text),
+    Column("error_message", Text),
     # A queue: folded and deleted within seconds.
     postgresql_with=stored(dead=1_000),
 )

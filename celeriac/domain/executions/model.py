@@ -280,6 +280,14 @@ class Execution:
         return self.expires_at is not None and self.started_at is None and not self.status.terminal
 
 
+@dataclass(frozen=True, slots=True)
+class FailureKey:
+    """What the executions of a group of failures have (docs/failures.md)."""
+
+    task_id: UUID
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionFilter:
     """The executions to list; empty and None mean all. Times are those of creation."""
@@ -299,6 +307,8 @@ class ExecutionFilter:
     trigger_type: TriggerType | None = None
     waiting_for: WaitingFor | None = None
     error_code: str | None = None
+    failure: FailureKey | None = None
+    """Failed, of this group of failures."""
     created_after: datetime | None = None
     created_before: datetime | None = None
     cancellable: bool = False

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import partitions, retention, rollups, sessions, workers
+from celeriac.db import failures, partitions, retention, rollups, sessions, workers
 from celeriac.db.engine import Connection, Database, clock
 from celeriac.db.partitions import Period
 from celeriac.domain.errors import DatabaseUnavailableError
@@ -145,6 +145,11 @@ class Retention:
             (
                 "schedule_fires",
                 self._rows(retention.delete_fires, policy.executions),
+                policy.executions,
+            ),
+            (
+                "failure_groups",
+                self._rows(failures.delete_old, policy.executions),
                 policy.executions,
             ),
             ("minute_sums", self._sums(Grain.MINUTE, _MINUTES_KEPT_DAYS), True),

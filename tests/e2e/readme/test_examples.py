@@ -155,6 +155,20 @@ PAGES: dict[str, Page] = {
         printed=("whsec_", "standard"),
     ),
     "docs/mcp-server.md": Page(printed=("cel_",)),
+    "docs/failures.md": Page(
+        before=_TEXT
+        + "celeriac tasks create summarise --agent writer --prompt 'Sum {{ text }}'\n"
+        + "celeriac budgets set day --task summarise --tokens 1\n"
+        + "! celeriac run summarise --var text=a\n"
+        # the keeper counts it
+        + "timeout 60 bash -c 'until celeriac failures list | grep BudgetSpent; do :; done'\n"
+        + "celeriac failures show last\nceleriac failures mute last --note noisy\n"
+        + "celeriac failures list --all\nceleriac failures known last\n"
+        + "celeriac failures resolve last\n! celeriac run summarise --var text=b\n"
+        + "timeout 60 bash -c 'until celeriac failures list -s regressed | grep Spent; do :; done'",
+        program=_CLIENT,
+        printed=("budget_spent", "muted", "noisy", "regressed", "BudgetSpentError: "),
+    ),
     "docs/metrics.md": Page(program=_CLIENT, printed=("SUCCESS", "in all")),
     "docs/python-agents.md": Page(printed=('"score": 42',)),
     "docs/reports.md": Page(

@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from celeriac.api.app import create_app, describe
 from celeriac.domain.accounts import Role
 from celeriac.domain.cassettes import dump
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.model import Completed, Failed, Failure
+from celeriac.services.operations.rollups import Rollups
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
 from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem, build_accounts
@@ -68,6 +69,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "from": "2020-01-01T00:00:00Z",
         "to": "2020-01-02T00:00:00Z",
     },
+    "PATCH /failure-groups/{group_id}": {"note": "new"},
     "PATCH /webhooks/{webhook_id}": {"description": "new"},
     "PATCH /hooks/{hook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
@@ -158,6 +160,9 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     claimed = claim(container, accepted["execution_id"])
     session = begin_session(container, claimed)
     finish(container, claimed, Completed({"summary": "a"}))
+    failed = asker.post(EXECUTE, json={"variables": {"text": "c"}}).json()["execution_id"]
+    finish(container, claim(container, failed), Failed(Failure("output_invalid", "no summary")))
+    Rollups(container.database).fold(100)
     waiting = asker.post(EXECUTE, json={"variables": {"text": "b"}}).json()["execution_id"]
     park(container, waiting, a_form())
     budget = {"task": "summarise", "period": "day", "max_tokens": 9}
@@ -201,6 +206,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "webhook_id": webhook,
         "delivery_id": tested,
         "hook_id": hook,
+        "group_id": asker.get(f"{V1}/failure-groups").json()["items"][0]["id"],
         "workspace": "team",
     }
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 from celeriac.db import partitions
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
-from celeriac.domain.executions.model import ExecutionFilter
+from celeriac.domain.executions.model import ExecutionFilter, FailureKey
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.kit.ids import uuid7, uuid7_at
@@ -83,7 +83,7 @@ INSERT INTO executions (
     id, workspace_id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status,
     trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id, parent_id,
     created_at, available_at, queued_at, completed_at, max_crashes, waiting_for, error_code,
-    worker_id)
+    error_fingerprint, worker_id)
 SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
             || '7000a' || right(md5(CAST(g AS text)), 15) AS uuid),
        CASE WHEN g % 100 = 0 THEN gen_random_uuid() ELSE CAST(:workspace AS uuid) END,
@@ -104,6 +104,8 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
        CASE WHEN status = 'waiting'
             THEN (ARRAY['approval', 'budget', 'provider_limit'])[g % 3 + 1] END,
        CASE WHEN status = 'failed' THEN CASE kind WHEN 0 THEN 'rare' ELSE 'common' END END,
+       CASE WHEN status = 'failed' THEN CASE WHEN kind = 0 OR g % 1000 = 0 THEN '1:rare'
+                                             ELSE '1:common' END END,
        gen_random_uuid()
 FROM (SELECT g, CASE WHEN g <= 10 * :n THEN g % 10 WHEN g % 20 = 0 THEN 9 ELSE 10 END AS kind,
              now() - make_interval(secs => (CAST(:rows AS int) - g) * 20) AS at
@@ -135,6 +137,12 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
         "trigger_type": [{"trigger_type": each} for each in TriggerType],
         "waiting_for": [{"waiting_for": each} for each in WaitingFor],
         "error_code": [{"error_code": "rare"}, {"error_code": "common"}, {"error_code": "none"}],
+        "failure": [
+            {"failure": FailureKey(seeded.rare, "1:rare")},
+            {"failure": FailureKey(seeded.common, "1:rare")},
+            {"failure": FailureKey(seeded.common, "1:common")},
+            {"failure": FailureKey(seeded.common, "1:none"), "statuses": (Status.FAILED,)},
+        ],
         "created_after": [{"created_after": oldest + timedelta(days=1)}],
         "created_before": [{"created_before": oldest + timedelta(days=1)}],
         "cancellable": [{"cancellable": True}],

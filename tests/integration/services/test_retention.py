@@ -41,7 +41,7 @@ _KEPT_WITHOUT = frozenset(
     {
         "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations",
         "children", "step_items",
-        "item_ends", "schedule_fires", "execution_limits", "debounces",
+        "item_ends", "schedule_fires", "execution_limits", "debounces", "execution_ends",
     }
 )  # fmt: skip
 """Tables that name an execution and outlive it.

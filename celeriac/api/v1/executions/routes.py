@@ -184,13 +184,27 @@ def retry_executions(
 def _selected(
     body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
 ) -> ExecutionFilter:
-    apart = {"id", "status", "task", "agent", "include", "limit", "cursor", "priority", "to_queue"}
+    apart = {
+        "id",
+        "status",
+        "task",
+        "agent",
+        "include",
+        "limit",
+        "cursor",
+        "priority",
+        "to_queue",
+        "failure_group",
+    }
     same = body.model_dump(exclude=apart)
     return ExecutionFilter(
         ids=body.id,
         statuses=[Status(each) for each in body.status],
         task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
         agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
+        failure=None
+        if body.failure_group is None
+        else services.failures.key(actor, body.failure_group),
         cancellable=cancellable,
         **same,
     )

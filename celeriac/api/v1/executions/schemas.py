@@ -200,6 +200,7 @@ class Selection(Strict):
         default=None, description="That wait for this."
     )
     error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
+    failure_group: _Id | None = Field(default=None, description="Failed, of this group.")
     created_after: Timestamp | None = Field(
         default=None, description="Created at or after this time."
     )

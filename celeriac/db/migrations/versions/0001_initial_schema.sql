@@ -224,6 +224,7 @@ CREATE TABLE executions (
     error_code text,
     error_type text,
     error_message text,
+    error_fingerprint text,
     progress_note text,
     traceparent text,
     limit_keys text[],
@@ -247,6 +248,8 @@ CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
     WHERE error_code IS NOT NULL AND max_crashes <> -1;
 CREATE INDEX ix_executions_expiring ON executions (expires_at)
     WHERE expires_at IS NOT NULL AND started_at IS NULL AND completed_at IS NULL;
+CREATE INDEX ix_executions_failure ON executions (task_id, error_fingerprint, id)
+    WHERE error_fingerprint IS NOT NULL;
 CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
@@ -647,6 +650,12 @@ CREATE TABLE execution_ends (
     cost numeric(18,9) NOT NULL,
     outcome text NOT NULL,
     queue text NOT NULL,
+    execution_id uuid,
+    origin_id uuid,
+    fingerprint text,
+    error_code text,
+    error_type text,
+    error_message text,
     CONSTRAINT pk_execution_ends PRIMARY KEY (id)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
@@ -688,6 +697,35 @@ CREATE TABLE execution_rollups (
 CREATE INDEX ix_execution_rollups_workspace ON execution_rollups
     (workspace_id, scope, grain, start);
 CREATE INDEX ix_execution_rollups_age ON execution_rollups (grain, start);
+
+CREATE TABLE failure_groups (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    task_id uuid NOT NULL,
+    first_execution_id uuid NOT NULL,
+    last_execution_id uuid NOT NULL,
+    first_seen_at timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz,
+    failures bigint NOT NULL DEFAULT 0,
+    retried_completed bigint NOT NULL DEFAULT 0,
+    version integer NOT NULL DEFAULT 1,
+    state text NOT NULL DEFAULT 'new',
+    fingerprint text NOT NULL,
+    error_code text,
+    error_type text,
+    error_message text,
+    note text NOT NULL DEFAULT '',
+    CONSTRAINT pk_failure_groups PRIMARY KEY (id),
+    CONSTRAINT ck_failure_groups_state_known
+        CHECK (state IN ('new', 'known', 'resolved', 'muted', 'regressed')),
+    CONSTRAINT uq_failure_groups_workspace_id_task_id_fingerprint
+        UNIQUE (workspace_id, task_id, fingerprint)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+CREATE INDEX ix_failure_groups_latest ON failure_groups (workspace_id, last_execution_id);
+CREATE INDEX ix_failure_groups_state ON failure_groups (workspace_id, state, last_execution_id);
+CREATE INDEX ix_failure_groups_task ON failure_groups (task_id, last_execution_id);
+CREATE INDEX ix_failure_groups_age ON failure_groups (last_seen_at);
 
 CREATE TABLE cassettes (
     id uuid NOT NULL,
