@@ -1,5 +1,6 @@
 """`celeriac pause`, `celeriac resume` and `celeriac pauses`."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ from celeriac.cli.core.context import CommandContext, api_command, open_client
 from celeriac.cli.core.ids import PauseOption
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.domain.executions.pauses import PauseScope
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac import wire
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
 app = typer.Typer(name="pauses", help="What may not begin for now.")
 
 Scope = Annotated[
-    PauseScope, typer.Argument(metavar="SCOPE", help="system, queue, task or workspace.")
+    PauseScope, typer.Argument(metavar="SCOPE", help="system, queue, worker, task or workspace.")
 ]
 Name = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="The queue's name, or the task's name or id.")
+    str | None,
+    typer.Argument(
+        metavar="NAME", help="The name of the queue or worker, or the task's name or id."
+    ),
 ]
-_NAMED = {PauseScope.QUEUE, PauseScope.TASK}
+_LOOK_SECONDS = 1.0
+_NAMED = {PauseScope.QUEUE, PauseScope.TASK, PauseScope.WORKER}
 
 
 @open_client
@@ -34,24 +40,34 @@ def pause(
         str,
         typer.Option("--reason", metavar="TEXT", help="Shown to those who ask why they wait."),
     ],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the worker runs nothing any more.")
+    ] = False,
 ) -> None:
-    """Let nothing begin of a queue, a task, the workspace or the whole system.
+    """Let nothing begin of a queue, a task, the workspace or the whole system, or on a worker.
 
     What runs continues. Submissions are accepted and wait until `celeriac resume`.
-    The workspace needs the role admin; queues and the system an administrator.
+    A worker takes nothing new; other workers go on.
+    The workspace needs the role admin; queues, workers and the system an administrator.
 
     Examples:
       celeriac pause queue enrichment --reason "The supplier's API is down."
       celeriac pause task summarise --reason "Bad prompt."
+      celeriac pause worker celery@shop-1 --reason "Kernel upgrade." --wait
       celeriac pause system --reason "Maintenance."
     """
     _check_name(scope, name)
+    if wait and scope is not PauseScope.WORKER:
+        raise UsageProblemError("--wait is only for the scope worker.")
     made = context.client.pauses.pause(
         scope.value,
         reason=reason,
         queue=name if scope is PauseScope.QUEUE else None,
         task=name if scope is PauseScope.TASK else None,
+        worker=name if scope is PauseScope.WORKER else None,
     )
+    if wait:
+        _wait_until_idle(context, str(made.worker))
     context.output.write(made, f"paused · {_what(made)} · {made.reason}")
 
 
@@ -60,7 +76,7 @@ def resume(
     context: CommandContext,
     scope: Annotated[
         PauseScope | None,
-        typer.Argument(metavar="SCOPE", help="system, queue, task or workspace."),
+        typer.Argument(metavar="SCOPE", help="system, queue, worker, task or workspace."),
     ] = None,
     name: Name = None,
     *,
@@ -83,13 +99,32 @@ def resume(
     context.output.write(ended, f"resumed · {_what(ended)}")
 
 
+def _wait_until_idle(context: CommandContext, worker: str) -> None:
+    """Return once the worker has noted its pause and runs nothing, or is gone."""
+    said: int | None = None
+    while True:
+        processes = context.client.celery_health().processes
+        busy = [each for each in processes if each.hostname == worker and _is_busy(each)]
+        if not busy:
+            return
+        running = sum(each.running for each in busy)
+        if running != said:
+            context.output.say(f"{worker} runs {counted(running, 'execution')}.")
+            said = running
+        time.sleep(_LOOK_SECONDS)
+
+
+def _is_busy(process: "wire.Worker") -> bool:
+    return process.consuming is not False or process.running > 0
+
+
 def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wire.Pause":
     """Return the pause of what is named. Raises CommandError."""
     task_id = context.client.tasks.get(str(name)).id if scope is PauseScope.TASK else None
     for each in context.client.pauses.list():
         if each.scope is not scope or each.task_id != task_id:
             continue
-        if scope is not PauseScope.QUEUE or each.queue == name:
+        if name is None or task_id is not None or name in (each.queue, each.worker):
             return each
     raise CommandError(
         f"The {scope} {name} is not paused." if name else f"The {scope} is not paused.",
@@ -101,14 +136,14 @@ def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wir
 
 @api_command(app, "list")
 def list_pauses(context: CommandContext, limit: Limit = 50) -> None:
-    """List what is paused: queues, the system, the workspace and its tasks."""
+    """List what is paused: queues, workers, the system, the workspace and its tasks."""
     context.output.write_list(
         context.client.pauses.list(),
         ("ID", "SCOPE", "NAME", "BY", "SINCE", "REASON"),
         lambda each: (
             each.id,
             each.scope,
-            each.queue or each.task_name or each.workspace_name,
+            each.queue or each.worker or each.task_name or each.workspace_name,
             each.created_by,
             each.created_at,
             each.reason,
@@ -127,5 +162,5 @@ def _check_name(scope: PauseScope, name: str | None) -> None:
 
 
 def _what(found: "wire.Pause") -> str:
-    name = found.queue or found.task_name or found.workspace_name
+    name = found.queue or found.worker or found.task_name or found.workspace_name
     return f"{found.scope} {name}" if name else f"the {found.scope}"

@@ -1,4 +1,4 @@
-"""Pauses of the system, of queues, tasks and the workspace."""
+"""Pauses of the system, of queues, workers, tasks and the workspace."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -19,13 +19,15 @@ class Pauses(Resource):
         reason: str,
         queue: str | None = None,
         task: str | UUID | None = None,
+        worker: str | None = None,
     ) -> wire.Pause:
         """Let nothing begin of what is named; what runs continues, and submissions wait.
 
-        `scope` is `system`, `queue` (with `queue`), `task` (with `task`) or `workspace`. If it is
-        paused already, that pause is returned as it is.
+        `scope` is `system`, `queue` (with `queue`), `task` (with `task`), `workspace` or `worker`
+        (with `worker`, which takes nothing new; other workers go on). If it is paused already, that
+        pause is returned as it is.
         """
-        body = given(scope=scope, queue=queue, task=task, reason=reason)
+        body = given(scope=scope, queue=queue, task=task, worker=worker, reason=reason)
         return self._transport.post(wire.Pause, path(_PAUSES), body)
 
     def resume(self, pause_id: str | UUID) -> wire.Pause:
@@ -37,5 +39,5 @@ class Pauses(Resource):
         return self._transport.get(wire.Pause, path(_PAUSES, pause_id))
 
     def list(self) -> Iterator[wire.Pause]:
-        """Yield the pauses of the workspace, of queues and of the system, the newest first."""
+        """Yield the pauses of the workspace, queues, workers and the system, the newest first."""
         return self._transport.pages(wire.Pause, path(_PAUSES))

@@ -97,7 +97,8 @@ def _live(row: Row[Any]) -> LiveCount:
 
 _WORKERS = text("""
 SELECT hostname, pid, queues, slots, running, version, started_at, seen_at, consuming,
-       extract(epoch FROM clock_timestamp() - seen_at), lost_at IS NOT NULL
+       extract(epoch FROM clock_timestamp() - seen_at), lost_at IS NOT NULL,
+       EXISTS (SELECT FROM pauses p WHERE p.worker = workers.hostname)
 FROM workers
 WHERE stopped_at IS NULL AND seen_at > now() - make_interval(secs => :remembered)
 ORDER BY seen_at DESC
@@ -180,7 +181,7 @@ def late_schedules(
 
 
 _PAUSES = text("""
-SELECT p.scope, coalesce(p.queue, t.name, w.name), p.queue, p.reason,
+SELECT p.scope, coalesce(p.queue, p.worker, t.name, w.name), p.queue, p.reason,
        extract(epoch FROM clock_timestamp() - p.created_at)
 FROM (SELECT * FROM pauses
       WHERE CAST(:workspace_id AS uuid) IS NULL OR workspace_id IS NULL

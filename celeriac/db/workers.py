@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, func, text, update
+from sqlalchemy import Connection, Row, delete, exists, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, read_all, reader
+from celeriac.db.schema.pauses import pauses
 from celeriac.db.schema.workers import workers as table
 from celeriac.domain.operations import WorkerReport, WorkerRow
 
@@ -20,6 +21,7 @@ GROUP BY queue
 """)
 
 
+_PAUSED = exists().where(pauses.c.worker == table.c.hostname)
 _worker = reader(WorkerRow)
 _LISTS = ("queues", "unknown_tasks", "unknown_tasks_ages", "lacks")
 
@@ -58,7 +60,7 @@ def stopped(connection: Connection, worker_id: UUID) -> None:
 def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
     """Return the worker processes that reported within the last `within_seconds`."""
     query = (
-        columns(WorkerRow, table)
+        columns(WorkerRow, table, paused=_PAUSED)
         .where(
             table.c.stopped_at.is_(None),
             table.c.lost_at.is_(None),
@@ -67,6 +69,12 @@ def live(connection: Connection, *, within_seconds: float) -> list[WorkerRow]:
         .order_by(table.c.hostname, table.c.pid)
     )
     return read_all(connection, query, _worker)
+
+
+def known(connection: Connection, node: str) -> bool:
+    """Whether there is a row of a worker process of the Celery node of this name."""
+    query = select(table.c.id).where(table.c.hostname == node).limit(1)
+    return connection.execute(query).first() is not None
 
 
 def slots(connection: Connection, *, within_seconds: float) -> Mapping[str | None, int]:

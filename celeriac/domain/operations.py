@@ -41,6 +41,8 @@ class WorkerRow(WorkerReport):
 
     started_at: datetime
     seen_at: datetime
+    paused: bool = False
+    """Whether it takes nothing new until it is resumed."""
 
     def unknown_seen_at(self) -> Mapping[str, datetime]:
         """Return when a message of each unknown task came last."""

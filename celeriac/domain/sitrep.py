@@ -124,7 +124,7 @@ class WorkerState:
     hostname: str
     pid: int
     status: str
-    """`live`, `not_consuming` or `silent`."""
+    """`live`, `paused`, `not_consuming` or `silent`."""
     queues: Sequence[str]
     slots: int
     running: int

@@ -359,6 +359,10 @@ class Worker(Wire):
     )
     started_at: datetime
     seen_at: datetime
+    paused: bool = Field(
+        description="Whether a pause is about it: it takes nothing new until it is resumed.",
+        examples=[False],
+    )
 
 
 class MaintenanceJob(Wire):

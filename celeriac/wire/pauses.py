@@ -21,6 +21,7 @@ class Pause(Wire):
         description="The paused workspace, or that of the paused task.", examples=[ID]
     )
     workspace_name: str | None
+    worker: str | None = Field(description="The name of the paused worker.")
     reason: str = Field(examples=["The supplier's API is down until 14:00."])
     owner_id: UUID = Field(description="Who made it.")
     created_by: str = Field(description="Their name.", examples=["ada"])

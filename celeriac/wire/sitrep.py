@@ -114,7 +114,8 @@ class SitrepWorker(Wire):
     hostname: str = Field(examples=["celery@shop-1"])
     pid: int
     status: str = Field(
-        description="live, not_consuming, or silent: it stopped reporting.", examples=["live"]
+        description="live, paused, not_consuming, or silent: it stopped reporting.",
+        examples=["live"],
     )
     queues: list[str] = Field(examples=[["default", "task_execution"]])
     slots: int

@@ -143,6 +143,11 @@ class WorkerRuntime:
             pooler=pooler(settings),
         )
         registration = Registration(WorkerIdentity(uuid7(), worker))
+        self.registration = registration
+
+        def takes_nothing() -> bool:
+            return shutting_down() or registration.paused
+
         self.heartbeat = Heartbeat(
             self._heartbeat_database,
             self.attempts,
@@ -201,7 +206,7 @@ class WorkerRuntime:
                 claim_more=claim.more,
                 turns=container.dispatch.turns,
                 send_soon=self._send_soon,
-                shutting_down=shutting_down,
+                takes_nothing=takes_nothing,
             )
         self.execute = Execute(
             claim=claim,
@@ -209,7 +214,7 @@ class WorkerRuntime:
             runs=runs,
             attempts=self.attempts,
             turns=container.dispatch.turns,
-            shutting_down=shutting_down,
+            takes_nothing=takes_nothing,
             detached=self.detached,
         )
         self.start_calls = StartCalls(

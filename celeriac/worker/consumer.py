@@ -53,6 +53,7 @@ class Consumer(CeleryConsumer):
         self._unknown = UnknownTasks(self)
         self._ticked = 0.0
         self._away = False
+        self._paused = False
 
     def start(self) -> None:
         """Consume until the worker stops; an unexpected error shuts the worker down."""
@@ -72,6 +73,7 @@ class Consumer(CeleryConsumer):
     def on_close(self) -> None:
         """Reset the state of the connection."""
         self._status.stopped()
+        self._paused = False  # the next connection consumes all queues
         self._unknown.connection_lost()
         super().on_close()
 
@@ -95,6 +97,8 @@ class Consumer(CeleryConsumer):
     @property
     def open_queues(self) -> list[str]:
         """The queues that are consumed now."""
+        if self._paused:
+            return []
         return [name for name in self._queues() if name not in self._unknown.paused]
 
     def _queues(self) -> list[str]:
@@ -102,13 +106,28 @@ class Consumer(CeleryConsumer):
 
     def _tick(self) -> None:
         self._ticked = time.monotonic()
+        self._follow_pause()
         self._status.dropped(dropped_messages.count)
         self._status.set_names(ConsumerNames(self._queues(), self._unknown.names))
         if self._takes_messages():
             self._status.consuming()
 
+    def _follow_pause(self) -> None:
+        """Stop consuming once the worker is paused, and begin again once it is resumed."""
+        consumer = self.task_consumer
+        if consumer is None or self._paused == self._status.paused:
+            return
+        self._paused = self._status.paused
+        if self._paused:
+            for name in self._queues():
+                consumer.cancel_by_queue(name)
+            return
+        for name in self.open_queues:
+            consumer.add_queue(self.app.amqp.queues.consume_from[name])
+        consumer.consume()
+
     def _takes_messages(self) -> bool:
-        if not self.connection or self.task_consumer is None:
+        if not self.connection or self.task_consumer is None or self._paused:
             return False
         answered = getattr(self.connection.transport, "answered_at", None)
         if answered is None or time.monotonic() - answered < _ANSWER_SECONDS:

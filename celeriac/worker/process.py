@@ -198,15 +198,22 @@ class WorkerProcess:
                 now = time.monotonic()
                 if now >= due:
                     due, again = now + interval, now + _AGAIN_SECONDS
-                    self._runtime.heartbeat.beat()
+                    self._renew()
                     self._report()
                     continue
                 if self._runtime.heartbeat.is_due and now >= again:
                     again = now + _AGAIN_SECONDS
-                    self._runtime.heartbeat.beat()
+                    self._renew()
                 changed = self._reported not in {None, self._consuming}
                 if changed and time.monotonic() >= self._report_again:
                     self._report()
+
+    def _renew(self) -> None:
+        self._runtime.heartbeat.beat()
+        paused = self._runtime.registration.paused
+        if paused != self._worker.consumer.paused:
+            self._worker.consumer.set_paused(paused)
+            logger.info("worker.paused" if paused else "worker.resumed", running=self.running)
 
     def _stop_attempts(self) -> int:
         return self._runtime.attempts.stop_all(StopReason.SHUTDOWN)
@@ -228,7 +235,7 @@ class WorkerProcess:
     @property
     def _consuming(self) -> bool:
         """Whether messages are consumed. A busy `solo` worker counts as consuming."""
-        if self._worker.shutdown.started:
+        if self._worker.shutdown.started or self._worker.consumer.paused:
             return False
         busy = self._worker.pool == "solo" and len(self._runtime.attempts) > 0
         return busy or self._worker.consumer.is_consuming

@@ -36,6 +36,7 @@ class _Page(ctypes.Structure):
     _fields_ = (
         ("consuming_at", ctypes.c_double),
         ("took_at", ctypes.c_double),
+        ("paused", ctypes.c_bool),
         ("dropped", ctypes.c_uint64),
         ("length", ctypes.c_uint32),
         ("names", ctypes.c_char * _NAMES_BYTES),
@@ -97,6 +98,15 @@ class ConsumerStatus:
         self._page.length = 0  # readers keep the earlier names meanwhile
         self._page.names = data
         self._page.length = len(data)
+
+    def set_paused(self, paused: bool) -> None:  # noqa: FBT001 - it is all that it sets
+        """Set whether the worker is paused; the processes that run executions know."""
+        self._page.paused = paused
+
+    @property
+    def paused(self) -> bool:
+        """Whether the worker is paused: it consumes nothing until it is resumed."""
+        return bool(self._page.paused)
 
     @property
     def is_consuming(self) -> bool:

@@ -118,11 +118,10 @@ class UnknownTasks:
         self._later(pause, lambda: self._resume(queue, consumer))
 
     def _resume(self, queue: str, consumer: Any) -> None:
-        """Consume `queue` again, unless the connection has changed or an operator cancelled it."""
+        """Consume `queue` again, unless the connection has changed or nobody wants it any more."""
         self._paused.discard(queue)
-        wanted = self._consumer.app.amqp.queues.consume_from
-        if consumer is self._consumer.task_consumer and queue in wanted:
-            consumer.add_queue(wanted[queue])
+        if consumer is self._consumer.task_consumer and queue in self._consumer.open_queues:
+            consumer.add_queue(self._consumer.app.amqp.queues.consume_from[queue])
             consumer.consume()
 
     def _hold(self, message: Any, name: str, queue: str) -> None:

@@ -164,7 +164,7 @@ class Core:
     def claiming(self, worker: str = "w", database: Database | None = None) -> ClaimAttempt:
         """Return what claims for a worker."""
         registration = Registration(self.worker(worker))
-        registration.renewed()
+        registration.renewed(paused=False)
         return self.claiming_as(registration, database)
 
     def claiming_as(

@@ -96,7 +96,7 @@ class Worker:
                 claim_more=claim.more,
                 turns=core.dispatch.turns,
                 send_soon=self.sends.set,
-                shutting_down=lambda: self.shutting_down,
+                takes_nothing=lambda: self.shutting_down,
             )
         self.execute = Execute(
             claim=claim,
@@ -104,7 +104,7 @@ class Worker:
             runs=runs,
             attempts=self.attempts,
             turns=core.dispatch.turns,
-            shutting_down=lambda: self.shutting_down,
+            takes_nothing=lambda: self.shutting_down,
             detached=self.detached,
         )
         self.heartbeat.beat()

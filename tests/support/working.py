@@ -27,7 +27,7 @@ def claim(container: CoreServices, execution_id: UUID | str, *, attempt: int = 0
     with container.database.autocommit() as connection:
         workers.register(connection, describe(worker), lease_seconds=60)
     registration = Registration(worker)
-    registration.renewed()
+    registration.renewed(paused=False)
     claiming = ClaimAttempt(container.database, registration, lease_seconds=60)
     with container.database.autocommit() as connection:
         found = queries.get(connection, UUID(str(execution_id)), workspace=None)

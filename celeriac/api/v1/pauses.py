@@ -1,4 +1,4 @@
-"""`/api/v1/pauses`: pause and resume the system, queues, tasks and the workspace."""
+"""`/api/v1/pauses`: pause and resume the system, queues, workers, tasks and the workspace."""
 
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -16,7 +16,7 @@ from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Strict
-from celeriac.domain.executions.pauses import LONGEST_REASON, PauseScope, PauseTarget
+from celeriac.domain.executions.pauses import LONGEST_NODE, LONGEST_REASON, PauseScope, PauseTarget
 from celeriac.domain.tasks import QueueName
 from celeriac.wiring.api import ApiServices
 
@@ -35,21 +35,29 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class NewPause(Strict):
-    """What to pause. `queue` is given for a queue, `task` for a task, and neither for the rest."""
+    """What to pause. `queue`, `worker` and `task` are given for that scope alone."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     scope: PauseScope = Field(
         strict=False,
-        description="system, queue (both for administrators), task, or workspace: that of the key.",
+        description="system, queue or worker (all three for administrators), task, or workspace: "
+        "that of the key.",
     )
     queue: QueueName | None = Field(default=None, description="The name of the queue.")
     task: Reference | None = Field(default=None, description="The task's id or name.")
+    worker: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NODE)] | None = Field(
+        default=None, description="The name of the worker, as health shows it."
+    )
     reason: Why = Field(description="Shown to those who ask why an execution waits.")
 
     @model_validator(mode="after")
     def _names_its_target(self) -> Self:
-        for scope, given in ((PauseScope.QUEUE, self.queue), (PauseScope.TASK, self.task)):
+        for scope, given in (
+            (PauseScope.QUEUE, self.queue),
+            (PauseScope.TASK, self.task),
+            (PauseScope.WORKER, self.worker),
+        ):
             if given is None and self.scope is scope:
                 raise ValueError(f"the scope {scope} needs the field {scope}")
             if given is not None and self.scope is not scope:
@@ -59,22 +67,23 @@ class NewPause(Strict):
     def target(self, actor: Actor, services: ApiServices) -> PauseTarget:
         """Return what to pause. Raises NotFoundError for an unknown task."""
         task_id = None if self.task is None else services.tasks.resolve(actor, self.task)
-        return PauseTarget(self.scope, self.queue, task_id)
+        return PauseTarget(self.scope, self.queue, task_id, self.worker)
 
 
 @router.post(
     "",
     status_code=201,
     response_model=wire.Pause,
-    summary="Pause the system, a queue, a task or the workspace",
+    summary="Pause the system, a queue, a worker, a task or the workspace",
     responses=problem_responses(404, 409)
     | {200: {"model": wire.Pause, "description": "It was paused already; nothing was changed."}},
 )
 def create_pause(body: NewPause, actor: Operator, services: Services) -> Response:
     """Let nothing begin of what is named, until it is resumed. What runs continues.
 
-    Submissions are accepted and wait. The workspace needs the role admin; queues and the system
-    need an administrator.
+    Submissions are accepted and wait. A worker takes nothing new after its next heartbeat; other
+    workers go on. The workspace needs the role admin; queues, workers and the system need an
+    administrator.
     """
     pause, made = services.pauses.pause(actor, body.target(actor, services), body.reason)
     return json_response(views.pause(pause), status=201 if made else 200)
@@ -82,7 +91,7 @@ def create_pause(body: NewPause, actor: Operator, services: Services) -> Respons
 
 @router.get("", response_model=wire.Page[wire.Pause], summary="List pauses")
 def list_pauses(actor: Caller, services: Services, paging: Paging) -> Response:
-    """Return the pauses of the workspace and its tasks, of queues and of the system, newest first.
+    """Return pauses of the workspace and its tasks, queues, workers and the system, newest first.
 
     All of them are in force: one that has ended is only in the audit trail.
     """

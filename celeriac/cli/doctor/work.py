@@ -37,7 +37,7 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
     if not found:
         yield warning("workers", "none is alive", "Start one: `celeriac worker`.")
         return
-    alone = all(each.consuming is False for each in found)
+    alone = all(each.consuming is False and not each.paused for each in found)
     for each in found:
         yield _judge_worker(each, alone=alone)
         for lack in each.lacks:
@@ -52,6 +52,12 @@ def check_workers(settings: Settings) -> Iterator[Finding]:
 
 def _judge_worker(worker: WorkerRow, *, alone: bool) -> Finding:
     who = f"{worker.hostname} (process {worker.pid}, {worker.pool})"
+    if worker.paused:
+        return warning(
+            "workers",
+            f"{who} is paused, and runs {counted(worker.running, 'execution')}",
+            f"`celeriac resume worker {worker.hostname}` lets it go on.",
+        )
     if worker.consuming is False:
         judge = failed if alone else warning
         return judge(

@@ -22,9 +22,10 @@ WITH renewed AS (
     UPDATE workers
     SET lease_until = now() + make_interval(secs => :lease_seconds), seen_at = now()
     WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL
-    RETURNING id, set_config('synchronous_commit', 'off', true)
+    RETURNING id, hostname, set_config('synchronous_commit', 'off', true)
 )
-SELECT e.id, e.attempt, e.lease_token, e.cancel_requested_at IS NOT NULL
+SELECT e.id, e.attempt, e.lease_token, e.cancel_requested_at IS NOT NULL,
+       EXISTS (SELECT FROM pauses p WHERE p.scope = 'worker' AND p.worker = renewed.hostname)
 FROM renewed LEFT JOIN executions e ON e.worker_id = :worker_id AND e.status = 'running'
 """)
 
@@ -37,7 +38,15 @@ class Held:
     cancelled: bool
 
 
-def renew(connection: Connection, worker_id: UUID, *, lease_seconds: float) -> list[Held] | None:
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A lease that was renewed: the attempts of its process, and whether its worker is paused."""
+
+    held: Sequence[Held]
+    paused: bool
+
+
+def renew(connection: Connection, worker_id: UUID, *, lease_seconds: float) -> Renewed | None:
     """Renew the lease of a worker process and return all attempts that belong to it.
 
     None if it has no row or is lost or stopped: then nothing is its own any more.
@@ -46,7 +55,8 @@ def renew(connection: Connection, worker_id: UUID, *, lease_seconds: float) -> l
     rows = connection.execute(_RENEW, parameters).all()
     if not rows:
         return None
-    return [Held(Lease(row[0], row[1], row[2]), row[3]) for row in rows if row[0] is not None]
+    held = [Held(Lease(row[0], row[1], row[2]), row[3]) for row in rows if row[0] is not None]
+    return Renewed(held, paused=rows[0][4])
 
 
 @dataclass(slots=True)

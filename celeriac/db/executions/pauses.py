@@ -44,6 +44,7 @@ def add(
             scope=target.scope.value,
             queue=target.queue,
             task_id=target.task_id,
+            worker=target.worker,
             workspace_id=workspace_id,
             reason=reason,
             owner_id=owner_id,
@@ -63,6 +64,7 @@ def of_target(
         table.c.scope == target.scope.value,
         table.c.queue.is_not_distinct_from(target.queue),
         table.c.task_id.is_not_distinct_from(target.task_id),
+        table.c.worker.is_not_distinct_from(target.worker),
         table.c.workspace_id.is_not_distinct_from(workspace_id),
     )
     return read_one(connection, query, _pause)
@@ -101,6 +103,11 @@ def of_execution(connection: Connection, execution: Execution) -> list[Pause]:
     )
     order = list(PauseScope)
     return sorted(read_all(connection, query, _pause), key=lambda each: order.index(each.scope))
+
+
+def of_worker(connection: Connection, name: str) -> bool:
+    """Whether the worker of this name is paused."""
+    return connection.execute(select(table.c.id).where(table.c.worker == name)).first() is not None
 
 
 def count(connection: Connection, scope: PauseScope, *, workspace: UUID | None) -> int:

@@ -10,6 +10,8 @@ pauses = table_of_ids(
     Column("scope", Text, nullable=False),
     Column("queue", Text),
     Column("task_id", Uuid),
+    # the name of a Celery node
+    Column("worker", Text),
     # of a task or a workspace
     Column("workspace_id", Uuid),
     Column("reason", Text, nullable=False),
@@ -19,6 +21,7 @@ pauses = table_of_ids(
     enum_check("scope", PauseScope),
     CheckConstraint(
         "(queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')"
+        " AND (worker IS NOT NULL) = (scope = 'worker')"
         " AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace'))",
         name="one_target",
     ),
@@ -26,6 +29,7 @@ pauses = table_of_ids(
     Index("uq_pauses_queue", "queue", unique=True, **where("scope = 'queue'")),
     Index("uq_pauses_task", "task_id", unique=True, **where("scope = 'task'")),
     Index("uq_pauses_workspace", "workspace_id", unique=True, **where("scope = 'workspace'")),
+    Index("uq_pauses_worker", "worker", unique=True, **where("scope = 'worker'")),
 )
 """What may not begin for now. A row is deleted when it is resumed; the audit trail has its past.
 

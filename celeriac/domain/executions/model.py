@@ -143,6 +143,11 @@ class WorkerIdentity:
     id: UUID
     name: str
 
+    @property
+    def node(self) -> str:
+        """The name of its Celery node, which several processes may have."""
+        return self.name.partition("/")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

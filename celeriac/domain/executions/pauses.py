@@ -6,9 +6,11 @@ from enum import StrEnum
 from uuid import UUID
 
 MOST_PAUSES = 100
-"""How many tasks a workspace may pause at the same time, and how many queues the installation."""
+"""How many tasks a workspace may pause at the same time, and how many queues and how many workers
+the installation."""
 
 LONGEST_REASON = 500
+LONGEST_NODE = 255
 
 
 class PauseScope(StrEnum):
@@ -19,15 +21,19 @@ class PauseScope(StrEnum):
     QUEUE = "queue"
     TASK = "task"
     WORKSPACE = "workspace"
+    WORKER = "worker"
+    """What a worker takes; others may run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PauseTarget:
-    """What is paused. A queue has a name, a task an id; a workspace is the actor's."""
+    """What is paused. Queue and worker have names, a task an id; a workspace is the actor's."""
 
     scope: PauseScope
     queue: str | None = None
     task_id: UUID | None = None
+    worker: str | None = None
+    """The name of a Celery node, as `celery@shop-1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +46,9 @@ class Pause:
     task_id: UUID | None
     task_name: str | None
     workspace_id: UUID | None
-    """Of a task or workspace; None for a queue and the system."""
+    """Of a task or workspace; None for queues, workers and the system."""
     workspace_name: str | None
+    worker: str | None
     reason: str
     owner_id: UUID
     """Who made it."""
@@ -61,3 +68,5 @@ class Pause:
                 return f"the task {self.task_name!r}"
             case PauseScope.WORKSPACE:
                 return f"the workspace {self.workspace_name!r}"
+            case PauseScope.WORKER:
+                return f"the worker {self.worker}"

@@ -163,6 +163,7 @@ class Registration:
         """Begin with `worker`, whose lease is not valid yet."""
         self._worker = worker
         self._valid = threading.Event()
+        self._paused = False
 
     @property
     def worker(self) -> WorkerIdentity:
@@ -187,8 +188,14 @@ class Registration:
         if worker == self._worker:
             self._valid.clear()
 
-    def renewed(self) -> None:
-        """Note that the lease is valid."""
+    @property
+    def paused(self) -> bool:
+        """Whether the worker was paused when the lease was renewed last."""
+        return self._paused
+
+    def renewed(self, *, paused: bool) -> None:
+        """Note that the lease is valid, and whether the worker is paused."""
+        self._paused = paused
         self._valid.set()
 
     def replace(self) -> WorkerIdentity:

@@ -69,7 +69,7 @@ class Detached:
         claim_more: Callable[[str, MoreClaims], list[Claim]],
         turns: FairTurns,
         send_soon: Callable[[], None],
-        shutting_down: Callable[[], bool],
+        takes_nothing: Callable[[], bool],
     ) -> None:
         """Have at most `places` of them, besides those that keep their slots."""
         self._runs = runs
@@ -79,7 +79,7 @@ class Detached:
         self._claim_more = claim_more
         self._turns = turns
         self._send_soon = send_soon
-        self._shutting_down = shutting_down
+        self._takes_nothing = takes_nothing
         self._threads = Threads("attempts", _THREADS, may_wait=True)
         self._lock = threading.Lock()
         self._free = places
@@ -150,7 +150,7 @@ class Detached:
     def _ask(self, most: int, *, leave: int = 0) -> MoreClaims | None:
         """Take up to `most` places for claims, but `leave` some; None if nothing can be claimed."""
         versions = self._runs.waiting_versions
-        if not versions or self._shutting_down():
+        if not versions or self._takes_nothing():
             return None
         with self._lock:
             count = max(min(self._free - leave, most), 0)
@@ -358,7 +358,7 @@ class Detached:
     def _store(self, group: Sequence[_Ended]) -> None:
         """Store outcomes that can be written together, and claim as many executions."""
         now, queue = time.monotonic(), group[0].running.claim.queue
-        wanting = [] if self._shutting_down() else [e for e in group if e.running.until > now]
+        wanting = [] if self._takes_nothing() else [e for e in group if e.running.until > now]
         versions = self._runs.waiting_versions
         more = None
         if wanting and versions:

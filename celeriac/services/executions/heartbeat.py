@@ -13,7 +13,7 @@ import structlog
 
 from celeriac.db import workers
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import leases, lifecycle
+from celeriac.db.executions import leases, lifecycle, pauses
 from celeriac.db.executions.leases import Held
 from celeriac.domain.errors import DatabaseBusyError, DatabaseUnavailableError
 from celeriac.domain.executions.model import HandedBack, Lease, WorkerIdentity
@@ -65,7 +65,7 @@ class Heartbeat:
         return not self._registration.valid
 
     def beat(self) -> None:
-        """Renew the lease and reconcile what runs.
+        """Renew the lease, reconcile what runs, and note whether the worker is paused.
 
         Stops attempts that were cancelled or are not this process's any more, and hands back
         executions that it should run but does not know of. If the database is unavailable nothing
@@ -75,15 +75,15 @@ class Heartbeat:
         attempts = self._attempts.all()
         try:
             with self._database.autocommit() as connection:
-                held = leases.renew(
+                renewed = leases.renew(
                     connection, self._registration.worker.id, lease_seconds=self._lease_seconds
                 )
-                if held is None:
+                if renewed is None:
                     self._register(connection, attempts)
                     return
-                self._registration.renewed()
-                self._stop(attempts, held)
-            self._hand_back(held)
+                self._registration.renewed(paused=renewed.paused)
+                self._stop(attempts, renewed.held)
+            self._hand_back(renewed.held)
         except DatabaseUnavailableError as error:
             logger.warning("heartbeat.database_unavailable", code=error.code, error=error.message)
 
@@ -98,7 +98,7 @@ class Heartbeat:
             for attempt in attempts:
                 attempt.stop(StopReason.LEASE_LOST)
             self._insert(connection, self._registration.replace())
-        self._registration.renewed()
+        self._registration.renewed(paused=pauses.of_worker(connection, worker.node))
 
     def _insert(self, connection: Connection, worker: WorkerIdentity) -> bool:
         report = self._describe(worker.id)
@@ -146,10 +146,10 @@ class Heartbeat:
         worker_id = self._registration.worker.id
         try:
             with self._database.autocommit() as connection:
-                held = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds) or ()
+                renewed = leases.renew(connection, worker_id, lease_seconds=self._lease_seconds)
             locked = [
                 each.lease
-                for each in held
+                for each in (renewed.held if renewed else ())
                 if not hand_back(self._database, each.lease, 0, skip_locked=True)
             ]
             with suppress(DatabaseBusyError):

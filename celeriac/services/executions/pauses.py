@@ -1,7 +1,8 @@
-"""Pauses the system, queues, tasks and workspaces, and resumes them.
+"""Pauses the system, queues, tasks, workspaces and workers, and resumes them.
 
 A pause holds for each statement that begins after its commit: nothing that it is about begins an
-attempt. What runs continues, and submissions are accepted (docs/adr/0058).
+attempt. What runs continues, and submissions are accepted (docs/adr/0058). A worker learns of its
+pause with its next heartbeat.
 """
 
 from functools import partial
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, workspaces
+from celeriac.db import audit, workers, workspaces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import pauses as rows
 from celeriac.domain.accounts import Actor, Role
@@ -27,7 +28,7 @@ _AT_ONCE = 1_000
 _TURNS = 10
 """How many such statements a request executes; the keeper does the rest."""
 
-_OF_ALL = frozenset({PauseScope.SYSTEM, PauseScope.QUEUE})
+_OF_ALL = frozenset({PauseScope.SYSTEM, PauseScope.QUEUE, PauseScope.WORKER})
 
 
 class Pauses:
@@ -40,9 +41,10 @@ class Pauses:
     def pause(self, actor: Actor, target: PauseTarget, reason: str) -> tuple[Pause, bool]:
         """Pause a target; return the pause, and False if it was paused already.
 
-        Then that pause stays as it is, with its reason. The system and queues need an
-        administrator, tasks an operator, and the workspace an admin. The caller has checked that a
-        task is one of the workspace. Raises ForbiddenError, and ConflictError for too many pauses.
+        Then that pause stays as it is, with its reason. The system, queues and
+        workers need an administrator, tasks an operator, and the workspace an admin. The caller has
+        checked that a task is one of the workspace. Raises ForbiddenError, NotFoundError for an
+        unknown worker, and ConflictError for too many pauses.
         """
         _require(actor, target.scope)
         workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
@@ -50,6 +52,8 @@ class Pauses:
             if workspace_id is not None and not workspaces.lock(connection, workspace_id):
                 raise NotFoundError("workspace", workspace_id)
             made = rows.of_target(connection, target, workspace_id=workspace_id) is None
+            if made and target.worker is not None and not workers.known(connection, target.worker):
+                raise NotFoundError("worker", target.worker)
             if made:
                 _check_number(connection, target.scope, workspace_id)
                 made = rows.add(
@@ -88,7 +92,7 @@ class Pauses:
         return pause
 
     def get(self, actor: Actor, pause_id: UUID) -> Pause:
-        """Return a pause of the workspace, a queue or the system. Raises NotFoundError."""
+        """Return a pause that concerns the workspace. Raises NotFoundError."""
         with self._database.autocommit() as connection:
             found = rows.get(connection, pause_id, workspace=actor.workspace_id)
         return present(found, "pause", pause_id)
@@ -141,6 +145,12 @@ def _check_number(connection: Connection, scope: PauseScope, workspace_id: UUID 
 
 
 def _record(connection: Connection, actor: Actor, verb: str, pause: Pause) -> None:
-    subject = pause.queue or pause.task_id or pause.workspace_id or PauseScope.SYSTEM.value
+    subject = (
+        pause.queue
+        or pause.worker
+        or pause.task_id
+        or pause.workspace_id
+        or PauseScope.SYSTEM.value
+    )
     details = {"pause_id": str(pause.id), "reason": pause.reason}
     audit.record(connection, actor, f"{pause.scope}.{verb}", [subject], details=details)

@@ -9,7 +9,7 @@ import structlog
 
 from celeriac.db import workers
 from celeriac.db.engine import Database
-from celeriac.db.executions import lifecycle
+from celeriac.db.executions import lifecycle, pauses
 from celeriac.db.executions.lifecycle import MoreClaims, NextClaim
 from celeriac.domain.errors import (
     DatabaseUnavailableError,
@@ -76,6 +76,9 @@ class ClaimAttempt:
         try:
             self._registration.wait(_LEASE_WAIT_SECONDS)
             with self._database.autocommit() as connection:
+                if self._registration.paused:
+                    pauses.give_back(connection, message)
+                    return None, []
                 return lifecycle.claim_group(connection, message, token, more)
         except LeaseExpiredError:
             self._registration.expired(more.worker)
@@ -103,6 +106,9 @@ class ClaimAttempt:
         worker = self._registration.wait(_LEASE_WAIT_SECONDS)
         try:
             with self._database.autocommit() as connection:
+                if self._registration.paused:
+                    pauses.give_back(connection, message)
+                    return None
                 return lifecycle.claim(connection, message, token=token, worker=worker)
         except LeaseExpiredError:
             self._registration.expired(worker)
@@ -125,7 +131,7 @@ class ClaimAttempt:
                 connection,
                 claim.lease.execution_id,
                 queue=claim.queue,
-                hostname=self.worker.name.partition("/")[0],
+                hostname=self.worker.node,
                 code=WorkerMisconfiguredError.code,
                 most=MOST_HAND_BACKS,
                 within_seconds=self._lease_seconds,
@@ -141,8 +147,8 @@ class Execute:
     runs: AgentRuns
     attempts: AttemptRegistry
     turns: FairTurns
-    shutting_down: Callable[[], bool]
-    """Whether this process must take nothing new."""
+    takes_nothing: Callable[[], bool]
+    """Whether this process may claim only what it has messages of: it ends, or is paused."""
     detached: Detached | None = None
     """Runs attempts that need no slot."""
 
@@ -173,7 +179,7 @@ class Execute:
 
     def _claim(self, message: Message, token: UUID, until: float) -> Claim | None:
         """Claim the attempt of a message, and others that need no slot with it."""
-        if self.detached is None or self.shutting_down():
+        if self.detached is None or self.takes_nothing():
             return self.claim(message, token)
         return self.detached.claim(
             lambda more: self.claim.with_more(message, token, more),
@@ -182,7 +188,7 @@ class Execute:
         )
 
     def _next_claim(self, queue: str, tokens: ClaimTokens, until: float) -> NextClaim | None:
-        if time.monotonic() > until or self.shutting_down():
+        if time.monotonic() > until or self.takes_nothing():
             return None
         shares = self.turns.next(queue, 1)
         return NextClaim(queue, self.claim.worker, tokens.new(), shares)

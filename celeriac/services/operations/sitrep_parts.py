@@ -157,8 +157,11 @@ def workers(found: Sequence[tuple[Any, ...]], silent_seconds: float) -> list[Wor
 
 
 def _worker(row: tuple[Any, ...], silent_seconds: float) -> WorkerState:
-    hostname, pid, queues_of, slots, running, version, started, seen, consuming, age, lost = row
+    hostname, pid, queues_of, slots, running, version, *rest = row
+    started, seen, consuming, age, lost, paused = rest
     status = "live" if consuming is not False else "not_consuming"
+    if paused:
+        status = "paused"
     if lost or age > silent_seconds:
         status = "silent"
     return WorkerState(

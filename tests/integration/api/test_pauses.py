@@ -9,10 +9,14 @@ import pytest
 
 from celeriac.cli.main import main
 from celeriac.client import Client, ClientError
+from celeriac.db import workers
 from celeriac.domain.accounts import Role
+from celeriac.domain.executions.model import WorkerIdentity
+from celeriac.kit.ids import uuid7
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_maintenance
 from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.core import describe
 
 pytestmark = pytest.mark.requirement("F15")
 
@@ -77,6 +81,14 @@ def test_queues_and_the_system_are_for_administrators(
     assert viewer.get(PAUSES).json()["items"] == []
 
 
+def test_who_may_not_pause_a_worker_does_not_learn_whether_it_exists(
+    admin: Asker, ada: Asker
+) -> None:
+    body = {"scope": "worker", "worker": "celery@nowhere", "reason": REASON}
+    assert_problem(ada.post(PAUSES, json=body), 403, "forbidden")
+    assert_problem(admin.post(PAUSES, json=body), 404, "not_found")
+
+
 def test_what_another_workspace_has_paused_is_not_there(
     ada: Asker, person: Callable[..., Asker]
 ) -> None:
@@ -95,6 +107,8 @@ def test_what_another_workspace_has_paused_is_not_there(
         ({"scope": "queue", "reason": "x"}, "the scope queue needs the field queue"),
         ({"scope": "task", "queue": "a", "reason": "x"}, "the field queue is only for the scope"),
         ({"scope": "system", "task": "a", "reason": "x"}, "the field task is only for the scope"),
+        ({"scope": "worker", "reason": "x"}, "the scope worker needs the field worker"),
+        ({"scope": "worker", "worker": "w" * 256, "reason": "x"}, "worker"),
         ({"scope": "key", "reason": "x"}, "scope"),
         ({"scope": "workspace"}, "reason"),
         ({"scope": "workspace", "reason": "  "}, "reason"),
@@ -112,7 +126,10 @@ def test_bad_input_names_its_field_and_nothing_is_paused(
 
 
 def test_the_client_and_the_command_line_pause_and_resume(
-    client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    client: Client,
+    container: CoreServices,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
     key = client._http.headers["authorization"].removeprefix("Bearer ")
@@ -126,6 +143,13 @@ def test_the_client_and_the_command_line_pause_and_resume(
         assert begin is not None, out
         return json.JSONDecoder().raw_decode(out, begin.start())[0]
 
+    reported = describe(WorkerIdentity(uuid7(), "celery@shop-1"))
+    with container.database.autocommit() as connection:
+        workers.report(connection, reported)
+    worker = run("pause", "worker", "celery@shop-1", "--reason", REASON, "--wait")
+    assert client.celery_health().processes[0].paused
+    assert run("resume", "worker", "celery@shop-1")["id"] == worker["id"]
+    assert main(("pause", "system", "--reason", REASON, "--wait")) == 2
     queue = run("pause", "queue", "enrichment", "--reason", REASON)
     assert (queue["queue"], queue["reason"]) == ("enrichment", REASON)
     task = run("pause", "task", "summarise", "--reason", REASON)

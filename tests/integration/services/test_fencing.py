@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from celeriac.db.executions import leases
-from celeriac.db.executions.leases import Held, PendingWrites
+from celeriac.db.executions.leases import Held, PendingWrites, Renewed
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import (
     Claim,
@@ -82,7 +82,9 @@ def test_a_robbed_worker_learns_it_from_its_heartbeat(core: Core, robbed: Claim)
     with core.database.autocommit() as connection:
         assert leases.renew(connection, lost.id, lease_seconds=60) is None
         another = core.workers["slow"].id
-        assert leases.renew(connection, another, lease_seconds=60) == [Held(held.lease, False)]
+        assert leases.renew(connection, another, lease_seconds=60) == Renewed(
+            [Held(held.lease, False)], paused=False
+        )
 
 
 def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> None:
@@ -90,7 +92,7 @@ def test_a_lease_that_ran_out_is_still_good_while_nobody_took_it(core: Core) -> 
     core.pass_time(LEASE_SECONDS * 10)
     with core.database.autocommit() as connection:
         kept = leases.renew(connection, core.workers["w"].id, lease_seconds=LEASE_SECONDS)
-    assert kept == [Held(claim.lease, False)]
+    assert kept == Renewed([Held(claim.lease, False)], paused=False)
     assert core.rescue() == 0, "a renewed lease was taken"
     assert core.end(claim, Completed(1)).status is Status.COMPLETED
 
@@ -99,6 +101,8 @@ def test_a_finished_attempt_holds_no_lease(core: Core) -> None:
     claim = core.running()
     core.end(claim, Completed(1))
     with core.database.autocommit() as connection:
-        assert leases.renew(connection, core.workers["w"].id, lease_seconds=60) == []
+        assert leases.renew(connection, core.workers["w"].id, lease_seconds=60) == Renewed(
+            [], paused=False
+        )
         assert leases.store_batch(connection, [notes(claim.lease)]) == set()
     core.assert_consistent()

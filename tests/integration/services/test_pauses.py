@@ -33,7 +33,9 @@ from tests.support.together import together
 
 pytestmark = pytest.mark.requirement("F15")
 
-ALL = pytest.mark.parametrize("scope", PauseScope)
+ALL = pytest.mark.parametrize(
+    "scope", [each for each in PauseScope if each is not PauseScope.WORKER]
+)
 OF_ROWS = pytest.mark.parametrize("scope", [PauseScope.TASK, PauseScope.WORKSPACE])
 FAILURE = Failure("rate_limited", "Too many requests.")
 

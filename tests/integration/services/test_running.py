@@ -37,7 +37,7 @@ class Process:
         self.workdir = workdir
         self.active = AttemptRegistry()
         self.registration = Registration(core.worker())
-        self.registration.renewed()
+        self.registration.renewed(paused=False)
         self.heartbeat = Heartbeat(
             heartbeat_database or core.database,
             self.active,

@@ -168,14 +168,14 @@ class CoreMachine(AskingRules):
         if identity is None:
             return
         with self.core.database.autocommit() as connection:
-            held = leases.renew(connection, identity.id, lease_seconds=LEASE_SECONDS)
+            renewed = leases.renew(connection, identity.id, lease_seconds=LEASE_SECONDS)
         running = [each for each in self.rows.values() if each.status is Status.RUNNING]
         own = {each.token: each.cancelling for each in running if each.worker == identity.id}
-        if held is None:
+        if renewed is None:
             assert all(self.rows[each.id].expired for each in running if each.worker == identity.id)
             del self.core.workers[worker]
         else:
-            assert {each.lease.token: each.cancelled for each in held} == own
+            assert {each.lease.token: each.cancelled for each in renewed.held} == own
 
     @rule(worker=st.sampled_from(WORKERS))
     def die(self, worker: str) -> None:

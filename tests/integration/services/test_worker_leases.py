@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -13,11 +14,14 @@ from structlog.testing import capture_logs
 from celeriac.db import approvals
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import leases, lifecycle
-from celeriac.db.executions.leases import Held
-from celeriac.domain.errors import LeaseExpiredError
+from celeriac.db.executions.leases import Renewed
+from celeriac.domain.accounts import Role
+from celeriac.domain.errors import LeaseExpiredError, NotFoundError
 from celeriac.domain.executions.model import Claim, Completed, Message
+from celeriac.domain.executions.pauses import PauseScope, PauseTarget
 from celeriac.domain.executions.states import Status
 from celeriac.services.executions.attempt import Attempt, StopReason
+from celeriac.services.executions.pauses import Pauses
 from celeriac.services.executions.rescue import Recover
 from tests.integration.services.test_running import Process
 from tests.support.asking import a_question
@@ -239,10 +243,10 @@ def test_a_claim_that_commits_during_a_sign_off_is_handed_back(
     message, renew = core.message(core.queued()), leases.renew
     claims: list[object] = []
 
-    def then_claims(connection: Connection, worker_id: UUID, **more: float) -> list[Held] | None:
-        held = renew(connection, worker_id, **more)
+    def then_claims(connection: Connection, worker_id: UUID, **more: float) -> Renewed | None:
+        renewed = renew(connection, worker_id, **more)
         claims.append(core.claiming_as(process.registration)(message, uuid4()))
-        return held
+        return renewed
 
     monkeypatch.setattr(leases, "renew", then_claims)
     process.heartbeat.sign_off()
@@ -357,3 +361,34 @@ def test_a_locked_session_or_question_delays_no_other_rescue(
     assert recover.rescue_lost_workers(100) == 1
     assert core.status(ended.lease.execution_id) is Status.CANCELLED
     core.assert_consistent()
+
+
+@pytest.mark.requirement("F15")
+def test_a_paused_worker_gives_back_what_it_has_not_begun(core: Core, process: Process) -> None:
+    process.heartbeat.beat()
+    running = core.claiming_as(process.registration)(core.message(core.queued()), uuid4())
+    assert running is not None
+    node = process.registration.worker.node
+    boss = replace(core.actor, role=Role.ADMIN, administrator=True)
+    pauses = Pauses(core.database, core.dispatch)
+    pause, _ = pauses.pause(boss, PauseTarget(PauseScope.WORKER, worker=node), "Kernel upgrade.")
+    attempt = process.attempt(running)
+    with run_by(process, attempt):
+        process.heartbeat.beat()
+        assert attempt.stop_reason is None, "what runs goes on"
+    message = core.message(core.queued())
+    assert core.claiming_as(process.registration)(message, uuid4()) is None
+    given_back = core.get(message.execution_id)
+    assert (given_back.status, given_back.held, given_back.attempt) == (Status.PENDING, None, 0)
+
+    pauses.resume(boss, pause.id)
+    process.heartbeat.beat()
+    again = core.message(message.execution_id)
+    assert core.claiming_as(process.registration)(again, uuid4()) is not None
+
+
+def test_only_a_known_worker_can_be_paused(core: Core) -> None:
+    boss = replace(core.actor, role=Role.ADMIN, administrator=True)
+    pauses = Pauses(core.database, core.dispatch)
+    with pytest.raises(NotFoundError, match="nobody@here"):
+        pauses.pause(boss, PauseTarget(PauseScope.WORKER, worker="nobody@here"), "Why not.")

@@ -42,14 +42,13 @@ def test_a_report_that_cannot_be_stored_is_not_tried_at_each_tick() -> None:
     process._ended = threading.Event()
     heartbeat = Away(process._ended)
     process._runtime = SimpleNamespace(
-        heartbeat=heartbeat, attempts=AttemptRegistry(), lacks=Lacks()
+        heartbeat=heartbeat,
+        attempts=AttemptRegistry(),
+        lacks=Lacks(),
+        registration=SimpleNamespace(paused=False),
     )
     settings: Any = SimpleNamespace(worker=SimpleNamespace(heartbeat_seconds=3600.0))
-    names = SimpleNamespace(queues=(), unknown_tasks={})
-    consumer: Any = SimpleNamespace(names=lambda: names, dropped_count=0, is_consuming=False)
-    process._worker = Worker(
-        Celery(), settings, consumer=consumer, hostname="h", pool="threads", slots=1
-    )
+    process._worker = Worker(Celery(), settings, hostname="h", pool="threads", slots=1)
     process._me = psutil.Process()
     process._reported = True  # and now it doesn't consume any more
     process._report_again = 0.0

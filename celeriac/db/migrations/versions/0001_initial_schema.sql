@@ -957,21 +957,24 @@ CREATE TABLE pauses (
     scope text NOT NULL,
     queue text,
     task_id uuid,
+    worker text,
     workspace_id uuid,
     reason text NOT NULL,
     owner_id uuid NOT NULL,
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_pauses PRIMARY KEY (id),
-    CONSTRAINT ck_pauses_scope_known CHECK (scope IN ('system', 'queue', 'task', 'workspace')),
+    CONSTRAINT ck_pauses_scope_known CHECK (scope IN ('system', 'queue', 'task', 'workspace', 'worker')),
     CONSTRAINT ck_pauses_one_target CHECK (
         (queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')
+        AND (worker IS NOT NULL) = (scope = 'worker')
         AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace')))
 );
 CREATE UNIQUE INDEX uq_pauses_system ON pauses (scope) WHERE scope = 'system';
 CREATE UNIQUE INDEX uq_pauses_queue ON pauses (queue) WHERE scope = 'queue';
 CREATE UNIQUE INDEX uq_pauses_task ON pauses (task_id) WHERE scope = 'task';
 CREATE UNIQUE INDEX uq_pauses_workspace ON pauses (workspace_id) WHERE scope = 'workspace';
+CREATE UNIQUE INDEX uq_pauses_worker ON pauses (worker) WHERE scope = 'worker';
 
 CREATE TABLE schedules (
     id uuid NOT NULL,
