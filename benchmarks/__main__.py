@@ -13,6 +13,7 @@ from benchmarks import (
     batch,
     cancels,
     comparison,
+    deliveries,
     fan_ins,
     flows,
     history,
@@ -65,7 +66,8 @@ _SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
 _FIELDS = [*(shape.replace("-", "_") for shape in _SHAPES), "counted"]
 SCALE = "scale"
 TURNS = "turns"
-_NAMED_ONLY = (SCALE, TURNS)
+DELIVERIES = "deliveries"
+_NAMED_ONLY = (SCALE, TURNS, DELIVERIES)
 """These take long and need no programs: measured only if they are named."""
 
 
@@ -130,6 +132,8 @@ def run(
         figures[SCALE] = history.measure(sizes or default, quick=quick)
     if TURNS in names:
         figures[TURNS] = turns.measure(quick=quick)
+    if DELIVERIES in names:
+        figures[DELIVERIES] = deliveries.measure(quick=quick)
     order = [name for name in (*NAMES, *_NAMED_ONLY) if name in figures]
     return about | {"figures": {name: figures[name].described() for name in order}}
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ class Got:
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float = field(default_factory=time.time)
+    """When it came, in seconds since the epoch."""
 
     @property
     def id(self) -> str:
@@ -68,6 +71,10 @@ class Receiver:
     def ids(self, path: str | None = None) -> list[str]:
         """Return the ids of the messages in the order in which they came."""
         return [each.id for each in self.got if path in (None, each.path)]
+
+    def healthy(self) -> list[Got]:
+        """Return the requests that were answered as they should be."""
+        return [each for each in self.got if each.path.startswith("/ok")]
 
     def app(self) -> Starlette:
         async def take(request: Request) -> Response:
