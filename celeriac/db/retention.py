@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.db import partitions, spans
+from celeriac.db import bulk_jobs, partitions, spans
 from celeriac.db.locks import AdvisoryLock, hold
 from celeriac.kit.ids import uuid7_at
 
@@ -317,6 +317,11 @@ def delete_fires(connection: Connection, *, days: float, limit: int) -> int:
     """Delete old fires of schedules, but none that waits; return how many."""
     parameters = {"bound": _bound(days), "seconds": _seconds(days), "limit": limit}
     return connection.execute(_DELETE_FIRES, parameters).rowcount
+
+
+def delete_bulk_jobs(connection: Connection, *, days: float, limit: int) -> int:
+    """Delete bulk jobs that ended more than `days` ago, and what became of their executions."""
+    return bulk_jobs.delete_old(connection, bound=_bound(days), seconds=_seconds(days), limit=limit)
 
 
 def single_instance(connection: Connection) -> bool:

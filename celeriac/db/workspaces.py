@@ -79,6 +79,7 @@ def switch_off(connection: Connection, workspace_id: UUID) -> None:
 KEPT = (
     "approvals",
     "audit_logs",
+    "bulk_jobs",
     "celery_calls",
     "deliveries",
     "execution_ends",

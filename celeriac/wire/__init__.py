@@ -23,6 +23,7 @@ from celeriac.wire.budgets import (
     UsageTotal,
     UsageTotals,
 )
+from celeriac.wire.bulk_jobs import BulkItem, BulkJob, BulkPreview
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Applied, AppliedResource, FieldChange, Task
 from celeriac.wire.executions import (
@@ -112,6 +113,9 @@ __all__ = [
     "Budget",
     "BudgetState",
     "BudgetStates",
+    "BulkItem",
+    "BulkJob",
+    "BulkPreview",
     "BulkResult",
     "CallbackSecret",
     "Cassette",

@@ -17,6 +17,7 @@ from celeriac.services.audit import AccessRecords, AuditTrail
 from celeriac.services.authentication import Authenticate
 from celeriac.services.budgets.manage import Budgets
 from celeriac.services.budgets.usage import Usage
+from celeriac.services.bulk_jobs.manage import BulkJobs
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
@@ -25,6 +26,7 @@ from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.change import Change
 from celeriac.services.executions.pauses import Pauses
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.repeat import Repeat
 from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.failures import Failures
 from celeriac.services.hooks.manage import Hooks
@@ -49,6 +51,7 @@ from celeriac.services.workspaces import Workspaces
 from celeriac.wiring.core import (
     CoreServices,
     advice,
+    build_performers,
     celery_options,
     environment_rule,
     places,
@@ -88,7 +91,7 @@ class ApiServices:
         self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
         self.change = Change(database, container.dispatch)
         self.pauses = Pauses(database, container.dispatch)
-        self.bulk = Bulk(database, container.cancel, self.change, container.specs)
+        self.bulk = Bulk(database, container.cancel, self.change, Repeat(database, container.specs))
         self.approvals = Approvals(
             database,
             container.live,
@@ -101,9 +104,9 @@ class ApiServices:
         self.artifacts = Artifacts(self.queries, self.sessions, storage)
         self.reports = ReportStore(database)
         self.budgets = Budgets(database, container.specs, container.live)
-        self.apply = Apply(database, self.agents, self.budgets)
-        self.usage = Usage(database)
+        self.apply, self.usage = Apply(database, self.agents, self.budgets), Usage(database)
         self.failures, self.rollups = Failures(database), Rollups(database)
+        self.bulk_jobs = BulkJobs(database, build_performers(container))
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         hook_keys = HookKeys(key)
         self.hooks = Hooks(database, hook_keys)

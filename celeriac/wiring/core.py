@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +23,7 @@ from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
 from celeriac.db.engine import LOCK_SECONDS, Database, Pooler
+from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
 from celeriac.domain.usage import Rate
@@ -32,12 +33,14 @@ from celeriac.kit.processes import UserIds
 from celeriac.kit.users import OURSELVES, ChildUser, named_user, obstacle, system_user
 from celeriac.logs import LogOptions, Service
 from celeriac.services.approvals.ask import Expire
+from celeriac.services.bulk_jobs.actions import Performer, performers
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.calls import EndCalls
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.expiry import EndExpired
 from celeriac.services.executions.limits import TaskLimits
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.repeat import Repeat
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
@@ -321,6 +324,13 @@ def build(
         advance=advance,
         end_calls=EndCalls(database, CeleryCallEnding(app)),
     )
+
+
+def build_performers(container: CoreServices) -> Mapping[BulkAction, Performer]:
+    """Return the actions of bulk jobs."""
+    database = container.database
+    repeat = Repeat(database, container.specs)
+    return performers(database, container.cancel, repeat, container.dispatch)
 
 
 def model_price(

@@ -15,6 +15,7 @@ from celeriac.services.approvals.answer import ApprovalLinks
 from celeriac.services.approvals.notify import Notifications
 from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
+from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
 from celeriac.services.executions.ageing import RaiseAged
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.pauses import Pauses
@@ -29,11 +30,11 @@ from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Sender
 from celeriac.services.workflows.repair import Repair
 from celeriac.services.workflows.runs import Runs
-from celeriac.wiring.core import CoreServices, places, secret_key
+from celeriac.wiring.core import CoreServices, build_performers, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 33
+KEEPER_CONNECTIONS = 34
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -68,6 +69,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
     then_send = partial(_then_send, container.dispatch)
     pauses = Pauses(container.database, container.dispatch)
+    work_on_bulk_jobs = WorkOnBulkJobs(container.database, build_performers(container))
     jobs: list[tuple[str, float, Callable[[], int]]] = [
         ("rescue_lost_workers", check_every, lambda: recover.rescue_lost_workers(limit)),
         (
@@ -114,6 +116,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
         ("release_due", interval, lambda: _repeated(container.dispatch.release_due, interval)),
         ("dispatch_due", interval, lambda: _repeated(container.dispatch.send_due, interval)),
         ("hold_paused", interval, lambda: then_send(_repeated(pauses.hold, interval))),
+        ("work_on_bulk_jobs", interval, lambda: _repeated(work_on_bulk_jobs, interval)),
         ("end_calls", interval, lambda: _repeated(container.end_calls, interval)),
         ("keep_calls", kept, lambda: container.end_calls.keep(older_than=kept)),
         (

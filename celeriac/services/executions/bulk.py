@@ -1,6 +1,5 @@
 """Changes executions by filter: cancels, repeats, moves and prioritises them page by page."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -8,33 +7,18 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db.engine import Connection, Database
+from celeriac.db.engine import Database
 from celeriac.db.executions import create, lifecycle, queries
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
-from celeriac.domain.executions.model import (
-    Execution,
-    ExecutionFilter,
-    ExecutionSpec,
-    Idempotency,
-    stored_options,
-)
+from celeriac.domain.errors import CeleriacError, ConflictError
+from celeriac.domain.executions.model import Execution, ExecutionFilter, Idempotency
 from celeriac.domain.paging import read_cursor, write_cursor
-from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.tasks import Priority
 from celeriac.kit.ids import uuid7
-from celeriac.services.cassettes import check_traffic
-from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.change import Change
+from celeriac.services.executions.repeat import Groups, Repeat, store
 from celeriac.services.executions.stop import Cancel
-from celeriac.services.executions.submit import (
-    STALE_SPEC_TRIES,
-    check_one,
-    claim_key,
-    request_of,
-    same_request,
-    task_deleted,
-)
+from celeriac.services.executions.submit import STALE_SPEC_TRIES, claim_key, same_request
 
 logger = structlog.get_logger(__name__)
 
@@ -42,9 +26,6 @@ _KIND = "bulk"
 
 _MAX_COUNTED = 10_000
 """The limit of a count, because a count takes time."""
-
-_CHECK_SECONDS = 5.0
-"""The time after which a page of retries ends, so that clients get an answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +52,11 @@ class Bulk:
     before anything is changed, so that no later error hides what was changed.
     """
 
-    def __init__(
-        self, database: Database, cancel: Cancel, change: Change, specs: SpecCache
-    ) -> None:
+    def __init__(self, database: Database, cancel: Cancel, change: Change, repeat: Repeat) -> None:
         self._database = database
         self._cancel = cancel
         self._change = change
-        self._specs = specs
+        self._repeat = repeat
 
     def count(self, actor: Actor, wanted: ExecutionFilter, *, cursor: str | None) -> BulkPage:
         """Count what another method would select, and change nothing."""
@@ -171,7 +150,11 @@ class Bulk:
                 try:
                     with self._database.transaction() as connection:
                         earlier = claim_key(connection, actor, idempotency, "batch", batch_id)
-                        made = None if earlier else _store(connection, actor, checked, batch_id)
+                        made = (
+                            None
+                            if earlier
+                            else list(store(connection, actor, checked.accepted, batch_id).values())
+                        )
                 except lifecycle.StaleSpecError:
                     continue
                 if made is not None:
@@ -206,49 +189,14 @@ class Bulk:
         )
 
     def _check(self, actor: Actor, origins: Sequence[Execution], *, fresh: bool) -> "_Checked":
-        """Check which can be repeated, the newest first, until this takes too long."""
-        specs: dict[object, ExecutionSpec | CeleriacError] = {}
-        groups: dict[object, tuple[ExecutionSpec, list[Execution]]] = {}
-        refused: dict[UUID, CeleriacError] = {}
-        until = time.monotonic() + _CHECK_SECONDS
-        last = None
-        for origin in origins:
-            alike = (origin.task_id, origin.priority, origin.queue, origin.trigger_type,
-                     stored_options(origin.options))  # fmt: skip
-            if alike not in specs:
-                specs[alike] = self._spec(actor, origin, fresh=fresh)
-            spec = specs[alike]
-            if isinstance(spec, CeleriacError):
-                refused[origin.id] = spec
-            elif (misfit := _misfit(spec, origin)) is not None:
-                refused[origin.id] = misfit
-            else:
-                groups.setdefault(alike, (spec, []))[1].append(origin)
-            last = origin.id
-            if time.monotonic() > until:
-                break
+        checked = self._repeat.check(actor, origins, fresh=fresh)
+        last = origins[checked.looked - 1].id if checked.looked else None
         # a repeated request knows only the stored executions, so the page ends with the last one
-        accepted = [each.id for _, group in groups.values() for each in group]
+        accepted = [each.id for _, group in checked.accepted for each in group]
         end = min(accepted, default=last)
-        kept = {key: why for key, why in refused.items() if end is not None and key >= end}
-        return _Checked(list(groups.values()), kept, end)
-
-    def _spec(
-        self, actor: Actor, origin: Execution, *, fresh: bool
-    ) -> ExecutionSpec | CeleriacError:
-        try:
-            spec = self._specs.current(origin.task_id, workspace=actor.workspace_id, fresh=fresh)
-        except NotFoundError:
-            return task_deleted(origin)
-        except ConflictError as error:
-            return error
-        if origin.options.uses_cassette:
-            try:
-                with self._database.autocommit() as connection:
-                    check_traffic(connection, actor, origin.options, spec.agent.runner)
-            except (InvalidInputError, NotFoundError) as error:
-                return error
-        return spec
+        refused = checked.refused.items()
+        kept = {key: why for key, why in refused if end is not None and key >= end}
+        return _Checked(checked.accepted, kept, end)
 
     def _page(self, wanted: ExecutionFilter, last: UUID | None) -> BulkPage:
         """Return a page that ends with `last`, before anything is changed."""
@@ -262,37 +210,7 @@ class Bulk:
 class _Checked:
     """Executions that can be repeated, and the errors of others of the page."""
 
-    accepted: Sequence[tuple[ExecutionSpec, Sequence[Execution]]]
-    """Each group is of one task and differs only in its variables."""
+    accepted: Groups
     refused: Mapping[UUID, CeleriacError]
     last: UUID | None
     """The oldest of the page: the oldest accepted one, if there is any."""
-
-
-def _misfit(spec: ExecutionSpec, origin: Execution) -> CeleriacError | None:
-    """Return the error if the variables no longer fit the task. Raises BusyError."""
-    try:
-        with WorkLimit() as work:
-            check_one(spec, origin.variables, work)
-    except InvalidInputError as error:
-        return error
-    return None
-
-
-def _store(connection: Connection, actor: Actor, checked: _Checked, batch_id: UUID) -> list[UUID]:
-    """Store the new executions and return their ids. Raises StaleSpecError."""
-    made: list[UUID] = []
-    for spec, group in checked.accepted:
-        origins = group[::-1]  # the oldest first, as they were submitted
-        ids = [uuid7() for _ in origins]
-        new = lifecycle.NewExecutions(
-            spec,
-            request_of(origins[0]),
-            ids,
-            [each.variables for each in origins],
-            [each.id for each in origins],
-            batch_id,
-        )
-        lifecycle.create(connection, new, actor, window=0)
-        made += ids
-    return made

@@ -71,10 +71,23 @@ class Cancel:
         skipped.
         """
         with self._database.transaction() as connection:
-            moved = _request(connection, actor, execution_ids)
+            moved = self.within(connection, actor, execution_ids)
+        self.announce(actor, moved)
+        return [each for each in execution_ids if each in moved]
+
+    def within(
+        self, connection: Connection, actor: Actor, execution_ids: Sequence[UUID]
+    ) -> dict[UUID, Status]:
+        """Do in a transaction of the caller what `those` does; return the new status of each.
+
+        Call `announce` with them after the commit.
+        """
+        return _request(connection, actor, execution_ids)
+
+    def announce(self, actor: Actor, moved: Mapping[UUID, Status]) -> None:
+        """Notify workers and watchers of committed cancellations, and cancel the descendants."""
         self._publish(actor.name, moved)
         self.children(_BATCH, turns=_TURNS)
-        return [each for each in execution_ids if each in moved]
 
     def because(self, execution_ids: Sequence[UUID], by: str) -> None:
         """Request the cancellation of executions of any owner; `by` says why."""

@@ -152,6 +152,11 @@ class Retention:
                 self._rows(failures.delete_old, policy.executions),
                 policy.executions,
             ),
+            (
+                "bulk_jobs",
+                self._rows(retention.delete_bulk_jobs, policy.executions),
+                policy.executions,
+            ),
             ("minute_sums", self._sums(Grain.MINUTE, _MINUTES_KEPT_DAYS), True),
             ("hour_sums", self._sums(Grain.HOUR, policy.rollups), policy.rollups),
             ("day_sums", self._sums(Grain.DAY, policy.rollups), policy.rollups),

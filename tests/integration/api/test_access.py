@@ -183,6 +183,10 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         f"{V1}/schedules",
         json={"name": "s", "task": "summarise", "input": {"text": "a"}, "cron": "@yearly"},
     )
+    job = asker.post(
+        f"{V1}/bulk-jobs", json={"action": "cancel", "filter": {"status": ["pending"]}}
+    )
+    started = asker.post(f"{V1}/bulk-jobs/{job.json()['id']}/start")
     pause = asker.post(f"{V1}/pauses", json={"scope": "task", "task": "summarise", "reason": "r"})
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
@@ -203,6 +207,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "invitation_id": invited.json()["id"],
         "schedule": schedule.json()["id"],
         "pause_id": pause.json()["id"],
+        "job_id": started.json()["id"],
         "webhook_id": webhook,
         "delivery_id": tested,
         "hook_id": hook,

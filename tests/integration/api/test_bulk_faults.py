@@ -12,9 +12,10 @@ from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.model import ExecutionFilter, Failed, Failure, Idempotency
 from celeriac.domain.executions.states import Status
-from celeriac.services.executions import bulk
+from celeriac.services.executions import repeat
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.change import Change
+from celeriac.services.executions.repeat import Repeat
 from celeriac.wire import BulkResult
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, TASK, Asker, assert_problem
@@ -62,7 +63,7 @@ def test_a_page_ends_where_checking_takes_too_long(
     ada: Asker, container: CoreServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = [_fail(ada, container) for _ in range(3)]
-    monkeypatch.setattr(bulk, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(repeat, "_CHECK_SECONDS", 0.0)
     wanted: dict[str, Any] = {"limit": 500}
     seen = []
     for left in (2, 1, 0):
@@ -125,7 +126,7 @@ def test_a_retry_whose_answer_got_lost_is_made_once(
     me = ada.get("/api/v1/me").json()
     actor = Actor(UUID(me["id"]), "ada", Role.OPERATOR, UUID(me["workspace_id"]))
     change = Change(forgetful, container.dispatch)
-    changes = Bulk(forgetful, container.cancel, change, container.specs)
+    changes = Bulk(forgetful, container.cancel, change, Repeat(forgetful, container.specs))
     once = Idempotency("night", "f")
     wanted = ExecutionFilter(statuses=[Status.FAILED])
     counted = Bulk._page

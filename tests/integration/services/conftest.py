@@ -45,6 +45,7 @@ def database(shared_database: Database) -> Database:
                 "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
                 " execution_limits, execution_rates, debounces,"
                 " schedules, schedule_fires, pauses, maintenance_jobs,"
+                " bulk_jobs, bulk_job_items,"
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
                 " audit_seals, sessions, session_messages, approvals, usage_days,"

@@ -27,15 +27,12 @@ from celeriac.api.v1.executions.schemas import (
     PrioritiseMany,
     ResponseMode,
     RetryMany,
-    Selection,
 )
+from celeriac.api.v1.executions.selected import selected
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
 from celeriac.api.v1.executions.submit import accepted, current_state, send_due
-from celeriac.domain.accounts import Actor
-from celeriac.domain.executions.model import BULKY, ExecutionFilter
-from celeriac.domain.executions.states import Status
+from celeriac.domain.executions.model import BULKY
 from celeriac.domain.reports import CONTENT_SECURITY_POLICY, ReportFormat
-from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
@@ -60,7 +57,7 @@ def list_executions(
     Variables, results and error details are left out, except for the fields in `include`. A page
     with large ones has fewer items than `limit`; `next_cursor` continues after them.
     """
-    wanted = _selected(query, actor, services)
+    wanted = selected(query, actor, services)
     page = services.queries.executions(
         actor, wanted, cursor=query.cursor, limit=query.limit, include=query.include
     )
@@ -86,7 +83,7 @@ def cancel_executions(
     One request cancels at most `limit`, each as `POST /task-executions/{id}/cancel` does.
     `next_cursor` continues with the rest. Executions that are created meanwhile are not included.
     """
-    wanted = _selected(body, actor, services, cancellable=True)
+    wanted = selected(body, actor, services, cancellable=True)
     if dry_run:
         page = services.bulk.count(actor, wanted, cursor=body.cursor)
     else:
@@ -108,7 +105,7 @@ def prioritise_executions(
     Each changes as by `POST /task-executions/{id}/prioritise`; `affected` counts those that had
     another one before. One request looks at most at `limit`; `next_cursor` continues with the rest.
     """
-    wanted = _selected(body, actor, services, cancellable=True)
+    wanted = selected(body, actor, services, cancellable=True)
     if dry_run:
         page = services.bulk.count(actor, wanted, cursor=body.cursor)
     else:
@@ -133,7 +130,7 @@ def move_executions(
     another queue before. One request looks at most at `limit`; `next_cursor` continues with the
     rest.
     """
-    wanted = _selected(body, actor, services, cancellable=True)
+    wanted = selected(body, actor, services, cancellable=True)
     if dry_run:
         page = services.bulk.count(actor, wanted, cursor=body.cursor)
         return json_response(views.bulk(page, dry_run=True))
@@ -166,7 +163,7 @@ def retry_executions(
     retried, with the reason.
     `next_cursor` continues with the rest, under another Idempotency-Key.
     """
-    wanted = _selected(body, actor, services)
+    wanted = selected(body, actor, services)
     if dry_run:
         page = services.bulk.count(actor, wanted, cursor=body.cursor)
         return json_response(views.bulk(page, dry_run=True))
@@ -178,35 +175,6 @@ def retry_executions(
     send = BackgroundTask(send_due, shared.dispatch) if page.created else None
     return json_response(
         views.bulk(page, dry_run=False), status=202, headers=headers, background=send
-    )
-
-
-def _selected(
-    body: Selection, actor: Actor, services: ApiServices, *, cancellable: bool = False
-) -> ExecutionFilter:
-    apart = {
-        "id",
-        "status",
-        "task",
-        "agent",
-        "include",
-        "limit",
-        "cursor",
-        "priority",
-        "to_queue",
-        "failure_group",
-    }
-    same = body.model_dump(exclude=apart)
-    return ExecutionFilter(
-        ids=body.id,
-        statuses=[Status(each) for each in body.status],
-        task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
-        agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
-        failure=None
-        if body.failure_group is None
-        else services.failures.key(actor, body.failure_group),
-        cancellable=cancellable,
-        **same,
     )
 
 

@@ -175,8 +175,8 @@ ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
 _Id = Annotated[UUID, Field(strict=False)]
 
 
-class Selection(Strict):
-    """Selects executions: those that match all given fields."""
+class Criteria(Strict):
+    """What executions must have; all given fields must match."""
 
     id: list[_Id] = Field(
         default=[],
@@ -205,6 +205,11 @@ class Selection(Strict):
         default=None, description="Created at or after this time."
     )
     created_before: Timestamp | None = Field(default=None, description="Created before this time.")
+
+
+class Selection(Criteria):
+    """Selects executions, page by page: those that match all given fields."""
+
     cursor: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         default=None, description="`next_cursor` of the page or request before, with this filter."
     )

@@ -698,6 +698,56 @@ CREATE INDEX ix_execution_rollups_workspace ON execution_rollups
     (workspace_id, scope, grain, start);
 CREATE INDEX ix_execution_rollups_age ON execution_rollups (grain, start);
 
+CREATE TABLE bulk_jobs (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    started_at timestamptz,
+    worked_at timestamptz,
+    completed_at timestamptz,
+    total integer NOT NULL,
+    position integer NOT NULL DEFAULT 0,
+    done integer NOT NULL DEFAULT 0,
+    skipped integer NOT NULL DEFAULT 0,
+    failed integer NOT NULL DEFAULT 0,
+    more boolean NOT NULL,
+    status text NOT NULL,
+    action text NOT NULL,
+    role text NOT NULL,
+    created_by text NOT NULL,
+    stopped_by text,
+    request_id text,
+    error text,
+    arguments json NOT NULL,
+    filter json NOT NULL,
+    reasons json NOT NULL DEFAULT '{}',
+    scope uuid[] NOT NULL,
+    CONSTRAINT pk_bulk_jobs PRIMARY KEY (id),
+    CONSTRAINT ck_bulk_jobs_status_known
+        CHECK (status IN ('preview', 'pending', 'running', 'completed', 'stopped', 'failed'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, fillfactor = 50
+);
+CREATE INDEX ix_bulk_jobs_workspace_id_id ON bulk_jobs (workspace_id, id);
+CREATE INDEX ix_bulk_jobs_active ON bulk_jobs (workspace_id, id)
+    WHERE status IN ('pending', 'running');
+CREATE INDEX ix_bulk_jobs_previews ON bulk_jobs (workspace_id, owner_id, id)
+    WHERE status = 'preview';
+
+CREATE TABLE bulk_job_items (
+    job_id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    new_execution_id uuid,
+    outcome text NOT NULL,
+    code text,
+    message text,
+    CONSTRAINT pk_bulk_job_items PRIMARY KEY (job_id, execution_id),
+    CONSTRAINT ck_bulk_job_items_outcome_known CHECK (outcome IN ('done', 'skipped', 'failed'))
+);
+CREATE INDEX ix_bulk_job_items_others ON bulk_job_items (job_id, outcome, execution_id)
+    WHERE outcome <> 'done';
+
 CREATE TABLE failure_groups (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,

@@ -1,0 +1,121 @@
+"""Bulk jobs over HTTP, worked on as by the keeper."""
+
+from typing import Any
+
+import pytest
+
+from celeriac.domain.executions.model import Completed, Failed, Failure
+from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
+from celeriac.wiring.core import CoreServices, build_performers
+from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.working import claim, finish
+
+JOBS = "/api/v1/bulk-jobs"
+EXECUTIONS = "/api/v1/task-executions"
+ONE = {"variables": {"text": "One."}}
+
+
+def run(asker: Asker, count: int = 1) -> list[str]:
+    """Submit executions; return their ids, the newest first."""
+    return [asker.post(EXECUTE, json=ONE).json()["execution_id"] for _ in range(count)][::-1]
+
+
+def work(container: CoreServices) -> None:
+    keeper = WorkOnBulkJobs(container.database, build_performers(container))
+    while keeper():
+        pass
+
+
+def started(asker: Asker, container: CoreServices, **body: Any) -> dict[str, Any]:
+    """Preview, start and work on a job; return it."""
+    preview = asker.post(JOBS, json=body)
+    assert preview.status_code == 201, preview.text
+    begun = asker.post(preview.json()["_links"]["start"])
+    assert (begun.status_code, begun.json()["status"]) == (202, "pending"), begun.text
+    work(container)
+    job: dict[str, Any] = asker.get(begun.json()["_links"]["self"]).json()
+    return job
+
+
+@pytest.mark.requirement("F19")
+def test_a_job_is_previewed_started_and_says_what_it_did(
+    ada: Asker, container: CoreServices
+) -> None:
+    running, *_ = run(ada)
+    claim(container, running)
+    ended, first, second = run(ada, 3)
+    preview = ada.post(
+        JOBS, json={"action": "cancel", "filter": {"task": "summarise", "status": ["queued"]}}
+    ).json()
+    assert (preview["status"], preview["total"], preview["more"]) == ("preview", 3, False)
+    assert preview["statuses"] == {"queued": 3}
+    assert [each["id"] for each in preview["sample"]] == [ended, first, second]
+    assert not {"variables", "result", "error_details"} & preview["sample"][0].keys()
+    assert (preview["looked_at"], preview["unfit"], preview["remaining"]) == (3, [], 3)
+    assert preview["filter"] == {"task": "summarise", "status": ["queued"]}
+    assert ada.get(JOBS).json()["items"] == [], "nobody has started it"
+
+    finish(container, claim(container, ended), Completed(1))
+    late, *_ = run(ada)
+    place = preview["_links"]["self"]
+    assert ada.post(f"{place}/start").json()["status"] == "pending"
+    work(container)
+    job = ada.get(place).json()
+    assert (job["status"], job["done"], job["skipped"], job["failed"]) == ("completed", 2, 1, 0)
+    assert (job["remaining"], job["reasons"]) == (0, {"ended": 1})
+    assert job["completed_at"] >= job["started_at"]
+    (skipped,) = ada.get(job["_links"]["items"], params={"outcome": ["skipped", "failed"]}).json()[
+        "items"
+    ]
+    assert (skipped["execution_id"], skipped["code"]) == (ended, "ended")
+    assert "only one that has not ended can be cancelled" in skipped["message"]
+    page = ada.get(job["_links"]["items"], params={"limit": 2}).json()
+    rest = ada.get(
+        job["_links"]["items"], params={"limit": 2, "cursor": page["next_cursor"]}
+    ).json()
+    assert [each["execution_id"] for each in page["items"] + rest["items"]] == [
+        ended, first, second,
+    ]  # fmt: skip
+    statuses = {each["id"]: each["status"] for each in ada.get(EXECUTIONS).json()["items"]}
+    assert statuses == {
+        running: "running", ended: "completed", first: "cancelled", second: "cancelled",
+        late: "queued",
+    }  # fmt: skip
+    assert [each["id"] for each in ada.get(JOBS).json()["items"]] == [job["id"]]
+    assert ada.post(f"{place}/stop").json() == job, "one that has ended does not change"
+
+
+def test_failures_are_retried_as_a_batch(ada: Asker, container: CoreServices) -> None:
+    failed = run(ada, 2)
+    for each in failed:
+        finish(container, claim(container, each), Failed(Failure("agent_failed", "No.")))
+    job = started(ada, container, action="retry", filter={"error_code": "agent_failed"}, limit=1)
+    assert (job["total"], job["more"], job["done"]) == (1, True, 1)
+    (item,) = ada.get(job["_links"]["items"]).json()["items"]
+    (made,) = ada.get(job["_links"]["new_executions"]).json()["items"]
+    assert (item["execution_id"], item["new_execution_id"]) == (failed[0], made["id"])
+    assert made["origin_id"] == failed[0]
+
+
+def test_wrong_values_are_named(ada: Asker, admin: Asker) -> None:
+    for body, field in (
+        ({"action": "cancel", "filter": {}}, "filter"),
+        ({"action": "cancel"}, "filter"),
+        ({"action": "burn", "filter": {"task": "summarise"}}, "action"),
+        ({"action": "cancel", "filter": {"status": ["completed"]}}, "filter.status"),
+        ({"action": "cancel", "filter": {"status": []}}, "filter.status"),
+        ({"action": "cancel", "filter": {"id": []}}, "filter.id"),
+        ({"action": "cancel", "filter": {"cursor": "x"}}, "filter.cursor"),
+        ({"action": "retry", "filter": {"queue": "night"}}, "filter.queue"),
+        ({"action": "retry", "filter": {"task": "summarise"}, "limit": 100_001}, "limit"),
+    ):
+        problem = assert_problem(ada.post(JOBS, json=body), 422, "invalid_input")
+        assert problem["field"] == field
+    unknown = {"action": "cancel", "filter": {"task": "unknown"}}
+    assert_problem(ada.post(JOBS, json=unknown), 404, "not_found")
+    preview = ada.post(JOBS, json={"action": "cancel", "filter": {"status": ["pending"]}}).json()
+    assert_problem(ada.post(f"{JOBS}/{preview['id']}/stop"), 409, "conflict")
+    assert_problem(admin.post(f"{JOBS}/{preview['id']}/start"), 404, "not_found")
+    assert_problem(
+        ada.get(f"{JOBS}/{preview['id']}/items", params={"outcome": "open"}), 422, "invalid_input"
+    )
