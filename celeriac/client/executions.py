@@ -35,6 +35,8 @@ class ExecutionOptions(TypedDict, total=False):
     """Cancel it, with `expired`, if it has not begun after so many seconds."""
     expires_at: datetime | None
     """Cancel it if it has not begun by this time, which has a zone; instead of `expires_in`."""
+    labels: Mapping[str, str] | None
+    """To find it by."""
 
 
 class ExecutionFilter(TypedDict, total=False):
@@ -58,6 +60,10 @@ class ExecutionFilter(TypedDict, total=False):
     """The code of the last error, such as `agent_failed`."""
     failure_group: str | UUID | None
     """Failed, of this group of failures."""
+    label: Sequence[str] | None
+    """`KEY:VALUE`; all of them."""
+    without_label: Sequence[str] | None
+    """`KEY:VALUE`; none of them."""
     created_after: datetime | None
     """At or after this time, which has a zone."""
     created_before: datetime | None
@@ -119,8 +125,8 @@ class Executions(Resource):
         """Run a task in the background; return as soon as the execution is stored.
 
         `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
-        `cassette_id`, `callback_url`, `expires_in`, `expires_at`. The idempotency key is random if
-        not given, so that a request that is retried runs the task once.
+        `cassette_id`, `callback_url`, `expires_in`, `expires_at`, `labels`. The idempotency key is
+        random if not given, so that a request that is retried runs the task once.
         """
         body = given(
             variables=dict(variables or {}),
@@ -180,6 +186,7 @@ class Executions(Resource):
         expires_in: float | None = None,
         expires_at: datetime | None = None,
         callback_url: str | None = None,
+        labels: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.AcceptedBatch:
         """Run a task once for each item of variables, all or none."""
@@ -191,6 +198,7 @@ class Executions(Resource):
             expires_in=expires_in,
             expires_at=expires_at,
             callback_url=callback_url,
+            labels=labels,
         )
         return self._transport.create_work(
             wire.AcceptedBatch, path("tasks", task, "execute-batch"), body, idempotency_key
@@ -206,9 +214,10 @@ class Executions(Resource):
         """Yield executions, the newest first.
 
         `wanted`: `ids`, `status`, `task`, `agent`, `batch_id`, `origin_id`, `parent_id`,
-        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `failure_group`, `created_after`,
-        `created_before`. `include` names fields that may be large and are None otherwise:
-        `variables`, `result`, `error_details`. `get` returns an execution with all fields.
+        `session_id`, `trigger_type`, `waiting_for`, `error_code`, `failure_group`, `label`,
+        `without_label`, `created_after`, `created_before`. `include` names fields that may be large
+        and are None otherwise: `variables`, `result`, `error_details`. `get` returns an execution
+        with all fields.
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
         return self._transport.pages(wire.ExecutionSummary, path(_EXECUTIONS), params)
@@ -227,6 +236,11 @@ class Executions(Resource):
         return self._transport.post(
             wire.Execution, path(_EXECUTIONS, execution_id, "prioritise"), body
         )
+
+    def label(self, execution_id: str | UUID, labels: Mapping[str, str | None]) -> wire.Execution:
+        """Set labels of an execution, and remove those with None; return the execution."""
+        body = {"labels": dict(labels)}
+        return self._transport.post(wire.Execution, path(_EXECUTIONS, execution_id, "label"), body)
 
     def move(self, execution_id: str | UUID, to_queue: str) -> wire.Execution:
         """Move an execution that has not ended to another queue, and return it.

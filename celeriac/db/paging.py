@@ -73,18 +73,29 @@ def created(
     Ids are ordered by time: an index of them bounds what is read.
     """
     if after is not None:
-        query = query.where(
-            table.c.created_at >= after, table.c.id >= uuid7_at(after - _CLOCK_SLACK)
-        )
+        query = query.where(table.c.created_at >= after)
     if before is not None:
-        query = query.where(
-            table.c.created_at < before, table.c.id < uuid7_at(before + _CLOCK_SLACK)
-        )
+        query = query.where(table.c.created_at < before)
+    return made(query, table.c.id, after=after, before=before)
+
+
+def made(
+    query: Select[Any],
+    key: ColumnElement[UUID],
+    *,
+    after: datetime | None,
+    before: datetime | None,
+) -> Select[Any]:
+    """Return the query for ids that were made at about these times, as far as clocks agree."""
+    if after is not None:
+        query = query.where(key >= uuid7_at(after - _CLOCK_SLACK))
+    if before is not None:
+        query = query.where(key < uuid7_at(before + _CLOCK_SLACK))
     return query
 
 
 def newest(
-    query: Select[Any], key: ColumnElement[UUID], *, before: UUID | None, limit: int
+    query: Select[Any], key: ColumnElement[UUID], *, before: UUID | None, limit: int | None
 ) -> Select[Any]:
     """Return a page of a query: up to `limit` rows with ids below `before`, the newest first."""
     if before is not None:

@@ -29,6 +29,7 @@ CHILDREN = (
     "live_children",
     "execution_trees",
     "ended_parents",
+    "execution_labels",
 )
 """Tables whose rows are deleted with their execution."""
 

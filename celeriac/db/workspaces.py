@@ -83,6 +83,7 @@ KEPT = (
     "celery_calls",
     "deliveries",
     "execution_ends",
+    "execution_labels",
     "execution_limits",
     "execution_rates",
     "execution_rollups",

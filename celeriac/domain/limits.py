@@ -32,8 +32,8 @@ MAX_KEY = 500
 RATE_PREFIX: Final = "rate:"
 """With which the keys of rates begin; those of other limits must not."""
 
-KEY_ROOTS: Final = ("variables", "task", "user", "workspace")
-"""What the key of a task's limit may name: the variables, the task's name, and two ids."""
+KEY_ROOTS: Final = ("variables", "labels", "task", "user", "workspace")
+"""What the key of a task's limit may name: variables, labels, the task's name, and two ids."""
 
 _SHOWN = 60
 

@@ -129,6 +129,9 @@ class ExecutionSummary(Wire):
         "(until a slot of its limits is free), paused, or parallel (until one of its siblings "
         "ends).",
     )
+    labels: dict[str, str] = Field(
+        description="What it can be found by.", examples=[{"customer": "acme"}]
+    )
     limit_keys: list[str] | None = Field(
         default=None, description="The keys of the limits of its task; null without limits."
     )

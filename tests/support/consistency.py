@@ -24,6 +24,13 @@ _FAULTS = {
             SELECT execution_id FROM execution_inputs
             UNION ALL SELECT execution_id FROM execution_results) AS stored
         WHERE NOT EXISTS (SELECT FROM executions e WHERE e.id = execution_id)""",
+    "labels are not those of the row": """
+        SELECT coalesce(l.execution_id, e.id) FROM execution_labels l
+        FULL JOIN (SELECT id, workspace_id, r.key, r.value
+                   FROM executions, json_each_text(labels) AS r) AS e
+               ON e.id = l.execution_id AND e.workspace_id = l.workspace_id AND e.key = l.key
+              AND e.value = l.value
+        WHERE e.id IS NULL OR l.execution_id IS NULL""",
     "the details of an error are not those of the row's": """
         SELECT e.id FROM executions e LEFT JOIN execution_results r ON r.execution_id = e.id
         WHERE left(r.error_details->>'type', 200) IS DISTINCT FROM e.error_type""",

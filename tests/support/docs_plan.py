@@ -44,6 +44,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/celery.md", "app.signature("): CANVAS,
     ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
     ("docs/command-agents.md", "celeriac run count"): LIVE,
+    ("docs/labels.md", "celeriac run summarise"): LIVE,
+    ("docs/labels.md", "client.executions.label"): LIVE,
     ("docs/failures.md", "celeriac failures list"): LIVE,
     ("docs/failures.md", "client.failures"): LIVE,
     ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,

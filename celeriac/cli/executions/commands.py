@@ -23,7 +23,7 @@ from celeriac.cli.executions.bulk import cancel, move, prioritise, retry
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
-from celeriac.cli.executions.selection import LiveSelection
+from celeriac.cli.executions.selection import LiveSelection, labels_of
 from celeriac.cli.executions.tree import tree
 from celeriac.domain.executions.states import Status
 from celeriac.kit.words import counted
@@ -169,6 +169,34 @@ def download(
     fetch_files(context, context.client.executions.files(execution), paths, to, overwrite=overwrite)
 
 
+@api_command(app)
+def label(
+    context: CommandContext,
+    execution: ExecutionId,
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The labels to set.")
+    ] = None,
+    *,
+    remove: Annotated[
+        list[str], typer.Option("--remove", metavar="KEY", help="Remove this label. Repeatable.")
+    ] = [],  # noqa: B006 - Typer copies it
+) -> None:
+    """Set or remove labels of an execution, by which `executions list --label` finds it.
+
+    At any time, also after its end; all other labels stay.
+
+    Examples:
+      celeriac executions label last customer=acme region=eu
+      celeriac executions label last --remove region
+    """
+    changes: dict[str, str | None] = {**labels_of(labels or []), **dict.fromkeys(remove)}
+    if not changes:
+        raise UsageProblemError("Name a label to set, as KEY=VALUE, or one to --remove.")
+    found = context.client.executions.label(execution, changes)
+    shown = ", ".join(f"{key}={value}" for key, value in found.labels.items())
+    context.output.write(found, shown or "It has no labels.")
+
+
 app.command()(cancel)
 api_command(app)(tree)
 app.command()(retry)
@@ -207,6 +235,7 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "repeats": execution.origin_id or "",
         "started by": execution.parent_id or "",
         "workflow run": _place_in_run(execution),
+        "labels": ", ".join(f"{key}={value}" for key, value in execution.labels.items()),
         "batch": execution.batch_id or "",
         "session": execution.session_id or "",
         "Celery task": execution.celery_task_id or "",

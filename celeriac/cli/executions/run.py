@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,7 @@ from celeriac.cli.core.context import CommandContext, open_client
 from celeriac.cli.core.ids import ExecutionId, IdOf, TaskName, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome
+from celeriac.cli.executions.selection import labels_of
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jsonl"
 
-_ALLOWED = frozenset({"priority", "queue", "callback_url", "expires_in"})
+_ALLOWED = frozenset({"priority", "queue", "callback_url", "expires_in", "labels"})
 
 Timeout = Annotated[
     float | None,
@@ -54,6 +55,10 @@ class RunOptions:
             help="Cancel it if it has not begun after this many seconds; the task's.",
         ),
     ] = None
+    label: Annotated[
+        list[str],
+        _how_option("--label", metavar="KEY=VALUE", help="A label to find it by. Repeatable."),
+    ] = field(default_factory=list)
     key: Annotated[
         str | None,
         _how_option(
@@ -117,6 +122,7 @@ class RunOptions:
             "record": self.record,
             "callback_url": self.callback_url,
             "expires_in": self.expires_in,
+            "labels": labels_of(self.label) or None,
         }
 
 
@@ -156,14 +162,14 @@ def run_batch(
     """Run the task once for each item, and print the executions' ids in the items' order.
 
     Raises UsageProblemError for options of a single run: `others`, and all of `options` but
-    priority, queue, expires_in and callback_url.
+    priority, queue, expires_in, callback_url and labels.
     """
     given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
         names = ", ".join([*others, *sorted(given)])
         raise UsageProblemError(
-            "A batch takes --priority, --queue, --callback-url, --delay, --expires-in and "
-            f"--idempotency-key only; not {names}."
+            "A batch takes --priority, --queue, --callback-url, --delay, --expires-in, --label "
+            f"and --idempotency-key only; not {names}."
         )
     accepted = context.client.executions.execute_batch(
         task,
@@ -172,6 +178,7 @@ def run_batch(
         queue=options.get("queue"),
         callback_url=options.get("callback_url"),
         expires_in=options.get("expires_in"),
+        labels=options.get("labels"),
         delay_seconds=delay,
         idempotency_key=key,
     )

@@ -1,6 +1,7 @@
 """Options that select executions, for `executions list` and the commands that change many."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -9,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.executions.states import Status, WaitingFor
 
 if TYPE_CHECKING:
@@ -59,6 +61,14 @@ class Selection:
         UUID | None,
         typer.Option(metavar="GROUP", help="Only of this group of failures: its whole id."),
     ] = None
+    label: Annotated[
+        list[str],
+        typer.Option("--label", metavar="KEY=VALUE", help="Only with this label. Repeatable."),
+    ] = field(default_factory=list)
+    without_label: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=VALUE", help="Only without this label. Repeatable."),
+    ] = field(default_factory=list)
     since: Annotated[
         datetime | None,
         time_option(
@@ -78,11 +88,29 @@ class Selection:
             "batch_id": self.batch,
             "error_code": self.error,
             "failure_group": self.failure_group,
+            "label": _as_filter(self.label) or None,
+            "without_label": _as_filter(self.without_label) or None,
             "created_after": self.since,
             "created_before": self.until,
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         return cast("ExecutionFilter", given)
+
+
+def labels_of(given: Sequence[str]) -> dict[str, str]:
+    """Return labels that are given as `KEY=VALUE`. Raises UsageProblemError."""
+    labels = {}
+    for each in given:
+        key, mark, value = each.partition("=")
+        if not (key and mark and value):
+            raise UsageProblemError(f"{each!r} is no label: write KEY=VALUE.")
+        labels[key] = value
+    return labels
+
+
+def _as_filter(labels: Sequence[str]) -> list[str]:
+    """Return labels as the API has them. Raises UsageProblemError."""
+    return [f"{key}:{value}" for each in labels for key, value in labels_of([each]).items()]
 
 
 @dataclass(frozen=True, kw_only=True)

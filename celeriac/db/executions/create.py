@@ -47,7 +47,7 @@ WITH plan AS (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
         options, available_at, expires_at, held, max_crashes, queued_at, celery_task_id, event_seq,
-        parent_id, parent_step, root_id, run_id, step_no, item_no, traceparent{limit_keys})
+        parent_id, parent_step, root_id, run_id, step_no, item_no, traceparent{limit_keys}{labels})
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
@@ -59,12 +59,12 @@ WITH plan AS (
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
            CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid),
            CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no,
-           CAST(:traceparent AS text){keys}
+           CAST(:traceparent AS text){keys}{label_values}
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           unnest(CAST(:origin_ids AS uuid[])),
                           unnest(CAST(:item_nos AS int[]))) AS i (id, origin_id, item_no){with_keys}
     RETURNING id, status, celery_task_id, held
-){lined}, given AS (
+){lined}{labelled}, given AS (
     INSERT INTO execution_inputs (execution_id, variables)
     SELECT i.id, i.variables
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
@@ -98,20 +98,24 @@ _PARTS = {
 }
 
 
+_NAMES = ("status", "or_limit", "keyed", "limit_keys", "keys", "with_keys", "lined", "labels",
+          "label_values", "labelled")  # fmt: skip
+
+
 def _statement(**parts: str) -> TextClause:
     filled = _STATEMENT
-    for name in ("status", "or_limit", "keyed", "limit_keys", "keys", "with_keys", "lined"):
+    for name in _NAMES:
         filled = filled.replace(f"{{{name}}}", parts.get(name, ""))
     return kept_with_guards(filled, _PARTS, queue=Transition.QUEUE)
 
 
-_CREATE = _statement(status=_STATUS, or_limit=" WHEN stopped.paused THEN 'paused'")
+_UNLIMITED = {"status": _STATUS, "or_limit": " WHEN stopped.paused THEN 'paused'"}
 
 # Executions with limits by key: they wait for their slots before they are sent.
-_CREATE_LIMITED = _statement(
-    status="'pending'",
-    or_limit=" ELSE 'limit'",
-    keyed="""
+_LIMITED = {
+    "status": "'pending'",
+    "or_limit": " ELSE 'limit'",
+    "keyed": """
 , its_limit AS (
     SELECT * FROM unnest(CAST(:limited_ids AS uuid[]), CAST(:keys AS text[]),
                          CAST(:maxima AS int[]), CAST(:policies AS text[]),
@@ -120,11 +124,11 @@ _CREATE_LIMITED = _statement(
 ), keyed AS (
     SELECT id, array_agg(key ORDER BY key) AS keys FROM its_limit GROUP BY id
 )""",
-    limit_keys=", limit_keys",
-    keys=", keyed.keys",
-    with_keys="""
+    "limit_keys": ", limit_keys",
+    "keys": ", keyed.keys",
+    "with_keys": """
          JOIN keyed ON keyed.id = i.id""",
-    lined="""
+    "lined": """
 , lined AS (
     INSERT INTO execution_limits (execution_id, key, workspace_id, max, policy, state, place,
                                   interval_seconds, burst)
@@ -134,7 +138,25 @@ _CREATE_LIMITED = _statement(
            :place, l.interval_seconds, l.burst
     FROM its_limit l JOIN keyed ON keyed.id = l.id JOIN born ON born.id = l.id
 )""",
-)
+}
+_LABELLED = {
+    "labels": ", labels",
+    "label_values": ", CAST(:labels AS json)",
+    "labelled": """
+, labelled AS (
+    INSERT INTO execution_labels (workspace_id, key, value, execution_id)
+    SELECT :workspace_id, l.key, l.value, born.id
+    FROM born, json_each_text(CAST(:labels AS json)) AS l (key, value)
+)""",
+}
+_CREATE = {
+    (limited, labelled): _statement(
+        **(_LIMITED if limited else _UNLIMITED), **(_LABELLED if labelled else {})
+    )
+    for limited in (False, True)
+    for labelled in (False, True)
+}
+"""By whether there are limits by key, and labels: who has none of both pays for none."""
 _LAST_PLACE = 100
 """The place in a line of what has not begun, with the lowest priority."""
 
@@ -222,7 +244,7 @@ class NewExecutions:
         if not (self.spec.task.concurrency or self.spec.task.rates):
             return []
         ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
-        return [limits_of(self.spec, given, **ids) for given in self.variables]
+        return [limits_of(self.spec, given, self.request.labels, **ids) for given in self.variables]
 
 
 def create(
@@ -283,8 +305,11 @@ def create(
     limits = new.limits(actor)
     if limits:
         parameters |= _limit_parameters(new, limits)
+    if request.labels:
+        parameters["labels"] = dumps(dict(sorted(request.labels.items())))
     try:
-        rows = connection.execute(_CREATE_LIMITED if limits else _CREATE, parameters).all()
+        statement = _CREATE[bool(limits), bool(request.labels)]
+        rows = connection.execute(statement, parameters).all()
     except IntegrityError:  # perhaps its partition was dropped meanwhile
         forget(connection)
         raise

@@ -36,6 +36,7 @@ from celeriac.db.paging import (
     columns,
     created,
     given,
+    made,
     matching,
     newest,
     read_all,
@@ -49,6 +50,7 @@ from celeriac.db.schema.approvals import approvals
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.executions import events, execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table
+from celeriac.db.schema.labels import execution_labels
 from celeriac.db.schema.pauses import pauses
 from celeriac.db.schema.workflows import step_runs
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
@@ -61,6 +63,7 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.pauses import PauseScope
 from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.labels import Label
 
 
 def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -176,7 +179,7 @@ _SELECT_ONE = _selected(
     # so the other partitions of these tables are left out from the start, too
     *(_beside(rows, rows.c.execution_id == _ONE) for rows in (execution_inputs, execution_results)),
 ).where(table.c.id == _ONE)
-_execution = reader(Execution, options=run_options)
+_execution = reader(Execution, options=run_options, labels=lambda stored: stored or {})
 
 _OPEN = tuple(status for status in Status if not status.terminal)
 
@@ -299,7 +302,7 @@ def find(
     Of what is in `BULKY` only those named by `include` are read; the others are None.
     """
     query = _selected(include)
-    if len(_statuses(wanted)) > 1:
+    if len(_statuses(wanted)) > 1 or wanted.labels:
         ids = func.array(_page(wanted, before=before, limit=limit).scalar_subquery())
         query = query.where(table.c.id == func.any(ids)).order_by(table.c.id.desc()).limit(limit)
     else:
@@ -312,6 +315,8 @@ def find(
 def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
     """Return a query for the ids of a page: of several statuses, the newest of each one's page."""
     key = table.c.id
+    if wanted.labels:
+        return _labelled_page(wanted, before=before, limit=limit)
     wanted_statuses = _statuses(wanted)
     if len(wanted_statuses) <= 1:
         return newest(_filtered(select(key), wanted), key, before=before, limit=limit)
@@ -322,6 +327,36 @@ def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select
         pages.append(select(newest(completed, key, before=before, limit=limit).subquery().c.id))
     every = union_all(*pages).subquery()
     return select(every.c.id).order_by(every.c.id.desc()).limit(limit)
+
+
+def _labelled_page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
+    """Return a query for the ids of a page of executions with labels.
+
+    The rows of the first label are read, the newest first, and each is looked up. What else the
+    filter says is checked then: a label is rare as a rule.
+    """
+    first, *others = dict.fromkeys(wanted.labels)
+    rows = execution_labels.alias("labelled")
+    its = (rows.c.workspace_id == wanted.workspace_id, rows.c.key == first.key,
+           rows.c.value == first.value)  # fmt: skip
+    key = rows.c.execution_id
+    ids = newest(select(key).where(*its), key, before=before, limit=None)
+    ids = made(ids, key, after=wanted.created_after, before=wanted.created_before)
+    one = ids.offset(0).subquery("with_label")
+    found = _filtered(select(table.c.id), replace(wanted, labels=others))
+    found = found.where(table.c.id == one.c.execution_id).offset(0)
+    query = select(one.c.execution_id).join_from(one, found.correlate(one).lateral(), true())
+    return query.order_by(one.c.execution_id.desc()).limit(limit)
+
+
+def _has(label: Label, workspace: UUID | None) -> ColumnElement[bool]:
+    return _any(
+        execution_labels,
+        execution_labels.c.workspace_id == workspace,
+        execution_labels.c.key == label.key,
+        execution_labels.c.value == label.value,
+        execution_labels.c.execution_id == table.c.id,
+    )
 
 
 def _each_status(
@@ -382,6 +417,10 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         query = query.where(table.c.id.in_(wanted.ids))
     if wanted.queue is not None:
         query = query.where(table.c.queue == wanted.queue)
+    query = query.where(
+        *(_has(label, wanted.workspace_id) for label in wanted.labels),
+        *(~_has(label, wanted.workspace_id) for label in wanted.without_labels),
+    )
     query = _standing(query, wanted)
     return created(query, table, after=wanted.created_after, before=wanted.created_before)
 

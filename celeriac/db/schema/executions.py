@@ -115,6 +115,8 @@ executions = table_of_ids(
     Column("traceparent", Text),
     # of its limits, in their order; NULL without limits
     Column("limit_keys", ARRAY(Text)),
+    # NULL without labels; `execution_labels` has a row for each
+    Column("labels", JSON),
     enum_check("status", Status),
     enum_check("trigger_type", TriggerType),
     # the rescue finds running executions by their workers

@@ -6,38 +6,50 @@ from datetime import datetime
 from uuid import UUID
 
 from celeriac.domain.executions.model import ExecutionSpec
+from celeriac.domain.labels import Labels
 from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, key_of, task_limits
 from celeriac.kit.json_types import JsonObject
 
 
 def limits_of(
-    spec: ExecutionSpec, variables: JsonObject, *, user_id: UUID, workspace_id: UUID
+    spec: ExecutionSpec,
+    variables: JsonObject,
+    labels: Labels,
+    *,
+    user_id: UUID,
+    workspace_id: UUID,
 ) -> list[KeyedLimit]:
     """Return the limits of an execution with their keys, in the order of the keys.
 
-    Raises InputInvalidError for a key that can't be computed from these variables.
+    Raises InputInvalidError for a key that can't be computed from these variables and labels.
     """
     if not (spec.task.concurrency or spec.task.rates):
         return []
-    scope = _scope(spec, variables, user_id, workspace_id)
+    scope = _scope(spec, variables, labels, user_id, workspace_id)
     return task_limits(spec.task.concurrency, spec.task.rates, scope)
 
 
 def debounce_key(
-    spec: ExecutionSpec, variables: JsonObject, *, user_id: UUID, workspace_id: UUID
+    spec: ExecutionSpec,
+    variables: JsonObject,
+    labels: Labels,
+    *,
+    user_id: UUID,
+    workspace_id: UUID,
 ) -> str | None:
     """Return the key of the task's debounce, or None. Raises InputInvalidError."""
     if spec.task.debounce is None:
         return None
-    scope = _scope(spec, variables, user_id, workspace_id)
+    scope = _scope(spec, variables, labels, user_id, workspace_id)
     return key_of(spec.task.debounce.key, scope, "debounce.key")
 
 
 def _scope(
-    spec: ExecutionSpec, variables: JsonObject, user_id: UUID, workspace_id: UUID
+    spec: ExecutionSpec, variables: JsonObject, labels: Labels, user_id: UUID, workspace_id: UUID
 ) -> JsonObject:
     return {
         "variables": variables,
+        "labels": dict(labels),
         "task": spec.task_name,
         "user": str(user_id),
         "workspace": str(workspace_id),

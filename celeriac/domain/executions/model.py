@@ -17,6 +17,7 @@ from celeriac.domain.executions.calls import NewCall
 from celeriac.domain.executions.deliveries import NewHookDelivery
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.labels import Label, Labels
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
@@ -273,6 +274,7 @@ class Execution:
     """It is cancelled if its first attempt has not begun by then."""
     limit_keys: Sequence[str] | None = None
     """The keys of its limits; None without limits."""
+    labels: Labels = field(default_factory=dict)
 
     @property
     def ended_unbegun(self) -> bool:
@@ -312,6 +314,10 @@ class ExecutionFilter:
     trigger_type: TriggerType | None = None
     waiting_for: WaitingFor | None = None
     error_code: str | None = None
+    labels: Sequence[Label] = ()
+    """That have all of these labels; only of one workspace."""
+    without_labels: Sequence[Label] = ()
+    """That have none of these labels."""
     failure: FailureKey | None = None
     """Failed, of this group of failures."""
     created_after: datetime | None = None
@@ -380,6 +386,7 @@ class SubmitRequest:
     session_id: UUID | None = None
     """The session to continue, or with `options.fork_session` to continue in a copy."""
     options: RunOptions = NO_OPTIONS
+    labels: Labels = field(default_factory=dict)
     idempotency: Idempotency | None = None
     call: NewCall | None = None
     """The Celery task that ends with it."""

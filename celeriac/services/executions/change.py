@@ -1,4 +1,4 @@
-"""Changes the priority and the queue of executions that have not ended."""
+"""Changes the labels of executions, and the priority and queue of those that have not ended."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -8,11 +8,13 @@ import structlog
 from celeriac.db import audit
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import change as rows
+from celeriac.db.executions import labels as label_rows
 from celeriac.db.executions import limits, queries
 from celeriac.db.executions.create import place_of
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError
 from celeriac.domain.executions.model import Execution
+from celeriac.domain.labels import checked_labels
 from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
@@ -22,7 +24,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Change:
-    """Changes priorities and queues. Safe to share between threads."""
+    """Changes labels, priorities and queues. Safe to share between threads."""
 
     def __init__(self, database: Database, dispatch: Dispatch) -> None:
         self._database = database
@@ -59,6 +61,25 @@ class Change:
             return after
         self._dispatch.try_to_send()
         with self._database.autocommit() as connection:
+            return _seen(connection, actor, execution_id)
+
+    def label(
+        self, actor: Actor, execution_id: UUID, labels: Mapping[str, str | None]
+    ) -> Execution:
+        """Set labels of an execution, and remove those with None; return the execution.
+
+        Limits by key and rates that it has already are not computed again. Raises NotFoundError,
+        and InvalidInputError, which names the label.
+        """
+        with self._database.transaction() as connection:
+            found = label_rows.lock(connection, execution_id, workspace=actor.workspace_id)
+            before = present(found, "execution", execution_id)
+            both = {key: value for key, value in {**before, **labels}.items() if value is not None}
+            after = checked_labels(both)
+            if after != before:
+                label_rows.write(connection, execution_id, after)
+                details: JsonObject = {"from": dict(before), "to": dict(after)}
+                audit.record(connection, actor, "execution.label", [execution_id], details=details)
             return _seen(connection, actor, execution_id)
 
     def prioritise_those(

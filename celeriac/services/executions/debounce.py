@@ -22,7 +22,7 @@ def debounce(
     wanted = new.spec.task.debounce
     task_id, execution_id = new.spec.task_id, new.ids[0]
     ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
-    key = debounce_key(new.spec, new.variables[0], **ids)
+    key = debounce_key(new.spec, new.variables[0], new.request.labels, **ids)
     assert wanted is not None
     assert key is not None
     debounces.lock(connection, task_id, key)

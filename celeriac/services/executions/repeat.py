@@ -53,7 +53,7 @@ class Repeat:
         looked = 0
         for origin in origins:
             alike = (origin.task_id, origin.priority, origin.queue, origin.trigger_type,
-                     stored_options(origin.options))  # fmt: skip
+                     stored_options(origin.options), tuple(origin.labels.items()))  # fmt: skip
             if alike not in specs:
                 specs[alike] = self._spec(actor, origin, fresh=fresh)
             spec = specs[alike]
@@ -90,7 +90,7 @@ def _misfit(spec: ExecutionSpec, origin: Execution) -> CeleriacError | None:
     """Return the error if the variables no longer fit the task. Raises BusyError."""
     try:
         with WorkLimit() as work:
-            check_one(spec, origin.variables, work)
+            check_one(spec, origin.variables, work, origin.labels)
     except InvalidInputError as error:
         return error
     return None

@@ -25,6 +25,7 @@ from celeriac.domain.executions.model import QueuedMessage, RunOptions, SubmitRe
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.labels import NO_LABELS
 from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
@@ -162,7 +163,7 @@ class AttemptSteps:
             spec = self._store.specs.current(task_id, workspace=job.workspace_id, fresh=fresh)
         except NotFoundError as error:
             raise AgentMisconfiguredError(error.message, field="task") from error
-        check_all(spec, new.variables, batch=len(ids) > 1)
+        check_all(spec, new.variables, NO_LABELS, batch=len(ids) > 1)
         actor = Actor(
             user_id=job.owner_id,
             name=f"execution {lease.execution_id}",

@@ -31,6 +31,7 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.states import Status
+from celeriac.domain.labels import NO_LABELS, Labels
 from celeriac.domain.limits import KeyedLimit, LimitEnd
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.kit.ids import uuid7
@@ -175,7 +176,7 @@ class Submit:
         VariablesInvalidError, TemplateRenderError.
         """
         spec = self._specs.current(request.task_id, workspace=actor.workspace_id, fresh=fresh)
-        check_all(spec, [request.variables], batch=False)
+        check_all(spec, [request.variables], request.labels, batch=False)
         return lifecycle.NewExecutions(spec, request, [uuid7()], [request.variables], origin_ids=[])
 
     def add(self, connection: Connection, actor: Actor, new: lifecycle.NewExecutions) -> None:
@@ -234,7 +235,7 @@ class Submit:
             spec = self._specs.current(
                 request.task_id, workspace=actor.workspace_id, fresh=attempt > 0
             )
-            check_all(spec, variables, batch=batch_id is not None)
+            check_all(spec, variables, request.labels, batch=batch_id is not None)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -278,6 +279,7 @@ def request_of(origin: Execution) -> SubmitRequest:
         queue=origin.queue,
         trigger_type=origin.trigger_type,
         origin_id=origin.id,
+        labels=origin.labels,
         options=origin.options.model_copy(
             update={"fork_session": False, "tree": None, "replaced": 0}
         ),
@@ -379,12 +381,14 @@ def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
     return earlier.resource_id
 
 
-def check_all(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bool) -> None:
+def check_all(
+    spec: ExecutionSpec, variables: Sequence[JsonObject], labels: Labels, *, batch: bool
+) -> None:
     """Check each of `variables`; errors of a batch name the item. See `check_one`."""
     with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
-                check_one(spec, values, work)
+                check_one(spec, values, work, labels)
             except InvalidInputError as error:
                 if not batch:
                     raise
@@ -393,7 +397,9 @@ def check_all(spec: ExecutionSpec, variables: Sequence[JsonObject], *, batch: bo
                 ) from error
 
 
-def check_one(spec: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> None:
+def check_one(
+    spec: ExecutionSpec, variables: JsonObject, work: WorkLimit, labels: Labels = NO_LABELS
+) -> None:
     """Raise InvalidInputError if the task can't run with these.
 
     It names the variable, the template or the key of a limit.
@@ -403,5 +409,5 @@ def check_one(spec: ExecutionSpec, variables: JsonObject, work: WorkLimit) -> No
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
-    limits_of(spec, variables, **ids)
-    debounce_key(spec, variables, **ids)
+    limits_of(spec, variables, labels, **ids)
+    debounce_key(spec, variables, labels, **ids)

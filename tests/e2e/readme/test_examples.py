@@ -169,6 +169,13 @@ PAGES: dict[str, Page] = {
         program=_CLIENT,
         printed=("budget_spent", "muted", "noisy", "regressed", "BudgetSpentError: "),
     ),
+    "docs/labels.md": Page(
+        before=_TEXT
+        + "celeriac tasks create summarise --agent writer --prompt 'Sum {{ text }}'\n"
+        + "celeriac run summarise --var text=a --label release=2.1",
+        program=_CLIENT,
+        printed=("reviewed=yes",),
+    ),
     "docs/metrics.md": Page(program=_CLIENT, printed=("SUCCESS", "in all")),
     "docs/python-agents.md": Page(printed=('"score": 42',)),
     "docs/reports.md": Page(

@@ -60,6 +60,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /workflows/{workflow}": {"description": "new"},
     "POST /workflows/{workflow}/run": {"input": {}},
     "POST /task-executions/{execution_id}/prioritise": {"priority": "high"},
+    "POST /task-executions/{execution_id}/label": {"labels": {"customer": "acme"}},
     "POST /task-executions/{execution_id}/move": {"to_queue": "spare"},
     "POST /workflow-runs/{run_id}/fork": {"step": "sum"},
     "POST /approvals/{approval_id}/answer": {"approved": True},

@@ -16,6 +16,7 @@ from celeriac.db.executions import queries
 from celeriac.domain.executions.model import ExecutionFilter, FailureKey
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.labels import Label
 from celeriac.kit.ids import uuid7, uuid7_at
 from tests.support.core import Core
 from tests.support.rows_read import rows_read
@@ -29,6 +30,8 @@ COUNTED = 1_000
 BOUND = 2_500
 """What a page or a count may read: far less than there is."""
 
+
+RARE_LABEL, ANY_LABEL = Label("is", "rare"), Label("is", "any")
 
 _SPAN = timedelta(seconds=20 * ROWS)
 """From the oldest to the newest: several partitions."""
@@ -65,8 +68,10 @@ def seeded(postgres_server: PostgresServer, migrated: str) -> Iterator[Seeded]:
                 "owner": core.actor.user_id, "rare": rare, "common": common,
             },
         )  # fmt: skip
+        connection.execute(_LABELS, {"rare": rare})
     with database.autocommit() as connection:
         connection.execute(text("VACUUM ANALYZE executions"))
+        connection.execute(text("VACUUM ANALYZE execution_labels"))
     yield Seeded(database, core.actor.workspace_id, core.actor.user_id, rare, common)
     database.close()
     postgres_server.drop_database(name)
@@ -76,6 +81,13 @@ _TASK = text("""
 INSERT INTO tasks (id, workspace_id, owner_id, agent_id, name, current_version_id)
 SELECT :rare, workspace_id, owner_id, agent_id, 'rare', current_version_id FROM tasks
 WHERE id = :common
+""")
+
+_LABELS = text("""
+INSERT INTO execution_labels (workspace_id, key, value, execution_id)
+SELECT workspace_id, 'is', unnest(CASE task_id WHEN :rare THEN '{rare,any}' ELSE '{any}'
+                                  END::text[]), id
+FROM executions
 """)
 
 _SEED = text("""
@@ -137,6 +149,13 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
         "trigger_type": [{"trigger_type": each} for each in TriggerType],
         "waiting_for": [{"waiting_for": each} for each in WaitingFor],
         "error_code": [{"error_code": "rare"}, {"error_code": "common"}, {"error_code": "none"}],
+        "labels": [
+            {"labels": (RARE_LABEL,)},
+            {"labels": (ANY_LABEL,)},
+            {"labels": (Label("is", "none"), ANY_LABEL)},
+            {"labels": (RARE_LABEL, ANY_LABEL), "statuses": (Status.FAILED,)},
+        ],
+        "without_labels": [{"without_labels": (RARE_LABEL,)}],
         "failure": [
             {"failure": FailureKey(seeded.rare, "1:rare")},
             {"failure": FailureKey(seeded.common, "1:rare")},

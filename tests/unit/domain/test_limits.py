@@ -41,7 +41,7 @@ def test_a_key_that_has_no_value_is_refused_by_its_field(key: str, said: str) ->
     ("key", "said"),
     [
         ("varables.key", "did you mean variables"),
-        ("input.key", "there are variables, task, user, workspace"),
+        ("input.key", "there are variables, labels, task, user, workspace"),
         ("variables.", "at "),
         ("${{ variables.key }}", "without"),
         ("true", "a text or a number"),

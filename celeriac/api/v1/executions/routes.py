@@ -22,6 +22,7 @@ from celeriac.api.v1.executions.schemas import (
     CancelMany,
     ListMany,
     MoveMany,
+    NewLabels,
     NewPriority,
     NewQueue,
     PrioritiseMany,
@@ -213,6 +214,21 @@ def prioritise_execution(
     its place there, and a running attempt is not affected; retries have the new priority.
     """
     changed = services.change.prioritise(actor, execution_id, body.priority)
+    return json_response(views.execution(changed))
+
+
+@router.post(
+    "/{execution_id}/label", response_model=wire.Execution, summary="Change an execution's labels"
+)
+def label_execution(
+    execution_id: ExecutionPath, body: NewLabels, actor: Operator, services: Services
+) -> Response:
+    """Set the named labels, remove those that are null, and return the execution.
+
+    At any time, also after its end. An execution has at most 16 labels. The keys of its limits stay
+    as they are.
+    """
+    changed = services.change.label(actor, execution_id, body.labels)
     return json_response(views.execution(changed))
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Strict
@@ -14,6 +14,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.labels import MOST_LABELS, LabelKey, LabelValue, parse_label
 from celeriac.domain.tasks import LONGEST_EXPIRY, PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
@@ -40,6 +41,16 @@ class NewPriority(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"priority": "high"}]})
 
     priority: PriorityLabel = Field(description="low, normal, high or critical.", examples=["high"])
+
+
+class NewLabels(Strict):
+    """Labels to set, and with null those to remove; all others stay."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"labels": {"customer": "acme", "draft": None}}]}
+    )
+
+    labels: dict[LabelKey, LabelValue | None] = Field(min_length=1, max_length=2 * MOST_LABELS)
 
 
 class StartOptions(Strict):
@@ -75,6 +86,12 @@ class StartOptions(Strict):
         description="URL to which the end of each execution is sent, signed as requests to "
         "webhooks (docs/webhooks.md). `https://…`, on the public internet, unless an operator of "
         "the installation allows its host.",
+    )
+
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=MOST_LABELS)] = Field(
+        default_factory=dict,
+        description="Names and values to find it by; limits by key may use them.",
+        examples=[{"customer": "acme"}],
     )
 
     @model_validator(mode="after")
@@ -175,6 +192,14 @@ ErrorCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,99}$")]
 _Id = Annotated[UUID, Field(strict=False)]
 
 
+def _is_label(text: str) -> str:
+    parse_label(text)
+    return text
+
+
+_Label = Annotated[str, AfterValidator(_is_label)]
+
+
 class Criteria(Strict):
     """What executions must have; all given fields must match."""
 
@@ -201,6 +226,18 @@ class Criteria(Strict):
     )
     error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
     failure_group: _Id | None = Field(default=None, description="Failed, of this group.")
+    label: list[_Label] = Field(
+        default_factory=list,
+        max_length=MOST_LABELS,
+        description="KEY:VALUE. That have this label; with several, all of them.",
+        examples=[["customer:acme"]],
+    )
+    without_label: list[_Label] = Field(
+        default_factory=list,
+        max_length=MOST_LABELS,
+        description="KEY:VALUE. That don't have this label, nor any of several.",
+        examples=[["priority:low"]],
+    )
     created_after: Timestamp | None = Field(
         default=None, description="Created at or after this time."
     )

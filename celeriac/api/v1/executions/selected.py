@@ -4,6 +4,7 @@ from celeriac.api.v1.executions.schemas import Criteria
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.executions.states import Status
+from celeriac.domain.labels import parse_label
 from celeriac.wiring.api import ApiServices
 
 _SAME = (
@@ -31,6 +32,8 @@ def selected(
         task_id=None if body.task is None else services.tasks.resolve(actor, body.task),
         agent_id=None if body.agent is None else services.agents.resolve(actor, body.agent),
         failure=None if group is None else services.failures.key(actor, group),
+        labels=[parse_label(each) for each in body.label],
+        without_labels=[parse_label(each) for each in body.without_label],
         queue=getattr(body, "queue", None),
         cancellable=cancellable,
         **{name: getattr(body, name) for name in _SAME},

@@ -213,6 +213,7 @@ def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempoten
         available_at=body.available_at,
         expires_in=body.expires_in,
         expires_at=body.expires_at,
+        labels=body.labels,
         execution_mode=mode.value,
         idempotency=once,
     )

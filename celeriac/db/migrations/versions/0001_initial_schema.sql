@@ -228,6 +228,7 @@ CREATE TABLE executions (
     progress_note text,
     traceparent text,
     limit_keys text[],
+    labels json,
     CONSTRAINT pk_executions PRIMARY KEY (id),
     CONSTRAINT ck_executions_status_known CHECK (
         status IN ('pending', 'queued', 'running', 'waiting', 'completed', 'failed', 'cancelled')
@@ -1288,6 +1289,15 @@ CREATE TABLE debounces (
     fillfactor = 70
 );
 CREATE INDEX ix_debounces_due_at ON debounces (due_at);
+
+CREATE TABLE execution_labels (
+    workspace_id uuid NOT NULL,
+    key text NOT NULL,
+    value text NOT NULL,
+    execution_id uuid NOT NULL,
+    CONSTRAINT pk_execution_labels PRIMARY KEY (workspace_id, key, value, execution_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
+CREATE INDEX ix_execution_labels_execution ON execution_labels (execution_id);
 
 CREATE TABLE execution_limits (
     execution_id uuid NOT NULL,
