@@ -19,6 +19,7 @@ from celeriac.client.errors import ClientError
 from celeriac.client.executions import CeleryTasks, Executions
 from celeriac.client.failures import Failures
 from celeriac.client.hooks import Hooks
+from celeriac.client.limits import Limits
 from celeriac.client.pauses import Pauses
 from celeriac.client.schedules import Schedules
 from celeriac.client.server import find_server
@@ -77,6 +78,7 @@ class Client:
         self.workflow_runs = WorkflowRuns(self._transport)
         self.executions = Executions(self._transport)
         self.schedules = Schedules(self._transport)
+        self.limits = Limits(self._transport)
         self.pauses = Pauses(self._transport)
         self.sessions = Sessions(self._transport)
         self.cassettes = Cassettes(self._transport)

@@ -1,6 +1,7 @@
 """Agents, tasks and workflows, their versions, and the specifications that executions run with."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, Row, Select, Table, func, select, update
 from sqlalchemy.dialects.postgresql import Insert, insert
 
+from celeriac.db import limits
 from celeriac.db.paging import Rows, columns, given, newest, read_bounded, read_one, reader
+from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.catalog import (
     agent_versions,
     agents,
@@ -314,21 +317,32 @@ _SPEC = select(
     agents.c.name.label("agent_name"),
     _agent_specs.c.body.label("agent_spec"),
     tasks.c.active,
+    workspaces.c.limits_revision,
 )
 
 
 def current_spec(connection: Connection, task_id: UUID) -> tuple[ExecutionSpec, bool] | None:
-    """Return a task's current specification and whether the task is active; None if none."""
+    """Return a task's current specification and whether the task is active; None if none.
+
+    Costs a statement more if the workspace has limits. They may be newer than their revision.
+    """
     query = (
         _SPEC.join_from(tasks, task_versions, task_versions.c.id == tasks.c.current_version_id)
         .join(agents, agents.c.id == tasks.c.agent_id)
         .join(agent_versions, agent_versions.c.id == agents.c.current_version_id)
         .join(_task_specs, _task_specs.c.hash == task_versions.c.spec_hash)
         .join(_agent_specs, _agent_specs.c.hash == agent_versions.c.spec_hash)
+        .join(workspaces, workspaces.c.id == tasks.c.workspace_id)
         .where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
     )
     row = connection.execute(query).one_or_none()
-    return None if row is None else (_spec(row), row.active)
+    if row is None:
+        return None
+    spec = _spec(row)
+    if row.limits_revision:
+        of_task = limits.of_task(connection, row.workspace_id, row.id)
+        spec = replace(spec, limits=of_task, limits_revision=row.limits_revision)
+    return spec, row.active
 
 
 def spec_of_versions(
@@ -345,6 +359,7 @@ def spec_of_versions(
         .join(agents, agents.c.id == agent_versions.c.agent_id)
         .join(_task_specs, _task_specs.c.hash == task_versions.c.spec_hash)
         .join(_agent_specs, _agent_specs.c.hash == agent_versions.c.spec_hash)
+        .join(workspaces, workspaces.c.id == tasks.c.workspace_id)
         .where(task_versions.c.id == task_version_id)
     )
     row = connection.execute(query).one_or_none()

@@ -123,6 +123,9 @@ WITH ended_tasks AS (
 ), ended_fires AS (
     UPDATE schedule_fires SET status = 'skipped', reason = 'deleted'
     WHERE schedule_id = ANY (ARRAY(SELECT id FROM gone_schedules)) AND status = 'waiting'
+), ended_limits AS (
+    UPDATE limits SET deleted_at = now(), look_at = now() + interval '120 seconds'
+    WHERE workspace_id = :id AND deleted_at IS NULL
 ), gone_pauses AS (
     DELETE FROM pauses WHERE workspace_id = :id
 ), ended_invitations AS (

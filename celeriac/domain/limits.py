@@ -32,6 +32,9 @@ MAX_KEY = 500
 RATE_PREFIX: Final = "rate:"
 """With which the keys of rates begin; those of other limits must not."""
 
+LIMIT_PREFIX: Final = "limit:"
+"""With which the keys of a workspace's own limits begin; those of tasks must not."""
+
 KEY_ROOTS: Final = ("variables", "labels", "task", "user", "workspace")
 """What the key of a task's limit may name: variables, labels, the task's name, and two ids."""
 
@@ -180,6 +183,8 @@ class KeyedLimit:
     interval: float | None = None
     """Of a rate: the seconds from one begin to the next; its key begins with `RATE_PREFIX`."""
     burst: int | None = None
+    limit_id: UUID | None = None
+    """Of a limit of the workspace: its row, which has the numbers in effect."""
 
 
 def strictest(limits: Sequence[KeyedLimit]) -> list[KeyedLimit]:
@@ -211,11 +216,12 @@ def task_limits(
     for index, each in enumerate(concurrency):
         field = f"concurrency.{index}.key"
         key = key_of(each.key, scope, field)
-        if key.startswith(RATE_PREFIX):
-            raise InputInvalidError(
-                f"The key of a limit must not begin with {RATE_PREFIX}: those of rates do.",
-                field=field,
-            )
+        for prefix, others in ((RATE_PREFIX, "rates"), (LIMIT_PREFIX, "limits of the workspace")):
+            if key.startswith(prefix):
+                raise InputInvalidError(
+                    f"The key of a limit must not begin with {prefix}: those of {others} do.",
+                    field=field,
+                )
         found.append(KeyedLimit(key, each.max, each.policy))
     for index, rate in enumerate(rates):
         key = RATE_PREFIX + key_of(rate.key, scope, f"rates.{index}.key")
@@ -237,16 +243,24 @@ def key_of(expression: str, scope: Mapping[str, JsonValue], field: str) -> str:
         raise InputInvalidError(
             f"The key of a limit can't be computed for this input: {error.message}", field=field
         ) from error
+    return key_text(value, expression, field)
+
+
+def key_text(value: JsonValue, expression: str, field: str, *, of: str = "a limit") -> str:
+    """Return the key that the value of `expression` is. Raises InputInvalidError; see `key_of`.
+
+    The message says that it is the key of `of`.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InputInvalidError(
-            f"The key of a limit must be a text or a number; {expression} is {kind_of(value)} for "
+            f"The key of {of} must be a text or a number; {expression} is {kind_of(value)} for "
             "this input.",
             field=field,
         )
     key = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     if len(key) > MAX_KEY or "\x00" in key:
         raise InputInvalidError(
-            f"The key of a limit has at most {MAX_KEY} characters, and none of them is NUL; this "
+            f"The key of {of} has at most {MAX_KEY} characters, and none of them is NUL; this "
             f"one has {counted(len(key), 'character')}.",
             field=field,
         )

@@ -50,6 +50,7 @@ from celeriac.wire.executions import (
 )
 from celeriac.wire.failures import FailureGroup, FailureGroupDetails
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
+from celeriac.wire.limits import Limit
 from celeriac.wire.pauses import Pause
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
@@ -146,6 +147,7 @@ __all__ = [
     "HookWithSecret",
     "Invitation",
     "ItemEnded",
+    "Limit",
     "LinkedApproval",
     "Links",
     "MadeCall",

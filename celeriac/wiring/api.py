@@ -32,6 +32,7 @@ from celeriac.services.failures import Failures
 from celeriac.services.hooks.manage import Hooks
 from celeriac.services.hooks.receive import Receive
 from celeriac.services.invitations import Invitations
+from celeriac.services.limits import WorkspaceLimits
 from celeriac.services.operations.celery_tasks import CeleryTasks
 from celeriac.services.operations.health import HealthChecks
 from celeriac.services.operations.maintenance import MaintenanceJobs
@@ -89,8 +90,9 @@ class ApiServices:
         )
         self.queries = Queries(database)
         self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
-        self.change = Change(database, container.dispatch)
+        self.limits = WorkspaceLimits(database, container.limits, container.dispatch)
         self.pauses = Pauses(database, container.dispatch)
+        self.change = Change(database, container.dispatch)
         self.bulk = Bulk(database, container.cancel, self.change, Repeat(database, container.specs))
         self.approvals = Approvals(
             database,
@@ -99,8 +101,7 @@ class ApiServices:
             partial(container.advance.after, seconds=_ADVANCE_SECONDS),
         )
         self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
-        self.sessions = Sessions(database, storage)
-        self.cassettes = Cassettes(database)
+        self.sessions, self.cassettes = Sessions(database, storage), Cassettes(database)
         self.artifacts = Artifacts(self.queries, self.sessions, storage)
         self.reports = ReportStore(database)
         self.budgets = Budgets(database, container.specs, container.live)

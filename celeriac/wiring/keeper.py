@@ -17,6 +17,7 @@ from celeriac.services.audit import AuditTrail
 from celeriac.services.budgets.usage import Usage
 from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
 from celeriac.services.executions.ageing import RaiseAged
+from celeriac.services.executions.attach import AttachLimits
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.pauses import Pauses
 from celeriac.services.operations.keeper import MaintenanceJob
@@ -34,7 +35,7 @@ from celeriac.wiring.core import CoreServices, build_performers, places, secret_
 
 logger = structlog.get_logger(__name__)
 
-KEEPER_CONNECTIONS = 34
+KEEPER_CONNECTIONS = 35
 """One per job, two for those of workflows, and one for the lock of retention: no job waits for the
 connection of another."""
 
@@ -68,6 +69,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
     end_expired = container.end_expired
     kept = settings.celery.result_expires / _LOOKS_BEFORE_EXPIRY
     then_send = partial(_then_send, container.dispatch)
+    attach_limits = AttachLimits(container.database)
     pauses = Pauses(container.database, container.dispatch)
     work_on_bulk_jobs = WorkOnBulkJobs(container.database, build_performers(container))
     jobs: list[tuple[str, float, Callable[[], int]]] = [
@@ -108,6 +110,7 @@ def build_maintenance(container: CoreServices) -> list[MaintenanceJob]:
             partial(_fire_schedules, build_fires(container), build_waiting(container), limit),
         ),
         ("admit_executions", interval, lambda: then_send(container.limits.some(limit))),
+        ("attach_limits", interval, lambda: _repeated(attach_limits, interval)),
         ("forget_rates", _REPAIR_SECONDS, lambda: container.limits.forget_rates(limit)),
         ("expire_executions", interval, lambda: then_send(end_expired(limit))),
         ("expire_approvals", interval, lambda: then_send(expire.expire_overdue(limit))),

@@ -180,7 +180,7 @@ _FAULTS = {
            OR l.state = 'waiting' AND r.status <> 'pending' AND l.place <> 0""",
     "a limit has more executions than it lets run": """
         SELECT min(CAST(h.execution_id AS text)) FROM execution_limits h
-        WHERE h.state = 'held' AND h.interval_seconds IS NULL
+        WHERE h.state = 'held' AND h.interval_seconds IS NULL AND h.limit_id IS NULL
         GROUP BY h.workspace_id, h.key HAVING count(*) > max(h.max)""",
     "the slots of an execution are not those that its status needs": """
         SELECT e.id FROM executions e

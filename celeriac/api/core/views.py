@@ -37,6 +37,7 @@ from celeriac.domain.workflows.records import (
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions.bulk import BulkPage
 from celeriac.services.hooks.manage import ShownSecret
+from celeriac.services.limits import UsedLimit
 from celeriac.services.operations.celery_tasks import CeleryTaskState
 from celeriac.services.webhooks.manage import NewEndpoint
 
@@ -143,6 +144,11 @@ def backfill(found: Backfill, *, dry_run: bool) -> wire.Backfill:
         already=found.already,
         until=found.until,
     )
+
+
+def limit(found: UsedLimit) -> wire.Limit:
+    """Return a limit of the workspace as answers show it."""
+    return wire.Limit.linked(_values(found.limit) | _values(found.use))
 
 
 def pause(found: Pause) -> wire.Pause:

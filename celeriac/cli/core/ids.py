@@ -245,6 +245,14 @@ WorkflowName = Annotated[
         autocompletion=names_of("workflows"),
     ),
 ]
+LimitName = Annotated[
+    str,
+    typer.Argument(
+        metavar="LIMIT",
+        help="The limit's name or id.",
+        autocompletion=names_of("limits"),
+    ),
+]
 ScheduleName = Annotated[
     str,
     typer.Argument(

@@ -34,14 +34,14 @@ WITH plan AS (
     SELECT t.id, a.id AS agent_id, due.at AS available_at,
            {status} AS status,
            coalesce(CAST(:held AS text), CASE WHEN due.at > now() THEN 'time'{or_limit} END) AS held
-    FROM tasks t JOIN agents a ON a.id = t.agent_id,
+    FROM tasks t JOIN agents a ON a.id = t.agent_id JOIN workspaces w ON w.id = t.workspace_id,
          (SELECT greatest(now(), coalesce(CAST(:available_at AS timestamptz),
                                           now() + make_interval(secs => :delay_seconds))) AS at)
              AS due,
          LATERAL (SELECT {work_paused} AS paused
                   FROM (SELECT t.id AS task_id, t.workspace_id) AS given) AS stopped
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
-      AND a.current_version_id = :agent_version_id
+      AND a.current_version_id = :agent_version_id AND w.limits_revision = :limits_revision
 ){keyed}, born AS (
     INSERT INTO executions (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
@@ -53,7 +53,7 @@ WITH plan AS (
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
            plan.available_at,
            coalesce(CAST(:expires_at AS timestamptz), now() + make_interval(secs => :expires_in)),
-           plan.held, :max_crashes,
+           {held}, :max_crashes,
            CASE plan.status WHEN {queue_to} THEN now() END,
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
@@ -98,12 +98,13 @@ _PARTS = {
 }
 
 
-_NAMES = ("status", "or_limit", "keyed", "limit_keys", "keys", "with_keys", "lined", "labels",
-          "label_values", "labelled")  # fmt: skip
+_NAMES = ("status", "held", "or_limit", "keyed", "limit_keys", "keys", "with_keys", "lined",
+          "labels", "label_values", "labelled")  # fmt: skip
 
 
 def _statement(**parts: str) -> TextClause:
     filled = _STATEMENT
+    parts.setdefault("held", "plan.held")
     for name in _NAMES:
         filled = filled.replace(f"{{{name}}}", parts.get(name, ""))
     return kept_with_guards(filled, _PARTS, queue=Transition.QUEUE)
@@ -111,31 +112,34 @@ def _statement(**parts: str) -> TextClause:
 
 _UNLIMITED = {"status": _STATUS, "or_limit": " WHEN stopped.paused THEN 'paused'"}
 
-# Executions with limits by key: they wait for their slots before they are sent.
+# Executions with limits by key: they wait for their slots before they are sent. Others of their
+# batch may have none, if a limit of the workspace is not about them.
 _LIMITED = {
     "status": "'pending'",
+    "held": "CASE WHEN keyed.keys IS NOT NULL OR plan.held <> 'limit' THEN plan.held END",
     "or_limit": " ELSE 'limit'",
     "keyed": """
 , its_limit AS (
     SELECT * FROM unnest(CAST(:limited_ids AS uuid[]), CAST(:keys AS text[]),
                          CAST(:maxima AS int[]), CAST(:policies AS text[]),
-                         CAST(:intervals AS double precision[]), CAST(:bursts AS int[]))
-        AS l (id, key, max, policy, interval_seconds, burst)
+                         CAST(:intervals AS double precision[]), CAST(:bursts AS int[]),
+                         CAST(:limit_ids AS uuid[]))
+        AS l (id, key, max, policy, interval_seconds, burst, limit_id)
 ), keyed AS (
     SELECT id, array_agg(key ORDER BY key) AS keys FROM its_limit GROUP BY id
 )""",
     "limit_keys": ", limit_keys",
     "keys": ", keyed.keys",
     "with_keys": """
-         JOIN keyed ON keyed.id = i.id""",
+         LEFT JOIN keyed ON keyed.id = i.id""",
     "lined": """
 , lined AS (
     INSERT INTO execution_limits (execution_id, key, workspace_id, max, policy, state, place,
-                                  interval_seconds, burst)
+                                  interval_seconds, burst, limit_id)
     SELECT l.id, l.key, :workspace_id, l.max, l.policy,
            CASE WHEN born.held IS DISTINCT FROM 'limit' THEN 'none'
                 WHEN l.key = keyed.keys[1] THEN 'waiting' ELSE 'elsewhere' END,
-           :place, l.interval_seconds, l.burst
+           :place, l.interval_seconds, l.burst, l.limit_id
     FROM its_limit l JOIN keyed ON keyed.id = l.id JOIN born ON born.id = l.id
 )""",
 }
@@ -237,14 +241,17 @@ class NewExecutions:
         )
 
     def limits(self, actor: Actor) -> list[list[KeyedLimit]]:
-        """Return the limits by key of each; empty if the task has none.
+        """Return the limits by key of each; empty if none of them has any.
 
         Raises InputInvalidError for a key that can't be computed.
         """
-        if not (self.spec.task.concurrency or self.spec.task.rates):
+        if not (self.spec.task.concurrency or self.spec.task.rates or self.spec.limits):
             return []
         ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
-        return [limits_of(self.spec, given, self.request.labels, **ids) for given in self.variables]
+        found = [
+            limits_of(self.spec, given, self.request.labels, **ids) for given in self.variables
+        ]
+        return found if any(found) else []
 
 
 def create(
@@ -257,8 +264,8 @@ def create(
     An execution is created `queued`, and must then be sent, if it is due by the database's clock
     and its queue has `room` within `window`. With a `window` of 0, and with limits by key, all are
     `pending`. Raises
-    StaleSpecError, and inserts nothing, if the task is gone or inactive, or if the named version of
-    the task or its agent is no longer the current one.
+    StaleSpecError, and inserts nothing, if the task is gone or inactive, if the named version of
+    the task or its agent is no longer the current one, or if the workspace's limits have changed.
     """
     spec, request, family, items = new.spec, new.request, new.family, new.items
     parameters = {
@@ -285,6 +292,7 @@ def create(
         "expires_at": request.expires_at,
         "expires_in": new.expires_in,
         "max_crashes": spec.task.max_crashes,
+        "limits_revision": spec.limits_revision,
         "held": new.held,
         "parent_id": family and family.parent_id,
         "parent_step": family and family.step,
@@ -339,6 +347,7 @@ def _limit_parameters(
         "policies": [limit.policy.value for _, limit in each],
         "intervals": [limit.interval for _, limit in each],
         "bursts": [limit.burst for _, limit in each],
+        "limit_ids": [limit.limit_id for _, limit in each],
         "place": place_of(new.priority),
     }
 

@@ -10,6 +10,9 @@ A rate is a limit, too: its slots are those that may begin now. It has a row wit
 the next would begin in even intervals (the generic cell rate algorithm); who gives slots moves it
 on.
 
+The numbers of a limit of the workspace are those of its row, whenever they were changed. Of a
+deleted one there are always slots, until the executions that name it have ended.
+
 An execution waits in the line of one of its keys only. Whoever looks for the next in a line reads
 its first ones, and none of those that wait for other keys, however many these are.
 """
@@ -28,6 +31,19 @@ from celeriac.domain.limits import KeyedLimit, SlotUser
 
 _MOST_USERS = 1_000
 _SHOWN_HOLDERS = 5
+
+_MANY = 2_147_483_647
+_IN_EFFECT = f"""
+       CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.max ELSE coalesce(of_row.max, {_MANY}) END
+           AS max,
+       CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.interval_seconds
+            ELSE of_row.seconds / of_row.max END AS interval_seconds,
+       CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.burst
+            ELSE coalesce(of_row.burst, greatest(1, ceil(of_row.max / of_row.seconds))) END
+           AS burst"""
+"""The numbers of a limit `l` that hold now, as SQL, with `_ROW` behind it."""
+
+_ROW = "LEFT JOIN limits of_row ON of_row.id = {l}.limit_id AND of_row.deleted_at IS NULL"
 
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
@@ -56,10 +72,11 @@ WHERE {spans.given("id")} AND status = 'pending' AND held = 'limit'
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
-_WANTS = text("""
+_WANTS = text(f"""
 WITH wanted AS (
-    SELECT w.execution_id, w.place, o.key, o.max, o.interval_seconds, o.burst
+    SELECT w.execution_id, w.place, o.key, {_IN_EFFECT.format(l="o")}
     FROM execution_limits w JOIN execution_limits o USING (execution_id)
+    {_ROW.format(l="o")}
     WHERE w.execution_id = ANY (CAST(:ids AS uuid[]))
       AND o.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
 )
@@ -114,11 +131,14 @@ _GIVE = text(f"""
 WITH given AS (
     UPDATE execution_limits SET state = 'held'
     WHERE execution_id = ANY (CAST(:ids AS uuid[]))
+), rates AS (
+    SELECT l.workspace_id, l.key, {_IN_EFFECT.format(l="l")}
+    FROM execution_limits l {_ROW.format(l="l")}
+    WHERE l.execution_id = ANY (CAST(:ids AS uuid[]))
 ), rated AS (
     INSERT INTO execution_rates (workspace_id, key, next_at)
     SELECT workspace_id, key, now() + make_interval(secs => sum(interval_seconds))
-    FROM execution_limits
-    WHERE execution_id = ANY (CAST(:ids AS uuid[])) AND interval_seconds IS NOT NULL
+    FROM rates WHERE interval_seconds IS NOT NULL
     GROUP BY workspace_id, key
     ON CONFLICT (workspace_id, key) DO UPDATE
     SET next_at = greatest(execution_rates.next_at, now()) + (excluded.next_at - now())
@@ -151,7 +171,8 @@ def move(connection: Connection, lines: Sequence[tuple[UUID, str]]) -> None:
     connection.execute(_MOVE, parameters)
 
 
-_TAKEN = text("""
+# The limits of the workspace that a submission knows may be old: their rows say what holds.
+_TAKEN = text(f"""
 SELECT l.key, l.max, (
     SELECT u.execution_id FROM execution_limits u
     WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
@@ -159,7 +180,13 @@ SELECT l.key, l.max, (
     SELECT u.execution_id FROM execution_limits u
     WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state IN ('waiting', 'elsewhere')
     LIMIT 1) AS waiting
-FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[])) AS l (key, max)
+FROM (
+    SELECT given.key,
+           CASE WHEN given.limit_id IS NULL THEN given.max
+                WHEN of_row.policy = 'cancel_new' THEN of_row.max ELSE {_MANY} END AS max
+    FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[]), CAST(:limit_ids AS uuid[]))
+        AS given (key, max, limit_id)
+    {_ROW.format(l="given")}) AS l
 WHERE (SELECT count(*) FROM (
            (SELECT FROM execution_limits u
             WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
@@ -193,13 +220,16 @@ def first_taken(
         "workspace_id": workspace_id,
         "keys": [each.key for each in limits],
         "maxima": [each.max for each in limits],
+        "limit_ids": [each.limit_id for each in limits],
     }
     row = connection.execute(_TAKEN, parameters).first()
     return None if row is None else Taken(row.key, row.max, row.holder or row.waiting)
 
 
-_USERS = text("""
-SELECT u.execution_id, u.state = 'held', u.policy, u.max, e.started_at IS NOT NULL,
+_USERS = text(f"""
+SELECT u.execution_id, u.state = 'held', u.policy,
+       CASE WHEN u.limit_id IS NULL THEN u.max ELSE coalesce(of_row.max, {_MANY}) END,
+       e.started_at IS NOT NULL,
        e.cancel_requested_at IS NULL AND e.completed_at IS NULL
 FROM (
     (SELECT * FROM execution_limits
@@ -214,6 +244,7 @@ FROM (
      WHERE workspace_id = :workspace_id AND key = :key AND state = 'elsewhere'
      ORDER BY place, execution_id LIMIT :limit)) AS u
 JOIN executions e ON e.id = u.execution_id
+{_ROW.format(l="u")}
 ORDER BY u.place, u.execution_id
 """)
 _user = reader(SlotUser)
@@ -262,7 +293,7 @@ WITH RECURSIVE line (workspace_id, key, no) AS (
 SELECT line.workspace_id, line.key,
        """
     + _HAS_POLICIES.format(workspace_id="line.workspace_id", key="line.key")
-    + """ AS policies,
+    + f""" AS policies,
        CASE WHEN head.interval_seconds IS NULL THEN head.max > (
            SELECT count(*) FROM (
                SELECT FROM execution_limits u
@@ -275,7 +306,8 @@ SELECT line.workspace_id, line.key,
                                                               * (head.burst - 1)))
        END AS free
 FROM line, LATERAL (
-    SELECT w.max, w.interval_seconds, w.burst FROM execution_limits w
+    SELECT {_IN_EFFECT.format(l="w")}
+    FROM execution_limits w {_ROW.format(l="w")}
     WHERE w.workspace_id = line.workspace_id AND w.key = line.key AND w.state = 'waiting'
     ORDER BY w.place, w.execution_id LIMIT 1) AS head
 ORDER BY line.no
@@ -332,7 +364,7 @@ def set_place(connection: Connection, execution_ids: Sequence[UUID], place: int)
     connection.execute(_SET_PLACE, {"ids": list(execution_ids), "place": place})
 
 
-_SHOWN = text("""
+_SHOWN = text(f"""
 SELECT l.key, l.max, l.policy, l.state, (
     SELECT count(*) FROM (
         SELECT FROM execution_limits u
@@ -349,8 +381,13 @@ SELECT l.key, l.max, l.policy, l.state, (
        (SELECT rate.next_at - make_interval(secs => l.interval_seconds * (l.burst - 1))
         FROM execution_rates rate
         WHERE rate.workspace_id = l.workspace_id AND rate.key = l.key
-          AND l.interval_seconds IS NOT NULL) AS next_at
-FROM execution_limits l WHERE l.execution_id = :id ORDER BY l.key
+          AND l.interval_seconds IS NOT NULL) AS next_at, l.limit_id, l.name
+FROM (
+    SELECT o.execution_id, o.key, o.workspace_id, o.policy, o.state, o.place, o.limit_id,
+           of_row.name, {_IN_EFFECT.format(l="o")}
+    FROM execution_limits o {_ROW.format(l="o")}
+    WHERE o.execution_id = :id AND (o.limit_id IS NULL OR of_row.id IS NOT NULL)) AS l
+ORDER BY l.key
 """).bindparams(bindparam("holders", _SHOWN_HOLDERS))
 _shown = reader(ExecutionLimit)
 

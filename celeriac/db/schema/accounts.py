@@ -36,6 +36,8 @@ workspaces = table_of_ids(
     # the user whose own workspace it is; every user has one
     Column("personal_of", Uuid, ForeignKey("users.id")),
     timestamp("created_at", now=True),
+    # grows with each change of the workspace's limits
+    Column("limits_revision", Integer, nullable=False, server_default="0"),
     # its history stays until retention removes it; its name is free
     timestamp("deleted_at"),
     UniqueConstraint("personal_of"),

@@ -2,8 +2,46 @@
 
 from sqlalchemy import Column, DateTime, Double, Index, Integer, SmallInteger, Table, Text, Uuid
 
-from celeriac.db.schema.base import enum_check, metadata, stored, where
+from celeriac.db.schema.base import (
+    enum_check,
+    metadata,
+    stored,
+    table_of_ids,
+    timestamp,
+    where,
+)
 from celeriac.domain.limits import ExecutionSlot, LimitPolicy
+
+limits = table_of_ids(
+    "limits",
+    Column("workspace_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    # NULL: of all executions of the workspace
+    Column("task_id", Uuid),
+    # NULL: all of these share its slots
+    Column("key", Text),
+    Column("max", Integer, nullable=False),
+    # of a rate
+    Column("seconds", Double),
+    Column("burst", Integer),
+    Column("policy", Text, nullable=False),
+    Column("owner_id", Uuid, nullable=False),
+    Column("created_by", Text, nullable=False),
+    timestamp("created_at", now=True),
+    timestamp("updated_at", now=True),
+    # it limits nothing more; the row is kept while executions name it
+    timestamp("deleted_at"),
+    # when the keeper looks at it again: for executions that lack it, or to drop a deleted one
+    timestamp("look_at"),
+    # how often the keeper still walks over all live executions, and the last that it has seen
+    Column("walks", SmallInteger, nullable=False),
+    Column("walked_to", Uuid, nullable=False),
+    enum_check("policy", LimitPolicy),
+    Index("uq_limits_workspace_id_name", "workspace_id", "name", unique=True,
+          **where("deleted_at IS NULL")),
+    Index("ix_limits_look_at", "look_at", **where("look_at IS NOT NULL")),
+)  # fmt: skip
+"""The limits of workspaces, which are changed while their executions live."""
 
 execution_limits = Table(
     "execution_limits",
@@ -19,6 +57,8 @@ execution_limits = Table(
     # of a rate: from one begin to the next, and how many may begin at once after a rest
     Column("interval_seconds", Double),
     Column("burst", Integer),
+    # of a limit of the workspace: its row has the numbers in effect
+    Column("limit_id", Uuid),
     enum_check("policy", LimitPolicy),
     enum_check("state", ExecutionSlot),
     Index("ix_execution_limits_held", "workspace_id", "key", "execution_id",
@@ -29,6 +69,9 @@ execution_limits = Table(
           **where("state = 'elsewhere'")),
     Index("ix_execution_limits_policies", "workspace_id", "key",
           **where("state IN ('waiting', 'elsewhere') AND policy <> 'queue'")),
+    # in which lines of a limit executions wait
+    Index("ix_execution_limits_limit", "limit_id", "state", "key",
+          **where("limit_id IS NOT NULL")),
     # two rows of each execution die, and four versions of them
     postgresql_with=stored(dead=10_000, share=0.01, fill=70),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from uuid import UUID
 from celeriac.domain.executions.model import ExecutionSpec
 from celeriac.domain.labels import Labels
 from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, key_of, task_limits
+from celeriac.domain.workspace_limits import workspace_limits
 from celeriac.kit.json_types import JsonObject
 
 
@@ -23,10 +24,11 @@ def limits_of(
 
     Raises InputInvalidError for a key that can't be computed from these variables and labels.
     """
-    if not (spec.task.concurrency or spec.task.rates):
+    if not (spec.task.concurrency or spec.task.rates or spec.limits):
         return []
     scope = _scope(spec, variables, labels, user_id, workspace_id)
-    return task_limits(spec.task.concurrency, spec.task.rates, scope)
+    of_task = task_limits(spec.task.concurrency, spec.task.rates, scope)
+    return sorted([*of_task, *workspace_limits(spec.limits, scope)], key=lambda each: each.key)
 
 
 def debounce_key(
@@ -47,10 +49,17 @@ def debounce_key(
 def _scope(
     spec: ExecutionSpec, variables: JsonObject, labels: Labels, user_id: UUID, workspace_id: UUID
 ) -> JsonObject:
+    return scope_of(spec.task_name, variables, labels, user_id=user_id, workspace_id=workspace_id)
+
+
+def scope_of(
+    task_name: str, variables: JsonObject, labels: Labels, *, user_id: UUID, workspace_id: UUID
+) -> JsonObject:
+    """Return what the key of a limit may name."""
     return {
         "variables": variables,
         "labels": dict(labels),
-        "task": spec.task_name,
+        "task": task_name,
         "user": str(user_id),
         "workspace": str(workspace_id),
     }
@@ -116,3 +125,7 @@ class ExecutionLimit:
     """Of a rate: the seconds from one begin to the next."""
     next_at: datetime | None = None
     """Of a rate: when the next may begin."""
+    limit_id: UUID | None = None
+    """Of a limit of the workspace."""
+    name: str | None = None
+    """Its name."""

@@ -19,6 +19,7 @@ from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.labels import Label, Labels
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.validation import first_fault
 
@@ -349,6 +350,10 @@ class ExecutionSpec:
     agent_version_id: UUID
     agent_name: str
     agent: AgentSpec
+    limits: Sequence[WorkspaceLimit] = ()
+    """Of a current specification: the limits of the workspace that are about the task."""
+    limits_revision: int = 0
+    """The revision of the workspace's limits that these are of, or of an earlier one."""
 
 
 def agent_spec(stored: JsonObject) -> AgentSpec:

@@ -56,6 +56,8 @@ class SubjectKind(StrEnum):
 
     APPROVAL = "approval"
     EXECUTION = "execution"
+    LIMIT = "limit"
+    """A limit of the workspace."""
     PAUSE = "pause"
     WORKFLOW_RUN = "workflow_run"
     QUEUE = "queue"
@@ -323,7 +325,7 @@ def _limits(facts: Facts) -> Iterator[Reason]:
             continue
         holders = ", ".join(map(str, limit.holders))
         more = limit.used - len(limit.holders)
-        said = f"The limit {limit.key!r} has {counted(limit.max, 'slot')}; {limit.used} are taken"
+        said = f"{_named(limit, 'limit')} has {counted(limit.max, 'slot')}; {limit.used} are taken"
         if holders:
             said += f", by {holders}" + (f" and {more:,} more" if more else "")
         if limit.ahead:
@@ -331,20 +333,35 @@ def _limits(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             ReasonCode.LIMIT,
             f"{said}.",
-            Subject(SubjectKind.EXECUTION, str(limit.holders[0])) if limit.holders else None,
+            _subject(limit),
             since=since,
             count=limit.ahead,
         )
 
 
+def _named(limit: ExecutionLimit, kind: str) -> str:
+    """Return the name of a limit with its key."""
+    if limit.name is None:
+        return f"The {kind} {limit.key!r}"
+    return f"The {kind} {limit.name!r} of the workspace, with the key {limit.key!r},"
+
+
+def _subject(limit: ExecutionLimit) -> Subject | None:
+    """Return the limit's row, or else who has a slot."""
+    if limit.limit_id is not None:
+        return Subject(SubjectKind.LIMIT, str(limit.limit_id))
+    return Subject(SubjectKind.EXECUTION, str(limit.holders[0])) if limit.holders else None
+
+
 def _rate(facts: Facts, limit: ExecutionLimit) -> Reason:
     seconds = limit.interval * limit.max if limit.interval is not None else 0.0
-    said = f"The rate {limit.key!r} lets {counted(limit.max, 'execution')} begin in {seconds:g} s"
+    said = f"{_named(limit, 'rate')} lets {counted(limit.max, 'execution')} begin in {seconds:g} s"
     if limit.ahead:
         said += f". {_count(limit.ahead, 'execution')} come first"
     return Reason(
         ReasonCode.LIMIT,
         f"{said}.",
+        _subject(limit),
         since=facts.execution.waiting_since,
         until=limit.next_at,
         count=limit.ahead,

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit
+from celeriac.db import audit, limits
 from celeriac.db.budgets import management
 from celeriac.db.catalog import AGENTS, TASKS
 from celeriac.db.engine import Connection, Database
@@ -182,6 +182,7 @@ class Tasks:
             versioned.delete(connection, TASKS, actor, task, active=False)
             _delete_budgets(connection, actor, task.id)
             pauses.remove_of_task(connection, task.id)
+            limits.delete_of_task(connection, task.id)
         self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 

@@ -66,6 +66,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /approvals/{approval_id}/answer": {"approved": True},
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
     "PATCH /schedules/{schedule}": {"zone": "UTC"},
+    "PATCH /limits/{limit}": {"max": 2},
     "POST /schedules/{schedule}/backfill": {
         "from": "2020-01-01T00:00:00Z",
         "to": "2020-01-02T00:00:00Z",
@@ -189,6 +190,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
     )
     started = asker.post(f"{V1}/bulk-jobs/{job.json()['id']}/start")
     pause = asker.post(f"{V1}/pauses", json={"scope": "task", "task": "summarise", "reason": "r"})
+    limit = {"name": "keys", "task": "summarise", "max": 99}
     tape = asker.post(f"{V1}/cassettes?name=c", content=dump(cassette(recorded("a", "b"))))
     return {
         "agent": agent,
@@ -207,6 +209,7 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "key_id": asker.get(f"{V1}/api-keys").json()["items"][0]["id"],
         "invitation_id": invited.json()["id"],
         "schedule": schedule.json()["id"],
+        "limit": asker.post(f"{V1}/limits", json=limit).json()["id"],
         "pause_id": pause.json()["id"],
         "job_id": started.json()["id"],
         "webhook_id": webhook,

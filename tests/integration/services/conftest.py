@@ -43,7 +43,7 @@ def database(shared_database: Database) -> Database:
         connection.execute(
             text(
                 "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
-                " execution_labels, execution_limits, execution_rates, debounces,"
+                " execution_labels, execution_limits, execution_rates, debounces, limits,"
                 " schedules, schedule_fires, pauses, maintenance_jobs,"
                 " bulk_jobs, bulk_job_items,"
                 " executions, execution_inputs, execution_results,"

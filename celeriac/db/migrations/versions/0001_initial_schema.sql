@@ -25,6 +25,7 @@ CREATE TABLE workspaces (
     name text NOT NULL,
     personal_of uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
+    limits_revision integer NOT NULL DEFAULT 0,
     deleted_at timestamptz,
     CONSTRAINT pk_workspaces PRIMARY KEY (id),
     CONSTRAINT uq_workspaces_personal_of UNIQUE (personal_of),
@@ -1309,6 +1310,7 @@ CREATE TABLE execution_limits (
     place smallint NOT NULL,
     interval_seconds double precision,
     burst integer,
+    limit_id uuid,
     CONSTRAINT pk_execution_limits PRIMARY KEY (execution_id, key),
     CONSTRAINT ck_execution_limits_policy_known
         CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
@@ -1323,10 +1325,38 @@ CREATE INDEX ix_execution_limits_elsewhere
     ON execution_limits (workspace_id, key, place, execution_id) WHERE state = 'elsewhere';
 CREATE INDEX ix_execution_limits_held
     ON execution_limits (workspace_id, key, execution_id) WHERE state = 'held';
+CREATE INDEX ix_execution_limits_limit ON execution_limits (limit_id, state, key)
+    WHERE limit_id IS NOT NULL;
 CREATE INDEX ix_execution_limits_policies ON execution_limits (workspace_id, key)
     WHERE state IN ('waiting', 'elsewhere') AND policy <> 'queue';
 CREATE INDEX ix_execution_limits_waiting
     ON execution_limits (workspace_id, key, place, execution_id) WHERE state = 'waiting';
+
+CREATE TABLE limits (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    name text NOT NULL,
+    task_id uuid,
+    key text,
+    max integer NOT NULL,
+    seconds double precision,
+    burst integer,
+    policy text NOT NULL,
+    owner_id uuid NOT NULL,
+    created_by text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    look_at timestamptz,
+    walks smallint NOT NULL,
+    walked_to uuid NOT NULL,
+    CONSTRAINT pk_limits PRIMARY KEY (id),
+    CONSTRAINT ck_limits_policy_known
+        CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest'))
+);
+CREATE INDEX ix_limits_look_at ON limits (look_at) WHERE look_at IS NOT NULL;
+CREATE UNIQUE INDEX uq_limits_workspace_id_name ON limits (workspace_id, name)
+    WHERE deleted_at IS NULL;
 
 CREATE TABLE execution_rates (
     workspace_id uuid NOT NULL,

@@ -1,0 +1,159 @@
+"""Limits of a workspace: set up by themselves, and changed while executions live (pure).
+
+A limit of a task is part of its specification, and executions keep its numbers. A limit of a
+workspace is a row of its own: what it says now holds for all executions, whenever they came.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from celeriac.domain.base import Strict
+from celeriac.domain.errors import ExpressionError, InputInvalidError
+from celeriac.domain.expressions import compiled
+from celeriac.domain.limits import (
+    LIMIT_PREFIX,
+    KeyedLimit,
+    KeyExpression,
+    LimitPolicy,
+    RateLimit,
+    key_text,
+)
+from celeriac.kit.json_types import JsonValue
+
+MOST_LIMITS = 100
+"""How many a workspace may have."""
+
+MOST_OF_ONE = 8
+"""How many of a workspace's limits may be about the whole workspace, and about one task."""
+
+
+class LimitSpec(Strict):
+    """What a limit of a workspace says."""
+
+    key: KeyExpression | None = None
+    """Executions with the same key share its slots; without a key all of them do."""
+    max: int = Field(ge=1, le=1_000_000)
+    seconds: float | None = Field(default=None, gt=0, le=366 * 86_400)
+    """It is a rate: so many begin in so many seconds. Otherwise so many run at once."""
+    burst: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Of a rate: how many may begin at once after a rest."""
+    policy: LimitPolicy = Field(default=LimitPolicy.QUEUE, strict=False)
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> Self:
+        if self.seconds is None and self.burst is not None:
+            raise ValueError("burst is only for a rate: give seconds, too, or leave burst out")
+        if self.seconds is not None and self.policy is not LimitPolicy.QUEUE:
+            raise ValueError("a rate has the policy queue: what may not begin yet waits")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceLimit:
+    """A limit of a workspace."""
+
+    id: UUID
+    workspace_id: UUID
+    name: str
+    task_id: UUID | None
+    """It is about the executions of this task; None: about all of the workspace."""
+    task_name: str | None
+    key: str | None
+    max: int
+    seconds: float | None
+    burst: int | None
+    policy: LimitPolicy
+    owner_id: UUID
+    """Who made it."""
+    created_by: str
+    """Their name."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def spec(self) -> LimitSpec:
+        """What it says."""
+        return LimitSpec(
+            key=self.key,
+            max=self.max,
+            seconds=self.seconds,
+            burst=self.burst,
+            policy=self.policy,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """How many executions have slots of a limit, and how many wait for one; bounded counts."""
+
+    held: int
+    waiting: int
+
+
+def workspace_limits(
+    limits: Sequence[WorkspaceLimit], scope: Mapping[str, JsonValue]
+) -> list[KeyedLimit]:
+    """Return those of a workspace's limits that an execution has, with their keys.
+
+    A limit whose key is null, or needs a variable that the execution does not have, is not about
+    it. Raises InputInvalidError, which names the limit, for any other key that can't be computed,
+    so that nobody gets around a limit by odd variables.
+    """
+    found = []
+    for each in limits:
+        key = _key(each, scope)
+        if key is not None:
+            found.append(_keyed(each, key))
+    return found
+
+
+def _keyed(limit: WorkspaceLimit, key: str) -> KeyedLimit:
+    if limit.seconds is None:
+        return KeyedLimit(key, limit.max, limit.policy, limit_id=limit.id)
+    rate = RateLimit(key="''", max=limit.max, seconds=limit.seconds, burst=limit.burst)
+    return KeyedLimit(
+        key,
+        limit.max,
+        limit.policy,
+        interval=rate.interval,
+        burst=rate.at_once,
+        limit_id=limit.id,
+    )
+
+
+def _key(limit: WorkspaceLimit, scope: Mapping[str, JsonValue]) -> str | None:
+    stored = f"{LIMIT_PREFIX}{limit.name}"
+    if limit.key is None:
+        return stored
+    field = f"limit {limit.name}"
+    expression = compiled(limit.key)
+    try:
+        value = expression.value(scope)
+    except ExpressionError as error:
+        if any(_lacks(scope, reference.path) for reference in expression.references):
+            return None
+        raise InputInvalidError(
+            f"The key of the limit {limit.name!r} can't be computed for this input: "
+            f"{error.message}",
+            field=field,
+        ) from error
+    if value is None:
+        return None
+    return f"{stored}:{key_text(value, limit.key, field, of=f'the limit {limit.name!r}')}"
+
+
+def _lacks(scope: Mapping[str, JsonValue], path: Sequence[object]) -> bool:
+    """Whether what a path names is missing or null."""
+    found: object = scope
+    for part in path:
+        if found is None:
+            return True
+        if not isinstance(found, Mapping):
+            return False
+        found = found.get(part)
+    return found is None

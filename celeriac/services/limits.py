@@ -1,0 +1,211 @@
+"""Limits of a workspace: made, changed and deleted while its executions live (docs/adr/0067)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+
+from celeriac.db import audit, workspaces
+from celeriac.db import limits as rows
+from celeriac.db.engine import Connection, Database
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.audit import changes
+from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError, NotFoundError
+from celeriac.domain.paging import Page
+from celeriac.domain.workspace_limits import (
+    MOST_LIMITS,
+    MOST_OF_ONE,
+    LimitSpec,
+    LimitUse,
+    WorkspaceLimit,
+)
+from celeriac.kit.ids import parse_uuid, uuid7
+from celeriac.kit.validation import first_fault
+from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.limits import TaskLimits, admit
+from celeriac.services.reading import present, read_page
+
+logger = structlog.get_logger(__name__)
+
+MOST_COUNTED = 1_000
+"""Up to how many executions the use of a limit is counted."""
+
+_KEYS_AT_ONCE = 16
+"""Keys of which a change gives out slots itself; the keeper does so for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedLimit:
+    """A limit with its use."""
+
+    limit: WorkspaceLimit
+    use: LimitUse
+
+    @property
+    def id(self) -> UUID:
+        """The limit's id."""
+        return self.limit.id
+
+
+class WorkspaceLimits:
+    """The limits of workspaces. Safe to share between threads."""
+
+    def __init__(self, database: Database, limits: TaskLimits, dispatch: Dispatch) -> None:
+        """Give out slots by `limits`, and send what has got them by `dispatch`."""
+        self._database = database
+        self._limits = limits
+        self._dispatch = dispatch
+
+    def create(
+        self, actor: Actor, name: str, spec: LimitSpec, *, task_id: UUID | None = None
+    ) -> UsedLimit:
+        """Make a limit; it holds for all that begins from now on, whenever it was submitted.
+
+        That of a task needs an operator, that of the workspace an admin. The caller has checked
+        that the task is one of the workspace. Raises ForbiddenError, NameTakenError, and
+        ConflictError if there are too many.
+        """
+        _require(actor, task_id)
+        limit_id, workspace_id = uuid7(), actor.workspace_id
+        values = {
+            "id": limit_id,
+            "workspace_id": workspace_id,
+            "name": name,
+            "task_id": task_id,
+            "owner_id": actor.user_id,
+            "created_by": actor.name,
+            **_values(spec),
+        }
+        with self._database.transaction() as connection:
+            if not workspaces.lock(connection, workspace_id):
+                raise NotFoundError("workspace", workspace_id)
+            _check_number(connection, workspace_id, task_id)
+            if not rows.add(connection, values):
+                raise NameTakenError(
+                    f"The workspace already has a limit named {name!r}; choose another name or "
+                    "change that one.",
+                    field="name",
+                )
+            rows.change_revision(connection, workspace_id)
+            details = {"name": name, "task_id": task_id and str(task_id), **_values(spec)}
+            audit.record(connection, actor, "limit.create", [limit_id], details=details)
+            made = present(rows.get(connection, limit_id, workspace=workspace_id), "limit", name)
+        logger.info("limit.created", limit_id=limit_id)
+        return UsedLimit(made, LimitUse(0, 0))
+
+    def change(self, actor: Actor, reference: str, wanted: Mapping[str, object]) -> UsedLimit:
+        """Change `max`, `seconds`, `burst` or `policy`; what runs is never cancelled.
+
+        The numbers hold at once, the policy for executions that are submitted from now on. What may
+        begin by a larger number does so at once. Needs the same role as `create`. Raises
+        InvalidInputError, ForbiddenError, NotFoundError.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            before = _found(connection, actor, reference, lock=True)
+            _require(actor, before.task_id)
+            spec = _changed(before, wanted)
+            if spec == before.spec:
+                return self._used(connection, before)
+            rows.change(connection, before.id, _values(spec))
+            rows.change_revision(connection, before.workspace_id)
+            after = _found(connection, actor, str(before.id))
+            details = changes(before, after)
+            audit.record(connection, actor, "limit.change", [before.id], details=details)
+        logger.info("limit.changed", limit_id=before.id)
+        self._admit(after.workspace_id, after.id)
+        with self._database.autocommit() as connection:
+            return self._used(connection, after)
+
+    def delete(self, actor: Actor, reference: str) -> None:
+        """Delete a limit: what waits for it alone begins. Needs the same role as `create`.
+
+        Raises ForbiddenError, NotFoundError.
+        """
+        actor.require(Role.OPERATOR)
+        with self._database.transaction() as connection:
+            found = _found(connection, actor, reference, lock=True)
+            _require(actor, found.task_id)
+            rows.delete(connection, found.id)
+            rows.change_revision(connection, found.workspace_id)
+            details = {"name": found.name}
+            audit.record(connection, actor, "limit.delete", [found.id], details=details)
+        logger.info("limit.deleted", limit_id=found.id)
+        self._admit(found.workspace_id, found.id)
+
+    def get(self, actor: Actor, reference: str) -> UsedLimit:
+        """Return a limit of the workspace, by its id or name. Raises NotFoundError."""
+        with self._database.autocommit() as connection:
+            return self._used(connection, _found(connection, actor, reference))
+
+    def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[UsedLimit]:
+        """Return a page of the workspace's limits, the newest first. Raises CursorInvalidError."""
+        find = partial(self._find, workspace=actor.workspace_id)
+        return read_page(self._database, "limits", cursor, limit, find)
+
+    def _find(
+        self, connection: Connection, *, workspace: UUID, before: UUID | None, limit: int
+    ) -> list[UsedLimit]:
+        found = rows.find(connection, workspace=workspace, before=before, limit=limit)
+        used = rows.use(connection, [each.id for each in found], most=MOST_COUNTED)
+        return [UsedLimit(each, used[each.id]) for each in found]
+
+    def _used(self, connection: Connection, found: WorkspaceLimit) -> UsedLimit:
+        used = rows.use(connection, [found.id], most=MOST_COUNTED)
+        return UsedLimit(found, used[found.id])
+
+    def _admit(self, workspace_id: UUID, limit_id: UUID) -> None:
+        """Give out the slots that there are now, and send what has got its own."""
+        with self._database.autocommit() as connection:
+            keys = rows.lines(connection, limit_id, limit=_KEYS_AT_ONCE)
+        if keys and admit(self._limits, workspace_id, keys):
+            self._dispatch.try_to_send()
+
+
+def _require(actor: Actor, task_id: UUID | None) -> None:
+    """Raise ForbiddenError unless the actor may set a limit of the task, or of the workspace."""
+    actor.require(Role.ADMIN if task_id is None else Role.OPERATOR)
+
+
+def _check_number(connection: Connection, workspace_id: UUID, task_id: UUID | None) -> None:
+    of_workspace, of_one = rows.count(connection, workspace_id, task_id)
+    if of_workspace >= MOST_LIMITS:
+        raise ConflictError(
+            f"The workspace has {MOST_LIMITS} limits, which is the most; delete one first."
+        )
+    if of_one >= MOST_OF_ONE:
+        what = "The workspace as a whole" if task_id is None else "The task"
+        raise ConflictError(
+            f"{what} has {MOST_OF_ONE} limits, which is the most; change or delete one of them."
+        )
+
+
+def _found(
+    connection: Connection, actor: Actor, reference: str, *, lock: bool = False
+) -> WorkspaceLimit:
+    workspace = actor.workspace_id
+    key = parse_uuid(reference) or rows.id_of_name(connection, reference, workspace=workspace)
+    found = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
+    return present(found, "limit", reference)
+
+
+def _changed(before: WorkspaceLimit, wanted: Mapping[str, object]) -> LimitSpec:
+    """Return what a limit says after a change. Raises InvalidInputError."""
+    if "seconds" in wanted and (wanted["seconds"] is None) != (before.seconds is None):
+        raise InvalidInputError(
+            "A limit stays a rate, or what may run at once: make another limit, and delete this "
+            "one.",
+            field="seconds",
+        )
+    try:
+        return LimitSpec.model_validate(before.spec.model_dump() | dict(wanted))
+    except ValidationError as error:
+        field, message = first_fault(error)
+        raise InvalidInputError(f"{field or 'The limit'}: {message}", field=field) from error
+
+
+def _values(spec: LimitSpec) -> dict[str, object]:
+    return spec.model_dump(mode="json")

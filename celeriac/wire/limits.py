@@ -1,0 +1,44 @@
+"""Limits of workspaces."""
+
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import Field
+
+from celeriac.domain.limits import LimitPolicy
+from celeriac.wire.base import Links, Wire, links
+
+
+class Limit(Wire):
+    """A limit of a workspace: how many executions with the same key run at once, or begin."""
+
+    id: UUID
+    workspace_id: UUID
+    name: str = Field(examples=["per-customer"])
+    task_id: UUID | None = Field(description="The task it is about; null: all of the workspace.")
+    task_name: str | None = Field(examples=["summarise"])
+    key: str | None = Field(
+        description="A CEL expression; executions with the same value share the slots. Null: all "
+        "of them do.",
+        examples=["variables.customer"],
+    )
+    max: int = Field(
+        description="How many run at once; of a rate, how many begin in `seconds`.", examples=[3]
+    )
+    seconds: float | None = Field(description="Of a rate; null for what may run at once.")
+    burst: int | None = Field(
+        description="Of a rate: how many may begin at once after a rest; null: those of a second."
+    )
+    policy: LimitPolicy = Field(description="What happens to one for which there is no slot.")
+    held: int = Field(
+        description="How many executions have a slot, of all keys; counted up to 1,000.",
+        examples=[2],
+    )
+    waiting: int = Field(
+        description="How many wait and need a slot of it; counted up to 1,000.", examples=[0]
+    )
+    owner_id: UUID = Field(description="Who made it.")
+    created_by: str = Field(description="Their name.", examples=["ada"])
+    created_at: datetime
+    updated_at: datetime
+    links: Links = links(self="/api/v1/limits/{id}", task="/api/v1/tasks/{task_id}")

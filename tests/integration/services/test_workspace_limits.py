@@ -1,0 +1,242 @@
+"""Limits of a workspace: changed while executions live, and given to those that wait already."""
+
+from threading import Thread
+from uuid import UUID
+
+import pytest
+
+from celeriac.domain.errors import (
+    ConflictError,
+    ForbiddenError,
+    InputInvalidError,
+    InvalidInputError,
+    LimitReachedError,
+    NameTakenError,
+    NotFoundError,
+)
+from celeriac.domain.executions.model import Claim, Completed, SubmitRequest
+from celeriac.domain.executions.states import Held, Status
+from celeriac.domain.executions.why import ReasonCode
+from celeriac.domain.tasks import TaskSpec
+from celeriac.domain.workspace_limits import MOST_OF_ONE
+from celeriac.services.executions.why import ExplainWaiting
+from tests.support.core import LIMIT, Core
+from tests.support.workspace_limits import admin_of, limit, limits_of, walk
+
+pytestmark = pytest.mark.requirement("F13")
+
+KEY = "variables.key"
+
+
+def submit(core: Core, key: str | None = "a") -> UUID:
+    variables = {} if key is None else {"key": key}
+    return core.submit(
+        core.actor, SubmitRequest(task_id=core.task, variables=variables)
+    ).execution_id
+
+
+def waits(core: Core, execution_id: UUID) -> bool:
+    found = core.get(execution_id)
+    return (found.status, found.held) == (Status.PENDING, Held.LIMIT)
+
+
+def keep(core: Core) -> None:
+    """Do what the keeper does twice a second."""
+    walk(core)
+    core.dispatch.release_due()
+    core.limits.some(LIMIT)
+    core.dispatch.send_due()
+
+
+def start(core: Core, execution_id: UUID) -> Claim:
+    claim = core.claim(core.message(execution_id))
+    assert claim is not None, "it has no slot"
+    return claim
+
+
+def test_a_changed_number_holds_at_once_and_cancels_nothing(core: Core) -> None:
+    made = limit(core, key=KEY, max=2)
+    ids = [submit(core) for _ in range(5)]
+    other, without = submit(core, "b"), submit(core, None)
+    assert [core.status(each) for each in (*ids[:2], other, without)] == [Status.QUEUED] * 4
+    assert [waits(core, each) for each in ids] == [False, False, True, True, True]
+    assert core.get(ids[0]).limit_keys == ["limit:keys:a"]
+    assert core.get(without).limit_keys is None, "a variable is missing: it is not limited"
+    reason = ExplainWaiting(core.database)(core.actor, ids[3]).reasons[0]
+    assert reason.code is ReasonCode.LIMIT
+    assert "The limit 'keys' of the workspace" in reason.text
+    assert "'limit:keys:a'" in reason.text
+    assert reason.subject is not None
+    assert (reason.subject.kind, reason.subject.id) == ("limit", str(made.id))
+
+    limits = limits_of(core)
+    raised = limits.change(admin_of(core), "keys", {"max": 4})
+    assert (raised.use.held, raised.use.waiting) == (5, 1), "with the one of the other key"
+    assert [core.status(each) for each in ids[2:4]] == [Status.QUEUED] * 2, "without a keeper"
+
+    limits.change(admin_of(core), str(made.id), {"max": 1})
+    claims = [start(core, each) for each in ids[:4]]
+    for claim in claims[:3]:
+        core.end(claim, Completed(1))
+        keep(core)
+        assert waits(core, ids[4]), "others still run"
+    core.end(claims[3], Completed(1))
+    keep(core)
+    assert core.status(ids[4]) is Status.QUEUED
+    core.assert_consistent()
+
+
+def test_a_new_limit_holds_for_what_waits_and_counts_what_runs(core: Core) -> None:
+    core = Core(core.database, TaskSpec.model_validate({"concurrency": [{"key": KEY, "max": 3}]}))
+    running = [start(core, submit(core)) for _ in range(2)]
+    queued = submit(core)
+    before = submit(core), submit(core, "b")  # in a line, and sent
+    free, later = core.pending_many([{"key": "c"}, {"key": "c"}])
+    limit(core, key=KEY, max=1, policy="cancel_new")
+
+    keep(core)
+
+    held = {each: core.get(each).limit_keys for each in (*before, queued, free, later)}
+    assert all(keys is not None and len(keys) == 2 for keys in held.values())
+    assert core.status(queued) is Status.QUEUED, "what is sent has a slot"
+    assert waits(core, before[0])
+    assert core.status(before[1]) is Status.QUEUED
+    assert [core.status(free), waits(core, later)] == [Status.QUEUED, True], "one of them"
+    core.assert_consistent()
+    with pytest.raises(LimitReachedError, match="limit:keys:c"):
+        submit(core, "c")
+
+    # what was claimed without the limit gives its slot back like all others
+    for claim in (*running, start(core, queued)):
+        assert waits(core, before[0]), "more run than there are slots"
+        core.end(claim, Completed(1))
+        keep(core)
+    assert core.status(before[0]) is Status.QUEUED
+    core.assert_consistent()
+
+    # what a transaction stores that has not seen the limit is found by the second walk
+    core.execute("UPDATE limits SET deleted_at = now()")
+    core.execute("UPDATE workspaces SET limits_revision = limits_revision + 1")
+    late = submit(core, "c")
+    core.execute("UPDATE limits SET deleted_at = NULL")
+    keep(core)
+    assert "limit:keys:c" not in (core.get(late).limit_keys or ())
+    core.execute("UPDATE limits SET look_at = now()")
+    keep(core)
+    assert "limit:keys:c" in (core.get(late).limit_keys or ())
+    assert core.count("limits WHERE look_at IS NOT NULL") == 0, "the walks are over"
+    core.assert_consistent()
+
+
+def test_a_deleted_limit_limits_nothing_and_its_name_is_free(core: Core) -> None:
+    limit(core, of_task=True, max=1)
+    first, second = submit(core), submit(core)
+    assert core.get(first).limit_keys == ["limit:keys"]
+    assert waits(core, second)
+
+    limits_of(core).delete(core.actor, "keys")
+
+    assert core.status(second) is Status.QUEUED, "at once"
+    assert core.get(submit(core)).limit_keys is None
+    with pytest.raises(NotFoundError):
+        limits_of(core).get(core.actor, "keys")
+    again = limit(core, of_task=True, max=2)
+    keep(core)
+    third = submit(core)
+    assert waits(core, third), "what runs counts for the new one"
+    assert limits_of(core).get(core.actor, "keys").use.held == 3
+
+    for each in (first, second):
+        core.end(start(core, each), Completed(1))
+    core.execute("UPDATE limits SET look_at = now() WHERE deleted_at IS NOT NULL")
+    keep(core)
+    assert core.count("limits") == 1, "no execution names the old one"
+    assert core.status(third) is Status.QUEUED
+    assert limits_of(core).get(core.actor, str(again.id)).limit == again.limit
+    core.assert_consistent()
+
+
+def test_stale_processes_neither_pass_a_limit_nor_refuse_by_an_old_one(core: Core) -> None:
+    submit(core)
+    stale = core.submit
+    limit(core, key=KEY, max=1, policy="cancel_new")
+    request = SubmitRequest(task_id=core.task, variables={"key": "x"})
+    stale(core.actor, request)
+    with pytest.raises(LimitReachedError):
+        stale(core.actor, request)
+    core.start_afresh()  # another process changes it
+    limits_of(core).change(admin_of(core), "keys", {"policy": "queue"})
+    assert waits(core, stale(core.actor, request).execution_id)
+    limits_of(core).change(admin_of(core), "keys", {"max": 3, "policy": "cancel_new"})
+    assert not waits(core, stale(core.actor, request).execution_id)
+    limits_of(core).delete(admin_of(core), "keys")
+    assert core.get(stale(core.actor, request).execution_id).limit_keys is None
+    core.assert_consistent()
+
+
+def test_a_rate_of_the_workspace(core: Core) -> None:
+    limit(core, key=KEY, max=1, seconds=60)
+    first, second = submit(core), submit(core)
+    assert [core.status(first), waits(core, second)] == [Status.QUEUED, True]
+    reason = ExplainWaiting(core.database)(core.actor, second).reasons[0]
+    assert reason.until is not None
+    assert "1 execution begin in 60 s" in reason.text
+    limits_of(core).change(admin_of(core), "keys", {"max": 60, "burst": 61})
+    assert core.status(second) is Status.QUEUED
+    with pytest.raises(InvalidInputError, match="another limit"):
+        limits_of(core).change(admin_of(core), "keys", {"seconds": None})
+    with pytest.raises(InvalidInputError, match="policy queue"):
+        limits_of(core).change(admin_of(core), "keys", {"policy": "cancel_new"})
+
+
+def test_a_batch_of_which_some_are_limited(core: Core) -> None:
+    limit(core, key="variables.key", max=1)
+    ids = core.pending_many([{"key": "a"}, {}, {"key": "a"}, {"key": "b"}])
+    core.dispatch.send_due()
+    assert [waits(core, each) for each in ids] == [False, False, True, False]
+    assert [core.status(each) for each in (*ids[:2], ids[3])] == [Status.QUEUED] * 3
+    with pytest.raises(InputInvalidError, match="limit 'keys'"):
+        core.pending_many([{"key": {}}])  # odd variables are no way around it
+    core.assert_consistent()
+
+
+def test_who_may_set_a_limit_and_how_many_there_are(core: Core) -> None:
+    with pytest.raises(ForbiddenError):
+        limits_of(core).create(core.actor, "all", limit(core, max=1).limit.spec)
+    with pytest.raises(ForbiddenError):
+        limits_of(core).delete(core.actor, "keys")
+    with pytest.raises(NameTakenError):
+        limit(core, max=1)
+    for number in range(MOST_OF_ONE):
+        limit(core, f"task-{number}", of_task=True, max=100)
+    with pytest.raises(ConflictError, match="The task has 8 limits"):
+        limit(core, "one-more", of_task=True, max=1)
+    assert core.count("audit_logs WHERE action = 'limit.create'") == 1 + MOST_OF_ONE
+
+
+def test_no_number_is_exceeded_while_it_changes_and_many_submit(core: Core) -> None:
+    """Submissions, ends and changes at once: then as many have slots as there are, none waits."""
+    limit(core, key=KEY, max=2)
+    ids: list[UUID] = []
+
+    def some() -> None:
+        ids.extend(submit(core) for _ in range(8))
+
+    threads = [Thread(target=some) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in (5, 1, 3):
+        limits_of(core).change(admin_of(core), "keys", {"max": number})
+    for thread in threads:
+        thread.join()
+    ended = 0
+    while ended < len(ids):
+        keep(core)
+        free = [each for each in ids if core.status(each) is Status.QUEUED]
+        assert free, "somebody waits with a free slot"
+        assert ended or len(free) <= 5
+        for each in free:
+            core.end(start(core, each), Completed(1))
+        ended += len(free)
+    assert core.count("execution_limits") == 0
+    core.assert_consistent()
