@@ -2,6 +2,7 @@
 
 import time
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -18,16 +19,24 @@ if TYPE_CHECKING:
 app = typer.Typer(name="pauses", help="What may not begin for now.")
 
 Scope = Annotated[
-    PauseScope, typer.Argument(metavar="SCOPE", help="system, queue, worker, task or workspace.")
+    PauseScope,
+    typer.Argument(metavar="SCOPE", help="system, queue, worker, task, workspace, limit or key."),
 ]
 Name = Annotated[
     str | None,
     typer.Argument(
-        metavar="NAME", help="The name of the queue or worker, or the task's name or id."
+        metavar="NAME",
+        help="The name of the queue or worker, the name or id of the task or limit, or the key.",
     ),
 ]
 _LOOK_SECONDS = 1.0
-_NAMED = {PauseScope.QUEUE, PauseScope.TASK, PauseScope.WORKER}
+_NAMED = {
+    PauseScope.QUEUE,
+    PauseScope.TASK,
+    PauseScope.WORKER,
+    PauseScope.LIMIT,
+    PauseScope.KEY,
+}
 
 
 @open_client
@@ -47,12 +56,14 @@ def pause(
     """Let nothing begin of a queue, a task, the workspace or the whole system, or on a worker.
 
     What runs continues. Submissions are accepted and wait until `celeriac resume`.
-    A worker takes nothing new; other workers go on.
-    The workspace needs the role admin; queues, workers and the system an administrator.
+    A worker takes nothing new; other workers go on. Of a limit, or one of its keys,
+    nobody gets a slot. The workspace and its limits need the role admin; queues,
+    workers and the system an administrator.
 
     Examples:
       celeriac pause queue enrichment --reason "The supplier's API is down."
       celeriac pause task summarise --reason "Bad prompt."
+      celeriac pause key limit:per-customer:42 --reason "Their data is being moved."
       celeriac pause worker celery@shop-1 --reason "Kernel upgrade." --wait
       celeriac pause system --reason "Maintenance."
     """
@@ -65,6 +76,8 @@ def pause(
         queue=name if scope is PauseScope.QUEUE else None,
         task=name if scope is PauseScope.TASK else None,
         worker=name if scope is PauseScope.WORKER else None,
+        limit=name if scope is PauseScope.LIMIT else None,
+        key=name if scope is PauseScope.KEY else None,
     )
     if wait:
         _wait_until_idle(context, str(made.worker))
@@ -76,7 +89,9 @@ def resume(
     context: CommandContext,
     scope: Annotated[
         PauseScope | None,
-        typer.Argument(metavar="SCOPE", help="system, queue, worker, task or workspace."),
+        typer.Argument(
+            metavar="SCOPE", help="system, queue, worker, task, workspace, limit or key."
+        ),
     ] = None,
     name: Name = None,
     *,
@@ -120,11 +135,14 @@ def _is_busy(process: "wire.Worker") -> bool:
 
 def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wire.Pause":
     """Return the pause of what is named. Raises CommandError."""
-    task_id = context.client.tasks.get(str(name)).id if scope is PauseScope.TASK else None
+    named: str | UUID | None = name
+    if scope is PauseScope.TASK:
+        named = context.client.tasks.get(str(name)).id
+    elif scope is PauseScope.LIMIT:
+        named = context.client.limits.get(str(name)).id
     for each in context.client.pauses.list():
-        if each.scope is not scope or each.task_id != task_id:
-            continue
-        if name is None or task_id is not None or name in (each.queue, each.worker):
+        targets = (each.queue, each.worker, each.task_id, each.limit_id, each.key)
+        if each.scope is scope and (named is None or named in targets):
             return each
     raise CommandError(
         f"The {scope} {name} is not paused." if name else f"The {scope} is not paused.",
@@ -136,14 +154,14 @@ def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wir
 
 @api_command(app, "list")
 def list_pauses(context: CommandContext, limit: Limit = 50) -> None:
-    """List what is paused: queues, workers, the system, the workspace and its tasks."""
+    """List what is paused: queues, workers, the system, the workspace, its tasks and limits."""
     context.output.write_list(
         context.client.pauses.list(),
         ("ID", "SCOPE", "NAME", "BY", "SINCE", "REASON"),
         lambda each: (
             each.id,
             each.scope,
-            each.queue or each.worker or each.task_name or each.workspace_name,
+            _name(each),
             each.created_by,
             each.created_at,
             each.reason,
@@ -161,6 +179,11 @@ def _check_name(scope: PauseScope, name: str | None) -> None:
         )
 
 
+def _name(found: "wire.Pause") -> str | None:
+    of_slots = found.limit_name or found.key
+    return found.queue or found.worker or found.task_name or of_slots or found.workspace_name
+
+
 def _what(found: "wire.Pause") -> str:
-    name = found.queue or found.worker or found.task_name or found.workspace_name
+    name = _name(found)
     return f"{found.scope} {name}" if name else f"the {found.scope}"

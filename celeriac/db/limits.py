@@ -95,14 +95,16 @@ def delete(connection: Connection, limit_id: UUID) -> None:
     )
 
 
-def delete_of_task(connection: Connection, task_id: UUID) -> None:
-    """Delete the limits of a task that is deleted: nobody can submit it any more."""
+def delete_of_task(connection: Connection, task_id: UUID) -> list[UUID]:
+    """Delete the limits of a task that is deleted, and return them: nobody can submit it again."""
     later = func.now() + timedelta(seconds=SETTLED_SECONDS)
-    connection.execute(
+    statement = (
         update(table)
         .where(table.c.task_id == task_id, _LIVE)
         .values(deleted_at=func.now(), look_at=later)
+        .returning(table.c.id)
     )
+    return list(connection.execute(statement).scalars())
 
 
 def change_revision(connection: Connection, workspace_id: UUID) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from celeriac.db import audit, workspaces
 from celeriac.db import limits as rows
 from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import pauses
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError, NotFoundError
@@ -130,6 +131,7 @@ class WorkspaceLimits:
             found = _found(connection, actor, reference, lock=True)
             _require(actor, found.task_id)
             rows.delete(connection, found.id)
+            pauses.remove_of_limits(connection, [found.id])
             rows.change_revision(connection, found.workspace_id)
             details = {"name": found.name}
             audit.record(connection, actor, "limit.delete", [found.id], details=details)

@@ -18,10 +18,14 @@ class Pause(Wire):
     task_id: UUID | None = Field(description="The paused task.")
     task_name: str | None
     workspace_id: UUID | None = Field(
-        description="The paused workspace, or that of the paused task.", examples=[ID]
+        description="The paused workspace, or that of the paused task, limit or key.",
+        examples=[ID],
     )
     workspace_name: str | None
     worker: str | None = Field(description="The name of the paused worker.")
+    limit_id: UUID | None = Field(description="The paused limit of the workspace.")
+    limit_name: str | None
+    key: str | None = Field(description="The paused key of a limit.")
     reason: str = Field(examples=["The supplier's API is down until 14:00."])
     owner_id: UUID = Field(description="Who made it.")
     created_by: str = Field(description="Their name.", examples=["ada"])
@@ -30,4 +34,5 @@ class Pause(Wire):
         self="/api/v1/pauses/{id}",
         resume="/api/v1/pauses/{id}/resume",
         task="/api/v1/tasks/{task_id}",
+        limit="/api/v1/limits/{limit_id}",
     )

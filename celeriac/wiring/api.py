@@ -91,7 +91,7 @@ class ApiServices:
         self.queries = Queries(database)
         self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
         self.limits = WorkspaceLimits(database, container.limits, container.dispatch)
-        self.pauses = Pauses(database, container.dispatch)
+        self.pauses = Pauses(database, container.dispatch, container.limits)
         self.change = Change(database, container.dispatch)
         self.bulk = Bulk(database, container.cancel, self.change, Repeat(database, container.specs))
         self.approvals = Approvals(

@@ -12,6 +12,13 @@ from celeriac.services.executions.pauses import Pauses
 from tests.support.core import Core
 
 REASON = "The supplier's API is down."
+OF_ALL_WORK = (
+    PauseScope.SYSTEM,
+    PauseScope.QUEUE,
+    PauseScope.TASK,
+    PauseScope.WORKSPACE,
+)
+"""The scopes that may have all executions of the core."""
 
 
 def boss(core: Core) -> Actor:
@@ -21,7 +28,7 @@ def boss(core: Core) -> Actor:
 
 def pauses_of(core: Core) -> Pauses:
     """Return the service."""
-    return Pauses(core.database, core.dispatch)
+    return Pauses(core.database, core.dispatch, core.limits)
 
 
 def target_of(core: Core, scope: PauseScope) -> PauseTarget:

@@ -1,4 +1,4 @@
-"""`/api/v1/pauses`: pause and resume the system, queues, workers, tasks and the workspace."""
+"""`/api/v1/pauses`: pause and resume the system, queues, workers, and what workspaces have."""
 
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -16,7 +16,13 @@ from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.accounts import Actor
 from celeriac.domain.base import Strict
-from celeriac.domain.executions.pauses import LONGEST_NODE, LONGEST_REASON, PauseScope, PauseTarget
+from celeriac.domain.executions.pauses import (
+    LONGEST_KEY,
+    LONGEST_NODE,
+    LONGEST_REASON,
+    PauseScope,
+    PauseTarget,
+)
 from celeriac.domain.tasks import QueueName
 from celeriac.wiring.api import ApiServices
 
@@ -35,19 +41,26 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class NewPause(Strict):
-    """What to pause. `queue`, `worker` and `task` are given for that scope alone."""
+    """What to pause. Each of the fields is given for the scope of its name alone."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     scope: PauseScope = Field(
         strict=False,
-        description="system, queue or worker (all three for administrators), task, or workspace: "
-        "that of the key.",
+        description="system, queue or worker (all three for administrators), task, limit, key, or "
+        "workspace: that of the API key.",
     )
     queue: QueueName | None = Field(default=None, description="The name of the queue.")
     task: Reference | None = Field(default=None, description="The task's id or name.")
     worker: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NODE)] | None = Field(
         default=None, description="The name of the worker, as health shows it."
+    )
+    limit: Reference | None = Field(
+        default=None, description="The id or name of a limit of the workspace."
+    )
+    key: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_KEY)] | None = Field(
+        default=None,
+        description="A key of limits, as `limit_keys` of an execution has it.",
     )
     reason: Why = Field(description="Shown to those who ask why an execution waits.")
 
@@ -57,6 +70,8 @@ class NewPause(Strict):
             (PauseScope.QUEUE, self.queue),
             (PauseScope.TASK, self.task),
             (PauseScope.WORKER, self.worker),
+            (PauseScope.LIMIT, self.limit),
+            (PauseScope.KEY, self.key),
         ):
             if given is None and self.scope is scope:
                 raise ValueError(f"the scope {scope} needs the field {scope}")
@@ -65,16 +80,17 @@ class NewPause(Strict):
         return self
 
     def target(self, actor: Actor, services: ApiServices) -> PauseTarget:
-        """Return what to pause. Raises NotFoundError for an unknown task."""
+        """Return what to pause. Raises NotFoundError for an unknown task or limit."""
         task_id = None if self.task is None else services.tasks.resolve(actor, self.task)
-        return PauseTarget(self.scope, self.queue, task_id, self.worker)
+        limit_id = None if self.limit is None else services.limits.get(actor, self.limit).id
+        return PauseTarget(self.scope, self.queue, task_id, self.worker, limit_id, self.key)
 
 
 @router.post(
     "",
     status_code=201,
     response_model=wire.Pause,
-    summary="Pause the system, a queue, a worker, a task or the workspace",
+    summary="Pause the system, a queue, a worker, a task, a limit, a key or the workspace",
     responses=problem_responses(404, 409)
     | {200: {"model": wire.Pause, "description": "It was paused already; nothing was changed."}},
 )

@@ -56,6 +56,8 @@ def _command(reason: "WaitingReason") -> str | None:
             return f"celeriac approvals answer {short_id(reason.subject.id)}"
         case SubjectKind.PAUSE:
             return f"celeriac resume --id {short_id(reason.subject.id)}"
+        case SubjectKind.LIMIT:
+            return f"celeriac limits show {reason.subject.id}"
         case SubjectKind.WORKFLOW_RUN:
             return f"celeriac workflow-runs show {short_id(reason.subject.id)}"
     return None

@@ -24,6 +24,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db import spans
+from celeriac.db.executions.paused import slots_paused
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
 from celeriac.domain.executions.limits import ExecutionLimit, Wants
@@ -74,14 +75,15 @@ FOR NO KEY UPDATE SKIP LOCKED
 
 _WANTS = text(f"""
 WITH wanted AS (
-    SELECT w.execution_id, w.place, o.key, {_IN_EFFECT.format(l="o")}
+    SELECT w.execution_id, w.place, o.key, o.limit_id, {_IN_EFFECT.format(l="o")}
     FROM execution_limits w JOIN execution_limits o USING (execution_id)
     {_ROW.format(l="o")}
     WHERE w.execution_id = ANY (CAST(:ids AS uuid[]))
       AND o.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
 )
 SELECT wanted.execution_id, wanted.key,
-       CASE WHEN wanted.interval_seconds IS NULL THEN wanted.max
+       CASE WHEN {slots_paused(":workspace_id", "wanted.key", "wanted.limit_id")} THEN 0
+            WHEN wanted.interval_seconds IS NULL THEN wanted.max
             ELSE floor(wanted.burst - greatest(0, coalesce(
                 extract(epoch FROM rate.next_at - now()), 0)) / wanted.interval_seconds)
        END AS max,
@@ -294,7 +296,8 @@ SELECT line.workspace_id, line.key,
        """
     + _HAS_POLICIES.format(workspace_id="line.workspace_id", key="line.key")
     + f""" AS policies,
-       CASE WHEN head.interval_seconds IS NULL THEN head.max > (
+       CASE WHEN {slots_paused("line.workspace_id", "line.key", "head.limit_id")} THEN false
+            WHEN head.interval_seconds IS NULL THEN head.max > (
            SELECT count(*) FROM (
                SELECT FROM execution_limits u
                WHERE u.workspace_id = line.workspace_id AND u.key = line.key AND u.state = 'held'
@@ -306,7 +309,7 @@ SELECT line.workspace_id, line.key,
                                                               * (head.burst - 1)))
        END AS free
 FROM line, LATERAL (
-    SELECT {_IN_EFFECT.format(l="w")}
+    SELECT w.limit_id, {_IN_EFFECT.format(l="w")}
     FROM execution_limits w {_ROW.format(l="w")}
     WHERE w.workspace_id = line.workspace_id AND w.key = line.key AND w.state = 'waiting'
     ORDER BY w.place, w.execution_id LIMIT 1) AS head

@@ -6,7 +6,8 @@ has few rows, and none as a rule: then a part costs one look at an empty table.
 A paused queue is left out where executions are chosen, and so are all queues while the system is
 paused. Their rows stay as they are, in their order, so a resumed queue continues at once, however
 much waits in it. The rows of a paused task or workspace are among others of their queues: those at
-the head are set aside (`pauses.set_aside`), so that nobody reads them again and again.
+the head are set aside (`pauses.set_aside`), so that nobody reads them again and again. A paused
+limit, or key, has no slots: who gives them looks here, and what waits stands in its line.
 """
 
 from celeriac.domain.executions.pauses import PauseScope
@@ -38,3 +39,13 @@ def paused(row: str) -> str:
     """Return whether any pause is about `row`, as SQL."""
     queue = _among(f"{row}.queue", "queue", PauseScope.QUEUE)
     return f"({_SYSTEM} OR {queue} OR {work_paused(row)})"
+
+
+def slots_paused(workspace: str, key: str, limit: str) -> str:
+    """Return whether slots of `key`, perhaps of a row `limit`, are given to nobody, as SQL."""
+    return f"""EXISTS (
+            SELECT FROM pauses p
+            WHERE p.workspace_id = {workspace}
+              AND (p.scope = 'key' AND p.key = {key}
+                   OR p.scope = 'limit' AND p.limit_id = {limit})
+            OFFSET 0)"""

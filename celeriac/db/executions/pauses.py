@@ -1,5 +1,6 @@
 """Pauses: their rows, and the executions that are set aside and released because of them."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, Select, delete, or_, select
@@ -11,16 +12,24 @@ from celeriac.db.executions.paused import work_paused
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.limits import execution_limits, limits
 from celeriac.db.schema.pauses import pauses as table
 from celeriac.domain.executions.model import Execution, Message
 from celeriac.domain.executions.pauses import Pause, PauseScope, PauseTarget
-from celeriac.domain.executions.states import Transition
+from celeriac.domain.executions.states import Held, Transition
 from celeriac.domain.tasks import Priority
 from celeriac.kit.ids import uuid7
 
 _SELECT = (
-    columns(Pause, table, task_name=tasks.c.name, workspace_name=workspaces.c.name)
+    columns(
+        Pause,
+        table,
+        task_name=tasks.c.name,
+        workspace_name=workspaces.c.name,
+        limit_name=limits.c.name,
+    )
     .select_from(table)
+    .outerjoin(limits, limits.c.id == table.c.limit_id)
     .outerjoin(tasks, tasks.c.id == table.c.task_id)
     .outerjoin(workspaces, workspaces.c.id == table.c.workspace_id)
 )
@@ -45,6 +54,8 @@ def add(
             queue=target.queue,
             task_id=target.task_id,
             worker=target.worker,
+            limit_id=target.limit_id,
+            key=target.key,
             workspace_id=workspace_id,
             reason=reason,
             owner_id=owner_id,
@@ -65,6 +76,8 @@ def of_target(
         table.c.queue.is_not_distinct_from(target.queue),
         table.c.task_id.is_not_distinct_from(target.task_id),
         table.c.worker.is_not_distinct_from(target.worker),
+        table.c.limit_id.is_not_distinct_from(target.limit_id),
+        table.c.key.is_not_distinct_from(target.key),
         table.c.workspace_id.is_not_distinct_from(workspace_id),
     )
     return read_one(connection, query, _pause)
@@ -91,16 +104,26 @@ def find(
 
 
 def of_execution(connection: Connection, execution: Execution) -> list[Pause]:
-    """Return the pauses that are about an execution, the widest first."""
-    query = _SELECT.where(
-        or_(
-            table.c.scope == PauseScope.SYSTEM,
-            table.c.queue == execution.queue,
-            table.c.task_id == execution.task_id,
-            (table.c.scope == PauseScope.WORKSPACE)
-            & (table.c.workspace_id == execution.workspace_id),
+    """Return the pauses that are about an execution, the widest first.
+
+    Those of limits and keys are only about what waits for slots.
+    """
+    about = [
+        table.c.scope == PauseScope.SYSTEM,
+        table.c.queue == execution.queue,
+        table.c.task_id == execution.task_id,
+        (table.c.scope == PauseScope.WORKSPACE) & (table.c.workspace_id == execution.workspace_id),
+    ]
+    if execution.held is Held.LIMIT:
+        own = select(execution_limits.c.limit_id).where(
+            execution_limits.c.execution_id == execution.id
         )
-    )
+        keys = table.c.key.in_(execution.limit_keys or ())
+        about += [
+            table.c.limit_id.in_(own),
+            keys & (table.c.workspace_id == execution.workspace_id),
+        ]
+    query = _SELECT.where(or_(*about))
     order = list(PauseScope)
     return sorted(read_all(connection, query, _pause), key=lambda each: order.index(each.scope))
 
@@ -121,6 +144,11 @@ def count(connection: Connection, scope: PauseScope, *, workspace: UUID | None) 
 def remove(connection: Connection, pause_id: UUID) -> None:
     """Delete a pause, which the caller has locked."""
     connection.execute(delete(table).where(table.c.id == pause_id))
+
+
+def remove_of_limits(connection: Connection, limit_ids: Sequence[UUID]) -> None:
+    """Delete the pauses of limits."""
+    connection.execute(delete(table).where(table.c.limit_id.in_(limit_ids)))
 
 
 def remove_of_task(connection: Connection, task_id: UUID) -> None:

@@ -12,7 +12,10 @@ pauses = table_of_ids(
     Column("task_id", Uuid),
     # the name of a Celery node
     Column("worker", Text),
-    # of a task or a workspace
+    Column("limit_id", Uuid),
+    # of a limit, as executions have it
+    Column("key", Text),
+    # of a task, a workspace, a limit or a key
     Column("workspace_id", Uuid),
     Column("reason", Text, nullable=False),
     Column("owner_id", Uuid, nullable=False),
@@ -22,13 +25,16 @@ pauses = table_of_ids(
     CheckConstraint(
         "(queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')"
         " AND (worker IS NOT NULL) = (scope = 'worker')"
-        " AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace'))",
+        " AND (limit_id IS NOT NULL) = (scope = 'limit') AND (key IS NOT NULL) = (scope = 'key')"
+        " AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace', 'limit', 'key'))",
         name="one_target",
     ),
     Index("uq_pauses_system", "scope", unique=True, **where("scope = 'system'")),
     Index("uq_pauses_queue", "queue", unique=True, **where("scope = 'queue'")),
     Index("uq_pauses_task", "task_id", unique=True, **where("scope = 'task'")),
     Index("uq_pauses_workspace", "workspace_id", unique=True, **where("scope = 'workspace'")),
+    Index("uq_pauses_limit", "limit_id", unique=True, **where("scope = 'limit'")),
+    Index("uq_pauses_key", "workspace_id", "key", unique=True, **where("scope = 'key'")),
     Index("uq_pauses_worker", "worker", unique=True, **where("scope = 'worker'")),
 )
 """What may not begin for now. A row is deleted when it is resumed; the audit trail has its past.

@@ -6,11 +6,12 @@ from enum import StrEnum
 from uuid import UUID
 
 MOST_PAUSES = 100
-"""How many tasks a workspace may pause at the same time, and how many queues and how many workers
-the installation."""
+"""How many tasks, limits and keys a workspace may pause at the same time, of each, and how many
+queues and how many workers the installation."""
 
 LONGEST_REASON = 500
 LONGEST_NODE = 255
+LONGEST_KEY = 1_000
 
 
 class PauseScope(StrEnum):
@@ -21,6 +22,10 @@ class PauseScope(StrEnum):
     QUEUE = "queue"
     TASK = "task"
     WORKSPACE = "workspace"
+    LIMIT = "limit"
+    """What needs a slot of a limit of the workspace, whatever the key is."""
+    KEY = "key"
+    """What needs a slot of one key of a limit."""
     WORKER = "worker"
     """What a worker takes; others may run it."""
 
@@ -34,6 +39,9 @@ class PauseTarget:
     task_id: UUID | None = None
     worker: str | None = None
     """The name of a Celery node, as `celery@shop-1`."""
+    limit_id: UUID | None = None
+    key: str | None = None
+    """As `limit_keys` of an execution has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +54,12 @@ class Pause:
     task_id: UUID | None
     task_name: str | None
     workspace_id: UUID | None
-    """Of a task or workspace; None for queues, workers and the system."""
+    """Of a task, workspace, limit or key; None for queues, workers and the system."""
     workspace_name: str | None
     worker: str | None
+    limit_id: UUID | None
+    limit_name: str | None
+    key: str | None
     reason: str
     owner_id: UUID
     """Who made it."""
@@ -59,14 +70,17 @@ class Pause:
     @property
     def subject(self) -> str:
         """What is paused, in words."""
+        names: dict[PauseScope, object] = {
+            PauseScope.QUEUE: self.queue,
+            PauseScope.TASK: self.task_name,
+            PauseScope.WORKSPACE: self.workspace_name,
+            PauseScope.LIMIT: self.limit_name,
+            PauseScope.KEY: self.key,
+        }
         match self.scope:
             case PauseScope.SYSTEM:
                 return "the whole system"
-            case PauseScope.QUEUE:
-                return f"the queue {self.queue!r}"
-            case PauseScope.TASK:
-                return f"the task {self.task_name!r}"
-            case PauseScope.WORKSPACE:
-                return f"the workspace {self.workspace_name!r}"
             case PauseScope.WORKER:
                 return f"the worker {self.worker}"
+            case scope:
+                return f"the {scope} {names[scope]!r}"

@@ -1,4 +1,4 @@
-"""Pauses the system, queues, tasks, workspaces and workers, and resumes them.
+"""Pauses the system, queues, tasks, workspaces, limits, keys and workers, and resumes them.
 
 A pause holds for each statement that begins after its commit: nothing that it is about begins an
 attempt. What runs continues, and submissions are accepted (docs/adr/0058). A worker learns of its
@@ -10,14 +10,16 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, workers, workspaces
+from celeriac.db import audit, limits, workers, workspaces
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import pauses as rows
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.errors import ConflictError, NotFoundError
+from celeriac.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from celeriac.domain.executions.pauses import MOST_PAUSES, Pause, PauseScope, PauseTarget
+from celeriac.domain.limits import LIMIT_PREFIX
 from celeriac.domain.paging import Page
 from celeriac.services.executions.dispatch import Dispatch
+from celeriac.services.executions.limits import TaskLimits, admit
 from celeriac.services.reading import present, read_page
 
 logger = structlog.get_logger(__name__)
@@ -28,29 +30,42 @@ _AT_ONCE = 1_000
 _TURNS = 10
 """How many such statements a request executes; the keeper does the rest."""
 
+_KEYS_AT_ONCE = 16
+"""Keys of which a request gives out slots; the keeper does so for all."""
+
+_OF_SLOTS = frozenset({PauseScope.LIMIT, PauseScope.KEY})
 _OF_ALL = frozenset({PauseScope.SYSTEM, PauseScope.QUEUE, PauseScope.WORKER})
 
 
 class Pauses:
     """Pauses, and the rows that they hold. Safe to share between threads."""
 
-    def __init__(self, database: Database, dispatch: Dispatch) -> None:
+    def __init__(
+        self, database: Database, dispatch: Dispatch, limits: TaskLimits | None = None
+    ) -> None:
+        """Without `limits` the keeper gives out the slots of what is resumed."""
         self._database = database
         self._dispatch = dispatch
+        self._limits = limits
 
     def pause(self, actor: Actor, target: PauseTarget, reason: str) -> tuple[Pause, bool]:
         """Pause a target; return the pause, and False if it was paused already.
 
         Then that pause stays as it is, with its reason. The system, queues and
-        workers need an administrator, tasks an operator, and the workspace an admin. The caller has
-        checked that a task is one of the workspace. Raises ForbiddenError, NotFoundError for an
-        unknown worker, and ConflictError for too many pauses.
+        workers need an administrator; tasks, their limits and keys an operator; the workspace and
+        limits of all of it an admin. The caller has checked that a task is one of the workspace.
+        Raises ForbiddenError, NotFoundError for an unknown worker or limit, InvalidInputError for
+        the key of a limit without keys, and ConflictError for too many pauses.
         """
         _require(actor, target.scope)
         workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
         with self._database.transaction() as connection:
             if workspace_id is not None and not workspaces.lock(connection, workspace_id):
                 raise NotFoundError("workspace", workspace_id)
+            if target.limit_id is not None:
+                _require_limit(connection, actor, target.limit_id)
+            elif target.key is not None:
+                _check_key(connection, actor, target.key)
             made = rows.of_target(connection, target, workspace_id=workspace_id) is None
             if made and target.worker is not None and not workers.known(connection, target.worker):
                 raise NotFoundError("worker", target.worker)
@@ -70,7 +85,8 @@ class Pauses:
                 _record(connection, actor, "pause", pause)
         if made:
             logger.info("pause.created", pause_id=pause.id, scope=pause.scope.value)
-            self._set_aside()
+            if pause.scope not in _OF_SLOTS:
+                self._set_aside()
         return pause, made
 
     def resume(self, actor: Actor, pause_id: UUID) -> Pause:
@@ -83,10 +99,14 @@ class Pauses:
             found = rows.get(connection, pause_id, workspace=actor.workspace_id, lock=True)
             pause = present(found, "pause", pause_id)
             _require(actor, pause.scope)
+            if pause.limit_id is not None:
+                _require_limit(connection, actor, pause.limit_id)
             rows.remove(connection, pause_id)
             _record(connection, actor, "resume", pause)
         logger.info("pause.ended", pause_id=pause.id, scope=pause.scope.value)
-        if pause.scope not in _OF_ALL:
+        if pause.scope in _OF_SLOTS:
+            self._admit(pause)
+        elif pause.scope not in _OF_ALL:
             self._release()
         self._dispatch.try_to_send()
         return pause
@@ -114,6 +134,16 @@ class Pauses:
             aside = rows.set_aside(connection, limit=_AT_ONCE)
             return aside + rows.release(connection, limit=_AT_ONCE)
 
+    def _admit(self, pause: Pause) -> None:
+        """Give out the slots that there are again, of some keys at once."""
+        if self._limits is None or pause.workspace_id is None:
+            return
+        keys = [] if pause.key is None else [pause.key]
+        if pause.limit_id is not None:
+            with self._database.autocommit() as connection:
+                keys = limits.lines(connection, pause.limit_id, limit=_KEYS_AT_ONCE)
+        admit(self._limits, pause.workspace_id, keys)
+
     def _set_aside(self) -> None:
         for _ in range(_TURNS):
             with self._database.autocommit() as connection:
@@ -135,6 +165,24 @@ def _require(actor: Actor, scope: PauseScope) -> None:
         actor.require(Role.ADMIN if scope is PauseScope.WORKSPACE else Role.OPERATOR)
 
 
+def _require_limit(connection: Connection, actor: Actor, limit_id: UUID) -> None:
+    """Raise NotFoundError, or ForbiddenError for a limit of the whole workspace but for admins."""
+    found = limits.get(connection, limit_id, workspace=actor.workspace_id)
+    if present(found, "limit", limit_id).task_id is None:
+        actor.require(Role.ADMIN)
+
+
+def _check_key(connection: Connection, actor: Actor, key: str) -> None:
+    """Raise InvalidInputError for a key that is all of a limit: it is paused by its name."""
+    name = key.removeprefix(LIMIT_PREFIX)
+    whole = limits.id_of_name(connection, name, workspace=actor.workspace_id)
+    if name != key and whole is not None:
+        raise InvalidInputError(
+            f"{key} is the key of all executions of a limit; pause the limit: scope limit, {name}.",
+            field="key",
+        )
+
+
 def _check_number(connection: Connection, scope: PauseScope, workspace_id: UUID | None) -> None:
     if rows.count(connection, scope, workspace=workspace_id) >= MOST_PAUSES:
         of = "The installation" if workspace_id is None else "The workspace"
@@ -149,6 +197,8 @@ def _record(connection: Connection, actor: Actor, verb: str, pause: Pause) -> No
         pause.queue
         or pause.worker
         or pause.task_id
+        or pause.limit_id
+        or pause.key
         or pause.workspace_id
         or PauseScope.SYSTEM.value
     )

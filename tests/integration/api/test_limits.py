@@ -120,6 +120,7 @@ def test_the_client_and_the_command_line_set_limits(
     shown = capsys.readouterr().out
     assert "100 in 60 s" in shown
     assert "5 slots" in shown
+    _pause_and_resume(client, capsys)
     assert run("delete", "crm") == {"limit": "crm", "deleted": True}
     assert main(("limits", "change", "per-customer")) == 2
     assert main(("limits", "show", "crm")) == 3
@@ -133,3 +134,28 @@ def test_the_client_and_the_command_line_set_limits(
     client.executions.execute("summarise", {"text": "b"})
     with pytest.raises(ClientError, match="limit:per-customer:b"):
         client.executions.execute("summarise", {"text": "b"})
+
+
+def _pause_and_resume(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pause the limit and a key of it; say so in lists, why and the situation report."""
+    for scope, name in (("limit", "crm"), ("key", "limit:per-customer:c")):
+        assert main(("pause", scope, name, "--reason", "Moving.")) == 0
+    waiting = client.executions.execute("summarise", {"text": "c"})
+    assert main(("why", str(waiting.execution_id))) == 0
+    assert main(("pauses", "list")) == 0
+    assert main(("sitrep",)) in (0, 1)
+    shown = capsys.readouterr().out
+    assert "has paused the limit 'crm': Moving." in shown
+    assert "has paused the key 'limit:per-customer:c': Moving." in shown
+    assert "Paused: the limit crm" in shown
+    listed = [(each.limit_name, each.key) for each in client.pauses.list()]
+    assert listed == [(None, "limit:per-customer:c"), ("crm", None)]
+    assert main(("resume", "limit", "crm")) == 0
+    assert client.executions.get(waiting.execution_id).held == "limit"
+    assert main(("resume", "key", "limit:per-customer:c")) == 0
+    assert client.executions.get(waiting.execution_id).held is None
+    assert main(("resume", "key", "limit:per-customer:c")) == 3
+    paused = client.pauses.pause("limit", limit="crm", reason="x")
+    assert client.pauses.resume(paused.id).limit_name == "crm"
+    assert main(("pause", "key", "--reason", "x")) == 2
+    capsys.readouterr()

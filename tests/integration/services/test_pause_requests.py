@@ -16,6 +16,7 @@ from celeriac.services.workspaces import Workspaces
 from tests.support.catalog import make_actor
 from tests.support.core import Core
 from tests.support.pauses import (
+    OF_ALL_WORK,
     REASON,
     boss,
     pause,
@@ -67,7 +68,7 @@ def test_who_may_pause_and_resume(core: Core, scope: PauseScope, role: Role | No
 
 def test_pauses_of_another_workspace_are_not_there(core: Core) -> None:
     stranger = replace(make_actor(core.database), role=Role.ADMIN)
-    made = [pause(core, scope) for scope in PauseScope]
+    made = [pause(core, scope) for scope in OF_ALL_WORK]
     seen = {each.id for each in pauses_of(core).find(stranger).items}
     assert seen == {each.id for each in made if each.workspace_id is None}
     assert {each.id for each in pauses_of(core).find(core.actor).items} == {
@@ -106,7 +107,7 @@ def test_a_pause_ends_with_its_task_or_workspace(core: Core) -> None:
 
 
 def test_pauses_are_in_the_audit_trail(core: Core) -> None:
-    for scope in PauseScope:
+    for scope in OF_ALL_WORK:
         resume(core, pause(core, scope))
     with core.database.autocommit() as connection:
         found = connection.exec_driver_sql(
@@ -121,7 +122,7 @@ def test_pauses_are_in_the_audit_trail(core: Core) -> None:
     }
     assert [tuple(row) for row in found] == [
         (f"{scope}.{verb}", scope.value, subjects[scope], REASON)
-        for scope in PauseScope
+        for scope in OF_ALL_WORK
         for verb in ("pause", "resume")
     ]
 

@@ -24,6 +24,7 @@ from tests.support.catalog import make_actor, make_task
 from tests.support.core import Core, report_worker
 from tests.support.families import FOR_CHILDREN, claim_of, parent_of
 from tests.support.pauses import (
+    OF_ALL_WORK,
     pause,
     pauses_of,
     resume,
@@ -33,9 +34,7 @@ from tests.support.together import together
 
 pytestmark = pytest.mark.requirement("F15")
 
-ALL = pytest.mark.parametrize(
-    "scope", [each for each in PauseScope if each is not PauseScope.WORKER]
-)
+ALL = pytest.mark.parametrize("scope", OF_ALL_WORK)
 OF_ROWS = pytest.mark.parametrize("scope", [PauseScope.TASK, PauseScope.WORKSPACE])
 FAILURE = Failure("rate_limited", "Too many requests.")
 

@@ -15,12 +15,14 @@ from celeriac.domain.errors import (
     NotFoundError,
 )
 from celeriac.domain.executions.model import Claim, Completed, SubmitRequest
+from celeriac.domain.executions.pauses import PauseScope, PauseTarget
 from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.workspace_limits import MOST_OF_ONE
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import LIMIT, Core
+from tests.support.pauses import REASON, pauses_of
 from tests.support.workspace_limits import admin_of, limit, limits_of, walk
 
 pytestmark = pytest.mark.requirement("F13")
@@ -240,3 +242,44 @@ def test_no_number_is_exceeded_while_it_changes_and_many_submit(core: Core) -> N
         ended += len(free)
     assert core.count("execution_limits") == 0
     core.assert_consistent()
+
+
+def test_a_paused_limit_or_key_gives_no_slots(core: Core) -> None:
+    core = Core(core.database, TaskSpec.model_validate({"concurrency": [{"key": KEY, "max": 3}]}))
+    made = limit(core, "all", key="'x'", max=50)
+    pauses = pauses_of(core)
+    sent_before = submit(core)
+    of_limit = PauseTarget(PauseScope.LIMIT, limit_id=made.id)
+    paused, _ = pauses.pause(admin_of(core), of_limit, REASON)
+    ids = submit(core), submit(core, "b")
+    keep(core)
+    assert [waits(core, each) for each in ids] == [True, True]
+    core.end(start(core, sent_before), Completed(1))
+    keep(core)
+    reasons = ExplainWaiting(core.database)(core.actor, ids[0]).reasons
+    assert reasons[0].code is ReasonCode.PAUSE
+    assert reasons[0].text == f"{core.actor.name} has paused the limit 'all': {REASON}"
+    with pytest.raises(ForbiddenError):
+        pauses.resume(core.actor, paused.id)
+    of_key = PauseTarget(PauseScope.KEY, key="a")
+    key, _ = pauses.pause(core.actor, of_key, REASON)
+    assert (key.subject, pauses.pause(core.actor, of_key, "again")) == ("the key 'a'", (key, False))
+
+    pauses.resume(admin_of(core), paused.id)
+    assert [waits(core, each) for each in ids] == [True, False], "the key is paused, too"
+    assert pauses.resume(core.actor, key.id) == key
+    assert not waits(core, ids[0]), "without the keeper"
+    core.assert_consistent()
+
+    limit(core, "whole", max=9)
+    with pytest.raises(InvalidInputError, match="pause the limit"):
+        pauses.pause(core.actor, PauseTarget(PauseScope.KEY, key="limit:whole"), REASON)
+    with pytest.raises(ForbiddenError):
+        pauses.pause(core.actor, of_limit, REASON)
+    with pytest.raises(NotFoundError):
+        pauses.pause(admin_of(core), PauseTarget(PauseScope.LIMIT, limit_id=core.task), REASON)
+    pauses.pause(admin_of(core), of_limit, REASON)
+    waiting = submit(core)
+    limits_of(core).delete(admin_of(core), "all")
+    assert core.count("pauses") == 0
+    assert core.status(waiting) is Status.QUEUED

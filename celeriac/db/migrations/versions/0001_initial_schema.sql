@@ -1010,22 +1010,28 @@ CREATE TABLE pauses (
     queue text,
     task_id uuid,
     worker text,
+    limit_id uuid,
+    key text,
     workspace_id uuid,
     reason text NOT NULL,
     owner_id uuid NOT NULL,
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_pauses PRIMARY KEY (id),
-    CONSTRAINT ck_pauses_scope_known CHECK (scope IN ('system', 'queue', 'task', 'workspace', 'worker')),
+    CONSTRAINT ck_pauses_scope_known
+        CHECK (scope IN ('system', 'queue', 'task', 'workspace', 'limit', 'key', 'worker')),
     CONSTRAINT ck_pauses_one_target CHECK (
         (queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')
         AND (worker IS NOT NULL) = (scope = 'worker')
-        AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace')))
+        AND (limit_id IS NOT NULL) = (scope = 'limit') AND (key IS NOT NULL) = (scope = 'key')
+        AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace', 'limit', 'key')))
 );
 CREATE UNIQUE INDEX uq_pauses_system ON pauses (scope) WHERE scope = 'system';
 CREATE UNIQUE INDEX uq_pauses_queue ON pauses (queue) WHERE scope = 'queue';
 CREATE UNIQUE INDEX uq_pauses_task ON pauses (task_id) WHERE scope = 'task';
 CREATE UNIQUE INDEX uq_pauses_workspace ON pauses (workspace_id) WHERE scope = 'workspace';
+CREATE UNIQUE INDEX uq_pauses_limit ON pauses (limit_id) WHERE scope = 'limit';
+CREATE UNIQUE INDEX uq_pauses_key ON pauses (workspace_id, key) WHERE scope = 'key';
 CREATE UNIQUE INDEX uq_pauses_worker ON pauses (worker) WHERE scope = 'worker';
 
 CREATE TABLE schedules (
