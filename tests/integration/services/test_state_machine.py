@@ -36,6 +36,7 @@ from tests.support.core_machine import OUTCOMES, SPEC, read_rows
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.machines import run_machine
 from tests.support.memory import MemoryTaskQueue
+from tests.support.pauses import OF_ALL_WORK
 
 EXAMPLES, STEPS = 60, 100
 lost = st.sampled_from([0, 0, 0, 1, 2])
@@ -210,7 +211,7 @@ class CoreMachine(AskingRules):
 
     # those who pause
 
-    @rule(scope=st.sampled_from(PauseScope), stays=st.sampled_from([False, False, True]),
+    @rule(scope=st.sampled_from(OF_ALL_WORK), stays=st.sampled_from([False, False, True]),
           deliveries=st.integers(0, 2))  # fmt: skip
     def pause_something(self, scope: PauseScope, stays: bool, deliveries: int) -> None:
         self.pause(scope)

@@ -31,7 +31,7 @@ from celeriac.services.executions.change import Change
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
 from tests.support.families import FOR_CHILDREN, start_children
-from tests.support.pauses import pause, pauses_of, resume
+from tests.support.pauses import OF_ALL_WORK, pause, pauses_of, resume
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
 from tests.support.workflows import Flows
@@ -473,7 +473,7 @@ def test_a_parent_holds_no_slot_for_which_its_children_wait(
 
 
 @pytest.mark.requirement("F15")
-@pytest.mark.parametrize("scope", PauseScope)
+@pytest.mark.parametrize("scope", OF_ALL_WORK)
 def test_no_slot_is_lost_by_a_pause(core: Core, scope: PauseScope) -> None:
     core = one_per_key(core)
     ids = [submit(core), submit(core)]
