@@ -12,6 +12,7 @@ from celeriac import wire
 from celeriac.client.accounts import Audit, Keys, Users, Workspaces
 from celeriac.client.approvals import Approvals
 from celeriac.client.budgets import Budgets, Usage
+from celeriac.client.bulk_jobs import BulkJobs
 from celeriac.client.cassettes import Cassettes
 from celeriac.client.catalog import Agents, Tasks
 from celeriac.client.documents import Document
@@ -85,6 +86,7 @@ class Client:
         self.approvals = Approvals(self._transport)
         self.budgets = Budgets(self._transport)
         self.usage = Usage(self._transport)
+        self.bulk_jobs = BulkJobs(self._transport)
         self.failures = Failures(self._transport)
         self.statistics = Statistics(self._transport)
         self.webhooks = Webhooks(self._transport)

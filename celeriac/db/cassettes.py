@@ -1,5 +1,6 @@
 """Cassettes: recorded model traffic, compressed."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from uuid import UUID
 
@@ -40,6 +41,16 @@ def find(
     """Return up to `limit` cassettes with smaller ids than `before`, the newest first."""
     query = _SUMMARY.where(table.c.workspace_id == workspace)
     return read_all(connection, newest(query, table.c.id, before=before, limit=limit), _summary)
+
+
+def recorded(
+    connection: Connection, execution_ids: Sequence[UUID], *, workspace: UUID
+) -> set[UUID]:
+    """Return those of the executions that have a cassette, which has the same id."""
+    query = select(table.c.id).where(
+        table.c.id.in_(execution_ids), table.c.workspace_id == workspace
+    )
+    return set(connection.execute(query).scalars())
 
 
 def content(connection: Connection, cassette_id: UUID) -> bytes | None:

@@ -106,6 +106,27 @@ def delete_executions(connection: Connection, execution_ids: Sequence[UUID]) -> 
     return int(connection.execute(_DELETE_EXECUTIONS, parameters).scalar_one())
 
 
+_DELETABLE = text(f"""
+SELECT id FROM executions e
+WHERE {spans.given("id")} AND status IN {_TERMINAL}
+  AND NOT EXISTS (SELECT FROM executions p WHERE p.id = e.parent_id AND p.completed_at IS NULL)
+  AND NOT EXISTS (SELECT FROM workflow_runs r WHERE r.id = e.run_id AND r.completed_at IS NULL)
+  AND NOT EXISTS (SELECT FROM executions c WHERE c.parent_id = e.id AND c.completed_at IS NULL)
+  AND NOT EXISTS (SELECT FROM deliveries d WHERE d.execution_id = e.id AND d.status = 'pending')
+ORDER BY id DESC
+FOR UPDATE
+""")  # noqa: S608 - put together from constants
+
+
+def deletable(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUID]:
+    """Lock and return those of the executions that have ended, and that nothing needs any more.
+
+    A parent or run that has not ended may read its result, a child has it as its parent, and a
+    delivery tells what became of it.
+    """
+    return list(connection.execute(_DELETABLE, spans.of(execution_ids)).scalars())
+
+
 _DELETE_CALLS = text("""
 DELETE FROM celery_calls WHERE id IN (
     SELECT id FROM celery_calls WHERE ended_at < now() - make_interval(secs => :seconds)

@@ -13,6 +13,28 @@ class BulkAction(StrEnum):
 
     CANCEL = "cancel"
     RETRY = "retry"
+    REPLAY = "replay"
+    """A retry whose model requests are answered from the execution's cassette."""
+    PRIORITISE = "prioritise"
+    MOVE = "move"
+    DELETE = "delete"
+
+
+NOT_FOUND = "not_found"
+ENDED = "ended"
+NOT_ENDED = "not_ended"
+UNCHANGED = "unchanged"
+IN_USE = "in_use"
+NOT_RECORDED = "not_recorded"
+"""The codes of reasons why an execution is skipped, besides those of errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an execution was not changed: a stable code, and a text for people."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +46,8 @@ class ActionRule:
     selects: frozenset[Status]
     """The statuses that a filter without any selects."""
     done: str
-    """What happens to an execution, as in `it can be cancelled`."""
-    same: str
+    """What happens to an execution, after `it can`."""
+    left: Reason
     """Why an execution with such a status is left as it is."""
     argument: str | None = None
     """The field of a request that the action needs."""
@@ -34,10 +56,42 @@ class ActionRule:
 ACTIONS: Mapping[BulkAction, ActionRule] = MappingProxyType(
     {
         BulkAction.CANCEL: ActionRule(
-            LIVE, LIVE, "be cancelled", "Its cancellation was requested before."
+            LIVE,
+            LIVE,
+            "be cancelled",
+            Reason(UNCHANGED, "Its cancellation was requested before."),
         ),
         BulkAction.RETRY: ActionRule(
-            TERMINAL, frozenset({Status.FAILED}), "be retried", "It was not retried."
+            TERMINAL,
+            frozenset({Status.FAILED}),
+            "be retried",
+            Reason(UNCHANGED, "It was not retried."),
+        ),
+        BulkAction.REPLAY: ActionRule(
+            TERMINAL,
+            frozenset({Status.COMPLETED}),
+            "be replayed",
+            Reason(NOT_RECORDED, "It has no cassette: it was not recorded, or that was deleted."),
+        ),
+        BulkAction.PRIORITISE: ActionRule(
+            LIVE,
+            LIVE,
+            "get another priority",
+            Reason(UNCHANGED, "It has this priority."),
+            "priority",
+        ),
+        BulkAction.MOVE: ActionRule(
+            LIVE, LIVE, "be moved", Reason(UNCHANGED, "It is in this queue."), "to_queue"
+        ),
+        BulkAction.DELETE: ActionRule(
+            TERMINAL,
+            TERMINAL,
+            "be deleted",
+            Reason(
+                IN_USE,
+                "Its parent, its run of a workflow, or an execution that it has started has not "
+                "ended, or its end is still to be delivered to a webhook.",
+            ),
         ),
     }
 )
@@ -103,28 +157,13 @@ class BulkOutcome(StrEnum):
     """The action failed, by an error of Celeriac."""
 
 
-NOT_FOUND = "not_found"
-ENDED = "ended"
-NOT_ENDED = "not_ended"
-UNCHANGED = "unchanged"
-"""The codes of reasons why an execution is skipped, besides those of errors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why an execution was not changed: a stable code, and a text for people."""
-
-    code: str
-    message: str
-
-
 def reason_of(action: BulkAction, status: Status | None) -> Reason:
     """Return why an execution with this status (None: it was deleted) was not changed."""
     rule = ACTIONS[action]
     if status is None:
         return Reason(NOT_FOUND, "It was deleted.")
     if status in rule.takes:
-        return Reason(UNCHANGED, rule.same)
+        return rule.left
     if status.terminal:
         message = f"The execution is {status}; only one that has not ended can {rule.done}."
         return Reason(ENDED, message)

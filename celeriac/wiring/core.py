@@ -330,7 +330,8 @@ def build_performers(container: CoreServices) -> Mapping[BulkAction, Performer]:
     """Return the actions of bulk jobs."""
     database = container.database
     repeat = Repeat(database, container.specs)
-    return performers(database, container.cancel, repeat, container.dispatch)
+    stored = places(container.settings)
+    return performers(database, stored, container.cancel, repeat, container.dispatch)
 
 
 def model_price(

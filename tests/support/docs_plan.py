@@ -46,6 +46,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/command-agents.md", "celeriac run count"): LIVE,
     ("docs/labels.md", "celeriac run summarise"): LIVE,
     ("docs/labels.md", "client.executions.label"): LIVE,
+    ("docs/bulk-jobs.md", "celeriac bulk cancel"): LIVE,
+    ("docs/bulk-jobs.md", "client.bulk_jobs"): LIVE,
     ("docs/failures.md", "celeriac failures list"): LIVE,
     ("docs/failures.md", "client.failures"): LIVE,
     ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,

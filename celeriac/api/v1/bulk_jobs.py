@@ -21,7 +21,7 @@ from celeriac.domain.bulk_actions import BulkAction, BulkOutcome
 from celeriac.domain.bulk_jobs import MAX_SCOPE, BulkItem, BulkJob, BulkPreview, NewBulkJob
 from celeriac.domain.executions.model import BULKY
 from celeriac.domain.executions.states import Status
-from celeriac.domain.tasks import QueueName
+from celeriac.domain.tasks import PriorityLabel, QueueName
 
 router = APIRouter(prefix="/bulk-jobs", tags=["bulk jobs"], route_class=JsonRoute)
 
@@ -34,7 +34,8 @@ class BulkFilter(Criteria):
     status: list[Annotated[Status, Field(strict=False)]] = Field(
         default=[],
         min_length=1,
-        description="One or several. Default: those that the action is for; for retry, failed. "
+        description="One or several. Default: those that the action is for; for retry failed, for "
+        "replay completed. "
         "With `id`, any.",
     )
     queue: QueueName | None = Field(
@@ -52,15 +53,22 @@ class BulkJobRequest(Strict):
     )
 
     action: Annotated[BulkAction, Field(strict=False)] = Field(
-        description="cancel or retry.", examples=["cancel"]
+        description="cancel, retry, replay, prioritise, move or delete.", examples=["cancel"]
     )
     filter: BulkFilter = Field(description="Which executions; at least one field.")
+    priority: PriorityLabel | None = Field(
+        default=None, description="For prioritise: low, normal, high or critical."
+    )
+    to_queue: QueueName | None = Field(default=None, description="For move: the name of a queue.")
     limit: int = Field(
         default=MAX_SCOPE,
         ge=1,
         le=MAX_SCOPE,
         description="The most executions of the job; the newest that match.",
     )
+
+
+_ARGUMENTS = ("priority", "to_queue")
 
 
 def _shown(found: BulkJob) -> wire.BulkJob:
@@ -110,9 +118,10 @@ def preview_bulk_job(body: BulkJobRequest, actor: Operator, services: Services) 
     ten newer ones.
     """
     given = body.filter.model_dump(mode="json", exclude_unset=True)
+    arguments = body.model_dump(mode="json", include=set(_ARGUMENTS), exclude_none=True)
     new = NewBulkJob(
         action=body.action,
-        arguments={},
+        arguments=arguments,
         given=given,
         wanted=selected(body.filter, actor, services),
         limit=body.limit,

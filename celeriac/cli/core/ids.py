@@ -37,11 +37,13 @@ class IdOf:
     noun: str
     nested: bool = False
     """Whether some are parts of others, which `list(top_level=True)` leaves out."""
+    group: str | None = None
+    """The group of commands for it, if it is not named like the kind."""
 
     @property
     def command(self) -> str:
         """The group of commands for it."""
-        return self.kind.replace("_", "-")
+        return self.group or self.kind.replace("_", "-")
 
     @property
     def _kind(self) -> str:
@@ -216,6 +218,11 @@ FailureGroupId = Annotated[
     str,
     _argument("GROUP", "group", ", from `failures list`", ids_of("failures")),
     IdOf("failures", "a group of failures"),
+]
+BulkJobId = Annotated[
+    str,
+    _argument("JOB", "job", ", from `bulk list`", ids_of("bulk_jobs")),
+    IdOf("bulk_jobs", "a bulk job", group="bulk"),
 ]
 HookId = Annotated[
     str,

@@ -5,10 +5,11 @@ deliveries. A new action has a `Performer` here and a rule in `domain.bulk_actio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import UUID
 
+from celeriac.db import cassettes
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
@@ -16,10 +17,14 @@ from celeriac.domain.bulk_actions import ACTIONS, BulkAction, Reason, reason_of
 from celeriac.domain.bulk_jobs import BulkJob
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.executions.model import Execution, ExecutionFilter
+from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import JsonObject
+from celeriac.services.executions.change import move_within, prioritise_within
+from celeriac.services.executions.delete import delete_within, remove_files
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.repeat import Repeat, store
 from celeriac.services.executions.stop import Cancel
+from celeriac.services.storage_paths import StoragePaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +140,23 @@ class Retrying:
     def unfit(
         self,
         actor: Actor,
-        job: BulkWork,  # noqa: ARG002 - as in `Performer`
+        job: BulkWork,
         rows: Sequence[Execution],
     ) -> tuple[int, Mapping[UUID, Reason]]:
         """See `Performer`."""
-        checked = self._repeat.check(actor, rows)
-        return checked.looked, _reasons(checked.refused)
+        origins = self._origins(actor, rows)
+        checked = self._repeat.check(actor, origins)
+        looked = len(rows)
+        if checked.looked < len(origins):
+            looked = rows.index(origins[checked.looked])
+        there = {each.id for each in origins}
+        others = {each.id: reason_of(job.action, each.status)
+                  for each in rows[:looked] if each.id not in there}  # fmt: skip
+        return looked, others | _reasons(checked.refused)
+
+    def _origins(self, actor: Actor, rows: Sequence[Execution]) -> Sequence[Execution]:  # noqa: ARG002
+        """Return those that can be origins, as the new executions are to be like."""
+        return rows
 
     def prepare(self, actor: Actor, job: BulkJob, ids: Sequence[UUID], *, fresh: bool) -> Batch:
         """See `Performer`."""
@@ -155,7 +171,8 @@ class Retrying:
             for each in found.items
             if each.status not in takes
         }
-        rows = [each for each in found.items if each.id not in unfit]
+        ended = [each for each in found.items if each.id not in unfit]
+        rows = self._origins(actor, ended)
         checked = self._repeat.check(actor, rows, fresh=fresh)
         last = None
         if checked.looked < len(rows):
@@ -171,12 +188,33 @@ class Retrying:
         return Batch(looked, apply, unfit | _reasons(checked.refused))
 
 
+class Replaying(Retrying):
+    """Makes a new execution of each recorded one, which is answered from its cassette."""
+
+    def _origins(self, actor: Actor, rows: Sequence[Execution]) -> Sequence[Execution]:
+        ids = [each.id for each in rows]
+        with self._database.autocommit() as connection:
+            recorded = cassettes.recorded(connection, ids, workspace=actor.workspace_id)
+        found: list[Execution] = []
+        for each in rows:
+            # a replay has no cassette of its own
+            cassette = each.id if each.id in recorded else each.options.cassette_id
+            if cassette is not None:
+                changes = {"cassette_id": cassette, "record": False}
+                found.append(replace(each, options=each.options.model_copy(update=changes)))
+        return found
+
+
 def _reasons(refused: Mapping[UUID, CeleriacError]) -> dict[UUID, Reason]:
     return {key: Reason(error.code, error.message) for key, error in refused.items()}
 
 
 def performers(
-    database: Database, cancel: Cancel, repeat: Repeat, dispatch: Dispatch
+    database: Database,
+    places: StoragePaths,
+    cancel: Cancel,
+    repeat: Repeat,
+    dispatch: Dispatch,
 ) -> Mapping[BulkAction, Performer]:
     """Return the performer of each action."""
     return {
@@ -186,4 +224,28 @@ def performers(
             lambda _, execution: execution.cancel_requested_at is not None,
         ),
         BulkAction.RETRY: Retrying(database, repeat, dispatch),
+        BulkAction.REPLAY: Replaying(database, repeat, dispatch),
+        BulkAction.PRIORITISE: Changing(
+            lambda connection, actor, given, ids: prioritise_within(
+                connection, actor, ids, _priority(given)
+            ),
+            lambda *_: None,
+            lambda given, execution: execution.priority == _priority(given),
+        ),
+        BulkAction.MOVE: Changing(
+            lambda connection, actor, given, ids: move_within(
+                connection, actor, ids, str(given["to_queue"])
+            ),
+            lambda *_: dispatch.try_to_send(),
+            lambda given, execution: execution.queue == given["to_queue"],
+        ),
+        BulkAction.DELETE: Changing(
+            lambda connection, actor, _, ids: delete_within(connection, actor, ids),
+            lambda _, gone: remove_files(places, gone),
+            lambda *_: False,
+        ),
     }
+
+
+def _priority(given: JsonObject) -> Priority:
+    return Priority.parse(str(given["priority"]))

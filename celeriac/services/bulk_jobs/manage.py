@@ -32,6 +32,7 @@ from celeriac.domain.executions.model import Execution, ExecutionFilter
 from celeriac.domain.executions.states import LIVE, Status
 from celeriac.domain.paging import Page, read_cursor
 from celeriac.kit.ids import uuid7
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.bulk_jobs.actions import Performer
 from celeriac.services.reading import present, read_page
 
@@ -206,6 +207,7 @@ def _narrowed(new: NewBulkJob) -> ExecutionFilter:
             "filter is empty and would select everything; name at least one field, such as status.",
             field="filter",
         )
+    _check_arguments(new.action, new.arguments)
     if wanted.ids:
         return wanted
     others = [each for each in wanted.statuses if each not in rule.takes]
@@ -223,6 +225,15 @@ def _narrowed(new: NewBulkJob) -> ExecutionFilter:
             field="filter.queue",
         )
     return wanted if wanted.statuses else replace(wanted, statuses=sorted(rule.selects))
+
+
+def _check_arguments(action: BulkAction, given: JsonObject) -> None:
+    needed = ACTIONS[action].argument
+    if needed is not None and needed not in given:
+        raise InvalidInputError(f"{action} needs {needed}.", field=needed)
+    for name in given:
+        if name != needed:
+            raise InvalidInputError(f"{action} does not take {name}; leave it out.", field=name)
 
 
 def _selected(

@@ -39,7 +39,7 @@ class Change:
         """
         with self._database.transaction() as connection:
             _seen(connection, actor, execution_id)
-            changed = _prioritise(connection, actor, [execution_id], priority)
+            changed = prioritise_within(connection, actor, [execution_id], priority)
             after = _seen(connection, actor, execution_id)
         _check(after, changed, "get another priority")
         return after
@@ -54,7 +54,7 @@ class Change:
         """
         with self._database.transaction() as connection:
             _seen(connection, actor, execution_id)
-            changed = _move(connection, actor, [execution_id], queue)
+            changed = move_within(connection, actor, [execution_id], queue)
             after = _seen(connection, actor, execution_id)
         _check(after, changed, "be moved")
         if not changed:
@@ -91,7 +91,7 @@ class Change:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            changed = _prioritise(connection, actor, execution_ids, priority)
+            changed = prioritise_within(connection, actor, execution_ids, priority)
         return [each for each in execution_ids if each in changed]
 
     def move_those(self, actor: Actor, execution_ids: Sequence[UUID], queue: str) -> list[UUID]:
@@ -102,7 +102,7 @@ class Change:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            changed = _move(connection, actor, execution_ids, queue)
+            changed = move_within(connection, actor, execution_ids, queue)
         return [each for each in execution_ids if each in changed]
 
 
@@ -120,9 +120,10 @@ def _check(after: Execution, changed: Mapping[UUID, object], words: str) -> None
         )
 
 
-def _prioritise(
+def prioritise_within(
     connection: Connection, actor: Actor, ids: Sequence[UUID], priority: Priority
 ) -> Mapping[UUID, int]:
+    """Do in a transaction of the caller what `prioritise_those` does; return priorities before."""
     changed = rows.set_priority(connection, ids, priority)
     if changed:
         limits.set_place(connection, list(changed), place_of(priority))
@@ -135,9 +136,10 @@ def _prioritise(
     return changed
 
 
-def _move(
+def move_within(
     connection: Connection, actor: Actor, ids: Sequence[UUID], queue: str
 ) -> Mapping[UUID, str]:
+    """Do in a transaction of the caller what `move_those` does; return the queues before."""
     changed = rows.move(connection, ids, queue)
     _record(connection, actor, "execution.move", changed, queue)
     for execution_id, before in changed.items():

@@ -142,6 +142,22 @@ PAGES: dict[str, Page] = {
         + "celeriac workspaces create research\nceleriac run summarise --var text=a",
         printed=("smollm2", "summarise"),
     ),
+    "docs/bulk-jobs.md": Page(
+        before=_TEXT
+        + "celeriac tasks create summarise --agent writer --prompt 'Sum {{ text }}'\n"
+        + "celeriac budgets set day --task summarise --tokens 1\n"
+        + "! celeriac run summarise --var text=a\nceleriac pause queue task_execution --reason r\n"
+        + "celeriac run summarise --var text=b --detach\n"
+        + "celeriac bulk move spare --queue task_execution --yes --wait\n"
+        + "celeriac bulk prioritise high --queue spare --yes --wait\n"
+        + "celeriac bulk items last --outcome done\nceleriac bulk show last\n"
+        + "! celeriac bulk stop last\n"
+        + "celeriac bulk cancel --queue spare --yes --wait\n"
+        + 'celeriac bulk start "$(celeriac bulk replay --task summarise --status failed --dry-run)"'
+        + " --wait\nceleriac bulk delete --status cancelled --yes --wait",
+        program=_CLIENT,
+        printed=("queue: spare", "1 done", "\n0 retried", "prioritise high"),
+    ),
     "docs/cassettes.md": Page(
         before=_TEXT + "celeriac tasks create qualify --agent writer --prompt 'Is {{ lead }}?'\n"
         "celeriac run qualify --var lead=ACME --record",

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from celeriac.db import cassettes
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
+from celeriac.services.cassettes import packed
 from celeriac.wiring.core import CoreServices, build_performers
 from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.cassettes import cassette, recorded
 from tests.support.working import claim, finish
 
 JOBS = "/api/v1/bulk-jobs"
@@ -97,6 +100,28 @@ def test_failures_are_retried_as_a_batch(ada: Asker, container: CoreServices) ->
     assert made["origin_id"] == failed[0]
 
 
+def test_recorded_executions_are_replayed_from_their_cassettes(
+    ada: Asker, container: CoreServices
+) -> None:
+    (plain,) = run(ada)
+    finish(container, claim(container, plain), Completed({"summary": "a"}))
+    origin = ada.post(EXECUTE, json=ONE | {"record": True}).json()["execution_id"]
+    claimed = claim(container, origin)
+    with container.database.autocommit() as connection:
+        tape = packed(cassette(recorded("Summarise: One.", "a")))
+        assert cassettes.record(connection, claimed.lease, "summarise", tape)
+    finish(container, claimed, Completed({"summary": "a"}))
+    preview = ada.post(JOBS, json={"action": "replay", "filter": {"task": "summarise"}}).json()
+    assert preview["statuses"] == {"completed": 2}
+    (unfit,) = preview["unfit"]
+    assert (unfit["execution_id"], unfit["code"]) == (plain, "not_recorded")
+    job = started(ada, container, action="replay", filter={"task": "summarise"})
+    assert (job["done"], job["skipped"], job["reasons"]) == (1, 1, {"not_recorded": 1})
+    (made,) = ada.get(job["_links"]["new_executions"]).json()["items"]
+    replayed = ada.get(f"{EXECUTIONS}/{made['id']}").json()
+    assert (replayed["origin_id"], replayed["options"]["cassette_id"]) == (origin, origin)
+
+
 def test_wrong_values_are_named(ada: Asker, admin: Asker) -> None:
     for body, field in (
         ({"action": "cancel", "filter": {}}, "filter"),
@@ -108,6 +133,9 @@ def test_wrong_values_are_named(ada: Asker, admin: Asker) -> None:
         ({"action": "cancel", "filter": {"cursor": "x"}}, "filter.cursor"),
         ({"action": "retry", "filter": {"queue": "night"}}, "filter.queue"),
         ({"action": "retry", "filter": {"task": "summarise"}, "limit": 100_001}, "limit"),
+        ({"action": "prioritise", "filter": {"task": "summarise"}}, "priority"),
+        ({"action": "move", "filter": {"task": "summarise"}, "to_queue": "A b"}, "to_queue"),
+        ({"action": "cancel", "filter": {"task": "summarise"}, "priority": "high"}, "priority"),
     ):
         problem = assert_problem(ada.post(JOBS, json=body), 422, "invalid_input")
         assert problem["field"] == field

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,29 +24,43 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import Completed, ExecutionFilter, Failed, Failure
 from celeriac.domain.executions.states import Status
+from celeriac.domain.tasks import Priority
+from celeriac.kit.json_types import JsonObject
 from celeriac.services.bulk_jobs.actions import Changing, performers
 from celeriac.services.bulk_jobs.manage import BulkJobs
 from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.change import Change
 from celeriac.services.executions.repeat import Repeat
+from celeriac.services.storage_paths import StoragePaths
 from tests.support.catalog import make_actor, make_colleague, make_task
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.retention import places_in
 from tests.support.together import together
 
 FAILED = Failed(Failure("agent_failed", "No."))
 CANCEL, RETRY = BulkAction.CANCEL, BulkAction.RETRY
 
 
+NOWHERE = places_in(Path("/nowhere"))
+
+
 class BulkDesk:
     """A workspace's bulk jobs, and their keeper."""
 
-    def __init__(self, core: Core, database: Database | None = None, batch: int = 100) -> None:
+    def __init__(
+        self,
+        core: Core,
+        database: Database | None = None,
+        batch: int = 100,
+        places: StoragePaths = NOWHERE,
+    ) -> None:
         database = database or core.database
         self.core = core
         repeat = Repeat(database, SpecCache(database))
-        self.performers = dict(performers(database, core.cancel, repeat, core.dispatch))
+        self.performers = dict(performers(database, places, core.cancel, repeat, core.dispatch))
         self.jobs = BulkJobs(database, self.performers)
         self.work = WorkOnBulkJobs(database, self.performers, batch=batch)
 
@@ -54,12 +69,13 @@ class BulkDesk:
         action: BulkAction = CANCEL,
         actor: Actor | None = None,
         limit: int = 1_000,
+        arguments: JsonObject | None = None,
         **wanted: Any,
     ) -> BulkPreview:
         """Make a preview for all of the workspace's task, or what is `wanted`."""
         new = NewBulkJob(
             action=action,
-            arguments={},
+            arguments=arguments or {},
             given={"some": "filter"},
             wanted=ExecutionFilter(**wanted or {"task_id": self.core.task}),
             limit=limit,
@@ -187,6 +203,72 @@ def test_retries_are_a_batch_and_the_others_say_why_not(core: Core, bulk: BulkDe
         made = core.get(each.new_execution_id)
         assert (made.origin_id, made.batch_id) == (each.execution_id, job.id)
     assert bulk.preview(RETRY).job.total == 2, "failed ones by default"
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "changed"),
+    [
+        (BulkAction.PRIORITISE, {"priority": "high"}, {"priority": Priority.HIGH}),
+        (BulkAction.MOVE, {"to_queue": "spare"}, {"queue": "spare"}),
+    ],
+)
+def test_what_waits_gets_another_place(
+    core: Core, bulk: BulkDesk, action: BulkAction, arguments: JsonObject, changed: dict[str, Any]
+) -> None:
+    queued = core.queued()
+    ended = fail(core)
+    done_before, *rest = many(core, 3)
+    change = Change(core.database, core.dispatch)
+    if action is BulkAction.MOVE:
+        change.move(core.actor, done_before, "spare")
+    else:
+        change.prioritise(core.actor, done_before, Priority.HIGH)
+    preview = bulk.preview(action, arguments=arguments, ids=[queued, ended, done_before, *rest])
+    unfit = {ended: "ended", done_before: "unchanged"}
+    assert {key: reason.code for key, reason in preview.unfit.items()} == unfit
+    bulk.jobs.start(core.actor, preview.job.id)
+    bulk.finish()
+    job = bulk.job(preview.job.id)
+    assert counts(job) == (BulkStatus.COMPLETED, 3, 2, 0)
+    assert job.arguments == arguments
+    assert {each.execution_id: each.code for each in bulk.items(job.id) if each.code} == unfit
+    for each in (queued, done_before, *rest):
+        found = core.get(each)
+        assert {name: getattr(found, name) for name in changed} == changed
+    core.assert_consistent()
+
+
+@pytest.mark.requirement("F19")
+def test_what_has_ended_is_deleted_with_all_that_is_its(core: Core, tmp_path: Path) -> None:
+    places = places_in(tmp_path)
+    desk = BulkDesk(core, places=places)
+    parent = core.running().lease.execution_id
+    child, gone, delivered = fail(core), fail(core), fail(core)
+    waiting = core.pending()
+    core.execute("UPDATE executions SET parent_id = :parent WHERE id = :id",
+                 parent=parent, id=child)  # fmt: skip
+    core.execute("INSERT INTO deliveries (id, workspace_id, lane, event, execution_id)"
+                 " VALUES (:id, :workspace, :id, 'execution.failed', :execution)",
+                 id=uuid4(), workspace=core.actor.workspace_id, execution=delivered)  # fmt: skip
+    for each in (child, gone):
+        places.workdir(each).mkdir(parents=True)
+        (places.workdir(each) / "notes").write_text("a")
+    places.logs.mkdir()
+    places.log_file(gone).write_text("a line")
+    job_id = desk.started(BulkAction.DELETE)
+    assert desk.finish() == 3
+    assert counts(desk.job(job_id)) == (BulkStatus.COMPLETED, 1, 2, 0)
+    assert desk.job(job_id).reasons == {"in_use": 2}
+    assert [each.execution_id for each in desk.items(job_id, BulkOutcome.DONE)] == [gone]
+    assert {core.status(each) for each in (child, delivered)} == {Status.FAILED}
+    assert core.status(waiting) is Status.PENDING
+    assert core.events(gone) == []
+    assert [places.workdir(each).exists() for each in (child, gone)] == [True, False]
+    assert not places.log_file(gone).exists()
+    with core.database.autocommit() as connection:
+        query = text("SELECT resource_id FROM audit_logs WHERE action = 'execution.delete'")
+        assert list(connection.execute(query).scalars()) == [str(gone)]
+    core.assert_consistent()
 
 
 @pytest.mark.parametrize("loss", ["losses", "late"])
@@ -359,6 +441,7 @@ def test_previews_and_jobs_are_bounded_and_expire(core: Core, bulk: BulkDesk) ->
         (CANCEL, {"statuses": [Status.COMPLETED]}, "filter.status"),
         (RETRY, {"statuses": [Status.FAILED, Status.RUNNING]}, "filter.status"),
         (RETRY, {"queue": "night"}, "filter.queue"),
+        (BulkAction.MOVE, {"queue": "night"}, "to_queue"),
     ],
 )
 def test_a_filter_that_selects_the_wrong_is_refused(
