@@ -198,16 +198,19 @@ def next_ids(connection: Connection, job_id: UUID, *, limit: int) -> list[UUID]:
 
 
 _LOCK = text("""
-SELECT id FROM bulk_jobs
-WHERE id = :id AND position = :position AND status = 'running'
-FOR UPDATE SKIP LOCKED
+SELECT set_config('lock_timeout', '1s', true) FROM (
+    SELECT FROM bulk_jobs
+    WHERE id = :id AND position = :position AND status = 'running'
+    FOR UPDATE SKIP LOCKED) AS job
 """)
 
 
 def lock(connection: Connection, job_id: UUID, *, position: int) -> bool:
     """Lock a running job whose next batch begins at `position`.
 
-    False if another keeper works on it or has done that batch, or if it was stopped.
+    False if another keeper works on it or has done that batch, or if it was stopped. Later
+    statements of the transaction wait a second at most for other locks: the jobs of other
+    workspaces must not wait for somebody who has locked an execution of this one.
     """
     parameters = {"id": job_id, "position": position}
     return connection.execute(_LOCK, parameters).first() is not None

@@ -37,6 +37,7 @@ from celeriac.services.storage_paths import StoragePaths
 from tests.support.catalog import make_actor, make_colleague, make_task
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
+from tests.support.outages import holding
 from tests.support.retention import places_in
 from tests.support.together import together
 
@@ -370,6 +371,21 @@ def test_workspaces_and_keepers_take_turns(core: Core) -> None:
     assert {job.status for job in jobs} == {BulkStatus.COMPLETED}
     assert sum(job.done for job in jobs) == 9, "each is cancelled once"
     assert [job.done + job.skipped for job in jobs] == [9, 9]
+
+
+def test_a_locked_execution_delays_its_job_alone(core: Core, bulk: BulkDesk) -> None:
+    locked, *_ = many(core, 3)
+    mine = bulk.started()
+    other = Core(core.database)
+    many(other, 2)
+    theirs = BulkDesk(other).started()
+    held = f"SELECT FROM executions WHERE id = '{locked}' FOR UPDATE"
+    with holding(core.database.engine.url, held):
+        assert bulk.work() == 2
+        assert counts(bulk.job(mine)) == (BulkStatus.RUNNING, 0, 0, 0)
+        assert BulkDesk(other).job(theirs).status is BulkStatus.COMPLETED
+    assert bulk.finish() == 3
+    assert counts(bulk.job(mine)) == (BulkStatus.COMPLETED, 3, 0, 0)
 
 
 def test_a_job_has_the_rights_that_its_owner_has_now(core: Core, bulk: BulkDesk) -> None:
