@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="bulk", help="One action for many executions, in the background.")
 
 _SHOWN = 10
+_MANY = 1_000
 
 Most = Annotated[
     int | None,
@@ -175,13 +177,19 @@ def delete(
 
 
 @api_command(app)
-def start(context: CommandContext, job: BulkJobId, wait: Wait = False) -> None:
-    """Start a preview that `--dry-run` has made: its whole id. Starting it again changes nothing.
+def start(
+    context: CommandContext,
+    preview: Annotated[
+        UUID, typer.Argument(metavar="PREVIEW", help="The whole id, which --dry-run has printed.")
+    ],
+    wait: Wait = False,
+) -> None:
+    """Start a preview that `--dry-run` has made. Starting it again changes nothing.
 
     Examples:
       celeriac bulk start 0199f3a2-… --wait
     """
-    _begun(context, context.client.bulk_jobs.start(job), wait=wait)
+    _begun(context, context.client.bulk_jobs.start(preview), wait=wait)
 
 
 @api_command(app)
@@ -313,12 +321,22 @@ def _run(
         _show(context, preview)
         if not context.output.can_ask:
             raise UsageProblemError(
-                f"{counted(preview.total, 'execution')} match; nothing was changed.",
+                f"It would change {counted(preview.total, 'execution')}; nothing was changed.",
                 cure=f"Add --yes, or start this preview with `celeriac bulk start {preview.id}`.",
             )
-        if not typer.confirm(f"{action} {counted(preview.total, 'execution')}?", err=True):
+        if not _confirmed(action, preview.total):
+            context.output.say("Nothing was changed.")
             return
     _begun(context, context.client.bulk_jobs.start(preview.id), wait=wait)
+
+
+def _confirmed(action: BulkAction, total: int) -> bool:
+    """Ask whether to start; of many executions their number must be typed."""
+    question = f"{action} {counted(total, 'execution')}?"
+    if total <= _MANY:
+        return typer.confirm(question, err=True)
+    typed: str = typer.prompt(f"{question} Type their number", err=True)
+    return typed.replace(",", "").strip() == str(total)
 
 
 def _show(context: CommandContext, preview: "wire.BulkPreview") -> None:

@@ -6,7 +6,7 @@ inserts their outcomes and moves `position` on (docs/adr/0068).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy import Connection, func, insert, select, text
@@ -174,16 +174,20 @@ SELECT id FROM (
            row_number() OVER (PARTITION BY workspace_id ORDER BY worked_at NULLS FIRST, id)
                AS place,
            max(worked_at) OVER (PARTITION BY workspace_id) AS last
-    FROM bulk_jobs WHERE status IN ('pending', 'running')) AS job
+    FROM bulk_jobs
+    WHERE status IN ('pending', 'running') AND action = ANY (CAST(:actions AS text[]))) AS job
 WHERE place = 1
 ORDER BY last NULLS FIRST, id
 LIMIT :limit
 """)
 
 
-def due(connection: Connection, *, limit: int) -> list[UUID]:
-    """Return the next job of up to `limit` workspaces, that which has waited longest first."""
-    return list(connection.execute(_DUE, {"limit": limit}).scalars())
+def due(connection: Connection, *, actions: Collection[str], limit: int) -> list[UUID]:
+    """Return the next job of up to `limit` workspaces, that which has waited longest first.
+
+    Only jobs of these actions: others are of a later release.
+    """
+    return list(connection.execute(_DUE, {"actions": list(actions), "limit": limit}).scalars())
 
 
 _NEXT = text("""

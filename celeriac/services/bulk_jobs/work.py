@@ -1,7 +1,7 @@
 """The keeper's part of bulk jobs: it works on them in small batches."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -64,7 +64,7 @@ class WorkOnBulkJobs:
         """
         with self._database.autocommit() as connection:
             bulk_jobs.expire_previews(connection, seconds=PREVIEW_SECONDS)
-            due = bulk_jobs.due(connection, limit=_WORKSPACES)
+            due = bulk_jobs.due(connection, actions=self._performers, limit=_WORKSPACES)
         return sum(map(self._turn, due))
 
     def _turn(self, job_id: UUID) -> int:
@@ -78,11 +78,21 @@ class WorkOnBulkJobs:
         except Exception:
             # one execution may be the reason: the others must not wait for it
             logger.exception("bulk_job.batch_failed", bulk_job_id=job_id)
-            with suppress(UnavailableError):
+            with self._left_for_later(job_id):
                 return self._singly(job_id)
         with self._database.autocommit() as connection:
             bulk_jobs.waited(connection, job_id)
         return 0
+
+    @contextmanager
+    def _left_for_later(self, job_id: UUID) -> Iterator[None]:
+        """Let no error of a job hold up those of others."""
+        try:
+            yield
+        except UnavailableError as error:
+            logger.warning("bulk_job.waits", bulk_job_id=job_id, error=error.message)
+        except Exception:
+            logger.exception("bulk_job.not_worked_on", bulk_job_id=job_id)
 
     def _singly(self, job_id: UUID) -> int:
         """Work on the executions of a batch one by one; those that can't be changed are failed."""

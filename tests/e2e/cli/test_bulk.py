@@ -64,6 +64,34 @@ def test_on_a_terminal_one_is_asked_before(
     assert client.executions.get(cancelled).status == "cancelled"
 
 
+@pytest.mark.requirement("F19")
+def test_a_job_asks_and_changes_exactly_what_it_has_shown(
+    commands: CommandLine, client: Client, idle: str
+) -> None:
+    shown = _run(client, idle)
+    preview = commands.run("bulk", "cancel", "--task", idle, "--dry-run")
+    assert shown in preview.err
+    late = _run(client, idle)
+    done = commands.ask("bulk", "start", preview.out.strip(), "--wait")
+    assert (done["status"], done["total"], done["done"]) == ("completed", 1, 1)
+    assert [client.executions.get(each).status for each in (shown, late)] == ["cancelled", "queued"]
+    asked = ("bulk", "cancel", "--task", idle)
+    refused = commands.run(*asked)
+    assert (refused.code, client.executions.get(late).status) == (2, "queued")
+    assert "It would change 1 execution; nothing was changed." in refused.err
+    drawn = commands.talk(*asked, lines=[("cancel 1 execution? [y/N]", "n")])
+    assert "Nothing was changed." in drawn
+    client.executions.execute_batch(idle, [{}] * 1_000)
+    question = "cancel 1,001 executions? Type their number"
+    commands.talk(*asked, lines=[(question, "1000")])
+    assert client.executions.get(late).status == "queued"
+    commands.talk(*asked, "--wait", lines=[(question, "1001")])
+    job = next(client.bulk_jobs.list())
+    assert (job.status, job.done) == ("completed", 1_001)
+    items = commands.ask("bulk", "items", "last", "--outcome", "done", "--limit", "2000")
+    assert len(items) == 1_001
+
+
 def test_all_that_failed_are_run_again(
     commands: CommandLine, client: Client, tmp_path: Path
 ) -> None:

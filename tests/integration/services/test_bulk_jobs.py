@@ -338,6 +338,16 @@ def test_one_that_fails_does_not_hold_up_the_others(core: Core, bulk: BulkDesk) 
     assert core.status(ids[2]) is Status.PENDING
 
 
+def test_a_keeper_leaves_jobs_of_later_releases_alone(core: Core, bulk: BulkDesk) -> None:
+    many(core, 1)
+    job_id = bulk.started()
+    older = BulkDesk(core)
+    del older.performers[CANCEL]
+    assert older.work() == 0
+    assert bulk.job(job_id).status is BulkStatus.PENDING
+    assert bulk.finish() == 1
+
+
 def test_a_stopped_job_does_no_more(core: Core) -> None:
     desk = BulkDesk(core, batch=3)
     ids = many(core, 8)
