@@ -58,6 +58,8 @@ class ExecutionFilter(TypedDict, total=False):
     """`approval`, `budget` or `provider_limit`."""
     error_code: str | None
     """The code of the last error, such as `agent_failed`."""
+    flag: str | None
+    """`no_op`, `tools_denied`, `truncated` or `silent`."""
     failure_group: str | UUID | None
     """Failed, of this group of failures."""
     label: Sequence[str] | None

@@ -204,7 +204,7 @@ def lock(connection: Connection, approval_id: UUID, *, workspace: UUID | None) -
 
 _LOGGED = """
 , numbered AS (
-    UPDATE executions e SET event_seq = e.event_seq + counted.many
+    UPDATE executions e SET event_seq = e.event_seq + counted.many, active_at = now()
     FROM (SELECT execution_id, count(*) AS many FROM given GROUP BY execution_id) AS counted
     WHERE e.id = counted.execution_id AND e.id = ANY (ARRAY(SELECT execution_id FROM given))
     RETURNING e.id, e.event_seq - counted.many AS first_number, e.attempt

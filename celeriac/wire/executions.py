@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
@@ -146,10 +147,30 @@ class ExecutionSummary(Wire):
     event_count: int = Field(description="Number of the latest event.")
     message_count: int
     tool_call_count: int = Field(examples=[0])
+    denied_tool_count: int = Field(
+        default=0, description="Calls of tools that a rule or a person did not allow.", examples=[0]
+    )
     model_call_count: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = Field(
+        default=0, description="Of the input tokens, those that the provider had in its cache."
+    )
+    cache_hit_ratio: float | None = Field(
+        default=None, description="cached_tokens of input_tokens, from 0 to 1; null without input."
+    )
     cost: Dollars = Field(description="US dollars, of calls with known prices.")
+    flags: list[Flag] = Field(
+        default=[],
+        description="What is worth a look: no_op (completed without a model call, a tool call, a "
+        "message or a step, and with an empty result), tools_denied, truncated, silent (runs, and "
+        "has had no event for ten minutes).",
+    )
+    active_at: datetime | None = Field(
+        default=None,
+        description="Of a running one: when its attempt began, or last stored an event or got an "
+        "answer.",
+    )
     progress: Progress | None
     links: Links = links(
         self="/api/v1/task-executions/{id}",

@@ -24,11 +24,13 @@ from claude_agent_sdk import (
 )
 
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
+from celeriac.agents.claude.transcript import named
 from celeriac.agents.mcp.call_keys import call_digest
 from celeriac.agents.mcp.results import sanitize_json
 from celeriac.domain.agents import ClaudeAgent, McpServer, Permission
 from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.errors import CeleriacError
+from celeriac.domain.executions.events import EventType
 from celeriac.kit.json_types import dumps, storable_text
 from celeriac.kit.text import clip
 from celeriac.kit.threads import FILES
@@ -245,6 +247,8 @@ class Permissions:
             if answer is None:
                 return await self._put(question, number, of_helper=bool(call.get("agent_id")))
             decision = self._follow(question, answer, tool, arguments, call.get("cwd"))
+        if decision.verdict is Verdict.DENY:
+            await self._record_denial(tool, call_id or call["tool_use_id"], decision.reason)
         return _output(decision.verdict, decision.reason, decision.arguments)
 
     async def _put(self, question: Question, call_id: str, *, of_helper: bool) -> HookJSONOutput:
@@ -278,8 +282,17 @@ class Permissions:
                     return PermissionResultDeny(message=error.message, interrupt=True)
             decision = self._follow(question, answer, tool, arguments, directory)
         if decision.verdict is Verdict.DENY:
+            await self._record_denial(tool, number, decision.reason)
             return PermissionResultDeny(message=decision.reason)
         return PermissionResultAllow(updated_input=decision.arguments)
+
+    async def _record_denial(self, tool: str, call_id: str, reason: str) -> None:
+        if tool == ASK_TOOL:  # a question that nobody answers
+            return
+        await self.context.emit(
+            EventType.TOOL_DENIED,
+            {"id": storable_text(call_id), **named(tool), "reason": storable_text(reason)},
+        )
 
     def _asked(
         self, tool: str, arguments: Arguments, call_id: str

@@ -83,7 +83,7 @@ class Transcript:
                     EventType.TOOL_CALL,
                     {
                         "id": storable_text(call_id),
-                        **_name(tool),
+                        **named(tool),
                         "arguments": clip(text, MAX_MESSAGE_CHARACTERS) if long else kept,
                     },
                 )
@@ -105,7 +105,7 @@ class Transcript:
             EventType.TOOL_RESULT,
             {
                 "id": storable_text(block.tool_use_id),
-                **_name(tool),
+                **named(tool),
                 "ms": ms,
                 "failed": failed,
                 **clipped_field(
@@ -115,7 +115,7 @@ class Transcript:
         )
 
 
-def _name(tool: str) -> dict[str, JsonValue]:
+def named(tool: str) -> dict[str, JsonValue]:
     """Return a tool's name, and that of its MCP server, as all runners record them."""
     name = storable_text(tool)
     if not name.startswith("mcp__"):

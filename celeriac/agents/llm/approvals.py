@@ -13,12 +13,14 @@ from celeriac.agents.mcp.results import sanitize_json, sanitize_text
 from celeriac.domain.agents import ApprovalPolicy
 from celeriac.domain.approvals import Answer, Question, QuestionKind
 from celeriac.domain.errors import SchemaInvalidError
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Parked
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.schemas import check_schema
-from celeriac.kit.json_types import JsonValue, dumps
+from celeriac.kit.json_types import JsonObject, JsonValue, dumps
 from celeriac.kit.text import clip
 from celeriac.kit.threads import CHECKS
+from celeriac.services.ports import RunContext
 
 MAX_QUESTION = 4_000
 """Characters of a question."""
@@ -95,6 +97,26 @@ def results_of(
         else:
             results.calls[each.call_id] = _reply(answer)
     return results
+
+
+async def record_denials(
+    context: RunContext,
+    pending: Sequence[Pending],
+    answers: Mapping[str, Answer],
+    messages: Sequence[ModelMessage],
+) -> None:
+    """Record the calls that people did not allow, as events."""
+    calls = _calls(messages)
+    for each in pending:
+        answer = answers[each.key]
+        if each.kind != "approval" or answer.approved:
+            continue
+        denied: JsonObject = {
+            "id": each.call_id,
+            "tool": calls[each.call_id].tool_name,
+            "reason": f"A person denied this call.{_noted(answer)}",
+        }
+        await context.emit(EventType.TOOL_DENIED, denied)
 
 
 def _question(pending: Pending, call: ToolCallPart, agent: str, policy: ApprovalPolicy) -> Question:

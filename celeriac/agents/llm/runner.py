@@ -14,7 +14,7 @@ import structlog
 from pydantic_ai.toolsets import AbstractToolset
 
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
-from celeriac.agents.llm.approvals import parked, person_tools, results_of
+from celeriac.agents.llm.approvals import parked, person_tools, record_denials, results_of
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.models import ModelFactory
 from celeriac.agents.llm.silence import SilenceLimits
@@ -73,7 +73,8 @@ class LlmRunner:
             return conversation.result
         answers = None
         if conversation.pending:
-            answers = results_of(conversation.pending, await context.answers())
+            given = await context.answers()
+            answers = results_of(conversation.pending, given)
             if answers is None:
                 return parked(
                     conversation.pending,
@@ -81,6 +82,7 @@ class LlmRunner:
                     agent=job.agent_name,
                     policy=spec.approvals,
                 )
+            await record_denials(context, conversation.pending, given, conversation.history)
         output = None
         if job.output_schema:
             output = await CHECKS.run(StructuredOutput, job.output_schema)

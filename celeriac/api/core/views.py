@@ -96,6 +96,8 @@ def _execution(row: Execution) -> dict[str, Any]:
     values = _values(row) | {
         "priority": Priority(row.priority).label,
         "event_count": row.event_seq,
+        "cache_hit_ratio": row.cache_hit_ratio,
+        "flags": list(row.flags),
         "progress": progress,
     }
     links = wire.ExecutionSummary.links_of(values)

@@ -22,7 +22,7 @@ from celeriac.cli.core.output import (
 from celeriac.cli.executions.bulk import cancel, move, prioritise, retry
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
-from celeriac.cli.executions.notes import error_text, note, own_frames, waits_for
+from celeriac.cli.executions.notes import error_text, flagged, note, own_frames, waits_for
 from celeriac.cli.executions.selection import LiveSelection, labels_of
 from celeriac.cli.executions.tree import tree
 from celeriac.domain.executions.states import Status
@@ -230,6 +230,12 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "ran": duration(execution.duration_seconds),
         "tokens": tokens(execution.input_tokens, execution.output_tokens),
         "cost": money(execution.cost) if execution.cost else "",
+        "calls": f"{counted(execution.model_call_count, 'model call')}, "
+        f"{counted(execution.tool_call_count, 'tool call')}",
+        "cached": f"{execution.cache_hit_ratio:.0%} of the input"
+        if execution.cache_hit_ratio
+        else "",
+        "flags": "; ".join(flagged(execution)),
         "overshoot": beyond,
         "cancelled by": execution.cancel_requested_by or "",
         "repeats": execution.origin_id or "",
@@ -243,6 +249,5 @@ def _facts(execution: "Execution", beyond: str) -> dict[str, object]:
         "error": error_text(execution),
         "traceback": own_frames(str(error.get("traceback") or "")).rstrip(),
         "variables": plain(execution.variables),
-        "cut off": "yes, by the model's token limit" if execution.truncated else "",
         "result": "" if execution.result is None else plain(execution.result),
     }

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import celeriac
 from celeriac.cli.core.output import duration, moment
 from celeriac.domain.errors import ExecutionError
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.states import Held, Status
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.wire import ExecutionSummary
@@ -33,7 +35,21 @@ def note(execution: "ExecutionSummary") -> str:
     parts = [f"waits for {waits}" if waits else "", error_text(execution)]
     if execution.waiting_for is not None:
         parts.pop()  # of an earlier attempt
+    parts += flagged(execution)
     return "; ".join(part for part in parts if part)
+
+
+def flagged(execution: "ExecutionSummary") -> list[str]:
+    """Return the flags of an execution in words."""
+    active = execution.active_at
+    silent = duration((datetime.now(UTC) - active).total_seconds()) if active else ""
+    words = {
+        Flag.NO_OP: "did nothing",
+        Flag.TOOLS_DENIED: f"{counted(execution.denied_tool_count, 'tool call')} denied",
+        Flag.TRUNCATED: "cut off by the token limit",
+        Flag.SILENT: f"silent for {silent}",
+    }
+    return [words[flag] for flag in execution.flags]
 
 
 def waits_for(execution: "ExecutionSummary") -> str:

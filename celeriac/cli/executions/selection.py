@@ -11,6 +11,7 @@ from uuid import UUID
 import typer
 
 from celeriac.cli.core.output import UsageProblemError
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.states import Status, WaitingFor
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class Selection:
     error: Annotated[
         str | None, typer.Option(metavar="CODE", help="Only with this code of the last error.")
     ] = None
+    flag: Annotated[
+        Flag | None,
+        typer.Option(help="Only with this flag: what is worth a look although it did not fail."),
+    ] = None
     failure_group: Annotated[
         UUID | None,
         typer.Option(metavar="GROUP", help="Only of this group of failures: its whole id."),
@@ -87,6 +92,7 @@ class Selection:
             "agent": self.agent,
             "batch_id": self.batch,
             "error_code": self.error,
+            "flag": None if self.flag is None else self.flag.value,
             "failure_group": self.failure_group,
             "label": _as_filter(self.label) or None,
             "without_label": _as_filter(self.without_label) or None,

@@ -249,6 +249,7 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.MODEL_CALL: _model_call,
     EventType.TOOL_CALL: _tool_call,
     EventType.TOOL_RESULT: _tool_result,
+    EventType.TOOL_DENIED: lambda data: f"{_tool(data)}: {data.get('reason', '')}",
     EventType.LOG: lambda data: f"{data.get('level', 'info')}: {data.get('message', '')}",
     EventType.CUSTOM: lambda data: f"{data.get('name', '')} {plain(data.get('data', ''))}",
 }

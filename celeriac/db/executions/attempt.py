@@ -19,6 +19,7 @@ from celeriac.db.executions.paused import paused
 from celeriac.db.executions.pauses import give_back
 from celeriac.domain.errors import LeaseExpiredError
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.flags import is_empty
 from celeriac.domain.executions.model import (
     Claim,
     Completed,
@@ -81,6 +82,10 @@ PARTS = {
     WHERE id = :worker_id AND lost_at IS NULL AND stopped_at IS NULL AND lease_until > now()
 )""",
     "held": held_for(":delay"),
+    # in this order: steps are looked for only if nothing else was done
+    "did_nothing": """e.model_call_count = 0 AND e.tool_call_count = 0 AND e.message_count = 0
+            AND NOT EXISTS (SELECT FROM steps s WHERE s.execution_id = e.id)
+""",
     "unexpired": unexpired("e"),
 }
 """The parts that the statements of claims and ends share."""
@@ -208,8 +213,9 @@ _END = """
 WITH done AS (
     UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
-        truncated = :truncated, error_code = :code, error_type = :error_type,
-        error_message = :message, error_fingerprint = :fingerprint
+        truncated = :truncated, no_op = CAST(:empty AS boolean) AND {did_nothing},
+        error_code = :code, error_type = :error_type, error_message = :message,
+        error_fingerprint = :fingerprint
     WHERE id = :id AND status IN ({end_from}) AND attempt = :attempt AND lease_token = :token
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq
 ), logged AS (
@@ -373,11 +379,12 @@ def finishing(
 
     A hand-back is written as a retry that doesn't count as one.
     """
-    values: dict[str, object] = {"data": "{}", "truncated": False}
+    values: dict[str, object] = {"data": "{}", "truncated": False, "empty": False}
     values |= dict.fromkeys(_NONE)
     match outcome:
         case Completed(result, truncated):
             values |= {"type": EventType.COMPLETED, "truncated": truncated}
+            values["empty"] = is_empty(result)
             if truncated:
                 values["data"] = storable({"truncated": True})
             if result is not None:

@@ -174,11 +174,12 @@ WITH given AS (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:lease_tokens AS uuid[]),
         CAST(:types AS text[]), CAST(:data AS text[]), CAST(:results AS text[]),
-        CAST(:truncated AS boolean[]), CAST(:codes AS text[]), CAST(:error_types AS text[]),
+        CAST(:truncated AS boolean[]), CAST(:empties AS boolean[]), CAST(:codes AS text[]),
+        CAST(:error_types AS text[]),
         CAST(:messages AS text[]), CAST(:details AS text[]), CAST(:delays AS double precision[]),
         CAST(:retries AS int[]), CAST(:fingerprints AS text[]))
-    AS g (id, attempt, token, type, data, result, truncated, code, error_type, message, details,
-          delay, retries, fingerprint)
+    AS g (id, attempt, token, type, data, result, truncated, empty, code, error_type, message,
+          details, delay, retries, fingerprint)
 ), locked AS (
     SELECT e.id FROM executions e
     JOIN given g ON {is_g} AND e.attempt = g.attempt
@@ -210,8 +211,8 @@ _END = (
     + """, done AS (
     UPDATE executions e
     SET status = {end_to}, completed_at = now(), event_seq = event_seq + 1,
-        truncated = g.truncated, error_code = g.code, error_type = g.error_type,
-        error_message = g.message, error_fingerprint = g.fingerprint
+        truncated = g.truncated, no_op = g.empty AND {did_nothing}, error_code = g.code,
+        error_type = g.error_type, error_message = g.message, error_fingerprint = g.fingerprint
     FROM given g"""
     # an earlier attempt may have left details
     + _logged("type", "attempt > 1 OR result IS NOT NULL OR details IS NOT NULL")
@@ -357,6 +358,7 @@ _VALUES = {
     "data": "data",
     "results": "result",
     "truncated": "truncated",
+    "empties": "empty",
     "codes": "code",
     "error_types": "error_type",
     "messages": "message",

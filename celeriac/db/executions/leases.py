@@ -84,12 +84,13 @@ WITH notes AS (
     SELECT * FROM unnest(
         CAST(:ids AS uuid[]), CAST(:attempts AS int[]), CAST(:tokens AS uuid[]),
         CAST(:numbers AS int[]), CAST(:event_counts AS int[]), CAST(:messages AS int[]),
-        CAST(:tools AS int[]), CAST(:call_counts AS int[]), CAST(:input_tokens AS bigint[]),
-        CAST(:output_tokens AS bigint[]), CAST(:costs AS numeric[]),
+        CAST(:tools AS int[]), CAST(:denials AS int[]), CAST(:call_counts AS int[]),
+        CAST(:input_tokens AS bigint[]), CAST(:output_tokens AS bigint[]),
+        CAST(:cached_tokens AS bigint[]), CAST(:costs AS numeric[]),
         CAST(:done AS double precision[]), CAST(:total AS double precision[]),
         CAST(:note AS text[]))
-    AS n (id, attempt, token, number, event_count, messages, tools, calls, input_tokens,
-          output_tokens, cost, done, total, note)
+    AS n (id, attempt, token, number, event_count, messages, tools, denials, calls, input_tokens,
+          output_tokens, cached_tokens, cost, done, total, note)
 ), held AS (
     SELECT e.id, e.lease_token, e.batch_no FROM executions e
     JOIN notes n ON e.lease_token = n.token AND e.id IS NOT DISTINCT FROM n.id
@@ -99,11 +100,13 @@ WITH notes AS (
     FOR UPDATE OF e
 ), moved AS (
     UPDATE executions e
-    SET batch_no = n.number, event_seq = event_seq + n.event_count,
+    SET batch_no = n.number, event_seq = event_seq + n.event_count, active_at = now(),
         message_count = message_count + n.messages, tool_call_count = tool_call_count + n.tools,
+        denied_tool_count = denied_tool_count + n.denials,
         model_call_count = model_call_count + n.calls,
         input_tokens = e.input_tokens + n.input_tokens,
-        output_tokens = e.output_tokens + n.output_tokens, cost = e.cost + n.cost,
+        output_tokens = e.output_tokens + n.output_tokens,
+        cached_tokens = e.cached_tokens + n.cached_tokens, cost = e.cost + n.cost,
         progress_done = coalesce(n.done, progress_done),
         progress_total = CASE WHEN n.done IS NULL THEN progress_total ELSE n.total END,
         progress_note = coalesce(n.note, progress_note)
@@ -192,9 +195,11 @@ def _record_parameters(notes: Sequence[PendingWrites]) -> dict[str, object]:
         "event_counts": [len(n.events) for n in notes],
         "messages": [_count(n, EventType.MESSAGE) for n in notes],
         "tools": [_count(n, EventType.TOOL_CALL) for n in notes],
+        "denials": [_count(n, EventType.TOOL_DENIED) for n in notes],
         "call_counts": [len(n.calls) for n in notes],
         "input_tokens": [sum(c.input_tokens for c in n.calls) for n in notes],
         "output_tokens": [sum(c.output_tokens for c in n.calls) for n in notes],
+        "cached_tokens": [sum(c.cached_tokens for c in n.calls) for n in notes],
         "costs": [sum(c.cost or 0 for c in n.calls) for n in notes],
         "done": [done for done, _, _ in progress],
         "total": [total for _, total, _ in progress],

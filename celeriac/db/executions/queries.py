@@ -1,7 +1,8 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -55,6 +57,7 @@ from celeriac.db.schema.pauses import pauses
 from celeriac.db.schema.workflows import step_runs
 from celeriac.domain.approvals import ApprovalStatus, QuestionKind
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.flags import SILENT_SECONDS, Flag
 from celeriac.domain.executions.model import (
     BULKY,
     Execution,
@@ -95,6 +98,20 @@ _IS_PAUSED = _any(
     ),
 )
 
+_ACTIVE_AT = func.greatest(table.c.active_at, table.c.attempt_started_at)
+_IS_SILENT = and_(
+    table.c.status == Status.RUNNING,
+    func.now() - _ACTIVE_AT > timedelta(seconds=SILENT_SECONDS),
+    *(not_(asks) for asks in _ASKS_IN_PLACE.values()),
+)
+
+_FLAGGED: Mapping[Flag, ColumnElement[bool]] = {
+    Flag.NO_OP: table.c.no_op,
+    Flag.TOOLS_DENIED: table.c.denied_tool_count > literal_column("0"),
+    Flag.TRUNCATED: table.c.truncated,
+    Flag.SILENT: _IS_SILENT,
+}
+
 _COMPUTED = {
     # rows are marked only where they would be in the way of others (`paused`)
     "held": case(
@@ -122,6 +139,8 @@ _COMPUTED = {
         (table.c.status == Status.WAITING, table.c.parked_at),
         (table.c.status == Status.RUNNING, _ASKED_AT),
     ),
+    "active_at": case((table.c.status == Status.RUNNING, _ACTIVE_AT)),
+    "silent": _IS_SILENT,
     "task_name": tasks.c.name,
     "duration_seconds": cast(
         func.extract("epoch", table.c.completed_at - table.c.started_at), Double
@@ -413,6 +432,8 @@ def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(table.c[name] == written_out(value, table.c[name]))
+    if wanted.flag is not None:
+        query = query.where(_FLAGGED[wanted.flag])
     if wanted.ids:
         query = query.where(table.c.id.in_(wanted.ids))
     if wanted.queue is not None:
@@ -431,6 +452,8 @@ def _statuses(wanted: ExecutionFilter) -> Sequence[Status]:
         return tuple(dict.fromkeys(wanted.statuses))
     if wanted.waiting_for is not None:
         return (Status.WAITING, Status.RUNNING)
+    if wanted.flag is Flag.SILENT:
+        return (Status.RUNNING,)
     return _OPEN if wanted.cancellable else ()
 
 

@@ -17,7 +17,8 @@ _SMALL_BYTES = 16_000
 _STORE = text("""
 WITH done AS (
     UPDATE executions
-    SET event_seq = event_seq + CASE WHEN CAST(:event AS text) IS NULL THEN 0 ELSE 1 END
+    SET active_at = now(),
+        event_seq = event_seq + CASE WHEN CAST(:event AS text) IS NULL THEN 0 ELSE 1 END
     WHERE id = :id AND status = 'running' AND attempt = :attempt AND lease_token = :token
       AND NOT EXISTS (
           -- an earlier try, whose answer was lost

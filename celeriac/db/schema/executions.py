@@ -64,6 +64,8 @@ executions = table_of_ids(
     timestamp("queued_at"),
     timestamp("started_at"),
     timestamp("attempt_started_at"),
+    # when an attempt last stored events or a step, or got an answer
+    timestamp("active_at"),
     timestamp("completed_at"),
     # when it last began to wait
     timestamp("parked_at"),
@@ -73,6 +75,8 @@ executions = table_of_ids(
     timestamp("expires_at"),
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
+    # of the input tokens, those that the provider had in its cache
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
     Column("progress_done", Double),
     Column("progress_total", Double),
     Column("attempt", Integer, nullable=False, server_default="0"),
@@ -85,6 +89,7 @@ executions = table_of_ids(
     Column("parent_step", Integer),
     Column("message_count", Integer, nullable=False, server_default="0"),
     Column("tool_call_count", Integer, nullable=False, server_default="0"),
+    Column("denied_tool_count", Integer, nullable=False, server_default="0"),
     Column("model_call_count", Integer, nullable=False, server_default="0"),
     Column("item_no", Integer),
     Column("priority", SmallInteger, nullable=False),
@@ -92,6 +97,8 @@ executions = table_of_ids(
     Column("step_no", SmallInteger),
     # whether the model's token limit cut the result off
     Column("truncated", Boolean, nullable=False, server_default="false"),
+    # whether it completed and had done nothing (`celeriac.domain.executions.flags`)
+    Column("no_op", Boolean, nullable=False, server_default="false"),
     Column("status", Text, nullable=False),
     # of a pending row; NULL: it may run
     Column("held", Text),
@@ -157,6 +164,12 @@ executions = table_of_ids(
           **where(f"{_FAILED} AND {_OF_WORKSPACE}")),
     Index("ix_executions_failure", "task_id", "error_fingerprint", "id",
           **where("error_fingerprint IS NOT NULL")),
+    # Lists of a workspace by flag.
+    Index("ix_executions_no_op", "workspace_id", "id", **where(f"no_op AND {_OF_WORKSPACE}")),
+    Index("ix_executions_denied", "workspace_id", "id",
+          **where(f"denied_tool_count > 0 AND {_OF_WORKSPACE}")),
+    Index("ix_executions_truncated", "workspace_id", "id",
+          **where(f"truncated AND {_OF_WORKSPACE}")),
     Index("ix_executions_origin", "origin_id", "id", **where("origin_id IS NOT NULL")),
     Index("ix_executions_parent", "parent_id", "id", **where("parent_id IS NOT NULL")),
     # which siblings run, and which is the next to run

@@ -33,6 +33,8 @@ class EventType(StrEnum):
     MESSAGE = "message"
     TOOL_CALL = "tool_call"
     TOOL_RESULT = "tool_result"
+    TOOL_DENIED = "tool_denied"
+    """A rule or a person does not allow a call of a tool."""
     MODEL_CALL = "model_call"
     LOG = "log"
     CUSTOM = "custom"

@@ -15,6 +15,7 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import SpecificationUnreadableError
 from celeriac.domain.executions.calls import NewCall
 from celeriac.domain.executions.deliveries import NewHookDelivery
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.labels import Label, Labels
@@ -276,6 +277,29 @@ class Execution:
     limit_keys: Sequence[str] | None = None
     """The keys of its limits; None without limits."""
     labels: Labels = field(default_factory=dict)
+    cached_tokens: int = 0
+    """Of the input tokens, those that the provider had in its cache."""
+    denied_tool_count: int = 0
+    no_op: bool = False
+    active_at: datetime | None = None
+    """Of a running one: when its attempt began, or last stored an event or got an answer."""
+    silent: bool = False
+
+    @property
+    def cache_hit_ratio(self) -> float | None:
+        """The share of the input tokens that the provider had in its cache; None without any."""
+        return round(self.cached_tokens / self.input_tokens, 4) if self.input_tokens else None
+
+    @property
+    def flags(self) -> Sequence[Flag]:
+        """Return what is worth a look at it."""
+        having = {
+            Flag.NO_OP: self.no_op,
+            Flag.TOOLS_DENIED: self.denied_tool_count > 0,
+            Flag.TRUNCATED: self.truncated,
+            Flag.SILENT: self.silent,
+        }
+        return tuple(flag for flag, has in having.items() if has)
 
     @property
     def ended_unbegun(self) -> bool:
@@ -319,6 +343,7 @@ class ExecutionFilter:
     """That have all of these labels; only of one workspace."""
     without_labels: Sequence[Label] = ()
     """That have none of these labels."""
+    flag: Flag | None = None
     failure: FailureKey | None = None
     """Failed, of this group of failures."""
     created_after: datetime | None = None

@@ -240,3 +240,7 @@ async def test_a_denial_beats_what_allows(runner: ClaudeRunner, context: Recordi
 
     assert isinstance(outcome, Completed)
     assert "may never use Bash" in outcome.result
+    denied = [data for kind, data in context.events if kind is EventType.TOOL_DENIED]
+    assert [(each["tool"], "may never use" in each["reason"]) for each in denied] == [
+        ("Bash", True)
+    ]

@@ -79,6 +79,8 @@ async def test_a_person_may_change_a_call_or_deny_it(
 
     assert result in result_of(outcome)
     assert notes(context) == written
+    denied = [data for kind, data in context.events if kind is EventType.TOOL_DENIED]
+    assert [each["tool"] for each in denied] == ([] if answer.approved else ["desk__note"])
 
 
 async def test_calls_beside_one_that_waits_are_made_once(

@@ -39,14 +39,16 @@ def test_one_statement_numbers_the_events_of_many_executions_in_order(core: Core
 def test_totals_are_counted_with_the_events(core: Core) -> None:
     claim = core.running()
     notes = page(claim.lease, "a")
-    notes.events += [NewEvent(EventType.MESSAGE, "{}"), NewEvent(EventType.TOOL_CALL, "{}")]
+    kinds = (EventType.MESSAGE, EventType.TOOL_CALL, EventType.TOOL_DENIED)
+    notes.events += [NewEvent(kind, "{}") for kind in kinds]
     notes.calls += [ModelCall("p", "m", input_tokens=10, output_tokens=2, cached_tokens=4)] * 2
     notes.progress = (3.0, 10.0, "three")
     record(core, notes)
     record(core, page(claim.lease, "b", number=2))
     row = core.get(claim.lease.execution_id)
     assert (row.message_count, row.tool_call_count, row.model_call_count) == (1, 1, 2)
-    assert (row.input_tokens, row.output_tokens) == (20, 4)
+    assert (row.input_tokens, row.output_tokens, row.cached_tokens) == (20, 4, 8)
+    assert (row.denied_tool_count, row.cache_hit_ratio) == (1, 0.4)
     assert (row.progress_done, row.progress_total, row.progress_note) == (3.0, 10.0, "three")
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from celeriac.db import partitions
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.model import ExecutionFilter, FailureKey
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
@@ -95,7 +96,7 @@ INSERT INTO executions (
     id, workspace_id, owner_id, task_id, task_version_id, agent_version_id, agent_id, status,
     trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id, parent_id,
     created_at, available_at, queued_at, completed_at, max_crashes, waiting_for, error_code,
-    error_fingerprint, worker_id)
+    error_fingerprint, worker_id, no_op, truncated, denied_tool_count)
 SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
             || '7000a' || right(md5(CAST(g AS text)), 15) AS uuid),
        CASE WHEN g % 100 = 0 THEN gen_random_uuid() ELSE CAST(:workspace AS uuid) END,
@@ -118,7 +119,7 @@ SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
        CASE WHEN status = 'failed' THEN CASE kind WHEN 0 THEN 'rare' ELSE 'common' END END,
        CASE WHEN status = 'failed' THEN CASE WHEN kind = 0 OR g % 1000 = 0 THEN '1:rare'
                                              ELSE '1:common' END END,
-       gen_random_uuid()
+       gen_random_uuid(), kind = 1, kind = 2, CASE WHEN kind = 8 THEN 1 ELSE 0 END
 FROM (SELECT g, CASE WHEN g <= 10 * :n THEN g % 10 WHEN g % 20 = 0 THEN 9 ELSE 10 END AS kind,
              now() - make_interval(secs => (CAST(:rows AS int) - g) * 20) AS at
       FROM generate_series(1, CAST(:rows AS int)) AS g) AS rows,
@@ -162,6 +163,7 @@ def _cases(seeded: Seeded) -> Mapping[str, list[dict[str, Any]]]:
             {"failure": FailureKey(seeded.common, "1:common")},
             {"failure": FailureKey(seeded.common, "1:none"), "statuses": (Status.FAILED,)},
         ],
+        "flag": [{"flag": each} for each in Flag],
         "created_after": [{"created_after": oldest + timedelta(days=1)}],
         "created_before": [{"created_before": oldest + timedelta(days=1)}],
         "cancellable": [{"cancellable": True}],

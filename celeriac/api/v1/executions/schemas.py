@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
+from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
@@ -225,6 +226,9 @@ class Criteria(Strict):
         default=None, description="That wait for this."
     )
     error_code: ErrorCode | None = Field(default=None, description="The code of the last error.")
+    flag: Annotated[Flag, Field(strict=False)] | None = Field(
+        default=None, description="That have this flag."
+    )
     failure_group: _Id | None = Field(default=None, description="Failed, of this group.")
     label: list[_Label] = Field(
         default_factory=list,

@@ -188,6 +188,7 @@ CREATE TABLE executions (
     queued_at timestamptz,
     started_at timestamptz,
     attempt_started_at timestamptz,
+    active_at timestamptz,
     completed_at timestamptz,
     parked_at timestamptz,
     waiting_until timestamptz,
@@ -195,6 +196,7 @@ CREATE TABLE executions (
     expires_at timestamptz,
     input_tokens bigint NOT NULL DEFAULT '0',
     output_tokens bigint NOT NULL DEFAULT '0',
+    cached_tokens bigint NOT NULL DEFAULT '0',
     progress_done double precision,
     progress_total double precision,
     attempt integer NOT NULL DEFAULT 0,
@@ -205,12 +207,14 @@ CREATE TABLE executions (
     parent_step integer,
     message_count integer NOT NULL DEFAULT 0,
     tool_call_count integer NOT NULL DEFAULT 0,
+    denied_tool_count integer NOT NULL DEFAULT 0,
     model_call_count integer NOT NULL DEFAULT 0,
     item_no integer,
     priority smallint NOT NULL,
     max_crashes smallint NOT NULL,
     step_no smallint,
     truncated boolean NOT NULL DEFAULT false,
+    no_op boolean NOT NULL DEFAULT false,
     status text NOT NULL,
     held text,
     trigger_type text NOT NULL,
@@ -244,6 +248,8 @@ CREATE INDEX ix_executions_agent ON executions (agent_id, id);
 CREATE INDEX ix_executions_batch ON executions (batch_id, id) WHERE batch_id IS NOT NULL;
 CREATE INDEX ix_executions_delayed ON executions (available_at)
     WHERE status = 'pending' AND held = 'time';
+CREATE INDEX ix_executions_denied ON executions (workspace_id, id)
+    WHERE denied_tool_count > 0 AND max_crashes <> -1;
 CREATE INDEX ix_executions_due ON executions (queue, priority DESC, workspace_id, owner_id, available_at)
     WITH (deduplicate_items = off) WHERE status = 'pending' AND held IS NULL;
 CREATE INDEX ix_executions_error ON executions (workspace_id, error_code, id)
@@ -252,6 +258,8 @@ CREATE INDEX ix_executions_expiring ON executions (expires_at)
     WHERE expires_at IS NOT NULL AND started_at IS NULL AND completed_at IS NULL;
 CREATE INDEX ix_executions_failure ON executions (task_id, error_fingerprint, id)
     WHERE error_fingerprint IS NOT NULL;
+CREATE INDEX ix_executions_no_op ON executions (workspace_id, id)
+    WHERE no_op AND max_crashes <> -1;
 CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id IS NOT NULL;
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
@@ -270,6 +278,8 @@ CREATE INDEX ix_executions_status ON executions (workspace_id, status, id)
 CREATE INDEX ix_executions_task ON executions (task_id, id);
 CREATE INDEX ix_executions_trigger ON executions (workspace_id, trigger_type, id)
     WHERE trigger_type <> 'manual' AND max_crashes <> -1;
+CREATE INDEX ix_executions_truncated ON executions (workspace_id, id)
+    WHERE truncated AND max_crashes <> -1;
 CREATE INDEX ix_executions_worker ON executions (worker_id)
     WHERE status = 'running' AND worker_id IS NOT NULL;
 CREATE INDEX ix_executions_workspace ON executions (workspace_id, id);
