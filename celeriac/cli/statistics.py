@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _WINDOW = re.compile(r"(\d{1,6})\s*([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _HEADINGS = (
-    "", "COMPLETED", "FAILED", "CANCELLED", "SUCCESS", "PER MINUTE", "WAIT P50", "WAIT P95",
-    "RUN P50", "RUN P95", "RUN P99", "COST",
+    "", "COMPLETED", "NO-OPS", "FAILED", "CANCELLED", "SUCCESS", "PER MINUTE", "WAIT P50",
+    "WAIT P95", "RUN P50", "RUN P95", "RUN P99", "COST",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def stats(
     context.output.json(found)
     if context.output.as_json:
         return
-    context.output.table(_HEADINGS, _rows(found), drop=("WAIT P50", "RUN P99", "COST"))
+    context.output.table(_HEADINGS, _rows(found), drop=("NO-OPS", "WAIT P50", "RUN P99", "COST"))
     ever = found.all_time
     context.output.raw(
         f"since {moment(found.since)} · in all {ever.completed:,} completed, "
@@ -84,6 +84,7 @@ def _row(name: str, each: "wire.Ended") -> list[str]:
     return [
         name,
         f"{each.completed:,}",
+        f"{each.no_ops:,}",
         f"{each.failed:,}",
         f"{each.cancelled:,}",
         "-" if rate is None else f"{rate:.1%}",

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 from celeriac.db import maintenance, workers
 from celeriac.db.budgets.windows import WINDOW_KEY
 from celeriac.db.engine import clock
+from celeriac.db.executions.silence import is_silent
 from celeriac.db.schema.rollups import COUNTS
 from celeriac.domain.metrics import (
     MOST_BUDGETS,
@@ -102,7 +103,7 @@ def _durations(connection: Connection) -> list[QueueDurations]:
 
 
 # The names of queues with one look at the index for each; `known` are those of workers.
-_QUEUES = text("""
+_QUEUES = text(f"""
 WITH RECURSIVE due AS (
     (SELECT queue FROM executions WHERE status = 'pending' AND held IS NULL
      ORDER BY queue LIMIT 1)
@@ -120,8 +121,9 @@ WITH RECURSIVE due AS (
             ORDER BY e.queue LIMIT 1)
     FROM sent WHERE sent.queue IS NOT NULL
 ), running AS (
-    SELECT queue, count(*) AS number
-    FROM (SELECT queue FROM executions WHERE status = 'running' AND worker_id IS NOT NULL
+    SELECT queue, count(*) AS number, count(*) FILTER (WHERE {is_silent("part")}) AS silent
+    FROM (SELECT id, queue, active_at, attempt_started_at FROM executions
+          WHERE status = 'running' AND worker_id IS NOT NULL
           LIMIT :counted) AS part
     GROUP BY queue
 ), names AS (
@@ -132,7 +134,7 @@ WITH RECURSIVE due AS (
     UNION SELECT queue FROM execution_rollups WHERE scope = 'task' AND grain = 'total'
     ORDER BY queue LIMIT :most
 )
-SELECT n.queue, d.number, s.number, coalesce(r.number, 0),
+SELECT n.queue, d.number, s.number, coalesce(r.number, 0), coalesce(r.silent, 0),
        extract(epoch FROM now() - least(d.oldest, s.oldest)),
        EXISTS (SELECT FROM pauses p
                WHERE p.scope = 'system' OR p.scope = 'queue' AND p.queue = n.queue)
@@ -145,7 +147,7 @@ LATERAL (SELECT count(*) AS number, min(queued_at) AS oldest
          FROM (SELECT queued_at FROM executions e
                WHERE e.status = 'queued' AND e.queued_at IS NOT NULL AND e.queue = n.queue
                ORDER BY queued_at LIMIT :counted) AS part) AS s
-""")
+""")  # noqa: S608 - put together from constants
 
 
 def _queues(connection: Connection, known: Collection[str]) -> list[QueueFigures]:
@@ -158,8 +160,9 @@ def _queues(connection: Connection, known: Collection[str]) -> list[QueueFigures
             due=row[1],
             sent=row[2],
             running=row[3],
-            oldest_age_seconds=max(0.0, float(row[4] or 0)),
-            paused=row[5],
+            silent=row[4],
+            oldest_age_seconds=max(0.0, float(row[5] or 0)),
+            paused=row[6],
         )
         for row in rows
     ]

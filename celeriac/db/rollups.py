@@ -58,7 +58,8 @@ WITH folding AS (
     RETURNING *
 ), spread AS (
     SELECT s.scope, g.grain, g.start, s.workspace_id, s.task_id, s.queue, f.outcome, f.retries,
-           f.crashes, f.model_calls, f.input_tokens, f.output_tokens, f.cost, f.wait_ms, f.run_ms
+           f.crashes, f.model_calls, f.input_tokens, f.output_tokens, f.cached_tokens,
+           f.denied_tools, f.no_op, f.cost, f.wait_ms, f.run_ms
     FROM folding f,
     LATERAL (VALUES ('system', CAST(:nobody AS uuid), CAST(:nobody AS uuid), ''),
                     ('workspace', f.workspace_id, CAST(:nobody AS uuid), ''),
@@ -76,7 +77,8 @@ WITH folding AS (
            count(*) FILTER (WHERE outcome = 'cancelled') AS cancelled,
            sum(retries) AS retries, sum(crashes) AS crashes, sum(model_calls) AS model_calls,
            sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-           sum(cost) AS cost
+           sum(cached_tokens) AS cached_tokens, sum(denied_tools) AS denied_tools,
+           count(*) FILTER (WHERE no_op) AS no_ops, sum(cost) AS cost
     FROM spread GROUP BY {_KEY}
 ), waits AS ({_histogram("wait_ms")}
 ), runs AS ({_histogram("run_ms")}

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, text
 
+from celeriac.db.executions.silence import is_silent
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.sitrep import MOST_COUNTED, MOST_QUEUES, LateSchedule, LiveCount
 
@@ -130,6 +131,33 @@ def approvals(connection: Connection, *, workspace_id: UUID | None) -> tuple[int
     """Return how many questions are open, up to MOST_COUNTED + 1, and the age of the oldest."""
     found = connection.execute(
         _APPROVALS[workspace_id is not None],
+        {"workspace_id": workspace_id, "most": MOST_COUNTED + 1},
+    ).one()
+    return int(found[0]), None if found[1] is None else float(found[1])
+
+
+_RUNNING = {
+    True: f"{_ONE_WORKSPACE} AND status = 'running' AND max_crashes <> -1 ORDER BY id",
+    False: "status = 'running' AND worker_id IS NOT NULL",
+}
+_SILENT = {
+    one: text(f"""
+SELECT count(*), extract(epoch FROM now() - min(greatest(active_at, attempt_started_at)))
+FROM (SELECT id, active_at, attempt_started_at FROM executions
+      WHERE {condition} LIMIT :most) AS part
+WHERE {is_silent("part")}
+""")  # noqa: S608 - put together from constants
+    for one, condition in _RUNNING.items()
+}
+
+
+def silent(connection: Connection, *, workspace_id: UUID | None) -> tuple[int, float | None]:
+    """Return how many running executions are silent, and the longest silence in seconds.
+
+    MOST_COUNTED + 1 that run are looked at, in a workspace the oldest ones.
+    """
+    found = connection.execute(
+        _SILENT[workspace_id is not None],
         {"workspace_id": workspace_id, "most": MOST_COUNTED + 1},
     ).one()
     return int(found[0]), None if found[1] is None else float(found[1])

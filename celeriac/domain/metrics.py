@@ -43,6 +43,8 @@ class QueueFigures:
     sent: int
     """Executions whose messages are at the broker."""
     running: int
+    silent: int
+    """Those of the running ones that are (`celeriac.domain.executions.flags`)."""
     oldest_age_seconds: float
     """How long the oldest of those that could begin has waited; 0 without any."""
     paused: bool

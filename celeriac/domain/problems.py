@@ -249,6 +249,17 @@ def _people(facts: Facts, limits: Thresholds) -> Iterator[Problem]:
             cure="`celeriac deliveries list` has its answers; repair it, then resume it.",
             age_seconds=endpoint.failing_seconds,
         )
+    if attention.silent and attention.silent_seconds is not None:
+        many = attention.silent
+        yield Problem(
+            level=Level.INFO,
+            code="executions_silent",
+            text=f"{counted(many, 'execution')} that {'runs has' if many == 1 else 'run have'} "
+            f"had no event for {age(attention.silent_seconds)}.",
+            cure="`celeriac executions list --flag silent` shows them, `celeriac logs ID` what "
+            "they logged.",
+            age_seconds=attention.silent_seconds,
+        )
     for pause in attention.pauses:
         yield Problem(
             level=Level.INFO,

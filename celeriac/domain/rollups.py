@@ -145,6 +145,11 @@ class Sums:
     model_calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the input tokens, those that the provider had in its cache."""
+    denied_tools: int = 0
+    no_ops: int = 0
+    """Those that completed and had done nothing (`celeriac.domain.executions.flags`)."""
     cost: Decimal = Decimal(0)
     wait_seconds: float = 0.0
     """From when they could begin until they began, of those that began."""

@@ -235,6 +235,10 @@ class Attention:
     endpoints: Sequence[FailingEndpoint] = ()
     pauses: Sequence[PauseFact] = ()
     late_schedules: Sequence[LateSchedule] = ()
+    silent: int = 0
+    """Running executions that have had no event for long."""
+    silent_seconds: float | None = None
+    """The longest of these silences."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +260,8 @@ class Totals:
     run_p95_seconds: float | None = None
     behind_seconds: float | None = None
     """The age of the oldest end that is not counted yet."""
+    no_ops: int = 0
+    """Those that completed and had done nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

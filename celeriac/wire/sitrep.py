@@ -64,6 +64,7 @@ class SitrepTotals(Wire):
     behind_seconds: float | None = Field(
         description="The age of the oldest end that is not counted yet; null if all are."
     )
+    no_ops: int = Field(default=0, description="Those that completed and had done nothing.")
 
 
 class SitrepWaiting(Wire):
@@ -158,6 +159,12 @@ class SitrepAttention(Wire):
     approvals: int = Field(description="Open questions, at most 1,000.")
     approvals_capped: bool
     oldest_approval_seconds: float | None
+    silent: int = Field(
+        default=0, description="Running executions that have had no event for ten minutes."
+    )
+    silent_seconds: float | None = Field(
+        default=None, description="The longest of these silences; null without any."
+    )
 
 
 class Sitrep(Wire):

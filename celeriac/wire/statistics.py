@@ -33,6 +33,15 @@ class Ended(Wire):
     model_calls: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = Field(
+        default=0, description="Of the input tokens, those that the provider had in its cache."
+    )
+    denied_tools: int = Field(
+        default=0, description="Calls of tools that a rule or a person did not allow."
+    )
+    no_ops: int = Field(
+        default=0, description="Those that completed and had done nothing (flag no_op)."
+    )
     cost: Dollars = Field(description="US dollars.", examples=["0.3102"])
     wait: Durations = Field(
         description="From when they could begin until their first attempt began."

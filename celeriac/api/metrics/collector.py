@@ -25,6 +25,9 @@ _COUNTERS = {
     "retries": ("celeriac_attempts_retried", "Retries of executions that ended."),
     "crashes": ("celeriac_leases_lost", "Attempts of ended executions that lost their worker."),
     "model_calls": ("celeriac_model_calls", "Model calls of executions that ended."),
+    "cached_tokens": ("celeriac_model_cached_tokens", "Their input tokens from providers' caches."),
+    "denied_tools": ("celeriac_tools_denied", "Calls of tools that were not allowed."),
+    "no_ops": ("celeriac_executions_no_op", "Executions that completed and had done nothing."),
 }
 _OUTCOMES = ("completed", "failed", "cancelled")
 _EVERY = 4
@@ -116,6 +119,7 @@ def _queues(found: DatabaseFigures) -> Iterator[Metric]:
         for name, help_text in {
             "backlog": "Executions that could run and don't, up to 20,000.",
             "running": "Executions that run, up to 10,000 in all.",
+            "silent": "Those of them that have had no event for ten minutes.",
             "oldest_age_seconds": "How long the oldest of the backlog has waited.",
             "paused": "1 while the queue or the system is paused.",
             "workers": "Slots of live workers that consume the queue.",
@@ -126,6 +130,7 @@ def _queues(found: DatabaseFigures) -> Iterator[Metric]:
         values = {
             "backlog": queue.due + queue.sent,
             "running": queue.running,
+            "silent": queue.silent,
             "oldest_age_seconds": queue.oldest_age_seconds,
             "paused": queue.paused,
             "workers": found.slots.get(queue.queue, 0) + everywhere,

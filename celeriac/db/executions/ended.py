@@ -35,8 +35,8 @@ ENDED_COLUMNS = (
     " e.error_code, e.error_type, e.error_message, e.error_fingerprint, e.origin_id, e.parent_id,"
     " e.parent_step, e.trigger_type, e.batch_id,"
     " e.run_id, e.step_no, e.item_no, e.limit_keys, e.task_id, e.queue, e.retry_count,"
-    " e.crash_count, e.cost, e.model_call_count, e.input_tokens, e.output_tokens, e.created_at,"
-    " e.available_at, e.started_at"
+    " e.crash_count, e.cost, e.model_call_count, e.input_tokens, e.output_tokens, e.cached_tokens,"
+    " e.denied_tool_count, e.no_op, e.created_at, e.available_at, e.started_at"
 )
 
 KEPT = """, kept AS (
@@ -87,14 +87,16 @@ FROM ended WHERE status = 'failed'
 # begin.
 _NOTE_END = """
 INSERT INTO execution_ends (workspace_id, task_id, wait_ms, run_ms, input_tokens, output_tokens,
-                            model_calls, retries, crashes, cost, outcome, queue, execution_id,
-                            origin_id, fingerprint, error_code, error_type, error_message)
+                            cached_tokens, model_calls, retries, crashes, denied_tools, no_op, cost,
+                            outcome, queue, execution_id, origin_id, fingerprint, error_code,
+                            error_type, error_message)
 SELECT workspace_id, task_id,
        1000 * extract(epoch FROM started_at
                       - CASE WHEN available_at BETWEEN created_at AND started_at
                              THEN available_at ELSE created_at END),
        1000 * extract(epoch FROM now() - started_at),
-       input_tokens, output_tokens, model_call_count, retry_count, crash_count, cost, status, queue,
+       input_tokens, output_tokens, cached_tokens, model_call_count, retry_count, crash_count,
+       denied_tool_count, no_op, cost, status, queue,
        CASE WHEN error_fingerprint IS NOT NULL OR origin_id IS NOT NULL THEN id END, origin_id,
        error_fingerprint, CASE WHEN error_fingerprint IS NOT NULL THEN error_code END,
        CASE WHEN error_fingerprint IS NOT NULL THEN error_type END,

@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     Identity,
@@ -30,9 +31,12 @@ execution_ends = Table(
     Column("run_ms", BigInteger),
     Column("input_tokens", BigInteger, nullable=False),
     Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False, server_default="0"),
     Column("model_calls", Integer, nullable=False),
     Column("retries", Integer, nullable=False),
     Column("crashes", Integer, nullable=False),
+    Column("denied_tools", Integer, nullable=False, server_default="0"),
+    Column("no_op", Boolean, nullable=False, server_default="false"),
     Column("cost", Numeric(18, 9), nullable=False),
     Column("outcome", Text, nullable=False),
     Column("queue", Text, nullable=False),
@@ -50,7 +54,7 @@ execution_ends = Table(
 
 COUNTS = (
     "completed", "failed", "cancelled", "retries", "crashes", "model_calls", "input_tokens",
-    "output_tokens",
+    "output_tokens", "cached_tokens", "denied_tools", "no_ops",
 )  # fmt: skip
 """What is counted of executions that ended."""
 

@@ -208,6 +208,7 @@ class SituationReport:
                 seconds=self._options.thresholds.schedule_seconds,
                 limit=_LISTED,
             ),
+            silent=rows.silent(connection, workspace_id=workspace),
         )
 
     def _put_together(self, scope: SitrepScope, sections: Mapping[str, Section[Any]]) -> Sitrep:
@@ -283,6 +284,7 @@ def _figures(
         wait_p95_seconds=sums.wait.quantile(0.95),
         run_p95_seconds=sums.run.quantile(0.95),
         behind_seconds=behind_seconds,
+        no_ops=sums.no_ops,
     )
 
 

@@ -184,6 +184,8 @@ def attention(
     endpoints: Sequence[tuple[Any, ...]],
     pauses: Sequence[tuple[Any, ...]],
     late: Sequence[LateSchedule],
+    *,
+    silent: tuple[int, float | None],
 ) -> Attention:
     """Return what waits for people."""
     count, oldest = approvals
@@ -208,6 +210,8 @@ def attention(
             for scope, name, queue, reason, age in pauses
         ],
         late_schedules=late,
+        silent=silent[0],
+        silent_seconds=silent[1],
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import text
 
-from celeriac.db import approvals
+from celeriac.db import approvals, metrics, rollups, sitrep
 from celeriac.db.executions import leases, lifecycle, queries
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.executions.events import EventType, NewEvent
@@ -13,6 +13,7 @@ from celeriac.domain.executions.flags import SILENT_SECONDS, Flag
 from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter, Failed, Failure
 from celeriac.domain.usage import ModelCall
 from celeriac.kit.json_types import JsonValue
+from celeriac.services.operations.rollups import Rollups
 from tests.support.core import ASKING, Core
 
 pytestmark = pytest.mark.requirement("A15")
@@ -63,6 +64,9 @@ def test_an_end_without_work_and_result_is_flagged(core: Core, *, together: bool
     assert set(_found(core, Flag.NO_OP)) == wanted
     assert all(core.get(each).flags == (Flag.NO_OP,) for each in wanted)
     assert core.get(called.lease.execution_id).flags == ()
+    with core.database.autocommit() as connection:
+        rollups.fold(connection, limit=100)
+    assert Rollups(core.database).totals(core.actor).no_ops == len(wanted)
 
 
 def test_a_running_execution_without_events_is_silent(core: Core) -> None:
@@ -76,6 +80,12 @@ def test_a_running_execution_without_events_is_silent(core: Core) -> None:
     with core.database.autocommit() as connection:
         approvals.ask(connection, asking.lease, ASKING.questions[0])
     assert _found(core, Flag.SILENT) == [quiet.lease.execution_id]
+    with core.database.autocommit() as connection:
+        for workspace in (core.actor.workspace_id, None):
+            count, seconds = sitrep.silent(connection, workspace_id=workspace)
+            assert (count, seconds is not None and seconds > SILENT_SECONDS) == (1, True)
+        found = metrics.read(connection, queues=(), alive_seconds=9.0, statement_seconds=9.0)
+    assert [each.silent for each in found.queues if each.running] == [1]
     assert core.get(quiet.lease.execution_id).flags == (Flag.SILENT,)
     assert core.get(talking.lease.execution_id).active_at is not None
     core.end(quiet, Completed("well"))

@@ -137,6 +137,14 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
             "ix_executions_parked",
         },
     ),
+    "count the silent of a workspace": (
+        lambda c: sitrep.silent(c, workspace_id=uuid4()),
+        {"ix_executions_status"},
+    ),
+    "count the silent of all": (
+        lambda c: sitrep.silent(c, workspace_id=None),
+        {"ix_executions_worker"},
+    ),
     "what schedules have started last": (
         lambda c: sitrep.periodic(c, workspace_id=uuid4(), limit=100),
         BY_ID,

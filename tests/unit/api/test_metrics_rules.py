@@ -48,7 +48,7 @@ FIGURES = Figures(
         ],
         queues=[
             QueueFigures(
-                queue="q", due=1, sent=1, running=1, oldest_age_seconds=3.0, paused=False
+                queue="q", due=1, sent=1, running=1, silent=1, oldest_age_seconds=3.0, paused=False
             )
         ],
         durations=[

@@ -46,6 +46,7 @@ SPENT = BudgetUse(subject="the task a", period="day", share=1.2)
 PAUSE = PauseFact(subject="the queue mail", queue="mail", reason="Supplier away.", seconds=90.0)
 
 EACH: dict[str, Facts] = {
+    "executions_silent": Facts(attention=Attention(silent=1, silent_seconds=700.0)),
     "database_unavailable": Facts(database_error="away"),
     "redis_unavailable": Facts(redis_error="away", broker_error="away too"),
     "broker_refused": Facts(broker_error="refused"),
