@@ -111,7 +111,8 @@ def resume(
         _check_name(scope, name)
         pause_id = str(_found(context, scope, name).id)
     ended = context.client.pauses.resume(str(pause_id))
-    context.output.write(ended, f"resumed · {_what(ended)}")
+    left = f" · {counted(ended.left, 'execution')} to release" if ended.left else ""
+    context.output.write(ended, f"resumed · {_what(ended)}{left}")
 
 
 def _wait_until_idle(context: CommandContext, worker: str) -> None:

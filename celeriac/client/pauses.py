@@ -35,9 +35,12 @@ class Pauses(Resource):
         )
         return self._transport.post(wire.Pause, path(_PAUSES), body)
 
-    def resume(self, pause_id: str | UUID) -> wire.Pause:
-        """End a pause and return it; what was paused begins in its order."""
-        return self._transport.post(wire.Pause, path(_PAUSES, pause_id, "resume"), None)
+    def resume(self, pause_id: str | UUID) -> wire.EndedPause:
+        """End a pause and return it; what was paused begins in its order.
+
+        Of many executions `left` are still to be released, which the keeper does.
+        """
+        return self._transport.post(wire.EndedPause, path(_PAUSES, pause_id, "resume"), None)
 
     def get(self, pause_id: str | UUID) -> wire.Pause:
         """Return a pause that is in force."""

@@ -51,7 +51,7 @@ from celeriac.wire.executions import (
 from celeriac.wire.failures import FailureGroup, FailureGroupDetails
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
 from celeriac.wire.limits import Limit
-from celeriac.wire.pauses import Pause
+from celeriac.wire.pauses import EndedPause, Pause
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.sitrep import (
@@ -130,6 +130,7 @@ __all__ = [
     "EndedInAll",
     "EndedOfQueue",
     "EndedOfTask",
+    "EndedPause",
     "Event",
     "Events",
     "Execution",

@@ -36,3 +36,13 @@ class Pause(Wire):
         task="/api/v1/tasks/{task_id}",
         limit="/api/v1/limits/{limit_id}",
     )
+
+
+class EndedPause(Pause):
+    """A pause that has ended."""
+
+    left: int = Field(
+        description="How many executions that it had set aside are still to be released, 1,000 at "
+        "a time; counted up to 10,000.",
+        examples=[0],
+    )

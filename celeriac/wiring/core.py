@@ -298,12 +298,19 @@ def build(
         call_due=call_due,
     )
 
-    def ended(execution_ids: Sequence[UUID]) -> None:
+    def ended_by_limit(execution_ids: Sequence[UUID]) -> None:
         advance.after_executions(execution_ids)
         dispatch.after_ends(execution_ids)
 
+    # whoever ends executions by a policy gives out the slots of its key anyway
+    limits = TaskLimits(database, Cancel(database, live, ended_by_limit), live, ended_by_limit)
+
+    def ended(execution_ids: Sequence[UUID]) -> None:
+        ended_by_limit(execution_ids)
+        if limits.after_ends(execution_ids):
+            dispatch.try_to_send()
+
     cancel = Cancel(database, live, ended)
-    limits = TaskLimits(database, cancel, live, ended)
     return CoreServices(
         settings=settings,
         database=database,

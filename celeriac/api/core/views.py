@@ -36,6 +36,7 @@ from celeriac.domain.workflows.records import (
 )
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions.bulk import BulkPage
+from celeriac.services.executions.pauses import Ended
 from celeriac.services.hooks.manage import ShownSecret
 from celeriac.services.limits import UsedLimit
 from celeriac.services.operations.celery_tasks import CeleryTaskState
@@ -156,6 +157,11 @@ def limit(found: UsedLimit) -> wire.Limit:
 def pause(found: Pause) -> wire.Pause:
     """Return a pause as answers show it."""
     return wire.Pause.linked(_values(found))
+
+
+def ended_pause(found: Ended) -> wire.EndedPause:
+    """Return a pause that has ended as answers show it."""
+    return wire.EndedPause.linked(_values(found.pause) | {"left": found.left})
 
 
 def webhook(found: Endpoint) -> wire.Webhook:

@@ -121,9 +121,10 @@ def get_pause(pause_id: PausePath, actor: Caller, services: Services) -> wire.Pa
 
 
 @router.post("/{pause_id}/resume", summary="End a pause")
-def resume(pause_id: PausePath, actor: Operator, services: Services) -> wire.Pause:
+def resume(pause_id: PausePath, actor: Operator, services: Services) -> wire.EndedPause:
     """Let begin what was paused, in its order, and return the pause that has ended.
 
-    Needs the same role as the pause. Another pause may still be about the same executions.
+    It answers at once; of many executions the keeper releases the rest, `left` of them. Needs the
+    same role as the pause. Another pause may still be about the same executions.
     """
-    return views.pause(services.pauses.resume(actor, pause_id))
+    return views.ended_pause(services.pauses.resume(actor, pause_id))

@@ -24,7 +24,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db import spans
-from celeriac.db.executions.paused import slots_paused
+from celeriac.db.executions.paused import paused, slots_paused
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
 from celeriac.domain.executions.limits import ExecutionLimit, Wants
@@ -68,8 +68,8 @@ WHERE o.execution_id = ANY (ARRAY(
 """)
 
 _HOLD = text(f"""
-SELECT id FROM executions
-WHERE {spans.given("id")} AND status = 'pending' AND held = 'limit'
+SELECT e.id, {paused("e")} FROM executions e
+WHERE {spans.given("e.id")} AND e.status = 'pending' AND e.held = 'limit'
 FOR NO KEY UPDATE SKIP LOCKED
 """)
 
@@ -111,9 +111,13 @@ def first(
     return list(dict.fromkeys(row.execution_id for row in rows)), {row.key for row in rows}
 
 
-def hold(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
-    """Lock those of the executions that wait for slots and that nobody else has locked."""
-    return list(connection.execute(_HOLD, spans.of(ids)).scalars())
+def hold(connection: Connection, ids: Sequence[UUID]) -> tuple[list[UUID], list[UUID]]:
+    """Lock those of the executions that wait for slots and that nobody else has locked.
+
+    Returns those that may begin, and those that a pause is about.
+    """
+    rows = connection.execute(_HOLD, spans.of(ids)).all()
+    return [row[0] for row in rows if not row[1]], [row[0] for row in rows if row[1]]
 
 
 def wants(connection: Connection, workspace_id: UUID, key: str, ids: Sequence[UUID]) -> list[Wants]:
@@ -354,6 +358,24 @@ WHERE (workspace_id, key) IN (
 def forget_rates(connection: Connection, *, limit: int) -> int:
     """Delete rates of which nothing has begun lately; return how many."""
     return connection.execute(_FORGET_RATES, {"limit": limit}).rowcount
+
+
+_KEYS_OF = text(f"""
+SELECT DISTINCT e.workspace_id, k.key
+FROM executions e, unnest(e.limit_keys) AS k (key)
+WHERE {spans.given("e.id")} AND e.limit_keys IS NOT NULL
+  AND EXISTS (SELECT FROM execution_limits l
+              WHERE l.workspace_id = e.workspace_id AND l.key = k.key AND l.state = 'waiting')
+LIMIT :limit
+""")
+
+
+def keys_of(
+    connection: Connection, execution_ids: Sequence[UUID], *, limit: int
+) -> list[tuple[UUID, str]]:
+    """Return up to `limit` keys of executions for which others wait, with their workspaces."""
+    rows = connection.execute(_KEYS_OF, {"limit": limit, **spans.of(execution_ids)})
+    return [(row[0], row[1]) for row in rows]
 
 
 _SET_PLACE = text("""

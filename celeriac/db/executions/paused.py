@@ -6,7 +6,8 @@ has few rows, and none as a rule: then a part costs one look at an empty table.
 A paused queue is left out where executions are chosen, and so are all queues while the system is
 paused. Their rows stay as they are, in their order, so a resumed queue continues at once, however
 much waits in it. The rows of a paused task or workspace are among others of their queues: those at
-the head are set aside (`pauses.set_aside`), so that nobody reads them again and again. A paused
+the head are set aside (`pauses.set_aside`), so that nobody reads them again and again. So are those
+of a paused queue that have limits by key: they must not keep slots that others need. A paused
 limit, or key, has no slots: who gives them looks here, and what waits stands in its line.
 """
 
@@ -39,6 +40,15 @@ def paused(row: str) -> str:
     """Return whether any pause is about `row`, as SQL."""
     queue = _among(f"{row}.queue", "queue", PauseScope.QUEUE)
     return f"({_SYSTEM} OR {queue} OR {work_paused(row)})"
+
+
+def slots_useless(row: str) -> str:
+    """Return whether `row` has limits by key, and a pause of its work or its queue, as SQL.
+
+    It must not keep slots that others could use.
+    """
+    queue = _among(f"{row}.queue", "queue", PauseScope.QUEUE)
+    return f"({work_paused(row)} OR {row}.limit_keys IS NOT NULL AND ({_SYSTEM} OR {queue}))"
 
 
 def slots_paused(workspace: str, key: str, limit: str) -> str:

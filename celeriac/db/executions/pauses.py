@@ -6,9 +6,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, delete, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from celeriac.db import spans
 from celeriac.db.executions.eligible import unexpired
 from celeriac.db.executions.guards import kept_with_guards, with_guards
-from celeriac.db.executions.paused import work_paused
+from celeriac.db.executions.paused import paused, slots_useless, work_paused
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.catalog import tasks
@@ -169,7 +170,7 @@ _GIVE_BACK = with_guards(
 WITH moved AS (
     UPDATE executions e
     SET status = {{unqueue_to}}, event_seq = event_seq + 1,
-        held = CASE WHEN {work_paused("e")} THEN 'paused' END
+        held = CASE WHEN {slots_useless("e")} THEN 'paused' END
     WHERE id = :id AND status IN ({{unqueue_from}}) AND attempt = :attempt
       AND celery_task_id = CAST(:celery_task_id AS uuid) AND {unexpired("e")}
     RETURNING id, event_seq, attempt, held, limit_keys
@@ -262,31 +263,84 @@ def set_aside(connection: Connection, *, limit: int) -> int:
     return int(connection.execute(_SET_ASIDE, parameters).scalar_one())
 
 
+_RETURN_SLOTS = kept_with_guards(
+    f"""
+WITH idle AS (
+    -- as many as there are slots in use, and none while no queue is paused
+    SELECT DISTINCT l.execution_id FROM execution_limits l
+    WHERE l.state = 'held'
+      AND EXISTS (SELECT FROM pauses WHERE scope IN ('queue', 'system') OFFSET 0)
+), locked AS (
+    SELECT e.id FROM idle JOIN executions e ON e.id = idle.execution_id
+    WHERE {_WAITS} AND {slots_useless("e")}
+    LIMIT :limit
+    FOR UPDATE OF e SKIP LOCKED
+), moved AS (
+    UPDATE executions e SET held = 'paused'
+    WHERE e.id = ANY (ARRAY(SELECT id FROM locked)) AND {_WAITS}
+    RETURNING e.id, e.held, e.limit_keys, set_config('synchronous_commit', 'off', true)
+){_SLOTS}
+SELECT count(*) FROM moved
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def return_slots(connection: Connection, *, limit: int) -> int:
+    """Set aside up to `limit` rows of paused queues that have slots of limits by key.
+
+    They wait for slots again after the pause. Returns how many; see `set_aside`.
+    """
+    return int(connection.execute(_RETURN_SLOTS, {"limit": limit}).scalar_one())
+
+
+_KEEP_FROM_SLOTS = with_guards(
+    f"""
+WITH moved AS (
+    UPDATE executions e SET held = 'paused'
+    WHERE {spans.given("e.id")} AND e.status IN ({{queue_from}}) AND e.held = 'limit'
+    RETURNING e.id, e.held, e.limit_keys
+){_SLOTS}
+SELECT count(*) FROM moved
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def keep_from_slots(connection: Connection, ids: Sequence[UUID]) -> None:
+    """Set aside locked rows that wait for slots and that a pause is about."""
+    connection.execute(_KEEP_FROM_SLOTS, spans.of(ids))
+
+
 _MOST_KINDS = 20
 _PAUSED = "e.status IN ({queue_from}) AND e.held = 'paused'"
 
-_RELEASE = kept_with_guards(
-    f"""
+_FREE = f"""
 WITH RECURSIVE kinds AS (
-    -- the tasks with held rows, with one look at the index for each
-    (SELECT e.workspace_id, e.task_id FROM executions e
-     WHERE {_PAUSED} ORDER BY e.workspace_id, e.task_id LIMIT 1)
+    -- the tasks and queues with held rows, with one look at the index for each
+    (SELECT e.workspace_id, e.task_id, e.queue FROM executions e
+     WHERE {_PAUSED} ORDER BY e.workspace_id, e.task_id, e.queue LIMIT 1)
     UNION ALL
-    SELECT following.workspace_id, following.task_id
+    SELECT following.workspace_id, following.task_id, following.queue
     FROM kinds, LATERAL (
-        SELECT e.workspace_id, e.task_id FROM executions e
-        WHERE {_PAUSED}
-          AND (e.workspace_id, e.task_id) > (kinds.workspace_id, kinds.task_id)
-        ORDER BY e.workspace_id, e.task_id LIMIT 1) AS following
+        SELECT e.workspace_id, e.task_id, e.queue FROM executions e
+        WHERE {_PAUSED} AND (e.workspace_id, e.task_id, e.queue)
+                            > (kinds.workspace_id, kinds.task_id, kinds.queue)
+        ORDER BY e.workspace_id, e.task_id, e.queue LIMIT 1) AS following
 ), free AS (
-    SELECT kinds.workspace_id, kinds.task_id FROM kinds
-    WHERE NOT {work_paused("kinds")}
+    SELECT kinds.* FROM kinds
+    WHERE NOT {paused("kinds")}
     LIMIT {_MOST_KINDS}
-), due AS (
+)"""
+"""The tasks and queues with rows that were set aside and that no pause is about any more."""
+
+_RELEASE = kept_with_guards(
+    f"""{_FREE}, due AS (
     SELECT picked.id
     FROM free, LATERAL (
         SELECT e.id, e.priority, e.available_at FROM executions e
         WHERE {_PAUSED} AND e.workspace_id = free.workspace_id AND e.task_id = free.task_id
+          AND e.queue = free.queue
         ORDER BY e.priority DESC, e.available_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED) AS picked
@@ -312,3 +366,22 @@ def release(connection: Connection, *, limit: int) -> int:
     their places in the order. The commit doesn't wait for the disk, as in `set_aside`.
     """
     return int(connection.execute(_RELEASE, {"limit": limit}).scalar_one())
+
+
+_LEFT = kept_with_guards(
+    f"""{_FREE}
+SELECT count(*) FROM (
+    SELECT FROM free, LATERAL (
+        SELECT FROM executions e
+        WHERE {_PAUSED} AND e.workspace_id = free.workspace_id AND e.task_id = free.task_id
+          AND e.queue = free.queue
+        LIMIT :most) AS one
+    LIMIT :most) AS set_aside
+""",
+    queue=Transition.QUEUE,
+)
+
+
+def left(connection: Connection, *, most: int) -> int:
+    """Return how many rows `release` would release, counted up to `most`."""
+    return int(connection.execute(_LEFT, {"most": most}).scalar_one())

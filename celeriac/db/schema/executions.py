@@ -141,9 +141,9 @@ executions = table_of_ids(
           **where("status = 'pending' AND held IS NULL")),
     Index("ix_executions_delayed", "available_at",
           **where("status = 'pending' AND held = 'time'")),
-    # the rows of a paused task or workspace that were set aside, in the order of the resumed ones
-    Index("ix_executions_paused", "workspace_id", "task_id", text("priority DESC"), "available_at",
-          **where("status = 'pending' AND held = 'paused'")),
+    # the paused rows that were set aside, in the order of the resumed ones
+    Index("ix_executions_paused", "workspace_id", "task_id", "queue", text("priority DESC"),
+          "available_at", **where("status = 'pending' AND held = 'paused'")),
     # what has not ended of a run, and of a step those that are held
     Index("ix_executions_run", "run_id", "step_no", "held", "item_no",
           **where("run_id IS NOT NULL AND completed_at IS NULL")),

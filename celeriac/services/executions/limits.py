@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db.engine import Connection, Database
-from celeriac.db.executions import debounces, lifecycle
+from celeriac.db.executions import debounces, lifecycle, pauses
 from celeriac.db.executions import limits as rows
 from celeriac.db.executions.limits import Line
 from celeriac.domain.errors import DatabaseUnavailableError, LimitReachedError
@@ -27,6 +27,9 @@ logger = structlog.get_logger(__name__)
 
 _AT_ONCE = 32
 """How many of a line one transaction gives slots, or moves to another line."""
+
+_KEYS_AT_ONCE = 16
+"""Keys of which `TaskLimits.after_ends` gives out slots."""
 
 _MOST_TURNS = 64
 """How many transactions one call makes; the keeper continues."""
@@ -86,6 +89,22 @@ class TaskLimits:
             lines += sorted(moved.difference(lines))
         return total
 
+    def after_ends(self, execution_ids: Sequence[UUID]) -> int:
+        """Give out the slots that these ends have given back, of some keys; the keeper does of all.
+
+        Returns how many executions have got theirs. Costs one statement if they had no limits.
+        Never raises.
+        """
+        if not execution_ids:
+            return 0
+        try:
+            with self._database.autocommit() as connection:
+                found = rows.keys_of(connection, execution_ids, limit=_KEYS_AT_ONCE)
+        except DatabaseUnavailableError as error:
+            logger.warning("limits.left_to_keeper", error=error.message)
+            return 0
+        return sum(admit(self, workspace_id, [key]) for workspace_id, key in found)
+
     def some(self, limit: int) -> int:
         """Do so for up to `limit` keys for which executions wait, behind those of the last call.
 
@@ -125,9 +144,11 @@ class TaskLimits:
             return 0, set(), False
         with self._database.transaction() as connection:
             rows.lock(connection, workspace_id, sorted(keys))
-            held = rows.hold(connection, found)
+            held, paused = rows.hold(connection, found)
+            if paused:
+                pauses.keep_from_slots(connection, paused)
             if not held:
-                return 0, set(), False
+                return 0, set(), len(paused) == len(found)
             result = admission(key, rows.wants(connection, workspace_id, key, held))
             admitted = rows.give(connection, result.admitted) if result.admitted else []
             if result.moved:
@@ -135,7 +156,8 @@ class TaskLimits:
         for execution_id in admitted:
             logger.info("execution.admitted", execution_id=execution_id)
         lines = {line for _, line in result.moved}
-        return len(admitted), lines, len(admitted) + len(result.moved) == len(found)
+        served = len(admitted) + len(result.moved) + len(paused)
+        return len(admitted), lines, served == len(found)
 
     def _apply(self, workspace_id: UUID, key: str) -> None:
         """Cancel the executions that the policies of a key end."""

@@ -5,6 +5,7 @@ attempt. What runs continues, and submissions are accepted (docs/adr/0058). A wo
 pause with its next heartbeat.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -28,13 +29,25 @@ _AT_ONCE = 1_000
 """Rows that one statement sets aside or releases."""
 
 _TURNS = 10
-"""How many such statements a request executes; the keeper does the rest."""
+"""How many such statements a pause executes; the keeper does the rest."""
+
+MOST_COUNTED = 10_000
+"""Up to how many rows that are still set aside are counted."""
 
 _KEYS_AT_ONCE = 16
 """Keys of which a request gives out slots; the keeper does so for all."""
 
 _OF_SLOTS = frozenset({PauseScope.LIMIT, PauseScope.KEY})
 _OF_ALL = frozenset({PauseScope.SYSTEM, PauseScope.QUEUE, PauseScope.WORKER})
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A pause that has ended, and how many of its rows the keeper still has to release."""
+
+    pause: Pause
+    left: int
+    """Counted up to 10,000."""
 
 
 class Pauses:
@@ -89,9 +102,10 @@ class Pauses:
                 self._set_aside()
         return pause, made
 
-    def resume(self, actor: Actor, pause_id: UUID) -> Pause:
+    def resume(self, actor: Actor, pause_id: UUID) -> Ended:
         """End a pause and send what may run; return the pause that has ended.
 
+        Of many rows that were set aside the first 1,000 are released, and the others by the keeper.
         Needs the same role as the pause. Raises ForbiddenError, NotFoundError.
         """
         actor.require(Role.OPERATOR)
@@ -106,10 +120,9 @@ class Pauses:
         logger.info("pause.ended", pause_id=pause.id, scope=pause.scope.value)
         if pause.scope in _OF_SLOTS:
             self._admit(pause)
-        elif pause.scope not in _OF_ALL:
-            self._release()
+        left = self._release()
         self._dispatch.try_to_send()
-        return pause
+        return Ended(pause, left)
 
     def get(self, actor: Actor, pause_id: UUID) -> Pause:
         """Return a pause that concerns the workspace. Raises NotFoundError."""
@@ -132,6 +145,7 @@ class Pauses:
         """
         with self._database.autocommit() as connection:
             aside = rows.set_aside(connection, limit=_AT_ONCE)
+            aside += rows.return_slots(connection, limit=_AT_ONCE)
             return aside + rows.release(connection, limit=_AT_ONCE)
 
     def _admit(self, pause: Pause) -> None:
@@ -147,14 +161,16 @@ class Pauses:
     def _set_aside(self) -> None:
         for _ in range(_TURNS):
             with self._database.autocommit() as connection:
-                if rows.set_aside(connection, limit=_AT_ONCE) < _AT_ONCE:
-                    return
+                aside = rows.set_aside(connection, limit=_AT_ONCE)
+                slots = rows.return_slots(connection, limit=_AT_ONCE)
+            if max(aside, slots) < _AT_ONCE:
+                return
 
-    def _release(self) -> None:
-        for _ in range(_TURNS):
-            with self._database.autocommit() as connection:
-                if rows.release(connection, limit=_AT_ONCE) < _AT_ONCE:
-                    return
+    def _release(self) -> int:
+        with self._database.autocommit() as connection:
+            if rows.release(connection, limit=_AT_ONCE) < _AT_ONCE:
+                return 0
+            return rows.left(connection, most=MOST_COUNTED)
 
 
 def _require(actor: Actor, scope: PauseScope) -> None:

@@ -1,5 +1,6 @@
 """Limits of a workspace: changed while executions live, and given to those that wait already."""
 
+from collections.abc import Sequence
 from threading import Thread
 from uuid import UUID
 
@@ -20,9 +21,11 @@ from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.workspace_limits import MOST_OF_ONE
+from celeriac.services.executions import pauses as service
+from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import LIMIT, Core
-from tests.support.pauses import REASON, pauses_of
+from tests.support.pauses import REASON, boss, pause, pauses_of, resume, stored_holds
 from tests.support.workspace_limits import admin_of, limit, limits_of, walk
 
 pytestmark = pytest.mark.requirement("F13")
@@ -45,6 +48,7 @@ def waits(core: Core, execution_id: UUID) -> bool:
 def keep(core: Core) -> None:
     """Do what the keeper does twice a second."""
     walk(core)
+    pauses_of(core).hold()
     core.dispatch.release_due()
     core.limits.some(LIMIT)
     core.dispatch.send_due()
@@ -267,7 +271,7 @@ def test_a_paused_limit_or_key_gives_no_slots(core: Core) -> None:
 
     pauses.resume(admin_of(core), paused.id)
     assert [waits(core, each) for each in ids] == [True, False], "the key is paused, too"
-    assert pauses.resume(core.actor, key.id) == key
+    assert pauses.resume(core.actor, key.id).pause == key
     assert not waits(core, ids[0]), "without the keeper"
     core.assert_consistent()
 
@@ -283,3 +287,73 @@ def test_a_paused_limit_or_key_gives_no_slots(core: Core) -> None:
     limits_of(core).delete(admin_of(core), "all")
     assert core.count("pauses") == 0
     assert core.status(waiting) is Status.QUEUED
+
+
+def test_what_waits_for_a_paused_queue_keeps_no_slot(core: Core) -> None:
+    core = Core(core.database, TaskSpec.model_validate({"concurrency": [{"key": KEY, "max": 1}]}))
+    running = start(core, submit(core))
+    first = submit(core)
+    elsewhere = core.submit(
+        core.actor, SubmitRequest(task_id=core.task, variables={"key": "a"}, queue="gpu")
+    ).execution_id
+    core.end(running, Completed(1))
+    core.limits.some(LIMIT)  # it has the slot, and is not sent yet
+    assert core.get(first).held is None
+    assert waits(core, elsewhere)
+
+    paused = pause(core, PauseScope.QUEUE)
+    keep(core)
+
+    assert core.status(elsewhere) is Status.QUEUED, "the slot is not kept by what can't begin"
+    assert stored_holds(core)[first] == "paused"
+    behind, last = submit(core), submit(core)  # they wait in line
+    core.end(start(core, elsewhere), Completed(1))
+    keep(core)
+    assert stored_holds(core)[behind] == stored_holds(core)[last] == "paused"
+    assert core.count("execution_limits WHERE state <> 'none'") == 0, "nothing waits in line"
+    core.assert_consistent()
+
+    resume(core, paused)
+    keep(core)
+    assert [core.status(each) for each in (first, behind)] == [Status.QUEUED, Status.PENDING]
+    core.assert_consistent()
+
+    # what is at the broker gives its slot back when a worker takes it
+    message = core.message(first)
+    paused = pause(core, PauseScope.SYSTEM)
+    assert core.claim(message) is None
+    assert stored_holds(core)[first] == "paused"
+    assert core.count("execution_limits WHERE state = 'held'") == 0
+    resume(core, paused)
+    keep(core)
+    for each in (first, behind, last):
+        core.end(start(core, each), Completed(1))
+        keep(core)
+    assert core.count("execution_limits") == 0
+    core.assert_consistent()
+
+
+def test_an_end_without_a_worker_wakes_who_waits_for_the_slot(core: Core) -> None:
+    core = Core(core.database, TaskSpec.model_validate({"concurrency": [{"key": KEY, "max": 1}]}))
+    ids = [submit(core) for _ in range(3)]
+
+    def ended(execution_ids: Sequence[UUID]) -> None:
+        core.limits.after_ends(execution_ids)
+
+    Cancel(core.database, core.live, ended)(core.actor, ids[:1])
+    assert [core.get(each).held for each in ids[1:]] == [None, Held.LIMIT]
+    core.assert_consistent()
+
+
+def test_a_resume_answers_at_once_with_what_is_left(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_AT_ONCE", 3)
+    ids = core.pending_many([{}] * 8)
+    paused = pause(core, PauseScope.TASK)
+    ended = pauses_of(core).resume(boss(core), paused.id)
+    assert (ended.pause, ended.left) == (paused, 5)
+    while pauses_of(core).hold():
+        pass
+    core.dispatch.send_due()
+    assert [core.status(each) for each in ids] == [Status.QUEUED] * 8

@@ -264,7 +264,8 @@ CREATE INDEX ix_executions_origin ON executions (origin_id, id) WHERE origin_id 
 CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id IS NOT NULL;
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
-CREATE INDEX ix_executions_paused ON executions (workspace_id, task_id, priority DESC, available_at)
+CREATE INDEX ix_executions_paused
+    ON executions (workspace_id, task_id, queue, priority DESC, available_at)
     WHERE status = 'pending' AND held = 'paused';
 CREATE INDEX ix_executions_run ON executions (run_id, step_no, held, item_no)
     WHERE run_id IS NOT NULL AND completed_at IS NULL;
