@@ -156,7 +156,7 @@ requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 
 ## Run
-.PHONY: demo bench bench-cancel bench-scale bench-turns bench-webhooks up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+.PHONY: demo bench bench-cancel bench-scale bench-turns bench-limits bench-webhooks up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
 demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
 	$(BIN)/celeriac demo
 
@@ -174,6 +174,9 @@ bench-scale: $(READY) ## What 10 thousand and a million executions of history co
 
 bench-turns: $(READY) ## What fair turns cost with up to 10,000 owners and a million waiting executions
 	$(BIN)/python -m benchmarks turns
+
+bench-limits: $(READY) ## What limits by key cost with one key and 1,000, and 100,000 waiting executions
+	$(BIN)/python -m benchmarks limits
 
 bench-webhooks: $(READY) ## What receivers that never answer cost the other webhooks
 	$(BIN)/python -m benchmarks deliveries

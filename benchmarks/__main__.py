@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    admission,
     batch,
     cancels,
     comparison,
@@ -66,8 +67,9 @@ _SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
 _FIELDS = [*(shape.replace("-", "_") for shape in _SHAPES), "counted"]
 SCALE = "scale"
 TURNS = "turns"
+LIMITS = "limits"
 DELIVERIES = "deliveries"
-_NAMED_ONLY = (SCALE, TURNS, DELIVERIES)
+_NAMED_ONLY = (SCALE, TURNS, LIMITS, DELIVERIES)
 """These take long and need no programs: measured only if they are named."""
 
 
@@ -132,6 +134,8 @@ def run(
         figures[SCALE] = history.measure(sizes or default, quick=quick)
     if TURNS in names:
         figures[TURNS] = turns.measure(quick=quick)
+    if LIMITS in names:
+        figures[LIMITS] = admission.measure(quick=quick)
     if DELIVERIES in names:
         figures[DELIVERIES] = deliveries.measure(quick=quick)
     order = [name for name in (*NAMES, *_NAMED_ONLY) if name in figures]
