@@ -112,7 +112,8 @@ class WorkspaceLimits:
             if spec == before.spec:
                 return self._used(connection, before)
             rows.change(connection, before.id, _values(spec))
-            rows.change_revision(connection, before.workspace_id)
+            if spec.policy is not before.policy:  # numbers are read from the row
+                rows.change_revision(connection, before.workspace_id)
             after = _found(connection, actor, str(before.id))
             details = changes(before, after)
             audit.record(connection, actor, "limit.change", [before.id], details=details)
