@@ -20,13 +20,15 @@ app = typer.Typer(name="pauses", help="What may not begin for now.")
 
 Scope = Annotated[
     PauseScope,
-    typer.Argument(metavar="SCOPE", help="system, queue, worker, task, workspace, limit or key."),
+    typer.Argument(
+        metavar="SCOPE", help="system, queue, worker, task, workflow, workspace, limit or key."
+    ),
 ]
 Name = Annotated[
     str | None,
     typer.Argument(
         metavar="NAME",
-        help="The name of the queue or worker, the name or id of the task or limit, or the key.",
+        help="The name of the queue or worker, name or id of the task, workflow or limit, or key.",
     ),
 ]
 _LOOK_SECONDS = 1.0
@@ -34,6 +36,7 @@ _NAMED = {
     PauseScope.QUEUE,
     PauseScope.TASK,
     PauseScope.WORKER,
+    PauseScope.WORKFLOW,
     PauseScope.LIMIT,
     PauseScope.KEY,
 }
@@ -76,6 +79,7 @@ def pause(
         queue=name if scope is PauseScope.QUEUE else None,
         task=name if scope is PauseScope.TASK else None,
         worker=name if scope is PauseScope.WORKER else None,
+        workflow=name if scope is PauseScope.WORKFLOW else None,
         limit=name if scope is PauseScope.LIMIT else None,
         key=name if scope is PauseScope.KEY else None,
     )
@@ -90,7 +94,7 @@ def resume(
     scope: Annotated[
         PauseScope | None,
         typer.Argument(
-            metavar="SCOPE", help="system, queue, worker, task, workspace, limit or key."
+            metavar="SCOPE", help="system, queue, worker, task, workflow, workspace, limit or key."
         ),
     ] = None,
     name: Name = None,
@@ -139,10 +143,13 @@ def _found(context: CommandContext, scope: PauseScope, name: str | None) -> "wir
     named: str | UUID | None = name
     if scope is PauseScope.TASK:
         named = context.client.tasks.get(str(name)).id
+    elif scope is PauseScope.WORKFLOW:
+        named = context.client.workflows.get(str(name)).id
     elif scope is PauseScope.LIMIT:
         named = context.client.limits.get(str(name)).id
     for each in context.client.pauses.list():
-        targets = (each.queue, each.worker, each.task_id, each.limit_id, each.key)
+        named_by_id = (each.task_id, each.workflow_id, each.limit_id)
+        targets = (each.queue, each.worker, each.key, *named_by_id)
         if each.scope is scope and (named is None or named in targets):
             return each
     raise CommandError(
@@ -181,8 +188,8 @@ def _check_name(scope: PauseScope, name: str | None) -> None:
 
 
 def _name(found: "wire.Pause") -> str | None:
-    of_slots = found.limit_name or found.key
-    return found.queue or found.worker or found.task_name or of_slots or found.workspace_name
+    of_workspace = found.task_name or found.workflow_name or found.limit_name or found.key
+    return found.queue or found.worker or of_workspace or found.workspace_name
 
 
 def _what(found: "wire.Pause") -> str:

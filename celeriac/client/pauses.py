@@ -20,18 +20,27 @@ class Pauses(Resource):
         queue: str | None = None,
         task: str | UUID | None = None,
         worker: str | None = None,
+        workflow: str | UUID | None = None,
         limit: str | UUID | None = None,
         key: str | None = None,
     ) -> wire.Pause:
         """Let nothing begin of what is named; what runs continues, and submissions wait.
 
-        `scope` is `system`, `queue` (with `queue`), `task` (with `task`), `workspace`, `limit`
+        `scope` is `system`, `queue` (with `queue`), `task` (with `task`), `workflow` (with
+        `workflow`), `workspace`, `limit`
         (with `limit`, of the workspace), `key` (with `key`, of a limit) or `worker` (with `worker`,
         which takes nothing new; other workers go on). If it is paused already, that
         pause is returned as it is.
         """
         body = given(
-            scope=scope, queue=queue, task=task, worker=worker, limit=limit, key=key, reason=reason
+            scope=scope,
+            queue=queue,
+            task=task,
+            worker=worker,
+            workflow=workflow,
+            limit=limit,
+            key=key,
+            reason=reason,
         )
         return self._transport.post(wire.Pause, path(_PAUSES), body)
 

@@ -209,13 +209,15 @@ def late_schedules(
 
 
 _PAUSES = text("""
-SELECT p.scope, coalesce(p.queue, p.worker, t.name, l.name, p.key, w.name), p.queue, p.reason,
+SELECT p.scope, coalesce(p.queue, p.worker, t.name, f.name, l.name, p.key, w.name), p.queue,
+       p.reason,
        extract(epoch FROM clock_timestamp() - p.created_at)
 FROM (SELECT * FROM pauses
       WHERE CAST(:workspace_id AS uuid) IS NULL OR workspace_id IS NULL
          OR workspace_id = :workspace_id
       ORDER BY id DESC LIMIT :limit) AS p
 LEFT JOIN tasks t ON t.id = p.task_id
+LEFT JOIN workflows f ON f.id = p.workflow_id
 LEFT JOIN limits l ON l.id = p.limit_id
 LEFT JOIN workspaces w ON w.id = p.workspace_id
 ORDER BY p.id DESC

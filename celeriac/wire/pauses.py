@@ -18,11 +18,13 @@ class Pause(Wire):
     task_id: UUID | None = Field(description="The paused task.")
     task_name: str | None
     workspace_id: UUID | None = Field(
-        description="The paused workspace, or that of the paused task, limit or key.",
+        description="The paused workspace, or that of the paused task, workflow, limit or key.",
         examples=[ID],
     )
     workspace_name: str | None
     worker: str | None = Field(description="The name of the paused worker.")
+    workflow_id: UUID | None = Field(description="The paused workflow.")
+    workflow_name: str | None
     limit_id: UUID | None = Field(description="The paused limit of the workspace.")
     limit_name: str | None
     key: str | None = Field(description="The paused key of a limit.")
@@ -34,6 +36,7 @@ class Pause(Wire):
         self="/api/v1/pauses/{id}",
         resume="/api/v1/pauses/{id}/resume",
         task="/api/v1/tasks/{task_id}",
+        workflow="/api/v1/workflows/{workflow_id}",
         limit="/api/v1/limits/{limit_id}",
     )
 

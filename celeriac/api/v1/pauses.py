@@ -47,14 +47,15 @@ class NewPause(Strict):
 
     scope: PauseScope = Field(
         strict=False,
-        description="system, queue or worker (all three for administrators), task, limit, key, or "
-        "workspace: that of the API key.",
+        description="system, queue or worker (all three for administrators), task, workflow, "
+        "limit, key, or workspace: that of the API key.",
     )
     queue: QueueName | None = Field(default=None, description="The name of the queue.")
     task: Reference | None = Field(default=None, description="The task's id or name.")
     worker: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NODE)] | None = Field(
         default=None, description="The name of the worker, as health shows it."
     )
+    workflow: Reference | None = Field(default=None, description="The workflow's id or name.")
     limit: Reference | None = Field(
         default=None, description="The id or name of a limit of the workspace."
     )
@@ -70,6 +71,7 @@ class NewPause(Strict):
             (PauseScope.QUEUE, self.queue),
             (PauseScope.TASK, self.task),
             (PauseScope.WORKER, self.worker),
+            (PauseScope.WORKFLOW, self.workflow),
             (PauseScope.LIMIT, self.limit),
             (PauseScope.KEY, self.key),
         ):
@@ -83,7 +85,10 @@ class NewPause(Strict):
         """Return what to pause. Raises NotFoundError for an unknown task or limit."""
         task_id = None if self.task is None else services.tasks.resolve(actor, self.task)
         limit_id = None if self.limit is None else services.limits.get(actor, self.limit).id
-        return PauseTarget(self.scope, self.queue, task_id, self.worker, limit_id, self.key)
+        workflow_id = self.workflow and services.workflows.resolve(actor, self.workflow)
+        return PauseTarget(
+            self.scope, self.queue, task_id, self.worker, workflow_id or None, limit_id, self.key
+        )
 
 
 @router.post(

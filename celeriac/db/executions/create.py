@@ -39,7 +39,8 @@ WITH plan AS (
                                           now() + make_interval(secs => :delay_seconds))) AS at)
              AS due,
          LATERAL (SELECT {work_paused} AS paused
-                  FROM (SELECT t.id AS task_id, t.workspace_id) AS given) AS stopped
+                  FROM (SELECT t.id AS task_id, t.workspace_id,
+                               CAST(:workflow_id AS uuid) AS workflow_id) AS given) AS stopped
     WHERE t.id = :task_id AND t.active AND t.current_version_id = :task_version_id
       AND a.current_version_id = :agent_version_id AND w.limits_revision = :limits_revision
 ){keyed}, born AS (
@@ -47,7 +48,8 @@ WITH plan AS (
         id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
         trigger_type, execution_mode, priority, queue, origin_id, batch_id, request_id, session_id,
         options, available_at, expires_at, held, max_crashes, queued_at, celery_task_id, event_seq,
-        parent_id, parent_step, root_id, run_id, step_no, item_no, traceparent{limit_keys}{labels})
+        parent_id, parent_step, root_id, run_id, workflow_id, step_no, item_no,
+        traceparent{limit_keys}{labels})
     SELECT i.id, :workspace_id, :owner_id, plan.id, :task_version_id, plan.agent_id,
            :agent_version_id, plan.status, :trigger_type, :execution_mode, :priority, :queue,
            i.origin_id, :batch_id, :request_id, :session_id, CAST(:options AS jsonb),
@@ -58,7 +60,7 @@ WITH plan AS (
            CASE plan.status WHEN {queue_to} THEN i.id END,
            CASE plan.status WHEN {queue_to} THEN 2 ELSE 1 END,
            CAST(:parent_id AS uuid), CAST(:parent_step AS int), CAST(:root_id AS uuid),
-           CAST(:run_id AS uuid), CAST(:step_no AS smallint), i.item_no,
+           CAST(:run_id AS uuid), CAST(:workflow_id AS uuid), CAST(:step_no AS smallint), i.item_no,
            CAST(:traceparent AS text){keys}{label_values}
     FROM plan, ROWS FROM (unnest(CAST(:ids AS uuid[])),
                           unnest(CAST(:origin_ids AS uuid[])),
@@ -183,6 +185,7 @@ class StepItems:
     """The items of a workflow's step that new executions are, one each."""
 
     run_id: UUID
+    workflow_id: UUID
     step_no: int
     numbers: Sequence[int]
 
@@ -305,6 +308,7 @@ def create(
         "audited_ids": list(map(str, new.audited)),
         "audit_count": len(new.ids) // max(len(new.audited), 1),
         "run_id": None if items is None else items.run_id,
+        "workflow_id": None if items is None else items.workflow_id,
         "step_no": None if items is None else items.step_no,
         "traceparent": new.traceparent,
         "item_nos": [] if items is None else list(items.numbers),

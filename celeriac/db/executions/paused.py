@@ -5,10 +5,10 @@ has few rows, and none as a rule: then a part costs one look at an empty table.
 
 A paused queue is left out where executions are chosen, and so are all queues while the system is
 paused. Their rows stay as they are, in their order, so a resumed queue continues at once, however
-much waits in it. The rows of a paused task or workspace are among others of their queues: those at
-the head are set aside (`pauses.set_aside`), so that nobody reads them again and again. So are those
-of a paused queue that have limits by key: they must not keep slots that others need. A paused
-limit, or key, has no slots: who gives them looks here, and what waits stands in its line.
+much waits in it. The rows of a paused task, workflow or workspace are among others of their queues:
+those at the head are set aside (`pauses.set_aside`), so that nobody reads them again and again. So
+are those of a paused queue that have limits by key: they must not keep slots that others need. A
+paused limit, or key, has no slots: who gives them looks here, and what waits stands in its line.
 """
 
 from celeriac.domain.executions.pauses import PauseScope
@@ -30,10 +30,11 @@ def queue_paused(queue: str) -> str:
 
 
 def work_paused(row: str) -> str:
-    """Return whether the task or workspace of `row` is paused, as SQL."""
+    """Return whether the task, workflow or workspace of `row` is paused, as SQL."""
     task = _among(f"{row}.task_id", "task_id", PauseScope.TASK)
+    workflow = _among(f"{row}.workflow_id", "workflow_id", PauseScope.WORKFLOW)
     workspace = _among(f"{row}.workspace_id", "workspace_id", PauseScope.WORKSPACE)
-    return f"({task} OR {workspace})"
+    return f"({task} OR {workspace} OR coalesce({workflow}, false))"
 
 
 def paused(row: str) -> str:

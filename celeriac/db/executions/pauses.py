@@ -12,9 +12,11 @@ from celeriac.db.executions.guards import kept_with_guards, with_guards
 from celeriac.db.executions.paused import paused, slots_useless, work_paused
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import workspaces
-from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.catalog import tasks, workflows
+from celeriac.db.schema.executions import OF_WORKFLOW
 from celeriac.db.schema.limits import execution_limits, limits
 from celeriac.db.schema.pauses import pauses as table
+from celeriac.db.schema.workflows import workflow_runs
 from celeriac.domain.executions.model import Execution, Message
 from celeriac.domain.executions.pauses import Pause, PauseScope, PauseTarget
 from celeriac.domain.executions.states import Held, Transition
@@ -27,9 +29,11 @@ _SELECT = (
         table,
         task_name=tasks.c.name,
         workspace_name=workspaces.c.name,
+        workflow_name=workflows.c.name,
         limit_name=limits.c.name,
     )
     .select_from(table)
+    .outerjoin(workflows, workflows.c.id == table.c.workflow_id)
     .outerjoin(limits, limits.c.id == table.c.limit_id)
     .outerjoin(tasks, tasks.c.id == table.c.task_id)
     .outerjoin(workspaces, workspaces.c.id == table.c.workspace_id)
@@ -55,6 +59,7 @@ def add(
             queue=target.queue,
             task_id=target.task_id,
             worker=target.worker,
+            workflow_id=target.workflow_id,
             limit_id=target.limit_id,
             key=target.key,
             workspace_id=workspace_id,
@@ -77,6 +82,7 @@ def of_target(
         table.c.queue.is_not_distinct_from(target.queue),
         table.c.task_id.is_not_distinct_from(target.task_id),
         table.c.worker.is_not_distinct_from(target.worker),
+        table.c.workflow_id.is_not_distinct_from(target.workflow_id),
         table.c.limit_id.is_not_distinct_from(target.limit_id),
         table.c.key.is_not_distinct_from(target.key),
         table.c.workspace_id.is_not_distinct_from(workspace_id),
@@ -115,6 +121,11 @@ def of_execution(connection: Connection, execution: Execution) -> list[Pause]:
         table.c.task_id == execution.task_id,
         (table.c.scope == PauseScope.WORKSPACE) & (table.c.workspace_id == execution.workspace_id),
     ]
+    if execution.workflow_run_id is not None:
+        of_run = select(workflow_runs.c.workflow_id).where(
+            workflow_runs.c.id == execution.workflow_run_id
+        )
+        about.append(table.c.workflow_id.in_(of_run))
     if execution.held is Held.LIMIT:
         own = select(execution_limits.c.limit_id).where(
             execution_limits.c.execution_id == execution.id
@@ -145,6 +156,11 @@ def count(connection: Connection, scope: PauseScope, *, workspace: UUID | None) 
 def remove(connection: Connection, pause_id: UUID) -> None:
     """Delete a pause, which the caller has locked."""
     connection.execute(delete(table).where(table.c.id == pause_id))
+
+
+def remove_of_workflow(connection: Connection, workflow_id: UUID) -> None:
+    """Delete the pause of a workflow, if there is one."""
+    connection.execute(delete(table).where(table.c.workflow_id == workflow_id))
 
 
 def remove_of_limits(connection: Connection, limit_ids: Sequence[UUID]) -> None:
@@ -204,7 +220,8 @@ _WAITS = "e.status IN ({queue_from}) AND e.held IS NULL"
 _SET_ASIDE = kept_with_guards(
     f"""
 WITH RECURSIVE spaces AS MATERIALIZED (
-    SELECT DISTINCT workspace_id FROM pauses WHERE scope IN ('task', 'workspace')
+    SELECT DISTINCT workspace_id FROM pauses
+    WHERE scope IN ('task', 'workflow', 'workspace')
 ), names AS (
     (SELECT e.queue FROM executions e
      WHERE {_WAITS} AND EXISTS (SELECT FROM spaces)
@@ -230,7 +247,7 @@ WITH RECURSIVE spaces AS MATERIALIZED (
         )
         SELECT owner_id FROM owners OFFSET 1 LIMIT {_MOST_OWNERS}) AS owner,
     LATERAL (
-        SELECT e.id, e.task_id, e.workspace_id FROM executions e
+        SELECT e.id, e.task_id, e.workflow_id, e.workspace_id FROM executions e
         WHERE {_WAITS} AND e.queue = names.queue AND e.priority = level.priority
           AND e.workspace_id = spaces.workspace_id AND e.owner_id = owner.owner_id
         ORDER BY e.available_at
@@ -315,18 +332,20 @@ def keep_from_slots(connection: Connection, ids: Sequence[UUID]) -> None:
 _MOST_KINDS = 20
 _PAUSED = "e.status IN ({queue_from}) AND e.held = 'paused'"
 
+_OF_WORKFLOW = OF_WORKFLOW.replace("workflow_id", "e.workflow_id")
+_KIND = f"e.workspace_id, e.task_id, e.queue, {_OF_WORKFLOW}"
+_OF_FREE = f"({_KIND}) = (free.workspace_id, free.task_id, free.queue, free.workflow_id)"
 _FREE = f"""
-WITH RECURSIVE kinds AS (
-    -- the tasks and queues with held rows, with one look at the index for each
-    (SELECT e.workspace_id, e.task_id, e.queue FROM executions e
-     WHERE {_PAUSED} ORDER BY e.workspace_id, e.task_id, e.queue LIMIT 1)
+WITH RECURSIVE kinds (workspace_id, task_id, queue, workflow_id) AS (
+    -- the tasks, queues and workflows with held rows, with one look at the index for each
+    (SELECT {_KIND} FROM executions e WHERE {_PAUSED} ORDER BY {_KIND} LIMIT 1)
     UNION ALL
-    SELECT following.workspace_id, following.task_id, following.queue
+    SELECT following.*
     FROM kinds, LATERAL (
-        SELECT e.workspace_id, e.task_id, e.queue FROM executions e
-        WHERE {_PAUSED} AND (e.workspace_id, e.task_id, e.queue)
-                            > (kinds.workspace_id, kinds.task_id, kinds.queue)
-        ORDER BY e.workspace_id, e.task_id, e.queue LIMIT 1) AS following
+        SELECT {_KIND} FROM executions e
+        WHERE {_PAUSED} AND ({_KIND})
+                            > (kinds.workspace_id, kinds.task_id, kinds.queue, kinds.workflow_id)
+        ORDER BY {_KIND} LIMIT 1) AS following
 ), free AS (
     SELECT kinds.* FROM kinds
     WHERE NOT {paused("kinds")}
@@ -339,8 +358,7 @@ _RELEASE = kept_with_guards(
     SELECT picked.id
     FROM free, LATERAL (
         SELECT e.id, e.priority, e.available_at FROM executions e
-        WHERE {_PAUSED} AND e.workspace_id = free.workspace_id AND e.task_id = free.task_id
-          AND e.queue = free.queue
+        WHERE {_PAUSED} AND {_OF_FREE}
         ORDER BY e.priority DESC, e.available_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED) AS picked
@@ -373,8 +391,7 @@ _LEFT = kept_with_guards(
 SELECT count(*) FROM (
     SELECT FROM free, LATERAL (
         SELECT FROM executions e
-        WHERE {_PAUSED} AND e.workspace_id = free.workspace_id AND e.task_id = free.task_id
-          AND e.queue = free.queue
+        WHERE {_PAUSED} AND {_OF_FREE}
         LIMIT :most) AS one
     LIMIT :most) AS set_aside
 """,

@@ -94,6 +94,7 @@ _IS_PAUSED = _any(
         pauses.c.scope == PauseScope.SYSTEM,
         pauses.c.queue == table.c.queue,
         pauses.c.task_id == table.c.task_id,
+        pauses.c.workflow_id == table.c.workflow_id,
         and_(pauses.c.scope == PauseScope.WORKSPACE, pauses.c.workspace_id == table.c.workspace_id),
     ),
 )

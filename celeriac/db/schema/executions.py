@@ -36,6 +36,9 @@ _NOT_COMPLETED = "status <> 'completed'"
 _NOT_MANUAL = "trigger_type <> 'manual'"
 _FAILED = "error_code IS NOT NULL"
 
+OF_WORKFLOW = "coalesce(workflow_id, '00000000-0000-0000-0000-000000000000'::uuid)"
+"""The workflow of an execution; an id that no workflow has for none."""
+
 executions = table_of_ids(
     "executions",
     # of fixed width first, the widest first, so that none needs padding
@@ -59,6 +62,8 @@ executions = table_of_ids(
     Column("lease_token", Uuid),
     # the run of a workflow, and the step and its item, that it is
     Column("run_id", Uuid),
+    # of that run: claims look for pauses of it
+    Column("workflow_id", Uuid),
     timestamp("created_at", now=True),
     timestamp("available_at", now=True),
     timestamp("queued_at"),
@@ -142,8 +147,8 @@ executions = table_of_ids(
     Index("ix_executions_delayed", "available_at",
           **where("status = 'pending' AND held = 'time'")),
     # the paused rows that were set aside, in the order of the resumed ones
-    Index("ix_executions_paused", "workspace_id", "task_id", "queue", text("priority DESC"),
-          "available_at", **where("status = 'pending' AND held = 'paused'")),
+    Index("ix_executions_paused", "workspace_id", "task_id", "queue", text(OF_WORKFLOW),
+          text("priority DESC"), "available_at", **where("status = 'pending' AND held = 'paused'")),
     # what has not ended of a run, and of a step those that are held
     Index("ix_executions_run", "run_id", "step_no", "held", "item_no",
           **where("run_id IS NOT NULL AND completed_at IS NULL")),

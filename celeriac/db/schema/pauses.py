@@ -12,6 +12,7 @@ pauses = table_of_ids(
     Column("task_id", Uuid),
     # the name of a Celery node
     Column("worker", Text),
+    Column("workflow_id", Uuid),
     Column("limit_id", Uuid),
     # of a limit, as executions have it
     Column("key", Text),
@@ -25,14 +26,17 @@ pauses = table_of_ids(
     CheckConstraint(
         "(queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')"
         " AND (worker IS NOT NULL) = (scope = 'worker')"
+        " AND (workflow_id IS NOT NULL) = (scope = 'workflow')"
         " AND (limit_id IS NOT NULL) = (scope = 'limit') AND (key IS NOT NULL) = (scope = 'key')"
-        " AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace', 'limit', 'key'))",
+        " AND (workspace_id IS NOT NULL)"
+        " = (scope IN ('task', 'workflow', 'workspace', 'limit', 'key'))",
         name="one_target",
     ),
     Index("uq_pauses_system", "scope", unique=True, **where("scope = 'system'")),
     Index("uq_pauses_queue", "queue", unique=True, **where("scope = 'queue'")),
     Index("uq_pauses_task", "task_id", unique=True, **where("scope = 'task'")),
     Index("uq_pauses_workspace", "workspace_id", unique=True, **where("scope = 'workspace'")),
+    Index("uq_pauses_workflow", "workflow_id", unique=True, **where("scope = 'workflow'")),
     Index("uq_pauses_limit", "limit_id", unique=True, **where("scope = 'limit'")),
     Index("uq_pauses_key", "workspace_id", "key", unique=True, **where("scope = 'key'")),
     Index("uq_pauses_worker", "worker", unique=True, **where("scope = 'worker'")),

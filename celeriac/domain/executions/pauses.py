@@ -6,8 +6,8 @@ from enum import StrEnum
 from uuid import UUID
 
 MOST_PAUSES = 100
-"""How many tasks, limits and keys a workspace may pause at the same time, of each, and how many
-queues and how many workers the installation."""
+"""How many tasks, workflows, limits and keys a workspace may pause at the same time, of each; how
+many queues and how many workers the installation."""
 
 LONGEST_REASON = 500
 LONGEST_NODE = 255
@@ -21,6 +21,8 @@ class PauseScope(StrEnum):
     """All executions of the installation."""
     QUEUE = "queue"
     TASK = "task"
+    WORKFLOW = "workflow"
+    """The steps of its runs."""
     WORKSPACE = "workspace"
     LIMIT = "limit"
     """What needs a slot of a limit of the workspace, whatever the key is."""
@@ -39,6 +41,7 @@ class PauseTarget:
     task_id: UUID | None = None
     worker: str | None = None
     """The name of a Celery node, as `celery@shop-1`."""
+    workflow_id: UUID | None = None
     limit_id: UUID | None = None
     key: str | None = None
     """As `limit_keys` of an execution has it."""
@@ -54,9 +57,11 @@ class Pause:
     task_id: UUID | None
     task_name: str | None
     workspace_id: UUID | None
-    """Of a task, workspace, limit or key; None for queues, workers and the system."""
+    """Of a task, workflow, workspace, limit or key; None for queues, workers and the system."""
     workspace_name: str | None
     worker: str | None
+    workflow_id: UUID | None
+    workflow_name: str | None
     limit_id: UUID | None
     limit_name: str | None
     key: str | None
@@ -73,6 +78,7 @@ class Pause:
         names: dict[PauseScope, object] = {
             PauseScope.QUEUE: self.queue,
             PauseScope.TASK: self.task_name,
+            PauseScope.WORKFLOW: self.workflow_name,
             PauseScope.WORKSPACE: self.workspace_name,
             PauseScope.LIMIT: self.limit_name,
             PauseScope.KEY: self.key,

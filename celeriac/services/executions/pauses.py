@@ -1,4 +1,4 @@
-"""Pauses the system, queues, tasks, workspaces, limits, keys and workers, and resumes them.
+"""Pauses the system, queues, workers, and what workspaces have, and resumes them.
 
 A pause holds for each statement that begins after its commit: nothing that it is about begins an
 attempt. What runs continues, and submissions are accepted (docs/adr/0058). A worker learns of its
@@ -64,11 +64,11 @@ class Pauses:
     def pause(self, actor: Actor, target: PauseTarget, reason: str) -> tuple[Pause, bool]:
         """Pause a target; return the pause, and False if it was paused already.
 
-        Then that pause stays as it is, with its reason. The system, queues and
-        workers need an administrator; tasks, their limits and keys an operator; the workspace and
-        limits of all of it an admin. The caller has checked that a task is one of the workspace.
-        Raises ForbiddenError, NotFoundError for an unknown worker or limit, InvalidInputError for
-        the key of a limit without keys, and ConflictError for too many pauses.
+        Then that pause stays as it is, with its reason. The system, queues and workers need an
+        administrator; tasks, workflows, limits of tasks and keys an operator; the workspace and
+        limits of all of it an admin. The caller has checked that a task or workflow is one of the
+        workspace. Raises ForbiddenError, NotFoundError for an unknown worker or limit,
+        InvalidInputError for the key of a limit without keys, and ConflictError for too many.
         """
         _require(actor, target.scope)
         workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
@@ -213,6 +213,7 @@ def _record(connection: Connection, actor: Actor, verb: str, pause: Pause) -> No
         pause.queue
         or pause.worker
         or pause.task_id
+        or pause.workflow_id
         or pause.limit_id
         or pause.key
         or pause.workspace_id

@@ -7,6 +7,7 @@ import structlog
 
 from celeriac.db.catalog import WORKFLOWS, task_specs, workflow_specs
 from celeriac.db.engine import Connection, Database
+from celeriac.db.executions import pauses
 from celeriac.db.workflows import runs
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError, WorkflowInvalidError
@@ -121,6 +122,7 @@ class Workflows:
                     "cancel them.",
                 )
             versioned.delete(connection, WORKFLOWS, actor, found)
+            pauses.remove_of_workflow(connection, found.id)
         logger.info("workflow.deleted", workflow_id=found.id, name=found.name)
 
 

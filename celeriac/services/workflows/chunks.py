@@ -280,7 +280,7 @@ class Making:
                 request,
                 ids,
                 variables,
-                items=lifecycle.StepItems(run.id, state.step_no, numbers),
+                items=lifecycle.StepItems(run.id, run.workflow_id, state.step_no, numbers),
                 held=None if state.parallel is None else Held.PARALLEL,
             )
             window = self.target.window if len(ids) == 1 and state.parallel is None else 0

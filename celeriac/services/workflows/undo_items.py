@@ -173,7 +173,7 @@ class _Making:
             request,
             ids,
             variables,
-            items=lifecycle.StepItems(state.run_id, state.step_no, numbers),
+            items=lifecycle.StepItems(state.run_id, self.run.workflow_id, state.step_no, numbers),
             held=held,
         )
         window = self.target.window if len(ids) == 1 and held is None else 0

@@ -164,6 +164,7 @@ def test_the_client_and_the_command_line_pause_and_resume(
     assert "celeriac resume --id" in shown
     assert run("resume", "queue", "enrichment")["id"] == queue["id"]
     assert run("resume", "--id", "last")["id"] == task["id"]
+    _pause_a_workflow(client, run, capsys)
     assert main(("resume", "task", "summarise")) == 3
     assert main(("resume", "queue", "gpu")) == 3
     assert "is not paused" in capsys.readouterr().err
@@ -183,3 +184,19 @@ def test_the_client_and_the_command_line_pause_and_resume(
         assert run("resume", scope)["id"] == str(made.id)
     with pytest.raises(ClientError, match="no pause"):
         client.pauses.resume(queue["id"])
+
+
+def _pause_a_workflow(
+    client: Client, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = {"sum": {"task": "summarise", "with": {"text": "a"}}}
+    workflow = client.workflows.create("brief", {"steps": steps})
+    paused = run("pause", "workflow", "brief", "--reason", REASON)
+    assert (paused["workflow_id"], paused["workflow_name"]) == (str(workflow.id), "brief")
+    client.workflows.start("brief", {})
+    (held,) = [each for each in client.executions.list() if each.workflow_run_id is not None]
+    assert (held.status, held.held) == ("pending", "paused")
+    assert main(("sitrep",)) in (0, 1)
+    assert "Paused: the workflow brief" in capsys.readouterr().out
+    assert (run("resume", "workflow", "brief")["id"], paused["scope"]) == (paused["id"], "workflow")
+    assert client.executions.get(held.id).held is None

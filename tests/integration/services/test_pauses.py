@@ -15,11 +15,13 @@ from celeriac.domain.executions.model import (
     Retry,
     SubmitRequest,
 )
-from celeriac.domain.executions.pauses import Pause, PauseScope
+from celeriac.domain.executions.pauses import Pause, PauseScope, PauseTarget
 from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.tasks import DEFAULT_QUEUE, Priority, TaskSpec
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.executions import pauses as service
 from celeriac.services.executions.change import Change
+from celeriac.services.executions.why import ExplainWaiting
 from tests.support.catalog import make_actor, make_task
 from tests.support.core import Core, report_worker
 from tests.support.families import FOR_CHILDREN, claim_of, parent_of
@@ -31,6 +33,7 @@ from tests.support.pauses import (
     stored_holds,
 )
 from tests.support.together import together
+from tests.support.workflows import Flows
 
 pytestmark = pytest.mark.requirement("F15")
 
@@ -406,3 +409,48 @@ def test_what_is_set_aside_gives_its_slots_of_limits_back(core: Core, sent_befor
     first.limits.some(100)
     assert stored_holds(core) == {held: "limit", waiting: None}
     core.assert_consistent()
+
+
+def test_a_paused_workflow_begins_no_step(flows: Flows) -> None:
+    """Of its runs nothing begins; other workflows with the same task go on."""
+    core = flows.core
+    steps = {
+        "first": {"task": "first"},
+        "each": {"task": "each", "map": "input.list", "with": {"x": "${{ item }}"},
+                 "needs": ["first"]},
+    }  # fmt: skip
+    paused_one, other = (
+        flows.define(name, steps, input={"list": "array"}) for name in ("paused", "other")
+    )
+    begun = flows.start(paused_one, list=[1, 2, 3])
+    claim = flows.take()
+    assert claim is not None
+    waiting = flows.start(paused_one, list=[1])  # its execution is there, and is set aside
+    target = PauseTarget(PauseScope.WORKFLOW, workflow_id=paused_one)
+    pause_of, _ = pauses_of(core).pause(core.actor, target, "The prompt is wrong.")
+    assert pause_of.subject == "the workflow 'paused'"
+    flows.end(claim)
+    later = flows.start(paused_one, list=[])
+    free = flows.start(other, list=[1])
+    flows.drive()
+
+    assert flows.ran(free).run.status is RunStatus.COMPLETED
+    held = stored_holds(core)
+    ended = {each for each in held if core.status(each) is Status.COMPLETED}
+    assert {held[each] for each in held.keys() - ended} == {"paused"}
+    assert len(held.keys() - ended) == 3 + 1 + 1
+    reason = ExplainWaiting(core.database)(core.actor, min(held.keys() - ended)).reasons[0]
+    said = f"{core.actor.name} has paused the workflow 'paused': The prompt is wrong."
+    assert reason.text == said
+    while pauses_of(core).hold():
+        pass
+    assert not flows.drive(), "the keeper releases none of it"
+    core.assert_consistent()
+
+    assert pauses_of(core).resume(core.actor, pause_of.id).left == 0
+    flows.drive()
+    assert {flows.ran(each).run.status for each in (begun, waiting, later)} == {RunStatus.COMPLETED}
+    flows.assert_counted()
+    pauses_of(core).pause(core.actor, target, "x")
+    flows.workflows.delete(core.actor, "paused")
+    assert core.count("pauses") == 0

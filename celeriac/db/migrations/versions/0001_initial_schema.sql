@@ -183,6 +183,7 @@ CREATE TABLE executions (
     worker_id uuid,
     lease_token uuid,
     run_id uuid,
+    workflow_id uuid,
     created_at timestamptz NOT NULL DEFAULT now(),
     available_at timestamptz NOT NULL DEFAULT now(),
     queued_at timestamptz,
@@ -265,7 +266,9 @@ CREATE INDEX ix_executions_parent ON executions (parent_id, id) WHERE parent_id 
 CREATE INDEX ix_executions_parked ON executions (waiting_until)
     WHERE status = 'waiting' AND waiting_until IS NOT NULL;
 CREATE INDEX ix_executions_paused
-    ON executions (workspace_id, task_id, queue, priority DESC, available_at)
+    ON executions (workspace_id, task_id, queue,
+        coalesce(workflow_id, '00000000-0000-0000-0000-000000000000'::uuid), priority DESC,
+        available_at)
     WHERE status = 'pending' AND held = 'paused';
 CREATE INDEX ix_executions_run ON executions (run_id, step_no, held, item_no)
     WHERE run_id IS NOT NULL AND completed_at IS NULL;
@@ -1027,6 +1030,7 @@ CREATE TABLE pauses (
     queue text,
     task_id uuid,
     worker text,
+    workflow_id uuid,
     limit_id uuid,
     key text,
     workspace_id uuid,
@@ -1036,17 +1040,20 @@ CREATE TABLE pauses (
     created_at timestamptz NOT NULL DEFAULT now(),
     CONSTRAINT pk_pauses PRIMARY KEY (id),
     CONSTRAINT ck_pauses_scope_known
-        CHECK (scope IN ('system', 'queue', 'task', 'workspace', 'limit', 'key', 'worker')),
+        CHECK (scope IN ('system', 'queue', 'task', 'workflow', 'workspace', 'limit', 'key', 'worker')),
     CONSTRAINT ck_pauses_one_target CHECK (
         (queue IS NOT NULL) = (scope = 'queue') AND (task_id IS NOT NULL) = (scope = 'task')
         AND (worker IS NOT NULL) = (scope = 'worker')
+        AND (workflow_id IS NOT NULL) = (scope = 'workflow')
         AND (limit_id IS NOT NULL) = (scope = 'limit') AND (key IS NOT NULL) = (scope = 'key')
-        AND (workspace_id IS NOT NULL) = (scope IN ('task', 'workspace', 'limit', 'key')))
+        AND (workspace_id IS NOT NULL)
+            = (scope IN ('task', 'workflow', 'workspace', 'limit', 'key')))
 );
 CREATE UNIQUE INDEX uq_pauses_system ON pauses (scope) WHERE scope = 'system';
 CREATE UNIQUE INDEX uq_pauses_queue ON pauses (queue) WHERE scope = 'queue';
 CREATE UNIQUE INDEX uq_pauses_task ON pauses (task_id) WHERE scope = 'task';
 CREATE UNIQUE INDEX uq_pauses_workspace ON pauses (workspace_id) WHERE scope = 'workspace';
+CREATE UNIQUE INDEX uq_pauses_workflow ON pauses (workflow_id) WHERE scope = 'workflow';
 CREATE UNIQUE INDEX uq_pauses_limit ON pauses (limit_id) WHERE scope = 'limit';
 CREATE UNIQUE INDEX uq_pauses_key ON pauses (workspace_id, key) WHERE scope = 'key';
 CREATE UNIQUE INDEX uq_pauses_worker ON pauses (worker) WHERE scope = 'worker';
