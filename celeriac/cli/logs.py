@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import Home
+from celeriac.cli.core.arguments import ApiKey, ApiUrl, Home, WorkspaceOption
+from celeriac.cli.core.context import CommandContext, open_client
+from celeriac.cli.core.ids import ExecutionId
 from celeriac.cli.core.output import (
     CommandError,
     ExitCode,
@@ -19,9 +21,11 @@ from celeriac.cli.core.output import (
     plain,
 )
 from celeriac.cli.core.server import load_own_settings
+from celeriac.kit.json_types import dumps
 from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
+    from celeriac import wire
     from celeriac.logs.reading import LogLine
 
     Wanted = Callable[[LogLine], bool]
@@ -45,7 +49,50 @@ _HIDDEN = frozenset(
 """Fields that a line for people is shown without."""
 
 
+@open_client
+def _of_execution(
+    context: CommandContext,
+    execution: ExecutionId,
+    *,
+    follow: bool,
+    lines: int,
+    level: str,
+) -> None:
+    executions, output = context.client.executions, context.output
+    page = executions.logs(execution, tail=lines, level=level)
+    for each in page.items:
+        _show(output, *_as_stored(each))
+    if page.elsewhere:
+        output.say(
+            f"The lines of its worker are on the host {page.elsewhere}: use `celeriac timeline` "
+            "there, or let API and workers share one CELERIAC_LOG_DIR."
+        )
+    if follow:
+        found = executions.follow_logs(
+            execution, after=page.next_after, level=level, on_away=context.say_away
+        )
+        for each in found:
+            _show(output, *_as_stored(each))
+
+
+def _as_stored(line: "wire.LogLine") -> tuple[bytes, "LogLine"]:
+    """Return a line of the API as it is in the file, and parsed."""
+    from celeriac.logs.reading import LogLine
+
+    parsed = LogLine(line.at, line.level, line.service, line.event, line.fields)
+    core = {"timestamp": line.at, "level": line.level, "service": line.service, "event": line.event}
+    return dumps(core | line.fields).encode(), parsed
+
+
 def logs(
+    execution_id: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[EXECUTION]",
+            help="Read the log of this execution from the API: its id, its beginning or end, or "
+            "`last`. Without it, the files of this machine are read.",
+        ),
+    ] = None,
     *,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")
@@ -65,11 +112,17 @@ def logs(
         str, typer.Option("--level", help="The lowest level: debug, info, warning, error.")
     ] = "debug",
     as_json: Annotated[bool, typer.Option("--json", help="Lines as in the files: JSON.")] = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    in_workspace: WorkspaceOption = None,
     home: Home = None,
 ) -> None:
-    """Show the logs of API, worker and keeper, merged by time.
+    """Show the logs of API, worker and keeper, merged by time, or of one execution.
+
+    With --follow the log of an execution ends when it has ended.
 
     Examples:
+      celeriac logs last -f
       celeriac logs -f
       celeriac logs --level warning -n 200
       celeriac logs -f --execution 0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11
@@ -82,6 +135,14 @@ def logs(
         raise UsageProblemError(
             f"--level {level!r} is unknown.", cure=f"Use one of {', '.join(_LEVELS)}."
         )
+    if execution_id is not None:
+        if execution is not None:
+            raise UsageProblemError("Name the execution once: as EXECUTION, or with --execution.")
+        _of_execution(
+            execution=execution_id, follow=follow, lines=lines, level=level, as_json=as_json,
+            api_url=api_url, api_key=api_key, in_workspace=in_workspace, home=home,
+        )  # fmt: skip
+        return
     directory = load_own_settings(home).logs
     if not directory.is_dir():
         raise CommandError(

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
 from celeriac.client.sessions import Files
-from celeriac.client.stream import Delta, Stream
+from celeriac.client.stream import Delta, LogStream, Stream
 from celeriac.client.transport import Resource, given, path
 from celeriac.domain.budgets import Budget
 
@@ -412,6 +412,47 @@ class Executions(Resource):
         for _ in self.stream(execution_id, timeout=timeout):
             pass
         return self.get(execution_id)
+
+    def logs(
+        self,
+        execution_id: str | UUID,
+        *,
+        after: str | None = None,
+        tail: int | None = None,
+        limit: int | None = None,
+        level: str | None = None,
+    ) -> wire.LogPage:
+        """Return log lines after `next_after` of an answer before, or the last `tail` ones.
+
+        Raises ClientError with the code `logs_not_here` if the file is not on the API's machine.
+        """
+        params = given(after=after, tail=tail, limit=limit, level=level)
+        return self._transport.get(wire.LogPage, path(_EXECUTIONS, execution_id, "logs"), params)
+
+    def follow_logs(
+        self,
+        execution_id: str | UUID,
+        *,
+        after: str | None = None,
+        level: str = "debug",
+        timeout: float | None = None,
+        on_away: Callable[[bool], None] = lambda _: None,
+    ) -> Iterator[wire.LogLine]:
+        """Yield log lines until the execution has ended; resumes after broken connections.
+
+        Raises WaitTimeoutError after `timeout` seconds. `on_away`: see `stream`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        stream = LogStream(
+            self._transport.http,
+            path(_EXECUTIONS, execution_id, "logs", "stream"),
+            after=after,
+            params={"level": level},
+            on_away=on_away,
+        )
+        yield from stream.follow(deadline)
+        if not stream.ended:
+            raise WaitTimeoutError("execution", execution_id, timeout or 0.0)
 
     def files(self, execution_id: str | UUID) -> Files:
         """Return the files of its own directory: `.list()`, `.download(path, target)`."""

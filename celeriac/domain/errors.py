@@ -132,6 +132,18 @@ class FilesNotHereError(NotFoundError, code="files_not_here"):
         self.args = (self.message,)
 
 
+class LogsNotHereError(NotFoundError, code="logs_not_here"):
+    """An execution exists, but its log file is not on this machine; `why` is a clause."""
+
+    def __init__(self, execution_id: object, why: str) -> None:
+        super().__init__("execution", execution_id)
+        self.message = (
+            f"There is no log file of the execution {execution_id} on the API's machine: {why}. "
+            "What its agent logged is among its events (type log), wherever it ran."
+        )
+        self.args = (self.message,)
+
+
 class ConflictError(CeleriacError, code="conflict"):
     """The present state of the resource forbids the request."""
 

@@ -179,6 +179,7 @@ class ExecutionSummary(Wire):
         celery_task="/api/v1/admin/celery-tasks/{celery_task_id}",
         events="/api/v1/task-executions/{id}/events",
         stream="/api/v1/task-executions/{id}/stream",
+        logs="/api/v1/task-executions/{id}/logs",
         files="/api/v1/task-executions/{id}/files",
         cancel=None,
         retry="/api/v1/task-executions/{id}/retry",
@@ -290,6 +291,38 @@ class Events(Wire):
     items: list[Event]
     next_after: int | None = Field(
         description="Send it as `after` for the next events; null if there are none."
+    )
+
+
+class LogLine(Wire):
+    """One line of an execution's log, secrets masked."""
+
+    at: datetime
+    level: str = Field(examples=["info"])
+    service: str = Field(description="api, worker, beat, cli or agent.", examples=["worker"])
+    event: str = Field(examples=["execution.picked_up"])
+    fields: dict[str, Any] = Field(
+        description="Everything else: ids, values, `exception`.", examples=[{"attempt": 1}]
+    )
+
+
+class LogPage(Wire):
+    """Some lines of an execution's log, in the order in which they were written."""
+
+    items: list[LogLine]
+    next_after: str | None = Field(
+        description="Send it as `after` for what follows, also later; null before the first line.",
+        examples=["131185-2048"],
+    )
+    more: bool = Field(description="Whether more was there already.", examples=[False])
+    restarted: bool = Field(
+        description="Whether the file was rotated since `after`: lines may be missing.",
+        examples=[False],
+    )
+    elsewhere: str | None = Field(
+        description="The host of the last worker, whose lines are in a file there and not here; "
+        "null if they are here.",
+        examples=[None],
     )
 
 

@@ -22,6 +22,7 @@ from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.documents import Apply
+from celeriac.services.execution_logs import ExecutionLogs
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.change import Change
 from celeriac.services.executions.pauses import Pauses
@@ -45,10 +46,12 @@ from celeriac.services.reports import ReportStore
 from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter
 from celeriac.services.sessions import Sessions
+from celeriac.services.storage_paths import StoragePaths
 from celeriac.services.webhooks.manage import Webhooks
 from celeriac.services.workflows.catalog import Workflows
 from celeriac.services.workflows.runs import Runs
 from celeriac.services.workspaces import Workspaces
+from celeriac.settings import Settings
 from celeriac.wiring.core import (
     CoreServices,
     advice,
@@ -102,7 +105,10 @@ class ApiServices:
         )
         self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
         self.sessions, self.cassettes = Sessions(database, storage), Cassettes(database)
-        self.artifacts = Artifacts(self.queries, self.sessions, storage)
+        self.artifacts, self.logs = (
+            Artifacts(self.queries, self.sessions, storage),
+            _execution_logs(settings, self.queries, storage),
+        )
         self.reports = ReportStore(database)
         self.budgets = Budgets(database, container.specs, container.live)
         self.apply, self.usage = Apply(database, self.agents, self.budgets), Usage(database)
@@ -156,6 +162,15 @@ def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) ->
             window_seconds=chosen.window_seconds,
             thresholds=Thresholds(**chosen.model_dump(exclude={"window_seconds"})),
         ),
+    )
+
+
+def _execution_logs(settings: Settings, queries: Queries, storage: StoragePaths) -> ExecutionLogs:
+    return ExecutionLogs(
+        queries,
+        storage,
+        enabled=settings.log_execution_files,
+        kept_days=settings.retention.logs_days,
     )
 
 

@@ -50,6 +50,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/bulk-jobs.md", "client.bulk_jobs"): LIVE,
     ("docs/failures.md", "celeriac failures list"): LIVE,
     ("docs/failures.md", "client.failures"): LIVE,
+    ("docs/logs.md", "celeriac logs last -f"): LIVE,
+    ("docs/logs.md", "client.executions.logs"): LIVE,
     ("docs/mcp-server.md", "celeriac keys create assistant"): LIVE,
     ("docs/metrics.md", "celeriac stats"): LIVE,
     ("docs/metrics.md", "client.statistics.get"): LIVE,

@@ -195,6 +195,12 @@ def test_logs_shows_the_lines_of_all_services(commands: CommandLine, client: Cli
 
     wait_until(lambda: services() == {"api", "worker"}, "both have logged it")
     assert "execution.completed" in commands.run("logs", "-n", "1000").out
+    of_one = commands.run("logs", str(done), "--follow", "--json").out.splitlines()
+    assert [json.loads(each)["event"] for each in of_one] == [
+        json.loads(each)["event"]
+        for each in commands.run("logs", str(done), "--json").out.splitlines()
+    ]
+    assert "execution.completed" in of_one[-1] + of_one[-2]
 
 
 @pytest.mark.requirement("A18")

@@ -192,6 +192,11 @@ PAGES: dict[str, Page] = {
         program=_CLIENT,
         printed=("reviewed=yes",),
     ),
+    "docs/logs.md": Page(
+        before=_TEXT + "celeriac tasks create t --agent writer --prompt Hi\nceleriac run t",
+        program=_CLIENT + "execution_id = next(iter(client.executions.list())).id\n",
+        printed=("execution.created", "execution.picked_up", "execution.completed", "info "),
+    ),
     "docs/metrics.md": Page(program=_CLIENT, printed=("SUCCESS", "in all")),
     "docs/python-agents.md": Page(printed=('"score": 42',)),
     "docs/reports.md": Page(
