@@ -58,10 +58,12 @@ def pause(
 ) -> None:
     """Let nothing begin of a queue, a task, the workspace or the whole system, or on a worker.
 
-    What runs continues. Submissions are accepted and wait until `celeriac resume`.
-    A worker takes nothing new; other workers go on. Of a limit, or one of its keys,
-    nobody gets a slot. The workspace and its limits need the role admin; queues,
-    workers and the system an administrator.
+    What runs continues. Submissions are accepted, and wait until `celeriac
+    resume`. A worker takes nothing new; other workers go on. Of a limit, or one
+    of its keys, nobody gets a slot.
+
+    The workspace and its limits need the role admin; queues, workers and the
+    system an administrator.
 
     Examples:
       celeriac pause queue enrichment --reason "The supplier's API is down."

@@ -325,7 +325,8 @@ def _limits(facts: Facts) -> Iterator[Reason]:
             continue
         holders = ", ".join(map(str, limit.holders))
         more = limit.used - len(limit.holders)
-        said = f"{_named(limit, 'limit')} has {counted(limit.max, 'slot')}; {limit.used} are taken"
+        taken = f"{limit.used} {'is' if limit.used == 1 else 'are'} taken"
+        said = f"{_named(limit, 'limit')} has {counted(limit.max, 'slot')}; {taken}"
         if holders:
             said += f", by {holders}" + (f" and {more:,} more" if more else "")
         if limit.ahead:
