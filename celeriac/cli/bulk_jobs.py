@@ -10,7 +10,7 @@ from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import BulkJobId, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
-from celeriac.cli.executions.selection import FILTERS, ChangeSelection, Selection
+from celeriac.cli.executions.selection import FILTERS, ChangeSelection, Selection, labels_of
 from celeriac.domain.bulk_actions import BulkAction, BulkOutcome, BulkStatus
 from celeriac.kit.words import counted
 
@@ -152,6 +152,42 @@ def move(
         yes=yes,
         wait=wait,
         to_queue=queue_name,
+    )
+
+
+@api_command(app)
+def label(
+    context: CommandContext,
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="The labels to set.")
+    ] = None,
+    *,
+    remove: Annotated[
+        list[str], typer.Option("--remove", metavar="KEY", help="Remove this label. Repeatable.")
+    ] = [],  # noqa: B006 - Typer copies it
+    selection: Selection,
+    limit: Most = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    wait: Wait = False,
+) -> None:
+    """Set or remove labels of the executions that match all filters.
+
+    Examples:
+      celeriac bulk label reviewed=yes --remove draft --batch 0199f3a2-…
+    """
+    changes: dict[str, str | None] = {**labels_of(labels or []), **dict.fromkeys(remove)}
+    if not changes:
+        raise UsageProblemError("Name a label to set, as KEY=VALUE, or one to --remove.")
+    _run(
+        context,
+        BulkAction.LABEL,
+        selection,
+        limit,
+        dry_run=dry_run,
+        yes=yes,
+        wait=wait,
+        labels=changes,
     )
 
 

@@ -1,7 +1,7 @@
 """Bulk jobs."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Unpack
 from uuid import UUID
 
@@ -23,21 +23,23 @@ class BulkJobs(Resource):
         *,
         priority: str | None = None,
         to_queue: str | None = None,
+        labels: Mapping[str, str | None] | None = None,
         limit: int | None = None,
         **wanted: Unpack[LiveFilter],
     ) -> wire.BulkPreview:
         """Select executions and return what a job would do; nothing is changed.
 
         `action` is `cancel`, `retry`, `replay`, `prioritise` (with `priority`), `move` (with
-        `to_queue`) or `delete`. `wanted` is as in `client.executions.list`, and `queue` for
-        executions that have not ended; at least one is needed. The newest that match are selected,
-        at most `limit`, which is at most 100,000.
+        `to_queue`), `label` (with `labels`; None removes one) or `delete`. `wanted` is as in
+        `client.executions.list`, and `queue` for executions that have not ended; at least one is
+        needed. The newest that match are selected, at most `limit`, which is at most 100,000.
         """
         body = given(
             action=action,
             filter=filter_fields(wanted),
             priority=priority,
             to_queue=to_queue,
+            labels=None if labels is None else dict(labels),
             limit=limit,
         )
         return self._transport.post(wire.BulkPreview, path(_JOBS), body)

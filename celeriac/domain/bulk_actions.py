@@ -17,6 +17,7 @@ class BulkAction(StrEnum):
     """A retry whose model requests are answered from the execution's cassette."""
     PRIORITISE = "prioritise"
     MOVE = "move"
+    LABEL = "label"
     DELETE = "delete"
 
 
@@ -82,6 +83,13 @@ ACTIONS: Mapping[BulkAction, ActionRule] = MappingProxyType(
         ),
         BulkAction.MOVE: ActionRule(
             LIVE, LIVE, "be moved", Reason(UNCHANGED, "It is in this queue."), "to_queue"
+        ),
+        BulkAction.LABEL: ActionRule(
+            frozenset(Status),
+            frozenset(Status),
+            "be labelled",
+            Reason(UNCHANGED, "It has these labels."),
+            "labels",
         ),
         BulkAction.DELETE: ActionRule(
             TERMINAL,

@@ -80,3 +80,9 @@ def checked_labels(labels: Labels) -> dict[str, str]:
         except ValueError as error:
             raise InvalidInputError(f"labels.{key[:80]}: {error}.", field="labels") from error
     return dict(sorted(labels.items()))
+
+
+def relabelled(before: Labels, changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Return labels with `changes`: None removes one. Raises InvalidInputError."""
+    both = {**before, **changes}
+    return checked_labels({key: value for key, value in both.items() if value is not None})

@@ -21,6 +21,7 @@ from celeriac.domain.bulk_actions import BulkAction, BulkOutcome
 from celeriac.domain.bulk_jobs import MAX_SCOPE, BulkItem, BulkJob, BulkPreview, NewBulkJob
 from celeriac.domain.executions.model import BULKY
 from celeriac.domain.executions.states import Status
+from celeriac.domain.labels import MOST_LABELS, LabelKey, LabelValue
 from celeriac.domain.tasks import PriorityLabel, QueueName
 
 router = APIRouter(prefix="/bulk-jobs", tags=["bulk jobs"], route_class=JsonRoute)
@@ -53,13 +54,19 @@ class BulkJobRequest(Strict):
     )
 
     action: Annotated[BulkAction, Field(strict=False)] = Field(
-        description="cancel, retry, replay, prioritise, move or delete.", examples=["cancel"]
+        description="cancel, retry, replay, prioritise, move, label or delete.", examples=["cancel"]
     )
     filter: BulkFilter = Field(description="Which executions; at least one field.")
     priority: PriorityLabel | None = Field(
         default=None, description="For prioritise: low, normal, high or critical."
     )
     to_queue: QueueName | None = Field(default=None, description="For move: the name of a queue.")
+    labels: dict[LabelKey, LabelValue | None] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2 * MOST_LABELS,
+        description="For label: labels to set, and with null those to remove; all others stay.",
+    )
     limit: int = Field(
         default=MAX_SCOPE,
         ge=1,
@@ -68,7 +75,7 @@ class BulkJobRequest(Strict):
     )
 
 
-_ARGUMENTS = ("priority", "to_queue")
+_ARGUMENTS = ("priority", "to_queue", "labels")
 
 
 def _shown(found: BulkJob) -> wire.BulkJob:
@@ -118,7 +125,8 @@ def preview_bulk_job(body: BulkJobRequest, actor: Operator, services: Services) 
     ten newer ones.
     """
     given = body.filter.model_dump(mode="json", exclude_unset=True)
-    arguments = body.model_dump(mode="json", include=set(_ARGUMENTS), exclude_none=True)
+    stated = body.model_dump(mode="json", include=set(_ARGUMENTS))
+    arguments = {name: value for name, value in stated.items() if value is not None}
     new = NewBulkJob(
         action=body.action,
         arguments=arguments,

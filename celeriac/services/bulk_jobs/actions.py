@@ -15,11 +15,12 @@ from celeriac.db.executions import queries
 from celeriac.domain.accounts import Actor
 from celeriac.domain.bulk_actions import ACTIONS, BulkAction, Reason, reason_of
 from celeriac.domain.bulk_jobs import BulkJob
-from celeriac.domain.errors import CeleriacError
+from celeriac.domain.errors import CeleriacError, InvalidInputError, NotFoundError
 from celeriac.domain.executions.model import Execution, ExecutionFilter
+from celeriac.domain.labels import relabelled
 from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.executions.change import move_within, prioritise_within
+from celeriac.services.executions.change import label_within, move_within, prioritise_within
 from celeriac.services.executions.delete import delete_within, remove_files
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.repeat import Repeat, store
@@ -35,6 +36,8 @@ class Applied:
     """The changed executions, each with the new one that the action has made of it, if any."""
     announce: Callable[[], None]
     """Does what follows the commit."""
+    refused: Mapping[UUID, Reason] = field(default_factory=dict)
+    """Why these stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,52 @@ class Changing:
         def apply(connection: Connection) -> Applied:
             changed = self.change(connection, actor, job.arguments, ids)
             return Applied(dict.fromkeys(changed), lambda: self.announce(actor, changed))
+
+        return Batch(ids, apply)
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """Sets and removes labels."""
+
+    include: tuple[str, ...] = ()
+
+    def unfit(
+        self,
+        actor: Actor,  # noqa: ARG002 - as in `Performer`
+        job: BulkWork,
+        rows: Sequence[Execution],
+    ) -> tuple[int, Mapping[UUID, Reason]]:
+        """See `Performer`."""
+        unfit: dict[UUID, Reason] = {}
+        for each in rows:
+            try:
+                if relabelled(each.labels, _labels(job.arguments)) == each.labels:
+                    unfit[each.id] = reason_of(job.action, each.status)
+            except InvalidInputError as error:
+                unfit[each.id] = Reason(error.code, error.message)
+        return len(rows), unfit
+
+    def prepare(
+        self,
+        actor: Actor,
+        job: BulkJob,
+        ids: Sequence[UUID],
+        *,
+        fresh: bool,  # noqa: ARG002 - as in `Performer`
+    ) -> Batch:
+        """See `Performer`."""
+
+        def apply(connection: Connection) -> Applied:
+            done: dict[UUID, UUID | None] = {}
+            refused: dict[UUID, CeleriacError] = {}
+            for each in ids:
+                try:
+                    if label_within(connection, actor, each, _labels(job.arguments)):
+                        done[each] = None
+                except (InvalidInputError, NotFoundError) as error:
+                    refused[each] = error
+            return Applied(done, lambda: None, _reasons(refused))
 
         return Batch(ids, apply)
 
@@ -239,6 +288,7 @@ def performers(
             lambda *_: dispatch.try_to_send(),
             lambda given, execution: execution.queue == given["to_queue"],
         ),
+        BulkAction.LABEL: Labelling(),
         BulkAction.DELETE: Changing(
             lambda connection, actor, _, ids: delete_within(connection, actor, ids),
             lambda _, gone: remove_files(places, gone),
@@ -249,3 +299,10 @@ def performers(
 
 def _priority(given: JsonObject) -> Priority:
     return Priority.parse(str(given["priority"]))
+
+
+def _labels(given: JsonObject) -> Mapping[str, str | None]:
+    labels = given["labels"]
+    if not isinstance(labels, Mapping):
+        raise TypeError("labels are an object")
+    return {key: None if value is None else str(value) for key, value in labels.items()}

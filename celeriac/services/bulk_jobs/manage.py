@@ -224,7 +224,9 @@ def _narrowed(new: NewBulkJob) -> ExecutionFilter:
             "queue selects only executions that have not ended; leave it out.",
             field="filter.queue",
         )
-    return wanted if wanted.statuses else replace(wanted, statuses=sorted(rule.selects))
+    if wanted.statuses or rule.selects == frozenset(Status):
+        return wanted
+    return replace(wanted, statuses=sorted(rule.selects))
 
 
 def _check_arguments(action: BulkAction, given: JsonObject) -> None:

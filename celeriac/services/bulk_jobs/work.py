@@ -184,7 +184,7 @@ def _outcomes(
     connection: Connection, job: BulkJob, batch: Batch, applied: Applied
 ) -> list[BulkItem]:
     """Return what became of each execution of a batch."""
-    done, unfit = applied.done, batch.unfit
+    done, unfit = applied.done, {**batch.unfit, **applied.refused}
     left = [each for each in batch.ids if each not in done and each not in unfit]
     statuses = queries.statuses(connection, left, workspace=job.workspace_id) if left else {}
 

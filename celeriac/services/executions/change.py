@@ -14,7 +14,7 @@ from celeriac.db.executions.create import place_of
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError
 from celeriac.domain.executions.model import Execution
-from celeriac.domain.labels import checked_labels
+from celeriac.domain.labels import relabelled
 from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.dispatch import Dispatch
@@ -72,14 +72,7 @@ class Change:
         and InvalidInputError, which names the label.
         """
         with self._database.transaction() as connection:
-            found = label_rows.lock(connection, execution_id, workspace=actor.workspace_id)
-            before = present(found, "execution", execution_id)
-            both = {key: value for key, value in {**before, **labels}.items() if value is not None}
-            after = checked_labels(both)
-            if after != before:
-                label_rows.write(connection, execution_id, after)
-                details: JsonObject = {"from": dict(before), "to": dict(after)}
-                audit.record(connection, actor, "execution.label", [execution_id], details=details)
+            label_within(connection, actor, execution_id, labels)
             return _seen(connection, actor, execution_id)
 
     def prioritise_those(
@@ -118,6 +111,24 @@ def _check(after: Execution, changed: Mapping[UUID, object], words: str) -> None
             f"The execution is {after.status}; only one that has not ended can {words}.",
             status=after.status,
         )
+
+
+def label_within(
+    connection: Connection, actor: Actor, execution_id: UUID, labels: Mapping[str, str | None]
+) -> bool:
+    """Do in a transaction of the caller what `Change.label` does; return whether that changed any.
+
+    After InvalidInputError nothing is changed, and the transaction can go on.
+    """
+    found = label_rows.lock(connection, execution_id, workspace=actor.workspace_id)
+    before = present(found, "execution", execution_id)
+    after = relabelled(before, labels)
+    if after == before:
+        return False
+    label_rows.write(connection, execution_id, after)
+    details: JsonObject = {"from": dict(before), "to": dict(after)}
+    audit.record(connection, actor, "execution.label", [execution_id], details=details)
+    return True
 
 
 def prioritise_within(

@@ -133,6 +133,8 @@ def test_wrong_values_are_named(ada: Asker, admin: Asker) -> None:
         ({"action": "cancel", "filter": {"cursor": "x"}}, "filter.cursor"),
         ({"action": "retry", "filter": {"queue": "night"}}, "filter.queue"),
         ({"action": "retry", "filter": {"task": "summarise"}, "limit": 100_001}, "limit"),
+        ({"action": "label", "filter": {"task": "summarise"}}, "labels"),
+        ({"action": "label", "filter": {"id": ["x"]}, "labels": {"a": "b"}}, "filter.id.0"),
         ({"action": "prioritise", "filter": {"task": "summarise"}}, "priority"),
         ({"action": "move", "filter": {"task": "summarise"}, "to_queue": "A b"}, "to_queue"),
         ({"action": "cancel", "filter": {"task": "summarise"}, "priority": "high"}, "priority"),

@@ -239,6 +239,28 @@ def test_what_waits_gets_another_place(
     core.assert_consistent()
 
 
+def test_labels_are_set_and_removed_where_they_fit(core: Core, bulk: BulkDesk) -> None:
+    plain, has_them, full = many(core, 3)
+    change = Change(core.database, core.dispatch)
+    change.label(core.actor, has_them, {"reviewed": "yes"})
+    change.label(core.actor, full, {f"k{number}": "a" for number in range(16)})
+    core.cancel(core.actor, [plain])
+    wanted = {"labels": {"reviewed": "yes", "draft": None}}
+    preview = bulk.preview(BulkAction.LABEL, arguments=wanted)
+    assert preview.job.total == 3, "whatever their status is"
+    reasons = {has_them: "unchanged", full: "invalid_input"}
+    assert {key: reason.code for key, reason in preview.unfit.items()} == reasons
+    change.label(core.actor, plain, {"draft": "1", "customer": "acme"})
+    bulk.jobs.start(core.actor, preview.job.id)
+    bulk.finish()
+    job = bulk.job(preview.job.id)
+    assert counts(job) == (BulkStatus.COMPLETED, 1, 2, 0)
+    assert {each.execution_id: each.code for each in bulk.items(job.id) if each.code} == reasons
+    assert core.get(plain).labels == {"customer": "acme", "reviewed": "yes"}
+    assert len(core.get(full).labels) == 16
+    core.assert_consistent()
+
+
 @pytest.mark.requirement("F19")
 def test_what_has_ended_is_deleted_with_all_that_is_its(core: Core, tmp_path: Path) -> None:
     places = places_in(tmp_path)
