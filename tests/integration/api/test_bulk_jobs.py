@@ -1,15 +1,18 @@
 """Bulk jobs over HTTP, worked on as by the keeper."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from celeriac.api.v1.bulk_jobs import BulkFilter
 from celeriac.db import cassettes
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
 from celeriac.services.cassettes import packed
+from celeriac.services.operations.rollups import Rollups
 from celeriac.wiring.core import CoreServices, build_performers
-from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
 from tests.support.cassettes import cassette, recorded
 from tests.support.working import claim, finish
 
@@ -86,6 +89,48 @@ def test_a_job_is_previewed_started_and_says_what_it_did(
     }  # fmt: skip
     assert [each["id"] for each in ada.get(JOBS).json()["items"]] == [job["id"]]
     assert ada.post(f"{place}/stop").json() == job, "one that has ended does not change"
+
+
+def test_every_criterion_narrows_the_selection(ada: Asker, container: CoreServices) -> None:
+    """One that is not read would let a job change what its filter excludes."""
+    (failed,) = run(ada)
+    finish(container, claim(container, failed), Failed(Failure("agent_failed", "No.")))
+    Rollups(container.database).fold(100)
+    ada.post("/api/v1/agents", json=AGENT | {"name": "other"})
+    ada.post("/api/v1/tasks", json=TASK | {"name": "other", "agent": "other"})
+    ada.post(EXECUTE, json=ONE | {"labels": {"customer": "acme"}})
+    group = ada.get("/api/v1/failure-groups").json()["items"][0]["id"]
+    nobody = str(uuid4())
+    narrowing: dict[str, Any] = {
+        "id": [nobody],
+        "status": ["waiting"],
+        "task": "other",
+        "agent": "other",
+        "batch_id": nobody,
+        "origin_id": nobody,
+        "parent_id": nobody,
+        "session_id": nobody,
+        "trigger_type": "scheduled",
+        "waiting_for": "approval",
+        "error_code": "agent_failed",
+        "flag": "no_op",
+        "failure_group": group,
+        "label": ["customer:other"],
+        "without_label": ["customer:acme"],
+        "created_after": "2100-01-01T00:00:00Z",
+        "created_before": "2020-01-01T00:00:00Z",
+        "queue": "nowhere",
+    }
+    assert narrowing.keys() == BulkFilter.model_fields.keys()
+
+    def total(**wanted: Any) -> int:
+        preview = ada.post(JOBS, json={"action": "cancel", "filter": wanted})
+        assert preview.status_code == 201, preview.text
+        return int(preview.json()["total"])
+
+    assert total(task="summarise") == 1
+    selected = {name for name, value in narrowing.items() if total(**{name: value})}
+    assert not selected, "these were not read"
 
 
 def test_failures_are_retried_as_a_batch(ada: Asker, container: CoreServices) -> None:

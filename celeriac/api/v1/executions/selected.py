@@ -7,25 +7,22 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import parse_label
 from celeriac.wiring.api import ApiServices
 
-_SAME = (
-    "batch_id",
-    "origin_id",
-    "parent_id",
-    "session_id",
-    "trigger_type",
-    "waiting_for",
-    "error_code",
-    "created_after",
-    "created_before",
+_READ_HERE = frozenset(
+    {"id", "status", "task", "agent", "failure_group", "label", "without_label", "queue"}
 )
-"""Fields that a filter has, too."""
 
 
 def selected(
     body: Criteria, actor: Actor, services: ApiServices, *, cancellable: bool = False
 ) -> ExecutionFilter:
-    """Return the filter of a request. Raises NotFoundError for what it names."""
+    """Return the filter of a request. Raises NotFoundError for what it names.
+
+    Every criterion is in it: one that the filter does not know raises TypeError, because a change
+    of many executions must not leave out a condition.
+    """
     group = body.failure_group
+    criteria = {*Criteria.model_fields, "queue"} & type(body).model_fields.keys()
+    same = {name: getattr(body, name) for name in criteria - _READ_HERE}
     return ExecutionFilter(
         ids=body.id,
         statuses=[Status(each) for each in body.status],
@@ -36,5 +33,5 @@ def selected(
         without_labels=[parse_label(each) for each in body.without_label],
         queue=getattr(body, "queue", None),
         cancellable=cancellable,
-        **{name: getattr(body, name) for name in _SAME},
+        **same,
     )
