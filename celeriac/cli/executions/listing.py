@@ -30,7 +30,7 @@ _SLACK = timedelta(seconds=30)
 """An execution may become visible this long after its creation time, when its transaction ends."""
 _UNSEEN = timedelta(hours=1)
 """Without any execution, new ones are searched among those created since then."""
-_CHANGING = frozenset({"status", "waiting_for", "error_code"})
+_CHANGING = frozenset({"status", "waiting_for", "error_code", "flag"})
 """Filters of fields that change."""
 _LONGEST = 100
 _STATUS_WIDTH = max(map(len, LIVE | {"completed", "cancelled"}))
@@ -161,11 +161,12 @@ class ChangedExecutions:
     def _matches(self, execution: "ExecutionSummary") -> bool:
         status = self._wanted.get("status")
         waiting_for = self._wanted.get("waiting_for")
-        code = self._wanted.get("error_code")
+        code, flag = self._wanted.get("error_code"), self._wanted.get("flag")
         return (
             (not status or execution.status.value in status)
             and waiting_for in {None, execution.waiting_for}
             and code in {None, execution.error_code}
+            and flag in {None, *execution.flags}
         )
 
 
