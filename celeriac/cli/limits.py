@@ -28,10 +28,10 @@ def list_limits(context: CommandContext, limit: Limit = 50) -> None:
     """List the limits of the workspace with their use, the newest first."""
     context.output.write_list(
         context.client.limits.list(),
-        ("NAME", "TASK", "KEY", "LIMIT", "HELD", "WAITING", "POLICY"),
+        ("NAME", "OF", "KEY", "LIMIT", "HELD", "WAITING", "POLICY"),
         lambda each: (
             each.name,
-            each.task_name,
+            each.task_name or each.workflow_name,
             each.key,
             _numbers(each),
             each.held,
@@ -39,8 +39,8 @@ def list_limits(context: CommandContext, limit: Limit = 50) -> None:
             each.policy,
         ),
         limit=limit,
-        cut=("NAME", "KEY", "TASK"),
-        drop=("POLICY", "TASK"),
+        cut=("NAME", "KEY", "OF"),
+        drop=("POLICY", "OF"),
     )
 
 
@@ -67,13 +67,22 @@ def create_limit(
             autocompletion=names_of("tasks"),
         ),
     ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            "--workflow",
+            metavar="WORKFLOW",
+            help="Only of the steps of this workflow: its id or name.",
+            autocompletion=names_of("workflows"),
+        ),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="Limit how many begin in so many seconds.")
     ] = None,
     burst: Annotated[int | None, typer.Option("--burst", min=1, help=_BURST)] = None,
     policy: Annotated[LimitPolicy, typer.Option("--policy", help=_POLICY)] = LimitPolicy.QUEUE,
 ) -> None:
-    """Limit the executions of the workspace, or of a task, from now on.
+    """Limit the executions of the workspace, a task, or the steps of a workflow, from now on.
 
     It also holds for those that wait already; what runs continues, and counts.
     A limit of the whole workspace needs the role admin.
@@ -82,11 +91,14 @@ def create_limit(
       celeriac limits create per-customer --key variables.customer --max 3
       celeriac limits create crm --task sync --max 100 --seconds 60
     """
+    if task is not None and workflow is not None:
+        raise UsageProblemError("Give --task or --workflow, and not both.")
     made = context.client.limits.create(
         name,
         max=most,
         key=key,
         task=task,
+        workflow=workflow,
         seconds=seconds,
         burst=burst,
         policy=policy.value,
@@ -137,7 +149,7 @@ def _show(context: CommandContext, found: "wire.Limit") -> None:
         {
             "id": found.id,
             "name": found.name,
-            "of": "the workspace" if found.task_id is None else f"the task {found.task_name}",
+            "of": _of(found),
             "key": found.key,
             "limit": _numbers(found),
             "policy": found.policy,
@@ -146,6 +158,12 @@ def _show(context: CommandContext, found: "wire.Limit") -> None:
             "changed": found.updated_at,
         },
     )
+
+
+def _of(found: "wire.Limit") -> str:
+    if found.task_id is not None:
+        return f"the task {found.task_name}"
+    return "the workspace" if found.workflow_id is None else f"the workflow {found.workflow_name}"
 
 
 def _numbers(found: "wire.Limit") -> str:

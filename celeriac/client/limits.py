@@ -20,21 +20,23 @@ class Limits(Resource):
         max: int,  # noqa: A002 - the field's name
         key: str | None = None,
         task: str | UUID | None = None,
+        workflow: str | UUID | None = None,
         seconds: float | None = None,
         burst: int | None = None,
         policy: str = "queue",
     ) -> wire.Limit:
-        """Make a limit of the workspace, or of a task; it holds for all executions at once.
+        """Make a limit of the workspace, of a task, or of the steps of a workflow.
 
-        `key` is an expression such as `variables.customer`; without it all executions share the
-        slots. With `seconds` it is a rate: so many begin in so many seconds. `policy` is `queue`,
-        `cancel_new`, `cancel_running` or `keep_latest`.
+        It holds for all executions at once. `key` is an expression such as `variables.customer`;
+        without it all executions share the slots. With `seconds` it is a rate: so many begin in so
+        many seconds. `policy` is `queue`, `cancel_new`, `cancel_running` or `keep_latest`.
         """
         body = given(
             name=name,
             max=max,
             key=key,
             task=task,
+            workflow=workflow,
             seconds=seconds,
             burst=burst,
             policy=policy,

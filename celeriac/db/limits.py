@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, func, or_, select, text, update
+from sqlalchemy import Connection, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import workspaces
-from celeriac.db.schema.catalog import tasks
+from celeriac.db.schema.catalog import tasks, workflows
 from celeriac.db.schema.limits import limits as table
 from celeriac.domain.workspace_limits import LimitUse, WorkspaceLimit
 
@@ -22,8 +22,9 @@ WALKS = 2
 _START = UUID(int=0)
 _LIVE = table.c.deleted_at.is_(None)
 _SELECT = (
-    columns(WorkspaceLimit, table, task_name=tasks.c.name)
+    columns(WorkspaceLimit, table, task_name=tasks.c.name, workflow_name=workflows.c.name)
     .select_from(table)
+    .outerjoin(workflows, workflows.c.id == table.c.workflow_id)
     .outerjoin(tasks, tasks.c.id == table.c.task_id)
     .where(_LIVE)
 )
@@ -64,7 +65,10 @@ def find(
 
 
 def of_task(connection: Connection, workspace_id: UUID, task_id: UUID) -> list[WorkspaceLimit]:
-    """Return the limits that are about the executions of a task, by their names."""
+    """Return the limits that may be about the executions of a task, by their names.
+
+    Those of workflows are among them: its executions may be their steps.
+    """
     query = _SELECT.where(
         table.c.workspace_id == workspace_id,
         or_(table.c.task_id.is_(None), table.c.task_id == task_id),
@@ -72,11 +76,17 @@ def of_task(connection: Connection, workspace_id: UUID, task_id: UUID) -> list[W
     return read_all(connection, query.order_by(table.c.name), _limit)
 
 
-def count(connection: Connection, workspace_id: UUID, task_id: UUID | None) -> tuple[int, int]:
-    """Return how many limits a workspace has, and how many are about this task, or about all."""
-    query = select(
-        func.count(), func.count().filter(table.c.task_id.is_not_distinct_from(task_id))
-    ).where(table.c.workspace_id == workspace_id, _LIVE)
+def count(
+    connection: Connection, workspace_id: UUID, *, task_id: UUID | None, workflow_id: UUID | None
+) -> tuple[int, int]:
+    """Return how many limits a workspace has, and how many about the task or workflow, or all."""
+    same = and_(
+        table.c.task_id.is_not_distinct_from(task_id),
+        table.c.workflow_id.is_not_distinct_from(workflow_id),
+    )
+    query = select(func.count(), func.count().filter(same)).where(
+        table.c.workspace_id == workspace_id, _LIVE
+    )
     row = connection.execute(query).one()
     return row[0], row[1]
 
@@ -95,12 +105,16 @@ def delete(connection: Connection, limit_id: UUID) -> None:
     )
 
 
-def delete_of_task(connection: Connection, task_id: UUID) -> list[UUID]:
-    """Delete the limits of a task that is deleted, and return them: nobody can submit it again."""
+def delete_of(connection: Connection, subject_id: UUID) -> list[UUID]:
+    """Delete the limits of a task or workflow that is deleted, and return them.
+
+    Nobody can start it again.
+    """
+    subject = or_(table.c.task_id == subject_id, table.c.workflow_id == subject_id)
     later = func.now() + timedelta(seconds=SETTLED_SECONDS)
     statement = (
         update(table)
-        .where(table.c.task_id == task_id, _LIVE)
+        .where(subject, _LIVE)
         .values(deleted_at=func.now(), look_at=later)
         .returning(table.c.id)
     )

@@ -29,7 +29,7 @@ MOST_LIMITS = 100
 """How many a workspace may have."""
 
 MOST_OF_ONE = 8
-"""How many of a workspace's limits may be about the whole workspace, and about one task."""
+"""How many of a workspace's limits may be about all of it, and about one task or workflow."""
 
 
 class LimitSpec(Strict):
@@ -61,8 +61,11 @@ class WorkspaceLimit:
     workspace_id: UUID
     name: str
     task_id: UUID | None
-    """It is about the executions of this task; None: about all of the workspace."""
+    """It is about the executions of this task."""
     task_name: str | None
+    workflow_id: UUID | None
+    """It is about the executions of this workflow's steps; neither: about all of the workspace."""
+    workflow_name: str | None
     key: str | None
     max: int
     seconds: float | None
@@ -96,9 +99,14 @@ class LimitUse:
 
 
 def workspace_limits(
-    limits: Sequence[WorkspaceLimit], scope: Mapping[str, JsonValue]
+    limits: Sequence[WorkspaceLimit],
+    scope: Mapping[str, JsonValue],
+    *,
+    workflow_id: UUID | None = None,
 ) -> list[KeyedLimit]:
     """Return those of a workspace's limits that an execution has, with their keys.
+
+    The caller has left out those of other tasks. `workflow_id` is that of which it is a step.
 
     A limit whose key is null, or needs a variable that the execution does not have, is not about
     it. Raises InputInvalidError, which names the limit, for any other key that can't be computed,
@@ -106,7 +114,8 @@ def workspace_limits(
     """
     found = []
     for each in limits:
-        key = _key(each, scope)
+        of_others = each.workflow_id is not None and each.workflow_id != workflow_id
+        key = None if of_others else _key(each, scope)
         if key is not None:
             found.append(_keyed(each, key))
     return found

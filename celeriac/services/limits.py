@@ -61,21 +61,28 @@ class WorkspaceLimits:
         self._dispatch = dispatch
 
     def create(
-        self, actor: Actor, name: str, spec: LimitSpec, *, task_id: UUID | None = None
+        self,
+        actor: Actor,
+        name: str,
+        spec: LimitSpec,
+        *,
+        task_id: UUID | None = None,
+        workflow_id: UUID | None = None,
     ) -> UsedLimit:
         """Make a limit; it holds for all that begins from now on, whenever it was submitted.
 
-        That of a task needs an operator, that of the workspace an admin. The caller has checked
-        that the task is one of the workspace. Raises ForbiddenError, NameTakenError, and
+        That of a task or workflow needs an operator, that of the workspace an admin. The caller has
+        checked that these are of the workspace. Raises ForbiddenError, NameTakenError, and
         ConflictError if there are too many.
         """
-        _require(actor, task_id)
+        _require(actor, task_id or workflow_id)
         limit_id, workspace_id = uuid7(), actor.workspace_id
         values = {
             "id": limit_id,
             "workspace_id": workspace_id,
             "name": name,
             "task_id": task_id,
+            "workflow_id": workflow_id,
             "owner_id": actor.user_id,
             "created_by": actor.name,
             **_values(spec),
@@ -83,7 +90,7 @@ class WorkspaceLimits:
         with self._database.transaction() as connection:
             if not workspaces.lock(connection, workspace_id):
                 raise NotFoundError("workspace", workspace_id)
-            _check_number(connection, workspace_id, task_id)
+            _check_number(connection, workspace_id, task_id, workflow_id)
             if not rows.add(connection, values):
                 raise NameTakenError(
                     f"The workspace already has a limit named {name!r}; choose another name or "
@@ -91,7 +98,11 @@ class WorkspaceLimits:
                     field="name",
                 )
             rows.change_revision(connection, workspace_id)
-            details = {"name": name, "task_id": task_id and str(task_id), **_values(spec)}
+            of = {
+                "task_id": task_id and str(task_id),
+                "workflow_id": workflow_id and str(workflow_id),
+            }
+            details = {"name": name, **of, **_values(spec)}
             audit.record(connection, actor, "limit.create", [limit_id], details=details)
             made = present(rows.get(connection, limit_id, workspace=workspace_id), "limit", name)
         logger.info("limit.created", limit_id=limit_id)
@@ -107,7 +118,7 @@ class WorkspaceLimits:
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             before = _found(connection, actor, reference, lock=True)
-            _require(actor, before.task_id)
+            _require(actor, before.task_id or before.workflow_id)
             spec = _changed(before, wanted)
             if spec == before.spec:
                 return self._used(connection, before)
@@ -130,7 +141,7 @@ class WorkspaceLimits:
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             found = _found(connection, actor, reference, lock=True)
-            _require(actor, found.task_id)
+            _require(actor, found.task_id or found.workflow_id)
             rows.delete(connection, found.id)
             pauses.remove_of_limits(connection, [found.id])
             rows.change_revision(connection, found.workspace_id)
@@ -168,19 +179,23 @@ class WorkspaceLimits:
             self._dispatch.try_to_send()
 
 
-def _require(actor: Actor, task_id: UUID | None) -> None:
-    """Raise ForbiddenError unless the actor may set a limit of the task, or of the workspace."""
-    actor.require(Role.ADMIN if task_id is None else Role.OPERATOR)
+def _require(actor: Actor, subject: UUID | None) -> None:
+    """Raise ForbiddenError unless the actor may set a limit of `subject`, or of the workspace."""
+    actor.require(Role.ADMIN if subject is None else Role.OPERATOR)
 
 
-def _check_number(connection: Connection, workspace_id: UUID, task_id: UUID | None) -> None:
-    of_workspace, of_one = rows.count(connection, workspace_id, task_id)
+def _check_number(
+    connection: Connection, workspace_id: UUID, task_id: UUID | None, workflow_id: UUID | None
+) -> None:
+    of_workspace, of_one = rows.count(
+        connection, workspace_id, task_id=task_id, workflow_id=workflow_id
+    )
     if of_workspace >= MOST_LIMITS:
         raise ConflictError(
             f"The workspace has {MOST_LIMITS} limits, which is the most; delete one first."
         )
     if of_one >= MOST_OF_ONE:
-        what = "The workspace as a whole" if task_id is None else "The task"
+        what = "The task" if task_id else "The workflow" if workflow_id else "The whole workspace"
         raise ConflictError(
             f"{what} has {MOST_OF_ONE} limits, which is the most; change or delete one of them."
         )

@@ -15,8 +15,12 @@ class Limit(Wire):
     id: UUID
     workspace_id: UUID
     name: str = Field(examples=["per-customer"])
-    task_id: UUID | None = Field(description="The task it is about; null: all of the workspace.")
+    task_id: UUID | None = Field(description="The task whose executions it is about.")
     task_name: str | None = Field(examples=["summarise"])
+    workflow_id: UUID | None = Field(
+        description="The workflow whose steps it is about. Without both: all of the workspace."
+    )
+    workflow_name: str | None
     key: str | None = Field(
         description="A CEL expression; executions with the same value share the slots. Null: all "
         "of them do.",
@@ -41,4 +45,8 @@ class Limit(Wire):
     created_by: str = Field(description="Their name.", examples=["ada"])
     created_at: datetime
     updated_at: datetime
-    links: Links = links(self="/api/v1/limits/{id}", task="/api/v1/tasks/{task_id}")
+    links: Links = links(
+        self="/api/v1/limits/{id}",
+        task="/api/v1/tasks/{task_id}",
+        workflow="/api/v1/workflows/{workflow_id}",
+    )

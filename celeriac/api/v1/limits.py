@@ -1,9 +1,9 @@
 """`/api/v1/limits`: the limits of the workspace, which are changed while it works."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Path
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from starlette.responses import Response
 
 from celeriac import wire
@@ -25,12 +25,22 @@ _EXAMPLE: dict[str, Any] = {"name": "per-customer", "key": "variables.customer",
 
 
 class NewLimit(LimitSpec):
-    """A limit to make: of all executions of the workspace, or of a `task`."""
+    """A limit to make: of all executions of the workspace, of a `task` or a `workflow`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: Name = Field(description="It stays; keys begin with it: `limit:per-customer:42`.")
     task: Reference | None = Field(default=None, description="The task's id or name.")
+
+    workflow: Reference | None = Field(
+        default=None, description="The workflow's id or name: of the executions of its steps."
+    )
+
+    @model_validator(mode="after")
+    def _is_of_one(self) -> Self:
+        if self.task is not None and self.workflow is not None:
+            raise ValueError("name a task or a workflow, and not both")
+        return self
 
     def spec(self) -> LimitSpec:
         """Return what it says."""
@@ -57,7 +67,11 @@ def create_limit(body: NewLimit, actor: Operator, services: Services) -> wire.Li
     A limit of the whole workspace needs the role admin.
     """
     task_id = None if body.task is None else services.tasks.resolve(actor, body.task)
-    return views.limit(services.limits.create(actor, body.name, body.spec(), task_id=task_id))
+    workflow_id = body.workflow and services.workflows.resolve(actor, body.workflow)
+    made = services.limits.create(
+        actor, body.name, body.spec(), task_id=task_id, workflow_id=workflow_id or None
+    )
+    return views.limit(made)
 
 
 @router.get("", response_model=wire.Page[wire.Limit], summary="List limits")

@@ -21,7 +21,7 @@ from celeriac.domain.limits import KeyedLimit
 from celeriac.kit.json_types import JsonObject
 
 _CLAIM = text("""
-SELECT id, workspace_id, task_id, walks, walked_to, deleted_at IS NOT NULL
+SELECT id, workspace_id, task_id, workflow_id, walks, walked_to, deleted_at IS NOT NULL
 FROM limits WHERE look_at <= now()
 ORDER BY look_at, id LIMIT 1
 FOR NO KEY UPDATE SKIP LOCKED
@@ -35,6 +35,7 @@ class Look:
     id: UUID
     workspace_id: UUID
     task_id: UUID | None
+    workflow_id: UUID | None
     walks: int
     walked_to: UUID
     deleted: bool
@@ -71,6 +72,7 @@ _HOLD = text(f"""
 SELECT e.id FROM executions e
 WHERE {spans.given("e.id")} AND e.completed_at IS NULL
   AND (CAST(:task_id AS uuid) IS NULL OR e.task_id = :task_id)
+  AND (CAST(:workflow_id AS uuid) IS NULL OR e.workflow_id = :workflow_id)
   AND NOT EXISTS (SELECT FROM execution_limits l
                   WHERE l.execution_id = e.id AND l.limit_id = :limit_id)
 ORDER BY e.id
@@ -98,7 +100,8 @@ class Unlimited:
 
 def hold_unlimited(connection: Connection, look: Look, ids: Sequence[UUID]) -> list[Unlimited]:
     """Lock those of some executions that the limit is about and that lack it; return them."""
-    parameters = {"limit_id": look.id, "task_id": look.task_id, **spans.of(ids)}
+    subject = {"task_id": look.task_id, "workflow_id": look.workflow_id}
+    parameters = {"limit_id": look.id, **subject, **spans.of(ids)}
     held = list(connection.execute(_HOLD, parameters).scalars())
     if not held:
         return []

@@ -251,8 +251,10 @@ class NewExecutions:
         if not (self.spec.task.concurrency or self.spec.task.rates or self.spec.limits):
             return []
         ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
+        workflow_id = None if self.items is None else self.items.workflow_id
         found = [
-            limits_of(self.spec, given, self.request.labels, **ids) for given in self.variables
+            limits_of(self.spec, given, self.request.labels, **ids, workflow_id=workflow_id)
+            for given in self.variables
         ]
         return found if any(found) else []
 

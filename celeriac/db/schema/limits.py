@@ -1,6 +1,17 @@
 """Limits by key of executions."""
 
-from sqlalchemy import Column, DateTime, Double, Index, Integer, SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
 
 from celeriac.db.schema.base import (
     enum_check,
@@ -16,8 +27,9 @@ limits = table_of_ids(
     "limits",
     Column("workspace_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
-    # NULL: of all executions of the workspace
+    # of the executions of a task, or of the steps of a workflow; else of all of the workspace
     Column("task_id", Uuid),
+    Column("workflow_id", Uuid),
     # NULL: all of these share its slots
     Column("key", Text),
     Column("max", Integer, nullable=False),
@@ -37,6 +49,7 @@ limits = table_of_ids(
     Column("walks", SmallInteger, nullable=False),
     Column("walked_to", Uuid, nullable=False),
     enum_check("policy", LimitPolicy),
+    CheckConstraint("task_id IS NULL OR workflow_id IS NULL", name="one_subject"),
     Index("uq_limits_workspace_id_name", "workspace_id", "name", unique=True,
           **where("deleted_at IS NULL")),
     Index("ix_limits_look_at", "look_at", **where("look_at IS NOT NULL")),

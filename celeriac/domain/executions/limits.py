@@ -19,8 +19,11 @@ def limits_of(
     *,
     user_id: UUID,
     workspace_id: UUID,
+    workflow_id: UUID | None = None,
 ) -> list[KeyedLimit]:
     """Return the limits of an execution with their keys, in the order of the keys.
+
+    `workflow_id` is that of which it is a step.
 
     Raises InputInvalidError for a key that can't be computed from these variables and labels.
     """
@@ -28,7 +31,8 @@ def limits_of(
         return []
     scope = _scope(spec, variables, labels, user_id, workspace_id)
     of_task = task_limits(spec.task.concurrency, spec.task.rates, scope)
-    return sorted([*of_task, *workspace_limits(spec.limits, scope)], key=lambda each: each.key)
+    others = workspace_limits(spec.limits, scope, workflow_id=workflow_id)
+    return sorted([*of_task, *others], key=lambda each: each.key)
 
 
 def debounce_key(

@@ -182,7 +182,7 @@ class Tasks:
             versioned.delete(connection, TASKS, actor, task, active=False)
             _delete_budgets(connection, actor, task.id)
             pauses.remove_of_task(connection, task.id)
-            pauses.remove_of_limits(connection, limits.delete_of_task(connection, task.id))
+            pauses.remove_of_limits(connection, limits.delete_of(connection, task.id))
         self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
 

@@ -61,6 +61,6 @@ def _limits_of(limit: WorkspaceLimit, execution: Unlimited) -> list[KeyedLimit]:
         workspace_id=limit.workspace_id,
     )
     try:
-        return workspace_limits([limit], scope)
+        return workspace_limits([limit], scope, workflow_id=limit.workflow_id)
     except InputInvalidError:  # it was accepted: it is not refused now
         return []

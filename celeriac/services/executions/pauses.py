@@ -184,7 +184,8 @@ def _require(actor: Actor, scope: PauseScope) -> None:
 def _require_limit(connection: Connection, actor: Actor, limit_id: UUID) -> None:
     """Raise NotFoundError, or ForbiddenError for a limit of the whole workspace but for admins."""
     found = limits.get(connection, limit_id, workspace=actor.workspace_id)
-    if present(found, "limit", limit_id).task_id is None:
+    limit = present(found, "limit", limit_id)
+    if limit.task_id is None and limit.workflow_id is None:
         actor.require(Role.ADMIN)
 
 

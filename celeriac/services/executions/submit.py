@@ -398,9 +398,14 @@ def check_all(
 
 
 def check_one(
-    spec: ExecutionSpec, variables: JsonObject, work: WorkLimit, labels: Labels = NO_LABELS
+    spec: ExecutionSpec,
+    variables: JsonObject,
+    work: WorkLimit,
+    labels: Labels = NO_LABELS,
+    *,
+    workflow_id: UUID | None = None,
 ) -> None:
-    """Raise InvalidInputError if the task can't run with these.
+    """Raise InvalidInputError if the task can't run with these, as a step of this workflow.
 
     It names the variable, the template or the key of a limit.
     """
@@ -409,5 +414,5 @@ def check_one(
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
-    limits_of(spec, variables, labels, **ids)
+    limits_of(spec, variables, labels, **ids, workflow_id=workflow_id)
     debounce_key(spec, variables, labels, **ids)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import structlog
 
+from celeriac.db import limits
 from celeriac.db.catalog import WORKFLOWS, task_specs, workflow_specs
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import pauses
@@ -123,6 +124,7 @@ class Workflows:
                 )
             versioned.delete(connection, WORKFLOWS, actor, found)
             pauses.remove_of_workflow(connection, found.id)
+            pauses.remove_of_limits(connection, limits.delete_of(connection, found.id))
         logger.info("workflow.deleted", workflow_id=found.id, name=found.name)
 
 

@@ -245,7 +245,7 @@ class Making:
                         self.shared.add(number)
                         continue
                     given = _object(render(step.with_, scope))
-                    check_one(spec, given, work)
+                    check_one(spec, given, work, workflow_id=run.workflow_id)
                 except UnavailableError:
                     raise
                 except CeleriacError as error:

@@ -150,7 +150,7 @@ class _Making:
             error = {"code": item.error_code or item.status, "message": said}
         given = undo_variables(item.input, item.result, error)
         assert self.target.task is not None
-        check_one(self.target.task, given, work)
+        check_one(self.target.task, given, work, workflow_id=self.run.workflow_id)
         return given
 
     def _executions(self, numbers: Sequence[int], variables: Sequence[JsonObject]) -> Spawned:

@@ -70,6 +70,7 @@ def test_bad_input_and_those_who_may_not_change_nothing(
         ({"name": "a", "max": 1, "burst": 2}, "burst is only for a rate"),
         ({"name": "a", "max": 1, "seconds": 1, "policy": "cancel_new"}, "policy queue"),
         ({"name": "a", "max": 1, "policy": "drop"}, "policy"),
+        (OF_TASK | {"workflow": "w"}, "a task or a workflow"),
     ):
         response = ada.post(LIMITS, json=body)
         assert response.status_code == 422, (body, response.text)
@@ -116,6 +117,7 @@ def test_the_client_and_the_command_line_set_limits(
     assert [(each["name"], each["held"]) for each in run("list")] == [
         ("crm", 1), ("per-customer", 1),
     ]  # fmt: skip
+    assert main(("limits", "create", "a", "--max", "1", "--task", "x", "--workflow", "y")) == 2
     assert main(("limits", "list")) == 0
     shown = capsys.readouterr().out
     assert "100 in 60 s" in shown

@@ -20,12 +20,14 @@ from celeriac.domain.executions.pauses import PauseScope, PauseTarget
 from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.tasks import TaskSpec
-from celeriac.domain.workspace_limits import MOST_OF_ONE
+from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workspace_limits import MOST_OF_ONE, LimitSpec
 from celeriac.services.executions import pauses as service
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import LIMIT, Core
 from tests.support.pauses import REASON, boss, pause, pauses_of, resume, stored_holds
+from tests.support.workflows import Flows
 from tests.support.workspace_limits import admin_of, limit, limits_of, walk
 
 pytestmark = pytest.mark.requirement("F13")
@@ -357,3 +359,35 @@ def test_a_resume_answers_at_once_with_what_is_left(
         pass
     core.dispatch.send_due()
     assert [core.status(each) for each in ids] == [Status.QUEUED] * 8
+
+
+def test_a_limit_of_a_workflow_is_about_its_steps_alone(flows: Flows) -> None:
+    core = flows.core
+    steps = {"each": {"task": "each", "map": "input.list", "with": {"x": "${{ item }}"}}}
+    limited, other = (
+        flows.define(name, steps, input={"list": "array"}) for name in ("limited", "other")
+    )
+    before = flows.start(limited, list=[1, 2])
+    flows.start(other, list=[1])
+    made = limits_of(core).create(core.actor, "steps", LimitSpec(max=1), workflow_id=limited)
+    walk(core)
+    after, free = flows.start(limited, list=[1, 2]), flows.start(other, list=[1])
+    claims = list(iter(flows.take, None))
+    assert len(claims) >= 3, "those that were sent before, and those of the other workflow"
+    used = limits_of(core).get(core.actor, "steps")
+    assert used.limit.workflow_name == "limited"
+    assert used.use.held + used.use.waiting == 4
+    core.assert_consistent()
+    for claim in claims:
+        flows.end(claim)
+    keep(core)
+    while (one := flows.take()) is not None:
+        assert limits_of(core).get(core.actor, "steps").use.held == 1
+        flows.end(one)
+        keep(core)
+    for each in (before, after, free):
+        assert flows.ran(each).status is RunStatus.COMPLETED
+    flows.assert_counted()
+    flows.workflows.delete(core.actor, "limited")
+    with pytest.raises(NotFoundError):
+        limits_of(core).get(core.actor, str(made.id))

@@ -1367,6 +1367,7 @@ CREATE TABLE limits (
     workspace_id uuid NOT NULL,
     name text NOT NULL,
     task_id uuid,
+    workflow_id uuid,
     key text,
     max integer NOT NULL,
     seconds double precision,
@@ -1381,6 +1382,7 @@ CREATE TABLE limits (
     walks smallint NOT NULL,
     walked_to uuid NOT NULL,
     CONSTRAINT pk_limits PRIMARY KEY (id),
+    CONSTRAINT ck_limits_one_subject CHECK (task_id IS NULL OR workflow_id IS NULL),
     CONSTRAINT ck_limits_policy_known
         CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest'))
 );
