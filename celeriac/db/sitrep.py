@@ -163,6 +163,28 @@ def silent(connection: Connection, *, workspace_id: UUID | None) -> tuple[int, f
     return int(found[0]), None if found[1] is None else float(found[1])
 
 
+_REGRESSED = {
+    one: text(f"""
+SELECT count(*), extract(epoch FROM clock_timestamp() - max(last_seen_at))
+FROM (SELECT last_seen_at FROM failure_groups
+      WHERE state = 'regressed' {condition} LIMIT :most) AS part
+""")  # noqa: S608 - put together from constants
+    for one, condition in ((True, f"AND {_ONE_WORKSPACE}"), (False, ""))
+}
+
+
+def regressed(connection: Connection, *, workspace_id: UUID | None) -> tuple[int, float | None]:
+    """Return how many groups of failures are `regressed`, up to MOST_COUNTED + 1.
+
+    And how many seconds ago the latest of their failures was.
+    """
+    found = connection.execute(
+        _REGRESSED[workspace_id is not None],
+        {"workspace_id": workspace_id, "most": MOST_COUNTED + 1},
+    ).one()
+    return int(found[0]), None if found[1] is None else float(found[1])
+
+
 _ENDPOINTS = {
     one: text(f"""
 SELECT url, extract(epoch FROM clock_timestamp() - failing_since), NOT active

@@ -249,6 +249,32 @@ def _people(facts: Facts, limits: Thresholds) -> Iterator[Problem]:
             cure="`celeriac deliveries list` has its answers; repair it, then resume it.",
             age_seconds=endpoint.failing_seconds,
         )
+    for pause in attention.pauses:
+        yield Problem(
+            level=Level.INFO,
+            code="paused",
+            text=f"Paused: {pause.subject}, since {age(pause.seconds)}: {pause.reason}",
+            cure="`celeriac pauses list` shows what is paused, `celeriac resume` ends it.",
+            age_seconds=pause.seconds,
+        )
+
+
+def _executions(facts: Facts, _: Thresholds) -> Iterator[Problem]:
+    attention = facts.attention
+    if attention is None:
+        return
+    if attention.regressed:
+        many = attention.regressed
+        yield Problem(
+            level=Level.WARNING,
+            code="failure_regressed",
+            text=f"{counted(many, 'resolved group')} of failures "
+            f"{'has' if many == 1 else 'have'} failed again, the latest "
+            f"{age(attention.regressed_seconds or 0.0)} ago.",
+            cure="`celeriac failures list --state regressed` shows them; resolve, mute or note "
+            "them as known.",
+            age_seconds=attention.regressed_seconds or 0.0,
+        )
     if attention.silent and attention.silent_seconds is not None:
         many = attention.silent
         yield Problem(
@@ -260,17 +286,9 @@ def _people(facts: Facts, limits: Thresholds) -> Iterator[Problem]:
             "they logged.",
             age_seconds=attention.silent_seconds,
         )
-    for pause in attention.pauses:
-        yield Problem(
-            level=Level.INFO,
-            code="paused",
-            text=f"Paused: {pause.subject}, since {age(pause.seconds)}: {pause.reason}",
-            cure="`celeriac pauses list` shows what is paused, `celeriac resume` ends it.",
-            age_seconds=pause.seconds,
-        )
 
 
-_RULES: Sequence[Rule] = (_servers, _queues, _failures, _workers, _keeper, _people)
+_RULES: Sequence[Rule] = (_servers, _queues, _failures, _workers, _keeper, _people, _executions)
 
 CODES: Mapping[str, str] = {
     "approval_old": "Approvals old",
@@ -278,7 +296,9 @@ CODES: Mapping[str, str] = {
     "budget_nearly_spent": "Budget nearly spent",
     "budget_spent": "Budget spent",
     "database_unavailable": "Database down",
+    "executions_silent": "Executions silent",
     "failure_rate_high": "Failure rate",
+    "failure_regressed": "Failures regressed",
     "keeper_silent": "Keeper silent",
     "maintenance_job_failing": "Maintenance job failing",
     "no_worker_for_queue": "No worker for queue",

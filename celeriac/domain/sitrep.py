@@ -235,6 +235,10 @@ class Attention:
     endpoints: Sequence[FailingEndpoint] = ()
     pauses: Sequence[PauseFact] = ()
     late_schedules: Sequence[LateSchedule] = ()
+    regressed: int = 0
+    """Groups of failures that have failed again after they were resolved."""
+    regressed_seconds: float | None = None
+    """How long ago the latest of these failures was."""
     silent: int = 0
     """Running executions that have had no event for long."""
     silent_seconds: float | None = None

@@ -159,6 +159,12 @@ class SitrepAttention(Wire):
     approvals: int = Field(description="Open questions, at most 1,000.")
     approvals_capped: bool
     oldest_approval_seconds: float | None
+    regressed: int = Field(
+        default=0, description="Groups of failures that failed again after they were resolved."
+    )
+    regressed_seconds: float | None = Field(
+        default=None, description="How long ago the latest of these failures was."
+    )
     silent: int = Field(
         default=0, description="Running executions that have had no event for ten minutes."
     )

@@ -100,6 +100,18 @@ def reported(client: Client, *wanted: str, scope: str = "workspace") -> wire.Sit
     return seen[-1]
 
 
+def comes_back(fleet: Fleet, client: Client, group: wire.FailureGroup) -> None:
+    """A failure that was resolved happens again; then it is known."""
+    client.failures.change(group.id, state="resolved", note="Fixed in 2.1.")
+    again = fleet.submit(group.task_id, diary=str(fleet.diary), times=9)
+    fleet.wait_terminal([again])
+    report = reported(client, "failure_rate_high", "failure_regressed")
+    assert any("--state regressed" in each.cure for each in report.problems)
+    assert client.failures.get(group.id).last_execution_id == again
+    client.failures.change(group.id, state="known")
+    reported(client, "failure_rate_high")
+
+
 def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
     assert reported(client).level is Level.WELL
     # nobody works
@@ -134,6 +146,10 @@ def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
     assert report.success_rate == pytest.approx(4 / 6)
     assert report.recent_tasks.data is not None
     assert {each.status for each in report.recent_tasks.data.items[:2]} == {"failed"}
+    groups = {each.title: each for each in client.failures.list()}
+    assert {each.failures for each in groups.values()} == {1}, "two causes, two groups"
+    assert {each.last_execution_id for each in groups.values()} == set(failing)
+    comes_back(fleet, client, next(each for each in groups.values() if each.task_id == stumbling))
     waits_for_people(fleet, client, beat, note)
     # the worker hangs
     others = ("failure_rate_high", "approval_old", "paused", "budget_spent")

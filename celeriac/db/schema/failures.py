@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, Index, Integer, Text, UniqueConstraint, Uuid
 
-from celeriac.db.schema.base import count, enum_check, stored, table_of_ids, timestamp
+from celeriac.db.schema.base import count, enum_check, stored, table_of_ids, timestamp, where
 from celeriac.domain.failure_states import FailureState
 
 failure_groups = table_of_ids(
@@ -31,6 +31,7 @@ failure_groups = table_of_ids(
     UniqueConstraint("workspace_id", "task_id", "fingerprint"),
     Index("ix_failure_groups_latest", "workspace_id", "last_execution_id"),
     Index("ix_failure_groups_state", "workspace_id", "state", "last_execution_id"),
+    Index("ix_failure_groups_regressed", "workspace_id", **where("state = 'regressed'")),
     Index("ix_failure_groups_task", "task_id", "last_execution_id"),
     Index("ix_failure_groups_age", "last_seen_at"),
     # Those that recur are updated every few seconds.

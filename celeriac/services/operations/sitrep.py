@@ -209,6 +209,7 @@ class SituationReport:
                 limit=_LISTED,
             ),
             silent=rows.silent(connection, workspace_id=workspace),
+            regressed=rows.regressed(connection, workspace_id=workspace),
         )
 
     def _put_together(self, scope: SitrepScope, sections: Mapping[str, Section[Any]]) -> Sitrep:

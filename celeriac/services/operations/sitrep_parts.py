@@ -186,6 +186,7 @@ def attention(
     late: Sequence[LateSchedule],
     *,
     silent: tuple[int, float | None],
+    regressed: tuple[int, float | None],
 ) -> Attention:
     """Return what waits for people."""
     count, oldest = approvals
@@ -210,6 +211,8 @@ def attention(
             for scope, name, queue, reason, age in pauses
         ],
         late_schedules=late,
+        regressed=min(regressed[0], MOST_COUNTED),
+        regressed_seconds=regressed[1],
         silent=silent[0],
         silent_seconds=silent[1],
     )

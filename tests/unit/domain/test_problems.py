@@ -46,6 +46,7 @@ SPENT = BudgetUse(subject="the task a", period="day", share=1.2)
 PAUSE = PauseFact(subject="the queue mail", queue="mail", reason="Supplier away.", seconds=90.0)
 
 EACH: dict[str, Facts] = {
+    "failure_regressed": Facts(attention=Attention(regressed=1, regressed_seconds=5.0)),
     "executions_silent": Facts(attention=Attention(silent=1, silent_seconds=700.0)),
     "database_unavailable": Facts(database_error="away"),
     "redis_unavailable": Facts(redis_error="away", broker_error="away too"),
@@ -70,6 +71,10 @@ EACH: dict[str, Facts] = {
     "paused": Facts(attention=Attention(pauses=[PAUSE])),
 }
 """For each code facts that have this problem and no other one."""
+
+
+def test_every_code_has_a_section_of_the_runbook_and_facts_that_show_it() -> None:
+    assert EACH.keys() == CODES.keys()
 
 
 @pytest.mark.parametrize("code", sorted(CODES))

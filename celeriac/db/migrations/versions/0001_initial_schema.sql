@@ -796,6 +796,8 @@ CREATE TABLE failure_groups (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX ix_failure_groups_latest ON failure_groups (workspace_id, last_execution_id);
 CREATE INDEX ix_failure_groups_state ON failure_groups (workspace_id, state, last_execution_id);
+CREATE INDEX ix_failure_groups_regressed ON failure_groups (workspace_id)
+    WHERE state = 'regressed';
 CREATE INDEX ix_failure_groups_task ON failure_groups (task_id, last_execution_id);
 CREATE INDEX ix_failure_groups_age ON failure_groups (last_seen_at);
 
