@@ -8,7 +8,7 @@ from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import LimitName, names_of
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.domain.limits import LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:

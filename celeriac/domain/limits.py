@@ -22,6 +22,7 @@ from celeriac.domain.expressions import (
     compiled,
 )
 from celeriac.domain.expressions.values import kind_of
+from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
@@ -39,16 +40,6 @@ KEY_ROOTS: Final = ("variables", "labels", "task", "user", "workspace")
 """What the key of a task's limit may name: variables, labels, the task's name, and two ids."""
 
 _SHOWN = 60
-
-
-class LimitPolicy(StrEnum):
-    """What happens to a new one when a limit is reached."""
-
-    QUEUE = "queue"
-    CANCEL_NEW = "cancel_new"
-    CANCEL_RUNNING = "cancel_running"
-    KEEP_LATEST = "keep_latest"
-    """One waits at most: the newest. The earlier ones end as `cancelled`."""
 
 
 class LimitCount(StrEnum):

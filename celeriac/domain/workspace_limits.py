@@ -15,14 +15,8 @@ from pydantic import Field, model_validator
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import ExpressionError, InputInvalidError
 from celeriac.domain.expressions import compiled
-from celeriac.domain.limits import (
-    LIMIT_PREFIX,
-    KeyedLimit,
-    KeyExpression,
-    LimitPolicy,
-    RateLimit,
-    key_text,
-)
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import LIMIT_PREFIX, KeyedLimit, KeyExpression, RateLimit, key_text
 from celeriac.kit.json_types import JsonValue
 
 MOST_LIMITS = 100

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.limits import LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.wire.base import Links, Wire, links
 
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.limits import LimitCount, LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import LimitCount
 from celeriac.domain.workflows.limits import SlotState
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus

@@ -14,7 +14,7 @@ from celeriac.api.core.parameters import Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.domain.base import Name, Strict
-from celeriac.domain.limits import LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.domain.workspace_limits import LimitSpec
 
 router = APIRouter(prefix="/limits", tags=["limits"], route_class=JsonRoute)

@@ -21,7 +21,8 @@ from celeriac.db.schema.base import (
     timestamp,
     where,
 )
-from celeriac.domain.limits import ExecutionSlot, LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import ExecutionSlot
 
 limits = table_of_ids(
     "limits",

@@ -15,7 +15,8 @@ from sqlalchemy import (
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.limits import LimitCount, LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import LimitCount
 from celeriac.domain.workflows.limits import SlotState
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 

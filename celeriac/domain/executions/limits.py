@@ -7,7 +7,8 @@ from uuid import UUID
 
 from celeriac.domain.executions.model import ExecutionSpec
 from celeriac.domain.labels import Labels
-from celeriac.domain.limits import ExecutionSlot, KeyedLimit, LimitPolicy, key_of, task_limits
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import ExecutionSlot, KeyedLimit, key_of, task_limits
 from celeriac.domain.workspace_limits import workspace_limits
 from celeriac.kit.json_types import JsonObject
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from celeriac.domain.limits import KeyedLimit, LimitCount, LimitPolicy, key_of, strictest
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import KeyedLimit, LimitCount, key_of, strictest
 from celeriac.domain.workflows.model import Limit
 from celeriac.kit.json_types import JsonObject, JsonValue
 

@@ -18,7 +18,8 @@ from celeriac.db.executions.limits import Line
 from celeriac.domain.errors import DatabaseUnavailableError, LimitReachedError
 from celeriac.domain.executions.limits import admission
 from celeriac.domain.executions.states import Held
-from celeriac.domain.limits import Ending, KeyedLimit, LimitEnd, LimitPolicy, endings, said
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import Ending, KeyedLimit, LimitEnd, endings, said
 from celeriac.kit.threads import Threads
 from celeriac.services.executions.stop import AfterEnds, Cancel
 from celeriac.services.ports import LiveEvents

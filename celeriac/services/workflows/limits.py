@@ -22,15 +22,8 @@ from celeriac.db.workflows.steps import Move
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import LimitReachedError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.limits import (
-    Ending,
-    KeyedLimit,
-    LimitCount,
-    LimitEnd,
-    LimitPolicy,
-    endings,
-    said,
-)
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import Ending, KeyedLimit, LimitCount, LimitEnd, endings, said
 from celeriac.domain.workflows.limits import SlotState, keys_of
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun

@@ -23,7 +23,8 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.executions.pauses import PauseScope
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.why import ReasonCode
-from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit, LimitPolicy
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit
 from celeriac.domain.tasks import Priority, TaskSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject

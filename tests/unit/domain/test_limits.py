@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from celeriac.domain.errors import InputInvalidError
 from celeriac.domain.executions.limits import Admission, Wants, admission
-from celeriac.domain.limits import ConcurrencyLimit, LimitPolicy, task_limits
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import ConcurrencyLimit, task_limits
 from celeriac.domain.tasks import MAX_LIMITS, TaskSpec
 
 SCOPE = {"variables": {"key": "a", "n": 2.0}, "task": "index", "user": "u", "workspace": "w"}

@@ -4,7 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.domain.limits import LimitEnd, LimitPolicy, SlotUser, endings
+from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limits import LimitEnd, SlotUser, endings
 
 
 def user(
