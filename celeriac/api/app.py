@@ -56,8 +56,8 @@ from celeriac.api.v1 import (
     workflows,
     workspaces,
 )
+from celeriac.api.v1.executions import export, submit
 from celeriac.api.v1.executions import routes as executions
-from celeriac.api.v1.executions import submit
 from celeriac.api.web import approval_links
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import Service, configure
@@ -153,6 +153,7 @@ _ROUTERS = (
     limits.router,
     pauses.router,
     submit.router,
+    export.router,
     executions.router,
     bulk_jobs.router,
     failures.router,

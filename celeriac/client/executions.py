@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
+from celeriac.client.export import exported
 from celeriac.client.sessions import Files
 from celeriac.client.stream import Delta, LogStream, Stream
 from celeriac.client.transport import Resource, given, path
@@ -223,6 +224,23 @@ class Executions(Resource):
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
         return self._transport.pages(wire.ExecutionSummary, path(_EXECUTIONS), params)
+
+    def export(
+        self,
+        format: str = "csv",  # noqa: A002 - the parameter's public name
+        *,
+        include: Sequence[str] | None = None,
+        limit: int | None = None,
+        **wanted: Unpack[ExecutionFilter],
+    ) -> Iterator[bytes]:
+        """Yield the executions that match as pieces of one `csv` or `ndjson`, the newest first.
+
+        Pieces end anywhere. `wanted` and `include` are as in `list`; `limit` is the most, all if
+        None. Raises ClientError, with the code `export_incomplete` if it breaks off.
+        """
+        included = None if include is None else [*include]
+        params = filter_fields(wanted) | given(format=format, include=included)
+        return exported(self._transport, path(_EXECUTIONS, "export"), params, limit)
 
     def cancel(self, execution_id: str | UUID) -> wire.Execution:
         """Request the end of an execution; a running one stops within seconds."""

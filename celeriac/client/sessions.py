@@ -1,15 +1,12 @@
 """Sessions and their files over HTTP."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
-import httpx
-
 from celeriac import wire
-from celeriac.client.errors import ClientError, UnreachableError
+from celeriac.client.errors import ClientError
 from celeriac.client.transport import Resource, Transport, given, path
 
 _PAGE = 500
@@ -43,24 +40,13 @@ class Files:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid4().hex}")
         try:
-            with partial.open("xb") as file, self._reading(path) as response:
+            address = f"{self._path}/{quote(path, safe='/')}"
+            with partial.open("xb") as file, self._transport.reading(address) as response:
                 size = sum(map(file.write, response.iter_bytes()))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
         return size
-
-    @contextmanager
-    def _reading(self, path: str) -> Iterator[httpx.Response]:
-        http = self._transport.http
-        try:
-            with http.stream("GET", f"{self._path}/{quote(path, safe='/')}") as response:
-                if response.is_error:
-                    response.read()
-                    raise ClientError.of(response)
-                yield response
-        except httpx.TransportError as error:
-            raise UnreachableError(str(http.base_url), error) from error
 
 
 def local_path(directory: Path, path: str) -> Path:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -124,6 +125,21 @@ class Transport:
                 if pause is None or response.status_code not in _RETRIED:
                     raise ClientError.of(response)
             time.sleep(pause)
+
+    @contextmanager
+    def reading(
+        self, path: str, params: Mapping[str, Any] | None = None
+    ) -> Iterator[httpx.Response]:
+        """Yield a response with 2xx, whose body is read in pieces. Raises ClientError."""
+        given = {name: value for name, value in (params or {}).items() if value is not None}
+        try:
+            with self.http.stream("GET", path, params=given) as response:
+                if response.is_error:
+                    response.read()
+                    raise ClientError.of(response)
+                yield response
+        except httpx.TransportError as error:
+            raise UnreachableError(str(self.http.base_url), error) from error
 
 
 class Resource:

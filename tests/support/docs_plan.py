@@ -28,6 +28,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/api.md", "from celeriac import Client"): LIVE,
     ("docs/api.md", "celeriac executions retry"): LIVE,
     ("docs/api.md", "client.executions.retry_many"): LIVE,
+    ("docs/api.md", "celeriac executions export"): LIVE,
+    ("docs/api.md", "client.executions.export"): LIVE,
     ("docs/apply.md", "celeriac run summarise"): LIVE,
     ("docs/apply.md", "--exit-code"): LIVE,
     ("docs/apply.md", "client.apply"): LIVE,

@@ -1,8 +1,9 @@
 """Listing and downloading files of executions and sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
@@ -38,6 +39,26 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
             cure="--overwrite replaces it; or name another target.",
             problem="file_exists",
         )
+
+
+def save(target: Path, pieces: Iterable[bytes]) -> int:
+    """Write a file and return its size; it is created or replaced when it is complete.
+
+    Raises CommandError.
+    """
+    partial = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        try:
+            with partial.open("xb") as file:
+                written = sum(map(file.write, pieces))
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"{target} can't be written: {error.strerror}.", problem="file_not_written"
+        ) from error
+    return written
 
 
 def fetch_files(

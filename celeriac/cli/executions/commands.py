@@ -20,6 +20,7 @@ from celeriac.cli.core.output import (
     tokens,
 )
 from celeriac.cli.executions.bulk import cancel, move, prioritise, retry
+from celeriac.cli.executions.export import export
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, flagged, note, own_frames, waits_for
@@ -198,6 +199,7 @@ def label(
 
 
 app.command()(cancel)
+api_command(app)(export)
 api_command(app)(tree)
 app.command()(retry)
 app.command()(prioritise)

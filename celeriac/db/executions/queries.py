@@ -283,6 +283,17 @@ def find_ids(
     return list(connection.execute(_page(wanted, before=before, limit=limit)).scalars())
 
 
+def end_of(
+    connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
+) -> UUID | None:
+    """Return the id of the last of `limit` executions; None if no more than these match."""
+    found = _page(wanted, before=before, limit=limit + 1).subquery()
+    key = found.c[0]
+    query = select(key).order_by(key.desc()).offset(limit - 1).limit(2)
+    ends = list(connection.execute(query).scalars())
+    return ends[0] if len(ends) > 1 else None
+
+
 def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> dict[UUID, list[UUID]]:
     """Return the ids of up to `limit` cancellable executions that a user made, by workspace."""
     every = func.array(select(workspaces.c.id).scalar_subquery())

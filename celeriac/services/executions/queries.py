@@ -1,7 +1,7 @@
 """Reads executions, their events and the audit trail, as far as the actor may see them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -11,12 +11,22 @@ from celeriac.db.executions import children, events
 from celeriac.db.executions import queries as executions
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import AuditEntry, AuditFilter
-from celeriac.domain.errors import NotFoundError
+from celeriac.domain.errors import InvalidInputError, NotFoundError
 from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, ExecutionFilter
 from celeriac.domain.executions.states import Status
-from celeriac.domain.paging import Page
+from celeriac.domain.paging import Page, read_cursor, write_cursor
 from celeriac.services.reading import present, read_page
+
+_LIST = "executions"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportEnd:
+    """The last execution of an export, and the cursor after it; None if no more match."""
+
+    last: UUID | None
+    next_cursor: str | None
 
 
 class Queries:
@@ -53,7 +63,35 @@ class Queries:
         """
         wanted = replace(wanted, workspace_id=actor.workspace_id)
         find = partial(executions.find, wanted=wanted, include=include)
-        return read_page(self._database, "executions", cursor, limit, find)
+        return read_page(self._database, _LIST, cursor, limit, find)
+
+    def export_end(
+        self,
+        actor: Actor,
+        wanted: ExecutionFilter,
+        *,
+        cursor: str | None,
+        limit: int,
+        whole: bool,
+    ) -> ExportEnd:
+        """Return where an export of at most `limit` executions ends.
+
+        Raises CursorInvalidError, and InvalidInputError if it is to be the `whole` and more match.
+        """
+        before = read_cursor(_LIST, cursor)
+        wanted = replace(wanted, workspace_id=actor.workspace_id)
+        with self._database.autocommit() as connection:
+            last = executions.end_of(connection, wanted, before=before, limit=limit)
+        if last is None:
+            return ExportEnd(None, None)
+        if whole:
+            raise InvalidInputError(
+                f"More than {limit:,} executions match. Give `limit`, at most {limit:,}, and "
+                "continue with the cursor that the response has in a header; or narrow the filter, "
+                "such as with created_after.",
+                field="limit",
+            )
+        return ExportEnd(last, write_cursor(_LIST, last))
 
     def batch(self, actor: Actor, batch_id: UUID) -> list[UUID]:
         """Return the ids of a batch's executions in their order. Raises NotFoundError."""

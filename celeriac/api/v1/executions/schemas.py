@@ -256,8 +256,8 @@ class Selection(Criteria):
     )
 
 
-class ListMany(Selection):
-    """Which executions to list, and which of their fields."""
+class ListFilter(Selection):
+    """Which executions to list or export, and which of their fields."""
 
     status: list[Annotated[Status, Field(strict=False)]] = Field(
         default=[], description="One or several."
@@ -266,6 +266,11 @@ class ListMany(Selection):
         default=[],
         description="Also return this field, which may be large. One or several.",
     )
+
+
+class ListMany(ListFilter):
+    """Which executions to list, and which of their fields."""
+
     limit: Annotated[int, Field(strict=False)] = Field(
         default=50, ge=1, le=MAX_PAGE, description="Items on a page."
     )
