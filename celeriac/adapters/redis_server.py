@@ -1,30 +1,18 @@
 """Facts about a Redis server, and its health check."""
 
 import time
-from dataclasses import dataclass
 
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from celeriac.adapters.redis_client import connect
+from celeriac.domain.doctor import RedisServer
 from celeriac.domain.errors import ConfigurationError, UnavailableError
 from celeriac.domain.metrics import RedisFigures
 from celeriac.kit.outbound import without_password
 
 _SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class RedisServer:
-    """Product and version, memory in bytes (`max_memory` 0: no limit), eviction and persistence."""
-
-    product: str
-    version: str
-    used_memory: int
-    max_memory: int
-    eviction: str
-    append_only: bool
 
 
 def describe(url: str) -> RedisServer:

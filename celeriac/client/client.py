@@ -154,6 +154,14 @@ class Client:
         """Return the latest run of each job of beat, by name. Needs an administrator."""
         return self._transport.get(wire.MaintenanceJobs, path("maintenance-jobs")).jobs
 
+    def doctor(self) -> wire.Doctor:
+        """Check the servers and the work: findings with their cures. Needs an administrator.
+
+        A server that hangs is a failed finding within eight seconds. Raises ClientError
+        `database_unavailable` if the key can't be checked.
+        """
+        return self._transport.get(wire.Doctor, path("doctor"))
+
     def sitrep(
         self,
         *,

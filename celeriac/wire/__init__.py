@@ -26,6 +26,7 @@ from celeriac.wire.budgets import (
 from celeriac.wire.bulk_jobs import BulkItem, BulkJob, BulkPreview
 from celeriac.wire.cassettes import Cassette
 from celeriac.wire.catalog import Agent, AgentReference, Applied, AppliedResource, FieldChange, Task
+from celeriac.wire.doctor import Doctor, DoctorFinding
 from celeriac.wire.executions import (
     Accepted,
     AcceptedBatch,
@@ -127,6 +128,8 @@ __all__ = [
     "CeleryTaskError",
     "Delivery",
     "DeliveryDetails",
+    "Doctor",
+    "DoctorFinding",
     "Durations",
     "Ended",
     "EndedInAll",

@@ -21,6 +21,7 @@ from celeriac.services.bulk_jobs.manage import BulkJobs
 from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.doctor.examine import Doctor
 from celeriac.services.documents import Apply
 from celeriac.services.execution_logs import ExecutionLogs
 from celeriac.services.executions.bulk import Bulk
@@ -62,6 +63,7 @@ from celeriac.wiring.core import (
     pooler,
     secret_key,
 )
+from celeriac.wiring.doctor import build_checks
 
 _ADVANCE_SECONDS = 2.0
 """How long an answer works on the run of its step; the keeper continues."""
@@ -139,8 +141,8 @@ class ApiServices:
         )
         self.metrics_token = settings.api.metrics_token
         self.sitrep = _situation_report(container, plain_tasks)
-        self.audit_trail = AuditTrail(database, key)
-        self.access_records = AccessRecords(database)
+        self.doctor = Doctor(build_checks(settings, container.queue))
+        self.audit_trail, self.access_records = AuditTrail(database, key), AccessRecords(database)
 
     def close(self) -> None:
         """Write pending audit entries and close connections."""
@@ -148,6 +150,7 @@ class ApiServices:
         self.metrics.close()
         self.redis_ping.close()
         self.sitrep.close()
+        self.doctor.close()
 
 
 def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) -> SituationReport:

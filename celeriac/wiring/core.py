@@ -56,6 +56,9 @@ SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 AGENT_USER = "celeriac-agent"
 """The system user that agents run as if the worker runs as root."""
 
+_LONGEST_LOCK = 2.0
+_LOCKS_IN_A_LEASE = 8
+
 _SPARE_ID = 65_529
 """The user id if no user can be created: distributions reserve it and never assign it."""
 
@@ -131,6 +134,14 @@ def pooler(settings: Settings) -> Pooler | None:
     if not settings.database.pooler:
         return None
     return Pooler(prepares=settings.database.pooler_prepares)
+
+
+def worker_lock_seconds(settings: Settings) -> float:
+    """Return how long a worker's statement waits for a lock before it is tried again.
+
+    While it waits it may hold rows that others wait for.
+    """
+    return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
 
 
 def secret_key(settings: Settings) -> str:

@@ -43,24 +43,21 @@ from celeriac.services.workflows.advancing import AdvanceQueue
 from celeriac.services.workflows.catalog import Workflows
 from celeriac.services.workflows.runs import Runs, StartRequest
 from celeriac.settings import Settings
-from celeriac.wiring.core import CoreServices, build_runners, key_prefix, places, pooler, rates
+from celeriac.wiring.core import (
+    CoreServices,
+    build_runners,
+    key_prefix,
+    places,
+    pooler,
+    rates,
+    worker_lock_seconds,
+)
 
 _SHORTEST_STATEMENT = 1.0
 """The shortest statement time-out of a heartbeat, in seconds: the machine may be busy."""
 
 _BUDGET_CONNECTIONS = 4
 """Many calls may wait for one budget row; results must not wait with them."""
-
-_LONGEST_LOCK = 2.0
-_LOCKS_IN_A_LEASE = 8
-
-
-def worker_lock_seconds(settings: Settings) -> float:
-    """Return how long a worker's statement waits for a lock before it is tried again.
-
-    While it waits it may hold rows that others wait for.
-    """
-    return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
 
 
 def heartbeat_database_of(settings: Settings) -> Database:

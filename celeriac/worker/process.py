@@ -29,8 +29,8 @@ from celeriac.services.executions.calls import StartCalls
 from celeriac.services.operations.health import live_workers
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring.core import build
-from celeriac.wiring.worker import WorkerRuntime, worker_lock_seconds
+from celeriac.wiring.core import build, worker_lock_seconds
+from celeriac.wiring.worker import WorkerRuntime
 from celeriac.worker.status import ConsumerStatus, RunningCounts
 
 logger = structlog.get_logger(__name__)

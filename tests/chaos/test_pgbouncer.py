@@ -84,7 +84,7 @@ def test_doctor_names_the_settings_that_the_role_needs(
     fleet: Fleet, pooler: PgBouncer, commands: CommandLine
 ) -> None:
     wrong = pooler_finding(commands)
-    assert wrong["level"] == "warn"
+    assert wrong["level"] == "warning"
     for name in ("enable_seqscan", "plan_cache_mode", "lock_timeout", "statement_timeout"):
         assert name in wrong["message"]
     set_role(fleet, commands, pooler)
@@ -94,7 +94,7 @@ def test_doctor_names_the_settings_that_the_role_needs(
 def test_doctor_names_the_pooler_that_refuses_our_options(commands: CommandLine) -> None:
     findings = commands.run("doctor", "--json", CELERIAC_DATABASE_POOLER="false").value["findings"]
     found = next(each for each in findings if each["subject"] == "PostgreSQL")
-    assert found["level"] == "fail"
+    assert found["level"] == "failed"
     assert "CELERIAC_DATABASE_POOLER=true" in found["cure"]
 
 

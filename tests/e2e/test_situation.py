@@ -12,9 +12,12 @@ import pytest
 from sqlalchemy import text
 
 from celeriac import wire
-from celeriac.client import Client
+from celeriac.client import Client, ClientError
+from celeriac.domain.doctor import Code
+from celeriac.domain.doctor import Level as Diagnosis
 from celeriac.domain.executions.states import Status
 from celeriac.domain.sitrep import Level
+from celeriac.services.doctor.examine import CHECK_SECONDS
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import Fleet, running_fleet
 from tests.support.places import temporary_directory
@@ -220,6 +223,7 @@ def test_a_server_that_is_away_is_named_in_time(
 ) -> None:
     fleet.lasting_worker("w1")
     reported(client)
+    doctor_names_a_frozen_server(fleet, client, own_postgres, own_valkey)
     for without in (frozen, killed):
         a_server_is_away(client, own_postgres, own_valkey, without)
 
@@ -245,6 +249,45 @@ def a_server_is_away(
         assert report.level is Level.CRITICAL
         assert report.total_tasks is None, "could not ask is not 0"
     reported(client)
+
+
+def doctor_names_a_frozen_server(
+    fleet: Fleet, client: Client, own_postgres: PostgresServer, own_valkey: ValkeyServer
+) -> None:
+    with Client(client.base_url, api_key=fleet.key(), timeout=2 * BOUND_SECONDS) as fresh:
+        whole = fresh.doctor()  # from now on the API knows this key for some seconds
+        assert whole.ok, whole
+        with frozen(own_postgres):
+            found = examined(fresh)
+            assert {Code.DATABASE, Code.WORKERS} <= found[Diagnosis.FAILED]
+            assert not found[Diagnosis.FAILED] & {Code.REDIS, Code.BROKER}, "they answer"
+            wait_until(lambda: is_unknown(fresh), "the key is forgotten")
+    with frozen(own_valkey):
+        found = examined(client)
+        assert found[Diagnosis.FAILED] == {Code.REDIS, Code.BROKER}
+        assert {Code.DATABASE, Code.SCHEMA, Code.WORKERS} <= found[Diagnosis.OK]
+    reported(client)
+
+
+def examined(client: Client) -> dict[Diagnosis, set[Code]]:
+    """Return the codes by level of an answer that came in time."""
+    began = time.monotonic()
+    answer = client.doctor()
+    assert time.monotonic() - began < CHECK_SECONDS + BOUND_SECONDS
+    assert not answer.ok
+    levels: dict[Diagnosis, set[Code]] = {level: set() for level in Diagnosis}
+    for each in answer.findings:
+        levels[each.level].add(each.code)
+    return levels
+
+
+def is_unknown(client: Client) -> bool:
+    """Whether the API says at once that it can check no key."""
+    try:
+        client.doctor()
+    except ClientError as error:
+        return (error.status, error.code) == (503, "database_unavailable")
+    return False
 
 
 def bounded(client: Client) -> wire.Sitrep:

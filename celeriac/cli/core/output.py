@@ -21,7 +21,9 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.usage import dollars
 from celeriac.embedded.errors import StopRequestedError
+from celeriac.kit import units
 from celeriac.kit.text import clip, printable
+from celeriac.kit.units import size as size  # noqa: PLC0414 - exported for commands
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
@@ -29,25 +31,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MINUTE = 60
-_KILO = 1024
 _ABSENT = "-"
 
 
 def duration(seconds: float | None) -> str:
-    """Return `0.42 s`, `12.3 s`, `2 min 5 s`, `1 h 3 min` or `2 d 4 h`."""
-    if seconds is None:
-        return _ABSENT
-    if seconds < 0:
-        return f"-{duration(-seconds)}"
-    if seconds < _MINUTE:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    """Return `0.42 s`, `12.3 s`, `2 min 5 s`, `1 h 3 min` or `2 d 4 h`; `-` for None."""
+    return _ABSENT if seconds is None else units.duration(seconds)
 
 
 def moment(at: datetime | None) -> str:
@@ -58,15 +47,6 @@ def moment(at: datetime | None) -> str:
 def clock(at: datetime) -> str:
     """Return the time of day in the local zone, to the millisecond."""
     return f"{at.astimezone():%H:%M:%S.%f}"[:-3]
-
-
-def size(count: float) -> str:
-    """Return bytes as `512 B`, `1.5 KiB`, `20.0 GiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < _KILO:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= _KILO
-    return f"{count:.1f} TiB"
 
 
 def tokens(read: int, written: int) -> str:

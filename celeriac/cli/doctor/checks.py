@@ -12,8 +12,7 @@ from pathlib import Path
 
 from celeriac.agents.crewai.venv import CrewVenv, State, crewai_version
 from celeriac.cli.core.output import CommandError, ExitCode, size
-from celeriac.cli.doctor.findings import Finding, Level, failed, ok, warning
-from celeriac.cli.doctor.servers import check_broker, check_database, check_redis
+from celeriac.domain.doctor import Cause, Code, Finding, Level, failed, ok, warning
 from celeriac.domain.errors import ConfigurationError
 from celeriac.embedded import weights
 from celeriac.embedded.endpoints import RunningStack
@@ -24,19 +23,27 @@ from celeriac.kit.processes import identify
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import child_user
+from celeriac.wiring.doctor import build_checks
 
 _OLDEST = (3, 11)
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?(==(?P<pinned>[^,;\s]+))?")
 _DISK_LOW = 1024**3
 _DISK_OUT = 100 * 1024**2
+_EXIT_CODES = {
+    Cause.BROKEN: ExitCode.FAILED,
+    Cause.UNAVAILABLE: ExitCode.UNAVAILABLE,
+    Cause.MISCONFIGURED: ExitCode.USAGE,
+    Cause.DENIED: ExitCode.DENIED,
+}
+"""The exit code of a command that a failure stops."""
 
 
 def check_python() -> Finding:
     """Check the versions of Python and Celeriac."""
     message = f"{platform.python_version()} at {sys.executable}, Celeriac {__version__}"
     if sys.version_info < _OLDEST:
-        return failed("Python", message, "Use Python 3.11 or newer.", ExitCode.FAILED)
-    return ok("Python", message)
+        return failed(Code.PYTHON, message, "Use Python 3.11 or newer.", Cause.BROKEN)
+    return ok(Code.PYTHON, message)
 
 
 def check_packages() -> Finding:
@@ -45,30 +52,30 @@ def check_packages() -> Finding:
     wrong = [fault for text in needed if (fault := _fault(text))]
     if wrong:
         return failed(
-            "packages",
+            Code.PACKAGES,
             "; ".join(wrong),
             "Install Celeriac again: make setup, or pip install --upgrade celeriac.",
-            ExitCode.FAILED,
+            Cause.BROKEN,
         )
-    return ok("packages", f"all {len(needed)} are there; Celery {version('celery')}")
+    return ok(Code.PACKAGES, f"all {len(needed)} are there; Celery {version('celery')}")
 
 
 def check_model(models: Path) -> Finding:
     """Check that the local model is installed; its weights may be in `models`."""
     commands = weights.missing(models)
     if commands:
-        return warning("local model", "not installed", f"{commands}; or use other models.")
-    return ok("local model", f"installed; weights at {weights.find(models)}")
+        return warning(Code.LOCAL_MODEL, "not installed", f"{commands}; or use other models.")
+    return ok(Code.LOCAL_MODEL, f"installed; weights at {weights.find(models)}")
 
 
 def check_crewai(venv: CrewVenv) -> Finding:
     """Check whether workers of this machine can run crews, which is optional."""
     state = venv.state()
     if state is State.READY:
-        return ok("CrewAI", f"{crewai_version()} at {venv.root}")
+        return ok(Code.CREWAI, f"{crewai_version()} at {venv.root}")
     if state is State.MISSING:
-        return ok("CrewAI", "not installed; `celeriac crews install` does it")
-    return warning("CrewAI", f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
+        return ok(Code.CREWAI, "not installed; `celeriac crews install` does it")
+    return warning(Code.CREWAI, f"{state.value} at {venv.root}", "Run `celeriac crews install`.")
 
 
 def check_agents(settings: Settings) -> Finding:
@@ -79,7 +86,7 @@ def check_agents(settings: Settings) -> Finding:
     try:
         user = child_user(settings, make=False)
     except ConfigurationError as error:
-        return failed("agents", error.message, None, ExitCode.USAGE)
+        return failed(Code.AGENT_USER, error.message, None, Cause.MISCONFIGURED)
     if user.ids is None:
         return _of_ourselves()
     needed = (Path(sys.executable), Path(os.__file__), *Path(__file__).parents[:3])
@@ -87,28 +94,28 @@ def check_agents(settings: Settings) -> Finding:
         closed = first_closed(path, user.ids, above=False)
         if closed is not None:
             cure = f"chmod o+rX {closed}, or set CELERIAC_AGENT_USER."
-            return warning("agents", f"run as {user.name}, who can't read {closed}", cure)
-    return ok("agents", f"run as {user.name} (user id {user.ids.user})")
+            return warning(Code.AGENT_USER, f"run as {user.name}, who can't read {closed}", cure)
+    return ok(Code.AGENT_USER, f"run as {user.name} (user id {user.ids.user})")
 
 
 def _of_ourselves() -> Finding:
     if os.geteuid() == 0:
         return warning(
-            "agents",
+            Code.AGENT_USER,
             "run as root, with every right and secret of the worker's",
             "Unset CELERIAC_AGENT_USER.",
         )
-    return ok("agents", f"run as this user (user id {os.geteuid()}), who owns the home")
+    return ok(Code.AGENT_USER, f"run as this user (user id {os.geteuid()}), who owns the home")
 
 
 def check_claude(settings: Settings) -> Finding:
     """Check whether workers of this machine can run Claude Code, which is optional."""
     if find_spec("claude_agent_sdk") is None:
-        return ok("Claude Code", "not installed; pip install 'celeriac[claude]' does it")
+        return ok(Code.CLAUDE_CODE, "not installed; pip install 'celeriac[claude]' does it")
     found = f"SDK {version('claude-agent-sdk')}"
     if settings.anthropic_api_key is None:
-        return ok("Claude Code", f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
-    return ok("Claude Code", f"{found}, asks {settings.anthropic_base_url}")
+        return ok(Code.CLAUDE_CODE, f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
+    return ok(Code.CLAUDE_CODE, f"{found}, asks {settings.anthropic_base_url}")
 
 
 def _fault(requirement: str) -> str | None:
@@ -132,9 +139,9 @@ def check_home(home: Home) -> Iterator[Finding]:
         if exists := home.root.exists():
             Home.open(home.root)
     except HomeUnusableError as error:
-        yield failed("home", error.message, None, ExitCode.FAILED)
+        yield failed(Code.HOME, error.message, None, Cause.BROKEN)
         return
-    yield ok("home", f"{home.root}{'' if exists else ' will be made by `celeriac up`'}")
+    yield ok(Code.HOME, f"{home.root}{'' if exists else ' will be made by `celeriac up`'}")
     yield _judge_disk(home.root)
 
 
@@ -143,22 +150,22 @@ def _judge_disk(root: Path) -> Finding:
     free = shutil.disk_usage(place).free
     message = f"{size(free)} free at {place}"
     if free < _DISK_OUT:
-        return failed("disk", message, "Free some space: PostgreSQL stops without.")
+        return failed(Code.DISK, message, "Free some space: PostgreSQL stops without.")
     if free < _DISK_LOW:
-        return warning("disk", message, "Free some space before it runs out.")
-    return ok("disk", message)
+        return warning(Code.DISK, message, "Free some space before it runs out.")
+    return ok(Code.DISK, message)
 
 
 def check_stack(stack: RunningStack | None) -> Finding:
     """Check whether `celeriac up` runs in the home."""
     if stack is None:
-        return ok("celeriac up", "does not run in this home")
+        return ok(Code.STACK, "does not run in this home")
     ended = [name for name, pid in stack.pids.items() if identify(pid) is None]
     message = f"process {stack.supervisor.pid} runs {', '.join(stack.pids)}"
     if ended:
         # it writes the pids again after each restart
         message += f"; not running now: {', '.join(ended)}"
-    return ok("celeriac up", message)
+    return ok(Code.STACK, message)
 
 
 def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> Sequence[Finding]:
@@ -167,15 +174,16 @@ def check_servers(settings: Settings, *, program: str, broker_needed: bool) -> S
     Raises CommandError with every failure and its cure. Without `broker_needed` an unreachable
     broker is a warning: executions are stored and sent later.
     """
-    needed = [*check_database(settings)]
-    helpful = [*check_redis(settings), *check_broker(settings)]
+    checks = build_checks(settings)
+    needed = [*checks.database()]
+    helpful = [*checks.redis(), *checks.broker()]
     if broker_needed:
         needed, helpful = [*needed, *helpful], []
-    failed = [finding for finding in needed if finding.level is Level.FAIL]
-    if failed:
+    failures = [finding for finding in needed if finding.level is Level.FAILED]
+    if failures:
         raise CommandError(
-            "\n".join([f"{program} can't start.", *_lines(failed)]),
-            exit_code=failed[0].exit_code,
+            "\n".join([f"{program} can't start.", *_lines(failures)]),
+            exit_code=_EXIT_CODES[failures[0].cause or Cause.BROKEN],
             problem="not_ready",
         )
     return [finding for finding in [*needed, *helpful] if finding.level is not Level.OK]

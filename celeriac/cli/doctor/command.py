@@ -11,9 +11,9 @@ from celeriac.cli.core.output import ExitCode, Output
 from celeriac.kit.text import printable
 
 if TYPE_CHECKING:
-    from celeriac.cli.doctor.findings import Finding
+    from celeriac.domain.doctor import Finding
 
-_MARKS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
+_MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "bold red")}
 
 
 def doctor(
@@ -33,7 +33,7 @@ def doctor(
       celeriac doctor
       DATABASE_URL=postgresql://… REDIS_URL=redis://… celeriac doctor --json
     """
-    from celeriac.cli.doctor.findings import Level
+    from celeriac.domain.doctor import Level
 
     output = Output(as_json=as_json)
     findings = []
@@ -41,7 +41,7 @@ def doctor(
         findings.append(finding)
         if not as_json:
             _show(output, finding)
-    failed = sum(finding.level is Level.FAIL for finding in findings)
+    failed = sum(finding.level is Level.FAILED for finding in findings)
     if as_json:
         output.json({"ok": not failed, "findings": [_as_json(each) for each in findings]})
     if failed:
@@ -51,11 +51,12 @@ def doctor(
 def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
     from celeriac.agents.crewai.venv import CrewVenv
     from celeriac.cli.core.server import read_settings
-    from celeriac.cli.doctor import checks, servers, state, work
-    from celeriac.cli.doctor.findings import failed
+    from celeriac.cli.doctor import checks, reach
+    from celeriac.domain.doctor import Cause, Code, failed
     from celeriac.domain.errors import CeleriacError
     from celeriac.embedded.endpoints import find_running_stack
     from celeriac.embedded.home import Home
+    from celeriac.wiring.doctor import build_checks
 
     yield checks.check_python()
     yield checks.check_packages()
@@ -65,20 +66,16 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
         settings = read_settings(home)
         yield checks.check_stack(find_running_stack(place))
     except CeleriacError as error:
-        yield failed("configuration", error.message, None, ExitCode.USAGE)
+        yield failed(Code.CONFIGURATION, error.message, None, Cause.MISCONFIGURED)
         return
     yield checks.check_agents(settings)
     yield checks.check_model(settings.models.absolute())
     yield checks.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield checks.check_claude(settings)
-    yield from servers.check_database(settings)
-    yield from servers.check_redis(settings)
-    yield from servers.check_broker(settings)
-    yield from work.check_workers(settings)
-    yield from state.check_state(settings)
-    yield from work.check_notices(settings)
-    yield from work.check_api(home, api_url, api_key)
-    yield work.check_model(settings)
+    for check in build_checks(settings).all().values():
+        yield from check()
+    yield from reach.check_api(home, api_url, api_key)
+    yield reach.check_model(settings)
 
 
 def _show(output: Output, finding: "Finding") -> None:
@@ -94,6 +91,7 @@ def _show(output: Output, finding: "Finding") -> None:
 
 def _as_json(finding: "Finding") -> dict[str, object]:
     return {
+        "code": finding.code.value,
         "subject": finding.subject,
         "level": finding.level.value,
         "message": finding.message,

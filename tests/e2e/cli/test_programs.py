@@ -13,7 +13,6 @@ import pytest
 from celery import Celery
 
 from celeriac.adapters.celery_queue import QUEUES
-from celeriac.cli.core.output import moment
 from celeriac.db import workers
 from celeriac.db.engine import Database
 from celeriac.domain.executions.model import SubmitRequest
@@ -270,26 +269,26 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
 
     deaf = ("workers", "deaf@here (process 1, threads) is alive and takes no messages")
     alone = found()
-    assert alone[deaf] == "fail"
-    assert alone["messages", "7 messages dropped for being no task"] == "warn"
+    assert alone[deaf] == "failed"
+    assert alone["messages", "7 messages dropped for being no task"] == "warning"
     lacks = "deaf@here can't run everything: The worker finds no module 'shop'."
-    assert alone["workers", lacks] == "warn"
+    assert alone["workers", lacks] == "warning"
     with opened.autocommit() as connection:
         (row,) = workers.live(connection, within_seconds=3_600)
-    came = moment(row.seen_at - timedelta(seconds=90))
+    came = f"{row.seen_at - timedelta(seconds=90):%Y-%m-%d %H:%M:%S} UTC"
     unknown = "of tasks that a worker doesn't know came in the last five minutes: "
-    assert alone["messages", f"{unknown}shop.add (last {came})"] == "warn"
+    assert alone["messages", f"{unknown}shop.add (last {came})"] == "warning"
     broker = next(message for subject, message in alone if subject == "broker")
     empty = {*QUEUES, "crawl", "reports"} - {"default"}
     assert all(f"{queue} 0" in broker for queue in empty), "those of rows and workers too"
     assert "default 1" in broker
-    assert alone["queues", "1 message in 'default', to which no worker listens"] == "warn"
+    assert alone["queues", "1 message in 'default', to which no worker listens"] == "warning"
     unserved = ("queues", "3 executions queued in 'reports', to which no worker listens")
-    assert alone[unserved] == "warn"
+    assert alone[unserved] == "warning"
 
     _report(opened, "good", consuming=True, queues=["reports"])
     together = found()
-    assert together[deaf] == "warn", "another worker takes messages"
+    assert together[deaf] == "warning", "another worker takes messages"
     assert unserved not in together
     opened.close()
 

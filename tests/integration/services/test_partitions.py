@@ -8,17 +8,17 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from celeriac.cli.doctor.findings import Level
-from celeriac.cli.doctor.servers import check_database
 from celeriac.db import partitions
 from celeriac.db.engine import Database
 from celeriac.db.partitions import Period
+from celeriac.domain.doctor import Code, Level
 from celeriac.domain.errors import PartitionsError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.ids import uuid7_at
 from celeriac.services.executions import submit
 from celeriac.services.operations.partitions import make_partitions
 from celeriac.settings import Settings
+from celeriac.wiring.doctor import build_checks
 from tests.support.core import Core
 
 NOW = datetime.now(UTC)
@@ -100,10 +100,12 @@ def test_a_partition_that_somebody_has_attached_is_named_with_the_cure(
     core.execute(f"CREATE TABLE mine PARTITION OF {table} {bounds}")
 
     (found,) = [
-        each for each in check_database(Settings(database_url=url)) if each.subject == "partitions"
+        each
+        for each in build_checks(Settings(database_url=url)).database()
+        if each.code is Code.PARTITIONS
     ]
 
-    assert found.level is Level.FAIL
+    assert found.level is Level.FAILED
     assert f"mine of {table} ({bounds})" in found.message
     cure = f"ALTER TABLE {table} DETACH PARTITION mine"
     assert cure in (found.cure or "")

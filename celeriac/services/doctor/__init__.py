@@ -1,0 +1,1 @@
+"""Checks of the servers and of the work, for the API and the command line."""
