@@ -254,6 +254,10 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: queries.count(c, TROUBLE, before=uuid4(), most=10_000),
         {"ix_executions_status"},
     ),
+    "where an export ends": (
+        lambda c: queries.end_of(c, TROUBLE, before=uuid4(), limit=100_000),
+        {"ix_executions_status"},
+    ),
     "list what is live": (
         lambda c: queries.find(c, LIVE, before=None, limit=50),
         BY_ID | {"ix_executions_status"},

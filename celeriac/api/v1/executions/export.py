@@ -69,6 +69,8 @@ class ExportMany(ListFilter):
     )
 
 
+_EXAMPLE = dumps(wire.ExecutionSummary.example()) + "\n"
+
 router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=JsonRoute)
 
 
@@ -88,7 +90,7 @@ router = APIRouter(prefix="/task-executions", tags=["executions"], route_class=J
             },
             "content": {
                 "text/csv": {"schema": {"type": "string"}},
-                "application/x-ndjson": {"schema": {"type": "string"}},
+                "application/x-ndjson": {"schema": {"type": "string", "examples": [_EXAMPLE]}},
             },
         }
     },
