@@ -9,6 +9,8 @@ from celeriac.cli.main import main
 from celeriac.client import Client
 from tests.support.api import EXECUTE, Asker, assert_problem
 
+pytestmark = pytest.mark.requirement("F19")
+
 
 @pytest.mark.parametrize(
     ("labels", "field"),

@@ -21,6 +21,8 @@ from celeriac.services.executions.change import Change
 from tests.support.catalog import make_actor
 from tests.support.core import Core
 
+pytestmark = pytest.mark.requirement("F19")
+
 ACME, BETA, EU = Label("customer", "acme"), Label("customer", "beta"), Label("region", "eu")
 
 
