@@ -124,7 +124,8 @@ def preview_bulk_job(body: BulkJobRequest, actor: Operator, services: Services) 
     many match by then. A preview that nobody starts is deleted after an hour, or once you have made
     ten newer ones.
     """
-    given = body.filter.model_dump(mode="json", exclude_unset=True)
+    named = body.filter.model_dump(mode="json", exclude_unset=True)
+    given = {name: value for name, value in named.items() if value is not None}
     stated = body.model_dump(mode="json", include=set(_ARGUMENTS))
     arguments = {name: value for name, value in stated.items() if value is not None}
     new = NewBulkJob(

@@ -175,6 +175,7 @@ def test_large_variables_are_retried_page_by_page(ada: Asker, container: CoreSer
         (CANCEL, {"limit": 1, "task": ""}, "task"),
         (CANCEL, {"limit": 1, "created_after": "0001-01-01T00:00:00Z"}, "created_after"),
         (CANCEL, {"limit": 1, "cursor": "x" * 201}, "cursor"),
+        (CANCEL, {"limit": 1, "label": []}, "label"),
         (RETRY, {"limit": 1, "cancellable": False}, "cancellable"),
         (RETRY, {"limit": 1, "owner_id": str(UUID(int=1))}, "owner_id"),
     ],

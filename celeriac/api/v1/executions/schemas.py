@@ -232,12 +232,14 @@ class Criteria(Strict):
     failure_group: _Id | None = Field(default=None, description="Failed, of this group.")
     label: list[_Label] = Field(
         default_factory=list,
+        min_length=1,
         max_length=MOST_LABELS,
         description="KEY:VALUE. That have this label; with several, all of them.",
         examples=[["customer:acme"]],
     )
     without_label: list[_Label] = Field(
         default_factory=list,
+        min_length=1,
         max_length=MOST_LABELS,
         description="KEY:VALUE. That don't have this label, nor any of several.",
         examples=[["priority:low"]],
