@@ -27,6 +27,10 @@ from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 
+MOST_A_SECOND: Final = 1_000_000
+LONGEST_REFILL: Final = 100 * 366 * 86_400
+"""Seconds in which the burst of a rate must be complete again: PostgreSQL has no later times."""
+
 MAX_KEY = 500
 """Characters of a key."""
 
@@ -119,6 +123,18 @@ class ConcurrencyLimit(Strict):
     policy: LimitPolicy = Field(default=LimitPolicy.QUEUE, strict=False)
 
 
+def check_rate(most: int, seconds: float, burst: int | None) -> None:
+    """Raise ValueError for a rate with which no time could be computed."""
+    if most > MOST_A_SECOND * seconds:
+        raise ValueError(
+            f"a rate has at most {MOST_A_SECOND:,} a second: lower max or raise seconds"
+        )
+    if (burst or 1) * seconds > LONGEST_REFILL * most:
+        raise ValueError(
+            "so large a burst would not be complete again in 100 years: lower burst or seconds"
+        )
+
+
 class RateLimit(Strict):
     """How many executions with the same key may begin in a time."""
 
@@ -128,6 +144,11 @@ class RateLimit(Strict):
     seconds: float = Field(default=1.0, gt=0, le=366 * 86_400)
     burst: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many may begin at once after a rest; by default those of one second, or one."""
+
+    @model_validator(mode="after")
+    def _is_computable(self) -> Self:
+        check_rate(self.max, self.seconds, self.burst)
+        return self
 
     @property
     def interval(self) -> float:

@@ -16,7 +16,14 @@ from celeriac.domain.base import Strict
 from celeriac.domain.errors import ExpressionError, InputInvalidError
 from celeriac.domain.expressions import compiled
 from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import LIMIT_PREFIX, KeyedLimit, KeyExpression, RateLimit, key_text
+from celeriac.domain.limits import (
+    LIMIT_PREFIX,
+    KeyedLimit,
+    KeyExpression,
+    RateLimit,
+    check_rate,
+    key_text,
+)
 from celeriac.kit.json_types import JsonValue
 
 MOST_LIMITS = 100
@@ -44,6 +51,8 @@ class LimitSpec(Strict):
             raise ValueError("burst is only for a rate: give seconds, too, or leave burst out")
         if self.seconds is not None and self.policy is not LimitPolicy.QUEUE:
             raise ValueError("a rate has the policy queue: what may not begin yet waits")
+        if self.seconds is not None:
+            check_rate(self.max, self.seconds, self.burst)
         return self
 
 

@@ -70,6 +70,8 @@ def test_bad_input_and_those_who_may_not_change_nothing(
         ({"name": "a", "max": 1, "burst": 2}, "burst is only for a rate"),
         ({"name": "a", "max": 1, "seconds": 1, "policy": "cancel_new"}, "policy queue"),
         ({"name": "a", "max": 1, "policy": "drop"}, "policy"),
+        ({"name": "a", "max": 1_000_000, "seconds": 0.0001}, "1,000,000 a second"),
+        ({"name": "a", "max": 1, "seconds": 31_622_400, "burst": 1_000_000}, "100 years"),
         (OF_TASK | {"workflow": "w"}, "a task or a workflow"),
     ):
         response = ada.post(LIMITS, json=body)

@@ -189,6 +189,10 @@ def test_a_rate_of_the_workspace(core: Core) -> None:
     reason = ExplainWaiting(core.database)(core.actor, second).reasons[0]
     assert reason.until is not None
     assert "1 execution begin in 60 s" in reason.text
+    for extreme in ({"max": 1_000_000, "seconds": 1e-320}, {"seconds": 3e7, "burst": 1_000_000}):
+        with pytest.raises(InvalidInputError, match=r"a second|100 years"):
+            limits_of(core).change(admin_of(core), "keys", extreme)
+        core.limits.some(LIMIT)  # of all workspaces: the numbers of one must not end it
     limits_of(core).change(admin_of(core), "keys", {"max": 60, "burst": 61})
     assert core.status(second) is Status.QUEUED
     with pytest.raises(InvalidInputError, match="another limit"):

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from celeriac.domain.errors import InputInvalidError
 from celeriac.domain.executions.limits import Admission, Wants, admission
 from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import ConcurrencyLimit, task_limits
+from celeriac.domain.limits import ConcurrencyLimit, RateLimit, task_limits
 from celeriac.domain.tasks import MAX_LIMITS, TaskSpec
+from celeriac.domain.workspace_limits import LimitSpec
 
 SCOPE = {"variables": {"key": "a", "n": 2.0}, "task": "index", "user": "u", "workspace": "w"}
 
@@ -53,6 +54,32 @@ def test_a_key_that_can_t_be_right_is_refused_with_the_task(key: str, said: str)
     with pytest.raises(ValidationError, match=said) as refused:
         TaskSpec.model_validate({"concurrency": [{"key": key, "max": 1}]})
     assert refused.value.errors()[0]["loc"] == ("concurrency", 0, "key")
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        ({"max": 1_000_000, "seconds": 0.9}, "1,000,000 a second"),
+        ({"max": 1_000_000, "seconds": 5e-324}, "1,000,000 a second"),
+        ({"max": 1, "seconds": 366 * 86_400, "burst": 101}, "100 years"),
+    ],
+)
+def test_a_rate_of_which_no_time_can_be_computed_is_refused(
+    rate: dict[str, float], said: str
+) -> None:
+    for refuse in (
+        lambda: RateLimit.model_validate({"key": "task", **rate}),
+        lambda: LimitSpec.model_validate(rate),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            refuse()
+
+
+def test_the_fastest_and_the_slowest_rate_fit_into_the_database() -> None:
+    fastest = RateLimit(key="task", max=1_000_000, seconds=1.0)
+    slowest = RateLimit(key="task", max=1, seconds=366 * 86_400, burst=100)
+    assert fastest.at_once <= 2**31 - 1
+    assert slowest.interval * slowest.at_once <= 100 * 366 * 86_400
 
 
 def test_a_task_has_few_limits() -> None:
