@@ -88,7 +88,7 @@ def test_worker_and_beat_run_in_the_background_until_stop(
         told = make.run("stop")
     assert "worker stopped" in told
     assert "beat stopped" in told
-    assert _workers(commands) == ["warn"], "none is alive any more"
+    assert _workers(commands) == ["warning"], "none is alive any more"
 
 
 @pytest.mark.parametrize(
