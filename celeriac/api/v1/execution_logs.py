@@ -70,7 +70,8 @@ class LogFormat(StrEnum):
 
 
 _After = Annotated[
-    str | None, Query(max_length=50, description="`next_after` of the answer before.")
+    str | None,
+    Query(max_length=50, pattern="^[!-~]+$", description="`next_after` of the answer before."),
 ]
 _Level = Annotated[LogLevel, Query(description="Only lines of this level or a higher one.")]
 
