@@ -9,6 +9,7 @@ from uuid import UUID
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import InvalidInputError, LogsNotHereError
 from celeriac.domain.executions.model import Execution
+from celeriac.kit.words import counted
 from celeriac.logs import LEVELS
 from celeriac.logs.execution_log import ExecutionLog, Follower, Part, Position
 from celeriac.logs.reading import LogLine
@@ -103,7 +104,7 @@ class ExecutionLogs:
         ended = execution.completed_at
         if ended is not None and datetime.now(UTC) - ended > timedelta(days=self._kept_days):
             return (
-                f"such files are removed {self._kept_days:g} days after their last line "
+                f"such files are removed {counted(self._kept_days, 'day')} after their last line "
                 "(CELERIAC_RETENTION_LOGS_DAYS)"
             )
         host = _other_host(execution)

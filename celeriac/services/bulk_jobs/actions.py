@@ -197,7 +197,7 @@ class Retrying:
         checked = self._repeat.check(actor, origins)
         looked = len(rows)
         if checked.looked < len(origins):
-            looked = rows.index(origins[checked.looked])
+            looked = [each.id for each in rows].index(origins[checked.looked].id)
         there = {each.id for each in origins}
         others = {each.id: reason_of(job.action, each.status)
                   for each in rows[:looked] if each.id not in there}  # fmt: skip

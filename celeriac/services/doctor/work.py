@@ -14,7 +14,7 @@ def judge_workers(found: Sequence[WorkerRow], waiting: Mapping[str, int]) -> Ite
     if not found:
         yield warning(Code.WORKERS, "none is alive", "Start one: `celeriac worker`.")
         return
-    alone = all(each.consuming is False and not each.paused for each in found)
+    alone = all(each.consuming is False or each.paused for each in found)
     for each in found:
         yield _judge_worker(each, alone=alone)
         for lack in each.lacks:

@@ -16,6 +16,7 @@ from celeriac.domain.executions.events import Event
 from celeriac.domain.executions.model import Execution, ExecutionFilter
 from celeriac.domain.executions.states import Status
 from celeriac.domain.paging import Page, read_cursor, write_cursor
+from celeriac.kit.words import counted
 from celeriac.services.reading import present, read_page
 
 _LIST = "executions"
@@ -86,9 +87,9 @@ class Queries:
             return ExportEnd(None, None)
         if whole:
             raise InvalidInputError(
-                f"More than {limit:,} executions match. Give `limit`, at most {limit:,}, and "
-                "continue with the cursor that the response has in a header; or narrow the filter, "
-                "such as with created_after.",
+                f"More than {counted(limit, 'execution')} match. Give `limit`, at most "
+                f"{limit:,}, and continue with the cursor that the response has in a header; or "
+                "narrow the filter, such as with created_after.",
                 field="limit",
             )
         return ExportEnd(last, write_cursor(_LIST, last))

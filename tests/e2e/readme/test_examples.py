@@ -77,8 +77,9 @@ class Stage:
 
     def clear(self) -> None:
         """Delete all tasks and agents, so that each page finds their names free."""
+        assert not list(self.client.pauses.list()), "a page leaves something paused"
         for task in list(self.client.tasks.list()):
-            self.client.tasks.delete(task.id)
+            self.client.tasks.delete(task.id, cancel=True)
         for agent in list(self.client.agents.list()):
             self.client.agents.delete(agent.id)
 
@@ -153,6 +154,7 @@ PAGES: dict[str, Page] = {
         + "celeriac bulk items last --outcome done\nceleriac bulk show last\n"
         + "! celeriac bulk stop last\n"
         + "celeriac bulk cancel --queue spare --yes --wait\n"
+        + "celeriac resume queue task_execution\n"
         + 'celeriac bulk start "$(celeriac bulk replay --task summarise --status failed --dry-run)"'
         + " --wait\nceleriac bulk delete --status cancelled --yes --wait",
         program=_CLIENT,
