@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from typing import Any, TypeGuard, cast, get_args
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard, cast, get_args, get_origin
 
 import orjson
 from fastapi import HTTPException, Request
@@ -178,19 +179,14 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the route's handler, given requests that parse strictly."""
         handle = super().get_route_handler()
-        known = frozenset(_parameters(self.dependant))
+        known = dict(_parameters(self.dependant))
         needed = needs(self.dependant)
         max_values = _max_values(self)
 
         async def handle_strictly(request: Request) -> Response:
             if needed is not None:
                 await admit(request, needed)
-            for name in request.query_params:
-                if name not in known:
-                    there_are = f"; there are: {', '.join(sorted(known))}" if known else ""
-                    raise InvalidInputError(
-                        f"There is no parameter {name!r} here{there_are}.", field=name
-                    )
+            _check_parameters(request, known)
             if self.body_field is not None:
                 _refuse_other_media(request)
             strict = _JsonRequest(request.scope, request.receive)
@@ -199,6 +195,19 @@ class JsonRoute(APIRoute):
             return await handle(strict)
 
         return handle_strictly
+
+
+def _check_parameters(request: Request, known: Mapping[str, bool]) -> None:
+    """Raise InvalidInputError for a parameter that is unknown, or given more often than once."""
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in given.items():
+        if name not in known:
+            there_are = f"; there are: {', '.join(sorted(known))}" if known else ""
+            raise InvalidInputError(f"There is no parameter {name!r} here{there_are}.", field=name)
+        if count > 1 and not known[name]:
+            raise InvalidInputError(
+                f"The parameter {name!r} is given {count} times; give it once.", field=name
+            )
 
 
 def _problems(path: str, endpoint: Callable[..., Any]) -> Iterator[int]:
@@ -240,12 +249,25 @@ def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _parameters(dependant: Dependant) -> Iterator[str]:
+def _parameters(dependant: Dependant) -> Iterator[tuple[str, bool]]:
+    """Yield each parameter, and whether it may be given several times."""
     for field in dependant.query_params:
         kind = field.field_info.annotation
-        yield from kind.model_fields if _is_model(kind) else (field.alias,)
+        if _is_model(kind):
+            for name, each in kind.model_fields.items():
+                yield name, _is_many(each.annotation)
+        else:
+            yield field.alias, _is_many(kind)
     for inner in dependant.dependencies:
         yield from _parameters(inner)
+
+
+def _is_many(kind: object) -> bool:
+    """Whether a type is that of a list, also as one of several types."""
+    origin = get_origin(kind)
+    if origin in (list, Sequence):
+        return True
+    return origin is not None and any(map(_is_many, get_args(kind)))
 
 
 REPLAYED = "Idempotent-Replayed"

@@ -240,3 +240,12 @@ def test_headers_with_control_characters_are_refused(ada: Asker) -> None:
         response = ada.post(path, json={"variables": {"text": "a"}}, headers={header: "a\x1bb"})
         assert response.status_code == (422 if header == "Idempotency-Key" else 202)
         assert "\x1b" not in response.headers["x-request-id"]
+
+
+def test_a_parameter_with_one_value_is_given_once(ada: Asker) -> None:
+    for path in ("audit-logs?action=a&action=b", "task-executions?task=a&task=b"):
+        name = path.partition("?")[2].partition("=")[0]
+        problem = assert_problem(ada.get(f"/api/v1/{path}"), 422, "invalid_input")
+        assert (problem["field"], "give it once" in problem["detail"]) == (name, True)
+    several = "status=failed&status=completed&id=" + "&id=".join([_ID] * 2)
+    assert ada.get(f"/api/v1/task-executions?{several}").status_code == 200
