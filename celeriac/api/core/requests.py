@@ -206,7 +206,7 @@ def _check_parameters(request: Request, known: Mapping[str, bool]) -> None:
             raise InvalidInputError(f"There is no parameter {name!r} here{there_are}.", field=name)
         if count > 1 and not known[name]:
             raise InvalidInputError(
-                f"The parameter {name!r} is given {count} times; give it once.", field=name
+                f"The parameter {name!r} has several values; give it once.", field=name
             )
 
 
