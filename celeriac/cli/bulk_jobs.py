@@ -427,7 +427,7 @@ def _waited(context: CommandContext, job: "wire.BulkJob") -> "wire.BulkJob":
     with suppress(KeyboardInterrupt):
         return context.client.bulk_jobs.wait(job.id, on_progress=say)
     raise CommandError(
-        f"Stopped waiting; the job {job.id} goes on.",
+        f"Stopped waiting; the job {job.id} continues.",
         cure=f"`celeriac bulk stop {short_id(job.id)}` stops it.",
         exit_code=ExitCode.INTERRUPTED,
         problem="interrupted",

@@ -51,8 +51,9 @@ class ExecutionFilter(TypedDict, total=False):
     """Any of its versions."""
     batch_id: str | UUID | None
     origin_id: str | UUID | None
-    parent_id: str | UUID | None
     """Retries of this execution."""
+    parent_id: str | UUID | None
+    """Started by this execution."""
     session_id: str | UUID | None
     trigger_type: str | None
     waiting_for: str | None

@@ -122,7 +122,7 @@ def deletable(connection: Connection, execution_ids: Sequence[UUID]) -> list[UUI
     """Lock and return those of the executions that have ended, and that nothing needs any more.
 
     A parent or run that has not ended may read its result, a child has it as its parent, and a
-    delivery tells what became of it.
+    delivery says what became of it.
     """
     return list(connection.execute(_DELETABLE, spans.of(execution_ids)).scalars())
 

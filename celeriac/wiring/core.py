@@ -313,7 +313,7 @@ def build(
         advance.after_executions(execution_ids)
         dispatch.after_ends(execution_ids)
 
-    # whoever ends executions by a policy gives out the slots of its key anyway
+    # a policy that ends executions gives out the slots of its key anyway
     limits = TaskLimits(database, Cancel(database, live, ended_by_limit), live, ended_by_limit)
 
     def ended(execution_ids: Sequence[UUID]) -> None:

@@ -70,6 +70,8 @@ def list_executions(
     if following:
         if selection.failure_group is not None:
             raise UsageProblemError("--failure-group shows what has failed: leave out --follow.")
+        if selection.label or selection.without_label:
+            raise UsageProblemError("--follow does not notice changes of labels: leave out one.")
         follow_list(context, wanted, limit=limit, include=include)
     found = context.client.executions.list(include=include or None, **wanted)
     if context.output.as_json:

@@ -1,6 +1,5 @@
 """Flags: what is worth a look at an execution although it has not failed."""
 
-from datetime import datetime, timedelta
 from enum import StrEnum
 
 from celeriac.kit.json_types import JsonValue
@@ -27,8 +26,3 @@ def is_empty(result: JsonValue) -> bool:
     if isinstance(result, str):
         return not result.strip()
     return result is None or (isinstance(result, list | dict) and not result)
-
-
-def is_silent(active_at: datetime | None, now: datetime) -> bool:
-    """Whether a running execution is silent whose last event was at `active_at`."""
-    return active_at is not None and now - active_at > timedelta(seconds=SILENT_SECONDS)

@@ -73,11 +73,12 @@ class Pauses:
         _require(actor, target.scope)
         workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
         with self._database.transaction() as connection:
+            # the limit before its workspace, as who changes or deletes it does
+            if target.limit_id is not None:
+                _require_limit(connection, actor, target.limit_id, lock=True)
             if workspace_id is not None and not workspaces.lock(connection, workspace_id):
                 raise NotFoundError("workspace", workspace_id)
-            if target.limit_id is not None:
-                _require_limit(connection, actor, target.limit_id)
-            elif target.key is not None:
+            if target.key is not None:
                 _check_key(connection, actor, target.key)
             made = rows.of_target(connection, target, workspace_id=workspace_id) is None
             if made and target.worker is not None and not workers.known(connection, target.worker):
@@ -181,9 +182,14 @@ def _require(actor: Actor, scope: PauseScope) -> None:
         actor.require(Role.ADMIN if scope is PauseScope.WORKSPACE else Role.OPERATOR)
 
 
-def _require_limit(connection: Connection, actor: Actor, limit_id: UUID) -> None:
-    """Raise NotFoundError, or ForbiddenError for a limit of the whole workspace but for admins."""
-    found = limits.get(connection, limit_id, workspace=actor.workspace_id)
+def _require_limit(
+    connection: Connection, actor: Actor, limit_id: UUID, *, lock: bool = False
+) -> None:
+    """Raise NotFoundError, or ForbiddenError for a limit of the whole workspace but for admins.
+
+    A locked limit is not deleted before the transaction ends.
+    """
+    found = limits.get(connection, limit_id, workspace=actor.workspace_id, lock=lock)
     limit = present(found, "limit", limit_id)
     if limit.task_id is None and limit.workflow_id is None:
         actor.require(Role.ADMIN)

@@ -1,11 +1,13 @@
 """Limits of a workspace: changed while executions live, and given to those that wait already."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from uuid import UUID
 
 import pytest
 
+from celeriac.db import limits as rows
 from celeriac.domain.errors import (
     ConflictError,
     ForbiddenError,
@@ -25,8 +27,10 @@ from celeriac.domain.workspace_limits import MOST_OF_ONE, LimitSpec
 from celeriac.services.executions import pauses as service
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.why import ExplainWaiting
+from tests.integration.services.test_worker_leases import waits_for_lock
 from tests.support.core import LIMIT, Core
 from tests.support.pauses import REASON, boss, pause, pauses_of, resume, stored_holds
+from tests.support.waiting import wait_until
 from tests.support.workflows import Flows
 from tests.support.workspace_limits import admin_of, limit, limits_of, walk
 
@@ -293,6 +297,20 @@ def test_a_paused_limit_or_key_gives_no_slots(core: Core) -> None:
     limits_of(core).delete(admin_of(core), "all")
     assert core.count("pauses") == 0
     assert core.status(waiting) is Status.QUEUED
+
+
+def test_a_limit_that_is_being_deleted_gets_no_pause(core: Core) -> None:
+    made = limit(core, "all", max=5)
+    of_limit = PauseTarget(PauseScope.LIMIT, limit_id=made.id)
+    with ThreadPoolExecutor(1) as pool:
+        with core.database.transaction() as connection:
+            assert rows.get(connection, made.id, workspace=core.actor.workspace_id, lock=True)
+            rows.delete(connection, made.id)
+            paused = pool.submit(pauses_of(core).pause, admin_of(core), of_limit, REASON)
+            wait_until(lambda: waits_for_lock(core), "the pause waits for the deletion")
+        with pytest.raises(NotFoundError):
+            paused.result(10)
+    assert core.count("pauses") == 0
 
 
 def test_what_waits_for_a_paused_queue_keeps_no_slot(core: Core) -> None:
