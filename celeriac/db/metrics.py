@@ -1,29 +1,34 @@
 """Figures for monitoring. The cost of each query is bounded, whatever is stored or waits."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from celeriac.db import maintenance, workers
+from celeriac.db import maintenance, sitrep, workers
 from celeriac.db.budgets.windows import WINDOW_KEY
 from celeriac.db.engine import clock
 from celeriac.db.executions.silence import is_silent
 from celeriac.db.schema.rollups import COUNTS
+from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.metrics import (
     MOST_BUDGETS,
     MOST_COUNTED,
+    MOST_GROUPS,
     MOST_QUEUES,
     MOST_TASKS,
     OTHER,
     BudgetFigures,
     DatabaseFigures,
     KeeperFigures,
+    ModelDurations,
     QueueDurations,
     QueueFigures,
     TaskFigures,
 )
 from celeriac.domain.rollups import Histogram
+from celeriac.domain.sitrep import reason_of
 from celeriac.kit.ids import uuid7_at
 
 _MINUTE = timedelta(minutes=1)
@@ -180,6 +185,49 @@ FROM (SELECT count(*) AS number,
       FROM (SELECT created_at FROM approvals WHERE status = 'open' LIMIT :counted) AS part) AS open
 """)
 
+_MODELS = text("""
+SELECT provider, model, array_agg(bucket ORDER BY bucket), array_agg(calls ORDER BY bucket),
+       sum(milliseconds) / 1000.0
+FROM model_call_times GROUP BY provider, model ORDER BY provider, model
+""")  # the fold bounds the number of models
+
+
+def _models(connection: Connection) -> list[ModelDurations]:
+    return [
+        ModelDurations(
+            provider=row[0],
+            model=row[1],
+            calls=Histogram.stored(row[2], row[3]),
+            seconds=float(row[4]),
+        )
+        for row in connection.execute(_MODELS)
+    ]
+
+
+_FAILURE_GROUPS = text("""
+SELECT state, count(*)
+FROM (SELECT state FROM failure_groups ORDER BY last_seen_at DESC LIMIT :most) AS latest
+GROUP BY state
+""")
+
+
+def _failure_groups(connection: Connection) -> dict[str, int]:
+    rows = connection.execute(_FAILURE_GROUPS, {"most": MOST_GROUPS})
+    return {state: int(number) for state, number in rows}
+
+
+_NOT_COUNTED = (WaitingFor.APPROVAL, WaitingFor.CHILDREN, WaitingFor.CHILD)
+"""No index has all of them: open questions have a figure of their own."""
+
+
+def _held(connection: Connection) -> dict[tuple[str, str], int]:
+    found: Counter[tuple[str, str]] = Counter()
+    for each in sitrep.held(connection, most=MOST_COUNTED):
+        if each.waiting_for not in _NOT_COUNTED:
+            found[each.status.value, reason_of(each)] += each.count
+    return dict(found)
+
+
 _BUDGETS = text(f"""
 SELECT w.name, b.scope, coalesce(t.name, u.name, w.name, b.subject_id::text), b.period,
        greatest(v.spent_cost / nullif(b.max_cost + v.extra_cost, 0),
@@ -229,6 +277,9 @@ def read(
         tasks=_tasks(connection),
         queues=_queues(connection, {*queues, *(each for each in slots if each is not None)}),
         durations=_durations(connection),
+        held=_held(connection),
+        models=_models(connection),
+        failure_groups=_failure_groups(connection),
         workers=workers.live(connection, within_seconds=alive_seconds),
         slots=slots,
         submitted=row[0],

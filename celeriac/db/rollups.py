@@ -23,7 +23,7 @@ NOBODY = UUID(int=0)
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _KEY = "scope, grain, start, workspace_id, task_id, queue"
-_BUCKET = f"width_bucket(duration, CAST('{{{','.join(map(str, THRESHOLDS))}}}' AS bigint[]))"
+BUCKET = f"width_bucket(duration, CAST('{{{','.join(map(str, THRESHOLDS))}}}' AS bigint[]))"
 
 
 def _histogram(column: str) -> str:
@@ -31,7 +31,7 @@ def _histogram(column: str) -> str:
     return f"""
     SELECT {_KEY}, sum(duration) / 1000.0 AS seconds, array_agg(bucket ORDER BY bucket) AS buckets,
            array_agg(number ORDER BY bucket) AS counts
-    FROM (SELECT {_KEY}, {_BUCKET} AS bucket, count(*) AS number, sum(duration) AS duration
+    FROM (SELECT {_KEY}, {BUCKET} AS bucket, count(*) AS number, sum(duration) AS duration
           FROM (SELECT {_KEY}, greatest({column}, 0) AS duration FROM spread
                 WHERE {column} IS NOT NULL) AS known
           GROUP BY {_KEY}, 7) AS counted

@@ -55,19 +55,22 @@ GROUP BY status, held, waiting_for, queue"""  # noqa: S608 - put together from c
 
 _DUE = "status = 'pending' AND held IS NULL"
 _SENT = "status = 'queued' AND queued_at IS NOT NULL"
-_OF_ALL = text(f"""
-WITH RECURSIVE {_first_queues("due", _DUE)}, {_first_queues("sent", _SENT)}
-{_by_queue("pending", "due", _DUE)}
-UNION ALL {_by_queue("queued", "sent", _SENT)}
-UNION ALL ({_sample("status = 'pending' AND held = 'time'")})
+_ELSEWHERE = f"""
+({_sample("status = 'pending' AND held = 'time'")})
 UNION ALL ({_sample("status = 'pending' AND held = 'paused'")})
-UNION ALL ({_sample("status = 'running' AND worker_id IS NOT NULL")})
 UNION ALL ({_sample("status = 'waiting' AND waiting_until IS NOT NULL")})
 UNION ALL (
 SELECT 'pending', 'limit', NULL, '', count(*), NULL
 FROM (SELECT 1 FROM execution_limits WHERE state = 'waiting' LIMIT :most) AS part
-HAVING count(*) > 0)
-""")  # noqa: S608 - put together from constants
+HAVING count(*) > 0)"""  # noqa: S608 - put together from constants
+_OF_ALL = text(f"""
+WITH RECURSIVE {_first_queues("due", _DUE)}, {_first_queues("sent", _SENT)}
+{_by_queue("pending", "due", _DUE)}
+UNION ALL {_by_queue("queued", "sent", _SENT)}
+UNION ALL ({_sample("status = 'running' AND worker_id IS NOT NULL")})
+UNION ALL {_ELSEWHERE}
+""")
+_HELD = text(_ELSEWHERE)
 
 
 def live(connection: Connection, *, workspace_id: UUID | None) -> list[LiveCount]:
@@ -82,6 +85,15 @@ def live(connection: Connection, *, workspace_id: UUID | None) -> list[LiveCount
     else:
         rows = connection.execute(_OF_WORKSPACE, {"most": most, "workspace_id": workspace_id})
     return [_live(row) for row in rows]
+
+
+def held(connection: Connection, *, most: int) -> list[LiveCount]:
+    """Return how many executions of the instance are held or wait, up to `most` of each kind.
+
+    Those that are due, at the broker or running are not among them, nor those that wait for their
+    children.
+    """
+    return [_live(row) for row in connection.execute(_HELD, {"most": most})]
 
 
 def _live(row: Row[Any]) -> LiveCount:

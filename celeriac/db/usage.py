@@ -13,9 +13,11 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, Text, cast
 from sqlalchemy.dialects.postgresql import BIGINT
 
 from celeriac.db.paging import columns, given
+from celeriac.db.rollups import BUCKET
 from celeriac.db.schema.accounts import users, workspaces
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.usage import COUNTS, model_calls, usage_entries
+from celeriac.domain.metrics import MOST_MODELS, OTHER
 from celeriac.domain.usage import CASSETTE, MadeCall, UsageBy, UsageFilter, UsageTotal
 
 _TODAY = text("SELECT CAST(now() AT TIME ZONE 'UTC' AS date)")
@@ -59,7 +61,7 @@ def totals(
     return [UsageTotal(**row) for row in connection.execute(query).mappings()]
 
 
-_FOLD = text("""
+_FOLD = text(f"""
 WITH folding AS (
     DELETE FROM usage_deltas WHERE id = ANY (ARRAY(
         SELECT id FROM usage_deltas ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
@@ -79,10 +81,32 @@ WITH folding AS (
         input_tokens = u.input_tokens + excluded.input_tokens,
         output_tokens = u.output_tokens + excluded.output_tokens,
         cached_tokens = u.cached_tokens + excluded.cached_tokens, cost = u.cost + excluded.cost
+), took AS (
+    SELECT provider, model, CAST(duration AS bigint) AS duration
+    FROM folding, unnest(latencies_ms) AS each (duration)
+), known AS (
+    SELECT DISTINCT provider, model FROM model_call_times
+), named AS (
+    -- models are named by those who call them: only so many become rows
+    SELECT provider, model FROM known
+    UNION ALL
+    (SELECT DISTINCT provider, model FROM took
+     WHERE (provider, model) NOT IN (SELECT provider, model FROM known)
+     ORDER BY provider, model
+     LIMIT greatest(0, :models - (SELECT count(*) FROM known)))
+), timed AS (
+    INSERT INTO model_call_times AS m (provider, model, bucket, calls, milliseconds)
+    SELECT coalesce(n.provider, :other), coalesce(n.model, :other), {BUCKET}, count(*),
+           sum(duration)
+    FROM took t LEFT JOIN named n ON n.provider = t.provider AND n.model = t.model
+    GROUP BY 1, 2, 3
+    ORDER BY 1, 2, 3
+    ON CONFLICT (provider, model, bucket) DO UPDATE
+    SET calls = m.calls + excluded.calls, milliseconds = m.milliseconds + excluded.milliseconds
 )
 -- a fold that is lost with the server has not deleted its deltas either
 SELECT count(*), set_config('synchronous_commit', 'off', true) FROM folding
-""")
+""")  # noqa: S608 - put together from constants
 
 
 def fold(connection: Connection, *, limit: int) -> int:
@@ -90,7 +114,8 @@ def fold(connection: Connection, *, limit: int) -> int:
 
     Any number of folds may run at once: each takes deltas that no other has locked.
     """
-    return int(connection.execute(_FOLD, {"limit": limit}).scalars().one())
+    parameters = {"limit": limit, "models": MOST_MODELS, "other": OTHER}
+    return int(connection.execute(_FOLD, parameters).scalars().one())
 
 
 def calls(

@@ -15,6 +15,12 @@ MOST_QUEUES = 100
 MOST_BUDGETS = 20
 """Budgets that have series: those of which the largest share is used."""
 
+MOST_MODELS = 50
+"""Pairs of provider and model that have series of their own: the first; the rest is `other`."""
+
+MOST_GROUPS = 2_000
+"""Groups of failures that are counted by state: those that have failed last."""
+
 MOST_COUNTED = 10_000
 """How far live rows are counted: of each queue and status, of questions, of new executions."""
 
@@ -62,6 +68,16 @@ class QueueDurations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDurations:
+    """Durations of all time of the calls of a model, or of all others."""
+
+    provider: str
+    model: str
+    calls: Histogram
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetFigures:
     """The used share of a budget in its day or month."""
 
@@ -89,6 +105,11 @@ class DatabaseFigures:
     tasks: Sequence[TaskFigures]
     queues: Sequence[QueueFigures]
     durations: Sequence[QueueDurations]
+    held: Mapping[tuple[str, str], int]
+    """Live executions that no queue counts, by status and what they wait for."""
+    models: Sequence[ModelDurations]
+    failure_groups: Mapping[str, int]
+    """By state, of those that have failed last."""
     workers: Sequence[WorkerRow]
     slots: Mapping[str | None, int]
     """Of consuming workers, by queue."""
@@ -114,8 +135,19 @@ class RedisFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFigures:
+    """The file system of a directory on the machine that is asked, in bytes."""
+
+    directory: str
+    """What the directory is for: `home` or `logs`."""
+    size_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """All figures; None for what could not be asked."""
 
     database: DatabaseFigures | None
     redis: RedisFigures | None
+    disks: Sequence[DiskFigures] | None

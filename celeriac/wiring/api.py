@@ -136,6 +136,7 @@ class ApiServices:
         self.metrics = Metrics(
             database,
             self.redis_ping.figures,
+            directories={"home": settings.home.absolute(), "logs": settings.logs.absolute()},
             queues=QUEUES,
             alive_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
         )

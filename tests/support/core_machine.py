@@ -156,8 +156,8 @@ class CoreWorld(RuleBasedStateMachine):
                 text(
                     "TRUNCATE executions, execution_inputs, execution_results,"
                     " events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days, usage_deltas, workers, pauses, execution_ends,"
-                    " failure_groups"
+                    " model_calls, usage_days, usage_deltas, model_call_times, workers, pauses,"
+                    " execution_ends, failure_groups"
                 )
             )
         self.queue = RecordingQueue()

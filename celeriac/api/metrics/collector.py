@@ -6,7 +6,7 @@ no host names. Every name and label is part of the interface: `deploy/prometheus
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,7 +16,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from celeriac.domain.metrics import DatabaseFigures, Figures, RedisFigures
+from celeriac.domain.executions.states import Status
+from celeriac.domain.failure_states import FailureState
+from celeriac.domain.metrics import DatabaseFigures, DiskFigures, Figures, RedisFigures
 from celeriac.domain.rollups import BUCKETS, Histogram, upper_bound
 from celeriac.version import __version__
 
@@ -30,6 +32,12 @@ _COUNTERS = {
     "no_ops": ("celeriac_executions_no_op", "Executions that completed and had done nothing."),
 }
 _OUTCOMES = ("completed", "failed", "cancelled")
+_HELD = (
+    *((Status.PENDING.value, reason) for reason in ("delayed", "limit", "paused")),
+    *((Status.WAITING.value, reason) for reason in ("budget", "provider_limit", "sleep")),
+)
+"""What executions wait for that are in no queue: these series are there in any case."""
+
 _EVERY = 4
 """Every fourth bucket is shown: powers of two."""
 
@@ -55,11 +63,15 @@ class FiguresCollector(Collector):
         if figures.database is not None:
             yield from _tasks(figures.database)
             yield from _durations(figures.database)
+            yield from _models(figures.database)
             yield from _queues(figures.database)
+            yield _live(figures.database)
             yield from _workers(figures.database)
             yield from _others(figures.database)
         if figures.redis is not None:
             yield from _redis(figures.redis)
+        if figures.disks is not None:
+            yield from _disks(figures.disks)
 
 
 def _tasks(found: DatabaseFigures) -> Iterator[Metric]:
@@ -103,6 +115,32 @@ def _durations(found: DatabaseFigures) -> Iterator[Metric]:
         wait.add_metric((queue.queue,), _buckets(queue.wait), queue.wait_seconds)
         run.add_metric((queue.queue,), _buckets(queue.run), queue.run_seconds)
     yield from (wait, run)
+
+
+def _models(found: DatabaseFigures) -> Iterator[Metric]:
+    calls = HistogramMetricFamily(
+        "celeriac_model_call_seconds",
+        "How long model calls took, of the fifty models that were called first.",
+        labels=("provider", "model"),
+    )
+    for each in found.models:
+        calls.add_metric((each.provider, each.model), _buckets(each.calls), each.seconds)
+    yield calls
+
+
+def _live(found: DatabaseFigures) -> Metric:
+    family = GaugeMetricFamily(
+        "celeriac_executions_live",
+        "Executions that have not ended, by what they wait for; up to 10,000 of each kind.",
+        labels=("status", "waiting_for"),
+    )
+    counts = dict.fromkeys(_HELD, 0) | dict(found.held)
+    counts[Status.PENDING, "due"] = sum(each.due for each in found.queues)
+    counts[Status.QUEUED, "sent"] = sum(each.sent for each in found.queues)
+    counts[Status.RUNNING, ""] = sum(each.running for each in found.queues)
+    for (status, reason), count in sorted(counts.items()):
+        family.add_metric((status, reason), count)
+    return family
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
@@ -182,6 +220,14 @@ def _others(found: DatabaseFigures) -> Iterator[Metric]:
         ),
     ):
         yield GaugeMetricFamily(f"celeriac_{name}", help_text, value)
+    groups = GaugeMetricFamily(
+        "celeriac_failure_groups",
+        "Groups of failures by state, of the 2,000 that have failed last.",
+        labels=("state",),
+    )
+    for state in FailureState:
+        groups.add_metric((state.value,), found.failure_groups.get(state.value, 0))
+    yield groups
     budgets = GaugeMetricFamily(
         "celeriac_budget_spent_ratio",
         "Spent share of a budget in its day or month, of the twenty with the largest.",
@@ -209,3 +255,18 @@ def _redis(found: RedisFigures) -> Iterator[Metric]:
         ("command_seconds", "Time that one PING took.", found.seconds),
     ):
         yield GaugeMetricFamily(f"celeriac_redis_{name}", help_text, value)
+
+
+def _disks(found: Sequence[DiskFigures]) -> Iterator[Metric]:
+    size = GaugeMetricFamily(
+        "celeriac_disk_size_bytes",
+        "Size of the file system of a directory on this machine.",
+        labels=("directory",),
+    )
+    free = GaugeMetricFamily(
+        "celeriac_disk_free_bytes", "What is free of it.", labels=("directory",)
+    )
+    for each in found:
+        size.add_metric((each.directory,), each.size_bytes)
+        free.add_metric((each.directory,), each.free_bytes)
+    yield from (size, free)

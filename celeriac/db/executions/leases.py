@@ -146,10 +146,11 @@ WITH notes AS (
 ), totalled AS (
     -- appended, not added to a row: no writer of a busy task waits for another
     INSERT INTO usage_deltas (owner_id, day, task_id, provider, model, workspace_id, calls,
-                              unpriced_calls, input_tokens, output_tokens, cached_tokens, cost)
+                              unpriced_calls, input_tokens, output_tokens, cached_tokens, cost,
+                              latencies_ms)
     SELECT owner_id, coalesce(day, CAST(at AT TIME ZONE 'UTC' AS date)), task_id, provider, model,
            workspace_id, count(*), count(*) FILTER (WHERE cost IS NULL), sum(input_tokens),
-           sum(output_tokens), sum(cached_tokens), coalesce(sum(cost), 0)
+           sum(output_tokens), sum(cached_tokens), coalesce(sum(cost), 0), array_agg(latency_ms)
     FROM calls
     -- a replayed call was paid by the execution that recorded it
     WHERE NOT starts_with(provider, 'cassette/')

@@ -3,6 +3,7 @@
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Column,
     Date,
@@ -71,10 +72,29 @@ usage_deltas = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     *_usage(keyed=False),
+    # how long each call took
+    Column("latencies_ms", ARRAY(Integer)),
     # A queue: folded and deleted within seconds.
     postgresql_with=stored(dead=1_000),
 )
 """Usage that workers have appended and the keeper has not yet folded into `usage_days`."""
+
+model_call_times = Table(
+    "model_call_times",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    # of `celeriac.domain.rollups`
+    Column("bucket", Integer, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("milliseconds", BigInteger, nullable=False),
+    # Updated every few seconds.
+    postgresql_with=stored(dead=1_000),
+)
+"""Histograms of how long model calls took, of all time, without deltas.
+
+The first models have rows of their own; all later ones are added up as `other`.
+"""
 
 usage_entries = table(
     "usage_entries", *(column(each.name, each.type) for each in usage_days.columns)

@@ -1,8 +1,10 @@
 """Figures for monitoring: each source is asked within a bound, and may be missing."""
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -11,7 +13,7 @@ import structlog
 from celeriac.db import metrics
 from celeriac.db.engine import Database
 from celeriac.domain.errors import CeleriacError
-from celeriac.domain.metrics import DatabaseFigures, Figures, RedisFigures
+from celeriac.domain.metrics import DatabaseFigures, DiskFigures, Figures, RedisFigures
 
 logger = structlog.get_logger(__name__)
 
@@ -65,11 +67,13 @@ class Metrics:
         database: Database,
         redis: Callable[[], RedisFigures],
         *,
+        directories: Mapping[str, Path],
         queues: Sequence[str],
         alive_seconds: float,
     ) -> None:
         """`queues` have figures in any case; `redis` raises UnavailableError.
 
+        Of `directories`, by what they are for, the space on their file systems is told.
         A worker process without a report for `alive_seconds` is gone.
         """
 
@@ -84,16 +88,35 @@ class Metrics:
 
         self._database = _Source("database", ask)
         self._redis = _Source("redis", redis)
+        self._disks = _Source("disks", lambda: _disks(directories))
 
     def read(self) -> Figures:
         """Return the figures, in about `SOURCE_SECONDS` at most; None for a missing source."""
         until = time.monotonic() + SOURCE_SECONDS
         database, redis = self._database.begin(), self._redis.begin()
+        disks = self._disks.begin()
         return Figures(
-            database=self._database.answer(database, until), redis=self._redis.answer(redis, until)
+            database=self._database.answer(database, until),
+            redis=self._redis.answer(redis, until),
+            disks=self._disks.answer(disks, until),
         )
 
     def close(self) -> None:
         """Stop asking."""
         self._database.close()
         self._redis.close()
+        self._disks.close()
+
+
+def _disks(directories: Mapping[str, Path]) -> list[DiskFigures]:
+    """Return the space of each directory, or of the nearest one above it that exists."""
+    found = []
+    for name, directory in directories.items():
+        try:
+            there = next(each for each in (directory, *directory.parents) if each.exists())
+            usage = shutil.disk_usage(there)
+        except (OSError, StopIteration) as error:
+            logger.warning("metrics.disk_unknown", directory=name, error=str(error))
+            continue
+        found.append(DiskFigures(directory=name, size_bytes=usage.total, free_bytes=usage.free))
+    return found

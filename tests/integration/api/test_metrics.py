@@ -73,6 +73,7 @@ def test_metrics_say_what_ended_what_waits_and_who_works(
     waiting = ada.post(EXECUTE, json={"variables": {"text": "b"}}).json()["execution_id"]
     park(container, waiting, a_form())
     ada.post(EXECUTE, json={"variables": {"text": "c"}})
+    ada.post(EXECUTE, json={"variables": {"text": "d"}, "delay_seconds": 3600})
     assert value(samples(reader), "celeriac_keeper_behind_seconds") > 0
     Rollups(container.database).fold(100)
     report = WorkerReport(
@@ -93,20 +94,35 @@ def test_metrics_say_what_ended_what_waits_and_who_works(
     assert value(found, "celeriac_worker_cpu_ratio", worker="celery@a") == 1.5
     assert value(found, "celeriac_worker_busy", worker="celery@a") == 3
     assert value(found, "celeriac_approvals_open") == 1
-    assert value(found, "celeriac_submitted_last_minute") == 4
+    assert value(found, "celeriac_submitted_last_minute") == 5
     assert value(found, "celeriac_keeper_behind_seconds") == 0
     assert value(found, "celeriac_redis_memory_bytes") > 0
     assert value(found, "celeriac_redis_connections") >= 1
     route = "/api/v1/tasks/{task}/execute"
     requests = found["celeriac_http_request_seconds_count"]
-    assert requests[frozenset({"route": route, "method": "POST", "status": "202"}.items())] == 4
+    assert requests[frozenset({"route": route, "method": "POST", "status": "202"}.items())] == 5
     assert not [key for name in found for key in found[name] if "celery@" in str(key)
                 and not name.startswith("celeriac_worker_")]  # fmt: skip
 
     with container.database.autocommit() as connection:
         workers.stopped(connection, report.id)
+    _check_live_rows(found)
     up = samples(reader)["celeriac_worker_up"]
     assert frozenset({("worker", "celery@a")}) not in up, "series of dead workers end"
+
+
+def _check_live_rows(found: Samples) -> None:
+    live = {("queued", "sent"): 1, ("pending", "delayed"): 1, ("running", ""): 0}
+    for (status, reason), expected in live.items():
+        assert value(found, "celeriac_executions_live", status=status, waiting_for=reason) \
+            == expected  # fmt: skip
+    assert sum(found["celeriac_executions_live"].values()) == 2
+    groups = found["celeriac_failure_groups"]
+    assert {next(iter(key))[1] for key, number in groups.items() if number} == {"new"}
+    assert value(found, "celeriac_failure_groups", state="new") == 1
+    for directory in ("home", "logs"):
+        size = value(found, "celeriac_disk_size_bytes", directory=directory)
+        assert 0 < value(found, "celeriac_disk_free_bytes", directory=directory) < size
 
 
 def test_metrics_say_when_the_keeper_worked_last(

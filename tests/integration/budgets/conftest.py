@@ -29,7 +29,7 @@ def core(shared_database: Database) -> Core:
             text(
                 "TRUNCATE executions, execution_inputs, execution_results,"
                 " events, model_calls, approvals, budgets, budget_windows,"
-                " budget_reservations, usage_days, usage_deltas"
+                " budget_reservations, usage_days, usage_deltas, model_call_times"
             )
         )
     return Core(shared_database)

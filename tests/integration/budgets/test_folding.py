@@ -70,6 +70,20 @@ def test_totals_are_the_same_before_amid_and_after_the_fold(used: Core, by: Usag
     assert fold(used, 7) == 0
 
 
+@pytest.mark.requirement("D7")
+def test_the_fold_counts_how_long_calls_took_of_a_bounded_number_of_models(
+    used: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usage, "MOST_MODELS", len(MODELS) - 1)
+    while fold(used, 7):
+        pass
+    found = rows(used, "SELECT provider, model, sum(calls) FROM model_call_times GROUP BY 1, 2")
+    named = {(provider, model) for provider, model, _ in found}
+    assert len(named) == len(MODELS), "those that are named, and the others as one"
+    assert ("other", "other") in named
+    assert sum(calls for *_, calls in found) == CALLS
+
+
 def test_keepers_that_fold_at_once_lose_and_double_nothing_at_any_instant(used: Core) -> None:
     expected = (CALLS, CALLS * 10, CALLS * 5, CALLS * Decimal("0.25"))
     query = "SELECT sum(calls), sum(input_tokens), sum(output_tokens), sum(cost) FROM usage_entries"

@@ -48,7 +48,7 @@ def database(shared_database: Database) -> Database:
                 " bulk_jobs, bulk_job_items,"
                 " executions, execution_inputs, execution_results,"
                 " events, model_calls, idempotency_keys, audit_logs,"
-                " audit_seals, sessions, session_messages, approvals, usage_days,"
+                " audit_seals, sessions, session_messages, approvals, usage_days, model_call_times,"
                 " usage_deltas, execution_ends, execution_rollups, failure_groups, workers,"
                 " deliveries,"
                 " webhook_endpoints, hooks, hook_deliveries,"

@@ -116,7 +116,9 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
     "move to another queue": (lambda c: move(c, [uuid4()], "spare"), BY_ID),
     "figures for monitoring": (
         lambda c: metrics.read(c, queues=["a"], alive_seconds=9.0, statement_seconds=9.0),
-        BY_ID | {"ix_executions_due", "ix_executions_sent", "ix_executions_worker"},
+        BY_ID
+        | {"ix_executions_due", "ix_executions_sent", "ix_executions_worker"}
+        | {"ix_executions_delayed", "ix_executions_paused", "ix_executions_parked"},
     ),
     "count what waits for a worker": (
         queues.waiting_counts,

@@ -19,8 +19,10 @@ from celeriac.db.schema.rollups import COUNTS
 from celeriac.domain.metrics import (
     BudgetFigures,
     DatabaseFigures,
+    DiskFigures,
     Figures,
     KeeperFigures,
+    ModelDurations,
     QueueDurations,
     QueueFigures,
     RedisFigures,
@@ -57,6 +59,9 @@ FIGURES = Figures(
                 run_seconds=1.0,
             )
         ],
+        held={("waiting", "approval"): 1},
+        models=[ModelDurations(provider="p", model="m", calls=Histogram({9: 1}), seconds=1.0)],
+        failure_groups={"new": 1},
         workers=[WORKER],
         slots={"q": 4},
         submitted=1,
@@ -70,6 +75,7 @@ FIGURES = Figures(
         ],
     ),
     redis=RedisFigures(memory_bytes=1, memory_limit_bytes=2, connections=1, seconds=0.001),
+    disks=[DiskFigures(directory="home", size_bytes=2, free_bytes=1)],
 )  # fmt: skip
 
 Known = dict[str, set[str]]
@@ -104,7 +110,7 @@ def misfits(expression: str, known: Known) -> list[str]:
     """Return the names and labels of an expression that nothing has."""
     names = set(re.findall(r"\bceleriac_\w+", expression))
     found = [f"no metric {name}" for name in sorted(names - set(known))]
-    labels = {label for name in names for label in known.get(name, ())}
+    labels = {label for name in names for label in known.get(name, ())} | {"instance"}
     wanted = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", expression))
     for listed in re.findall(r"\bby \(([^)]*)\)", expression):
         wanted.update(each.strip() for each in listed.split(","))
@@ -168,3 +174,9 @@ def test_every_alert_has_a_test_of_its_firing() -> None:
         if each.get("exp_alerts")
     }
     assert fired == {rule["alert"] for rule in rules()}
+
+
+def test_every_metric_is_shown_or_used_by_an_alert(known: Known) -> None:
+    used = " ".join(expression for _, expression in expressions())
+    bases = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in known}
+    assert {name for name in bases if name not in used} == set()

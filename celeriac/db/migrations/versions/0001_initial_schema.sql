@@ -634,7 +634,21 @@ CREATE TABLE usage_deltas (
     output_tokens bigint NOT NULL DEFAULT '0',
     cached_tokens bigint NOT NULL DEFAULT '0',
     cost numeric(24,9) NOT NULL DEFAULT '0',
+    latencies_ms integer[],
     CONSTRAINT pk_usage_deltas PRIMARY KEY (id)
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000
+);
+
+-- How long model calls took, of all time; the keeper folds the deltas' latencies into it.
+CREATE TABLE model_call_times (
+    provider text NOT NULL,
+    model text NOT NULL,
+    bucket integer NOT NULL,
+    calls bigint NOT NULL,
+    milliseconds bigint NOT NULL,
+    CONSTRAINT pk_model_call_times PRIMARY KEY (provider, model, bucket)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
     autovacuum_vacuum_threshold = 1000
