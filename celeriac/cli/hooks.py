@@ -270,8 +270,8 @@ def _body(text: str) -> Any:
 
 def _starts(found: "wire.Hook") -> str:
     if found.task_id is not None:
-        return f"task {short_id(found.task_id)}"
-    return f"workflow {short_id(found.workflow_id or '')}"
+        return f"task {found.task_name or short_id(found.task_id)}"
+    return f"workflow {found.workflow_name or short_id(found.workflow_id or '')}"
 
 
 def _state(found: "wire.Hook") -> str:

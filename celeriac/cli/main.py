@@ -35,16 +35,16 @@ from celeriac.cli.core.output import ErrorReport, ExitCode, exit_code_of, report
 from celeriac.cli.demo.command import demo
 from celeriac.cli.doctor.command import doctor
 from celeriac.cli.executions.commands import app as executions_app
-from celeriac.cli.executions.run import monitor
 from celeriac.cli.executions.run import run as run_task
 from celeriac.cli.executions.timeline import timeline
-from celeriac.cli.executions.why import why
 from celeriac.cli.logs import logs
 from celeriac.cli.maintenance import maintenance
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.sitrep import sitrep
 from celeriac.cli.statistics import stats
 from celeriac.cli.up import up
+from celeriac.cli.why import why
+from celeriac.cli.work import monitor
 from celeriac.cli.workflows.commands import app as workflows_app
 from celeriac.cli.workflows.runs import app as workflow_runs_app
 from celeriac.domain.errors import CeleriacError

@@ -8,7 +8,7 @@ import typer
 
 from celeriac.cli.core.arguments import Limit, gather
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import ScheduleName
+from celeriac.cli.core.ids import ScheduleName, short_id
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.schedules.model import FireStatus
 from celeriac.domain.schedules.policies import Misfire, Overlap
@@ -95,17 +95,17 @@ def list_schedules(context: CommandContext, limit: Limit = 50) -> None:
     """List the schedules of the workspace, the newest first."""
     context.output.write_list(
         context.client.schedules.list(),
-        ("ID", "NAME", "WHEN", "ZONE", "STATE", "NEXT"),
+        ("NAME", "STARTS", "WHEN", "ZONE", "STATE", "NEXT"),
         lambda each: (
-            each.id,
             each.name,
+            _starts(each),
             _when(each),
             each.zone,
             _state(each),
             each.next_fire_at if each.active else None,
         ),
         limit=limit,
-        cut=("NAME",),
+        cut=("NAME", "STARTS"),
         drop=("ZONE",),
     )
 
@@ -292,6 +292,12 @@ def _when(found: "wire.Schedule") -> str:
     return f"every {found.every_seconds} s" if found.at is None else f"at {found.at.isoformat()}"
 
 
+def _starts(found: "wire.Schedule") -> str:
+    if found.task_id is not None:
+        return f"task {found.task_name or short_id(found.task_id)}"
+    return f"workflow {found.workflow_name or short_id(found.workflow_id or '')}"
+
+
 def _state(found: "wire.Schedule") -> str:
     if not found.active:
         return "paused"
@@ -304,8 +310,7 @@ def _show(context: CommandContext, found: "wire.Schedule") -> None:
         {
             "id": found.id,
             "name": found.name,
-            "task": found.task_id or "",
-            "workflow": found.workflow_id or "",
+            "starts": _starts(found),
             "when": _when(found),
             "zone": found.zone,
             "overlap": found.overlap,

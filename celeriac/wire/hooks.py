@@ -23,7 +23,11 @@ class Hook(Wire):
         examples=[_URL],
     )
     task_id: UUID | None = Field(examples=[ID])
+    task_name: str | None = Field(
+        description="Null for a workflow, and if the task was deleted.", examples=["summarise"]
+    )
     workflow_id: UUID | None
+    workflow_name: str | None
     description: str = Field(examples=["New issues of the shop"])
     verification: Verification = Field(examples=["github"])
     mapping: dict[str, Any] | None = Field(

@@ -19,7 +19,11 @@ class Schedule(Wire):
     owner_id: UUID = Field(description="As whom it starts; who made it.")
     name: str = Field(examples=["nightly"])
     task_id: UUID | None = Field(examples=[ID])
+    task_name: str | None = Field(
+        description="Null for a workflow, and if the task was deleted.", examples=["summarise"]
+    )
     workflow_id: UUID | None
+    workflow_name: str | None
     input: dict[str, Any] = Field(
         description="The variables of the task, or the input of the workflow.",
         examples=[{"topic": "sales"}],

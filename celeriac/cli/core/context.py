@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cached_property, wraps
@@ -116,6 +116,9 @@ def open_client(command: Command) -> Callable[..., None]:
                     values[name] = kind(**{each.name: values.pop(each.name) for each in members})
                 command(context, **values)
             except ClientError as error:
+                given = [(mark, values.get(name)) for name, mark in ids.items()]
+                if (other := _other_kind(context, error, given)) is not None:
+                    raise other from error
                 raise server_errors(error, cure=refused_key_cure(error, home, api_key)) from error
 
     every = [*options, *_SHARED]
@@ -123,6 +126,18 @@ def open_client(command: Command) -> Callable[..., None]:
     with_context.__annotations__ = {each.name: each.annotation for each in every}
     del with_context.__wrapped__  # Typer reads the signature that is given here
     return with_context
+
+
+def _other_kind(
+    context: CommandContext, error: "ClientError", given: Sequence[tuple[IdOf, str | None]]
+) -> CommandError | None:
+    """Return the error for an id that is of another kind than the command takes."""
+    if error.status != HTTPStatus.NOT_FOUND:
+        return None
+    for mark, whole in given:
+        if whole is not None and (other := mark.explained(context.client, whole)) is not None:
+            return other
+    return None
 
 
 def refused_key_cure(error: "ClientError", home: Path | None, api_key: str | None) -> str | None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -39,6 +39,10 @@ class IdOf:
     """Whether some are parts of others, which `list(top_level=True)` leaves out."""
     group: str | None = None
     """The group of commands for it, if it is not named like the kind."""
+    twin: str | None = None
+    """A kind whose ids people confuse with it, as in `client.workflow_runs`."""
+    either: bool = False
+    """Whether the command also takes the id of a twin."""
 
     @property
     def command(self) -> str:
@@ -66,12 +70,12 @@ class IdOf:
             found = [each.id for each in islice(listed, 1)]
             missing = f"There is no {self._kind.removesuffix('s')} yet."
         elif _SHORT_ID.fullmatch(wanted):
-            newest = (each.id for each in islice(resource.list(), SEARCHED))
-            found = [
-                each
-                for each in newest
-                if wanted in (each.hex[: len(wanted)], each.hex[-len(wanted) :])
-            ]
+            found = _newest_like(resource, wanted)
+            if self.twin is not None and not found:
+                twins = _newest_like(getattr(client, self.twin), wanted)
+                if twins and not self.either:
+                    raise self._other(text, twins[0])
+                found = twins
             missing = (
                 f"None of the newest {SEARCHED} {self._kind} has an id that begins or ends with "
                 f"{text}."
@@ -93,6 +97,28 @@ class IdOf:
             raise self._ambiguous(text, found)
         return str(found[0])
 
+    def explained(self, client: "Client", whole: str) -> CommandError | None:
+        """Return the error for an id of which there is nothing here, if it is that of a twin."""
+        from celeriac.client import ClientError
+
+        if self.twin is None or self.either:
+            return None
+        with suppress(ClientError):
+            return self._other(whole, getattr(client, self.twin).get(whole).id)
+        return None
+
+    def _other(self, text: str, twin: UUID) -> CommandError:
+        """Return the error that names the command for a twin."""
+        assert self.twin is not None
+        other = _TWINS[self.twin]
+        return CommandError(
+            f"{text} is the id of {other.noun}, and not of {self.noun}.",
+            cure=f"Use `celeriac {other.command}`: `celeriac {other.command} show "
+            f"{short_id(twin)}` shows it.",
+            exit_code=ExitCode.NOT_FOUND,
+            problem="not_found",
+        )
+
     def _ambiguous(self, text: str, found: list[UUID]) -> CommandError:
         more = [f"       and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
         lines = [f"{text} may be {len(found)} {self._kind}:"]
@@ -103,6 +129,14 @@ class IdOf:
             exit_code=ExitCode.USAGE,
             problem="ambiguous_id",
         )
+
+
+def _newest_like(resource: Any, wanted: str) -> list[UUID]:
+    """Return the ids among the newest that begin or end with some digits."""
+    newest = (each.id for each in islice(resource.list(), SEARCHED))
+    return [
+        each for each in newest if wanted in (each.hex[: len(wanted)], each.hex[-len(wanted) :])
+    ]
 
 
 def short_id(whole: UUID | str) -> str:
@@ -153,12 +187,23 @@ def _argument(
     )
 
 
-_EXECUTION = IdOf("executions", "an execution")
+_EXECUTION = IdOf("executions", "an execution", twin="workflow_runs")
 _EXECUTION_ARGUMENT = _argument("EXECUTION", "execution", complete=ids_of("executions"))
 
-_RUN = IdOf("workflow_runs", "a run of a workflow", nested=True)
+_RUN = IdOf("workflow_runs", "a run of a workflow", nested=True, twin="executions")
+_TWINS = {each.kind: each for each in (_EXECUTION, _RUN)}
 
 ExecutionId = Annotated[str, _EXECUTION_ARGUMENT, _EXECUTION]
+ExecutionOrRunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="The id of an execution, or of a run of a workflow. Whole, its beginning or end; "
+        "last is the newest execution.",
+        autocompletion=ids_of("executions"),
+    ),
+    replace(_EXECUTION, either=True),
+]
 OptionalExecutionId = Annotated[str | None, _EXECUTION_ARGUMENT, _EXECUTION]
 ExecutionOption = Annotated[
     str | None,

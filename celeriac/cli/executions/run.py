@@ -1,4 +1,4 @@
-"""`celeriac run`, for one execution or a batch, and `celeriac monitor`."""
+"""`celeriac run`, for one execution or a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ import typer
 from celeriac.cli.cassettes import RecordTo, Replay, cassette_id, check_recording, save_recording
 from celeriac.cli.core.arguments import gather, parse_object, read_text
 from celeriac.cli.core.context import CommandContext, open_client
-from celeriac.cli.core.ids import ExecutionId, IdOf, TaskName, short_id
+from celeriac.cli.core.ids import IdOf, TaskName, short_id
 from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.cli.executions.following import follow, show_outcome
 from celeriac.cli.executions.selection import labels_of
@@ -341,23 +341,3 @@ def _show_end(context: CommandContext, ended: "Execution", record_to: Path | Non
     if record_to is not None:
         save_recording(context, ended, record_to)
     show_outcome(context, ended)
-
-
-@open_client
-def monitor(context: CommandContext, execution: ExecutionId, timeout: Timeout = None) -> None:
-    """Follow an execution live until it ends, and print its result.
-
-    On a terminal: status, attempt, worker, progress, tokens, live output, the
-    last events and, on the worker's own machine, the last log lines. Without a
-    terminal: one line for each event.
-
-    Exits with 0 if it completed, else with 1. Ctrl-C stops following; the
-    execution continues.
-
-    Examples:
-      celeriac monitor last
-      celeriac monitor 0b8f6b1d2c11
-      celeriac monitor "$(celeriac run summarise --var text=… --detach)"
-    """
-    found = context.client.executions.get(execution)
-    show_outcome(context, follow(context, found, timeout=timeout))

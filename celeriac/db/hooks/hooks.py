@@ -17,13 +17,24 @@ from sqlalchemy import (
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import memberships, users
+from celeriac.db.schema.catalog import tasks, workflows
 from celeriac.db.schema.hooks import hooks as table
 from celeriac.domain.accounts import Role
 from celeriac.domain.hooks.model import CalledHook, Hook, StoredSecret, Verification
 from celeriac.kit.json_types import JsonObject
 
-_SELECT = columns(
-    Hook, table, when=table.c.condition, given_secret=table.c.secret_sealed.is_not(None)
+_SELECT = (
+    columns(
+        Hook,
+        table,
+        when=table.c.condition,
+        given_secret=table.c.secret_sealed.is_not(None),
+        task_name=tasks.c.name,
+        workflow_name=workflows.c.name,
+    )
+    .select_from(table)
+    .outerjoin(tasks, tasks.c.id == table.c.task_id)
+    .outerjoin(workflows, workflows.c.id == table.c.workflow_id)
 )
 _hook = reader(Hook)
 
@@ -65,7 +76,7 @@ def get(
 ) -> Hook | None:
     """Return a hook of `workspace`, or None; `lock` locks it for a change."""
     query = _SELECT.where(table.c.id == hook_id, table.c.workspace_id == workspace)
-    return read_one(connection, query.with_for_update() if lock else query, _hook)
+    return read_one(connection, query.with_for_update(of=table) if lock else query, _hook)
 
 
 def find(connection: Connection, *, workspace: UUID, before: UUID | None, limit: int) -> list[Hook]:
@@ -139,7 +150,7 @@ _CALLED: Select[Any] = (
         memberships.c.role.label("owner_role"),
         func.extract("epoch", func.now()).label("at"),
     )
-    .outerjoin_from(table, users, users.c.id == table.c.owner_id)
+    .outerjoin(users, users.c.id == table.c.owner_id)
     .outerjoin(
         memberships,
         (memberships.c.workspace_id == table.c.workspace_id)

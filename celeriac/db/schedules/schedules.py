@@ -8,10 +8,16 @@ from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
+from celeriac.db.schema.catalog import tasks, workflows
 from celeriac.db.schema.schedules import schedules as table
 from celeriac.domain.schedules.model import Schedule
 
-_SELECT = columns(Schedule, table)
+_SELECT = (
+    columns(Schedule, table, task_name=tasks.c.name, workflow_name=workflows.c.name)
+    .select_from(table)
+    .outerjoin(tasks, tasks.c.id == table.c.task_id)
+    .outerjoin(workflows, workflows.c.id == table.c.workflow_id)
+)
 _schedule = reader(Schedule)
 
 
@@ -26,7 +32,7 @@ def get(
 ) -> Schedule | None:
     """Return a schedule of `workspace`, or None; `lock` locks it for a change."""
     query = _SELECT.where(table.c.id == schedule_id, table.c.workspace_id == workspace)
-    return read_one(connection, query.with_for_update() if lock else query, _schedule)
+    return read_one(connection, query.with_for_update(of=table) if lock else query, _schedule)
 
 
 def id_of_name(connection: Connection, name: str, *, workspace: UUID) -> UUID | None:

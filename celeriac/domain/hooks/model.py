@@ -58,8 +58,10 @@ class Hook:
     owner_id: UUID
     """Who has made it, and with whose rights it acts."""
     task_id: UUID | None
+    task_name: str | None
     workflow_id: UUID | None
     """Exactly one of the two is given."""
+    workflow_name: str | None
     description: str
     verification: Verification
     mapping: JsonObject | None

@@ -121,7 +121,9 @@ class Schedule:
     """Whose rights its fires need."""
     name: str
     task_id: UUID | None
+    task_name: str | None
     workflow_id: UUID | None
+    workflow_name: str | None
     input: JsonObject
     """The variables of the task, or the input of the workflow."""
     cron: str | None

@@ -182,12 +182,25 @@ def test_ctrl_c_ends_the_following_and_not_the_run(
 
 def test_a_run_is_cancelled_once(commands: CommandLine, client: Client, tmp_path: Path) -> None:
     run_id = start_held(client, tmp_path)
+    why = commands.ask("why", run_id)
+    (item,) = client.workflow_runs.items(run_id, "held")
+    assert (why["run"]["id"], why["steps"][0]["step"]) == (run_id, "held")
+    assert why["steps"][0]["execution_id"] == str(item.execution_id)
+    assert f"held, execution {item.execution_id}:" in commands.run("why", run_id[-12:]).out
+    for wrong in (("executions", "cancel", run_id), ("executions", "show", run_id[-12:])):
+        refused = commands.run(*wrong)
+        assert refused.code == 3
+        assert f"celeriac workflow-runs show {run_id[-12:]}" in refused.err
+    refused = commands.run("workflow-runs", "cancel", str(item.execution_id))
+    assert f"celeriac executions show {str(item.execution_id)[-12:]}" in refused.err
+    assert client.workflow_runs.get(run_id).status == "running"
+
     asked = commands.run("workflow-runs", "cancel", run_id[-12:])
     assert asked.code == 0, asked.err
     assert client.workflow_runs.wait(run_id, timeout=30).status == "cancelled"
 
     late = commands.run("workflow-runs", "cancel", run_id)
-    followed = commands.run("workflow-runs", "follow", run_id)
+    followed = commands.run("monitor", run_id)
 
     assert late.code == 6
     assert "The run had ended already: it is cancelled. [ended_already]" in late.err

@@ -205,7 +205,9 @@ def test_the_client_and_the_command_line_manage_schedules(
     assert len(run("fires", "nightly", "--status", "waiting")) == 3
     for shown in (("list",), ("show", "nightly"), ("preview", "nightly"), ("fires", "nightly")):
         assert main(("schedules", *shown)) == 0
-        assert capsys.readouterr().out
+        out = capsys.readouterr().out
+        assert out
+        assert ("task summarise" in out) is (shown[0] in {"list", "show"}), "it is named"
     assert main(("schedules", "create", "x", "--task", "summarise")) == 2
     assert main(("schedules", "create", "x", "--cron", "@daily")) == 2
     capsys.readouterr()

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from celeriac.cli.executions.why import lines_of
+from celeriac.cli.why import lines_of
 from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.why import ReasonCode, SubjectKind
 from celeriac.wire import WaitingReason, WaitingReasons, WaitingSubject

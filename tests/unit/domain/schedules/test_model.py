@@ -27,8 +27,9 @@ _ID = UUID("0199f3a2-1c5e-7d30-9a64-0b8f6b1d2c11")
 
 def schedule(began: datetime, **fields: Any) -> Schedule:
     found = Schedule(
-        id=_ID, workspace_id=_ID, owner_id=_ID, name="s", task_id=_ID,
-        workflow_id=None, input={}, cron="* * * * *", every_seconds=None, at=None, zone="UTC",
+        id=_ID, workspace_id=_ID, owner_id=_ID, name="s", task_id=_ID, task_name="t",
+        workflow_id=None, workflow_name=None, input={},
+        cron="* * * * *", every_seconds=None, at=None, zone="UTC",
         overlap=Overlap.ALLOW, misfire=Misfire.LATEST, catch_up=10, window_seconds=86_400,
         jitter_seconds=0, late_seconds=300, active=True, anchor_at=began, next_fire_at=None,
         due_at=None, revision=1, created_at=began, updated_at=began,
