@@ -170,6 +170,9 @@ def create_app(options: CeleryOptions) -> Celery:
         # Redis results and a lost connection: cancelling long tasks then loses them.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
+        # rows tell what happens: events that nobody reads would fill Redis
+        worker_send_task_events=False,
+        task_send_sent_event=False,
         worker_enable_soft_shutdown_on_idle=False,
         broker_connection_retry_on_startup=True,
         broker_connection_timeout=options.publish_timeout or 4,

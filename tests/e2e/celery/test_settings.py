@@ -60,6 +60,8 @@ def test_a_running_worker_has_the_settings_of_a8(fleet: Fleet, worker: Program) 
         "worker_hijack_root_logger": False,
         "worker_max_tasks_per_child": 1000,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_send_task_events": False,
+        "task_send_sent_event": False,
     }
     assert {name: conf.get(name) for name in expected} == expected
     transport = conf["broker_transport_options"]

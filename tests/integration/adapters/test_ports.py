@@ -64,6 +64,7 @@ def test_the_more_urgent_goes_first_then_the_older(tasks: QueueUnderTest) -> Non
 
     tasks.queue.send([low, normal])
     tasks.queue.send([high, critical, later])
+    assert tasks.queue.depth("task_execution") == 5, "with all priorities"
 
     taken = [tasks.take("task_execution") for _ in range(5)]
     assert taken == [each.message for each in (critical, later, high, normal, low)]

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -20,6 +21,7 @@ from celeriac.services.operations.rollups import Rollups
 from celeriac.wiring.core import CoreServices
 from tests.support.api import EXECUTE, Asker, assert_problem
 from tests.support.asking import a_form, park
+from tests.support.waiting import wait_until
 from tests.support.working import claim, finish
 
 TOKEN = "a-token-of-tests-alone-0123456789abcdef"
@@ -104,11 +106,25 @@ def test_metrics_say_what_ended_what_waits_and_who_works(
     assert not [key for name in found for key in found[name] if "celery@" in str(key)
                 and not name.startswith("celeriac_worker_")]  # fmt: skip
 
+    _check_live_rows(found)
+    _check_series_of_workers_end(container, reader, report)
+
+
+def _check_series_of_workers_end(
+    container: CoreServices, reader: Asker, report: WorkerReport
+) -> None:
+    killed = replace(report, id=uuid7(), hostname="celery@killed")
     with container.database.autocommit() as connection:
         workers.stopped(connection, report.id)
-    _check_live_rows(found)
+        workers.report(connection, killed)
+        connection.execute(
+            text("UPDATE workers SET seen_at = now() - interval '5 minutes' WHERE id = :id"),
+            {"id": killed.id},
+        )
     up = samples(reader)["celeriac_worker_up"]
-    assert frozenset({("worker", "celery@a")}) not in up, "series of dead workers end"
+    assert not {host for key in up for _, host in key} & {"celery@a", "celery@killed"}, (
+        "series of workers end that have stopped, or were killed"
+    )
 
 
 def _check_live_rows(found: Samples) -> None:
@@ -220,3 +236,5 @@ def test_what_a_source_does_not_say_is_left_out_within_a_bound(
             assert named not in found
     finally:
         thawed.set()
+    monkeypatch.undo()
+    wait_until(lambda: value(samples(reader), f"celeriac_{source}_up") == 1, "it is asked again")
