@@ -58,9 +58,10 @@ def find(
 
 
 def lock(connection: Connection, workspace_id: UUID) -> bool:
-    """Lock a workspace for a change of its members, or its deletion, until the transaction ends.
+    """Lock a workspace for a change of its members or limits, or its deletion.
 
-    Locked before the rows of members. False if it is deleted.
+    Until the transaction ends, and before the rows of members, tasks, workflows and limits. False
+    if it is deleted.
     """
     query = select(table.c.id).where(table.c.id == workspace_id, _LIVE)
     return connection.execute(query.with_for_update(key_share=True)).first() is not None
@@ -99,15 +100,18 @@ KEPT = (
 )
 """Tables of a workspace that its deletion leaves alone: what has happened in it."""
 
-_DELETE = text("""
+_DELETE_CATALOG = text("""
 WITH ended_tasks AS (
     UPDATE tasks SET deleted_at = now(), active = false
     WHERE workspace_id = :id AND deleted_at IS NULL
 ), ended_agents AS (
     UPDATE agents SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
-), ended_workflows AS (
-    UPDATE workflows SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
-), gone_budgets AS (
+)
+UPDATE workflows SET deleted_at = now() WHERE workspace_id = :id AND deleted_at IS NULL
+""")
+
+_DELETE = text("""
+WITH gone_budgets AS (
     DELETE FROM budgets WHERE workspace_id = :id RETURNING id
 ), gone_windows AS (
     DELETE FROM budget_windows WHERE budget_id = ANY (ARRAY(SELECT id FROM gone_budgets))
@@ -144,8 +148,10 @@ RETURNING id
 def end(connection: Connection, workspace_id: UUID) -> list[UUID]:
     """Delete a workspace and all that is set up in it; return the ids of the keys that it had.
 
-    What has happened in it stays until retention removes it (`KEPT`).
+    What has happened in it stays until retention removes it (`KEPT`). The caller has locked it.
     """
+    # before what belongs to tasks and workflows, as their own deletion does
+    connection.execute(_DELETE_CATALOG, {"id": workspace_id})
     return list(connection.execute(_DELETE, {"id": workspace_id}).scalars())
 
 

@@ -92,6 +92,11 @@ class WorkspaceLimit:
             policy=self.policy,
         )
 
+    def names(self, root: str) -> bool:
+        """Whether the key is computed from `root`, one of `KEY_ROOTS`."""
+        references = compiled(self.key).references if self.key is not None else ()
+        return any(each.path[0] == root for each in references)
+
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:

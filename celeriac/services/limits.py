@@ -117,7 +117,7 @@ class WorkspaceLimits:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            before = _found(connection, actor, reference, lock=True)
+            before = _locked(connection, actor, reference)
             _require(actor, before.task_id or before.workflow_id)
             spec = _changed(before, wanted)
             if spec == before.spec:
@@ -140,7 +140,7 @@ class WorkspaceLimits:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, reference, lock=True)
+            found = _locked(connection, actor, reference)
             _require(actor, found.task_id or found.workflow_id)
             rows.delete(connection, found.id)
             pauses.remove_of_limits(connection, [found.id])
@@ -208,6 +208,12 @@ def _found(
     key = parse_uuid(reference) or rows.id_of_name(connection, reference, workspace=workspace)
     found = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
     return present(found, "limit", reference)
+
+
+def _locked(connection: Connection, actor: Actor, reference: str) -> WorkspaceLimit:
+    """Lock a limit for a change: its workspace before it, as its deletion and new limits do."""
+    workspaces.lock(connection, actor.workspace_id)
+    return _found(connection, actor, reference, lock=True)
 
 
 def _changed(before: WorkspaceLimit, wanted: Mapping[str, object]) -> LimitSpec:

@@ -79,11 +79,24 @@ ORDER BY e.id
 FOR NO KEY UPDATE OF e
 """)
 
-_INPUTS = text(f"""
-SELECT e.id, t.name, e.owner_id, i.variables, e.labels
-FROM executions e JOIN tasks t ON t.id = e.task_id
-LEFT JOIN execution_inputs i ON i.execution_id = e.id AND {spans.given("i.execution_id")}
+_NAMED = f"""
+SELECT e.id, t.name, e.owner_id, {{variables}}, e.labels
+FROM executions e JOIN tasks t ON t.id = e.task_id{{inputs}}
 WHERE {spans.given("e.id")} AND e.completed_at IS NULL
+"""
+_WITHOUT_VARIABLES = text(_NAMED.format(variables="NULL", inputs=""))
+_WITH_VARIABLES = text(
+    _NAMED.format(
+        variables="i.variables",
+        inputs=f"""
+LEFT JOIN execution_inputs i ON i.execution_id = e.id AND {spans.given("i.execution_id")}""",
+    )
+)
+
+# as stored, perhaps compressed: nothing is read but the rows
+_SIZES = text(f"""
+SELECT execution_id, pg_column_size(variables) FROM execution_inputs
+WHERE {spans.given("execution_id")} ORDER BY execution_id
 """)
 
 
@@ -98,15 +111,34 @@ class Unlimited:
     labels: Labels
 
 
-def hold_unlimited(connection: Connection, look: Look, ids: Sequence[UUID]) -> list[Unlimited]:
-    """Lock those of some executions that the limit is about and that lack it; return them."""
+def within(connection: Connection, ids: Sequence[UUID], *, most_bytes: int) -> list[UUID]:
+    """Return the first of some executions, in order, whose variables are so large together.
+
+    At least one of them, and those without variables that lie between.
+    """
+    total = 0
+    for execution_id, size in connection.execute(_SIZES, spans.of(ids)):
+        if total and total + size > most_bytes:
+            return [each for each in ids if each < execution_id]
+        total += size
+    return list(ids)
+
+
+def hold_unlimited(
+    connection: Connection, look: Look, ids: Sequence[UUID], *, with_variables: bool
+) -> list[Unlimited]:
+    """Lock those of some executions that the limit is about and that lack it; return them.
+
+    Their variables are empty unless they are wanted.
+    """
     subject = {"task_id": look.task_id, "workflow_id": look.workflow_id}
     parameters = {"limit_id": look.id, **subject, **spans.of(ids)}
     held = list(connection.execute(_HOLD, parameters).scalars())
     if not held:
         return []
     # a statement of its own sees the rows as they are since they are locked
-    rows = connection.execute(_INPUTS, spans.of(held))
+    query = _WITH_VARIABLES if with_variables else _WITHOUT_VARIABLES
+    rows = connection.execute(query, spans.of(held))
     return [Unlimited(row[0], row[1], row[2], row[3] or {}, row[4] or {}) for row in rows]
 
 
@@ -172,7 +204,8 @@ def attach(
     connection.execute(_ATTACH, parameters)
 
 
-_WALK_ON = text("UPDATE limits SET walked_to = :after WHERE id = :id")
+# now(): limits take turns, so a long walk holds up no other
+_WALK_ON = text("UPDATE limits SET walked_to = :after, look_at = now() WHERE id = :id")
 _END_WALK = text("""
 UPDATE limits
 SET walks = walks - 1, walked_to = '00000000-0000-0000-0000-000000000000',
@@ -187,6 +220,17 @@ def walk_on(connection: Connection, look: Look, after: UUID | None) -> None:
         connection.execute(_WALK_ON, {"id": look.id, "after": after})
     else:
         connection.execute(_END_WALK, {"id": look.id, "seconds": SETTLED_SECONDS})
+
+
+_POSTPONE = text("""
+UPDATE limits SET look_at = now() + make_interval(secs => :seconds)
+WHERE id = :id AND look_at <= now()
+""")
+
+
+def postpone(connection: Connection, limit_id: UUID, *, seconds: float) -> None:
+    """Look at a limit later, from where its walk is now."""
+    connection.execute(_POSTPONE, {"id": limit_id, "seconds": seconds})
 
 
 _FORGET = text("""

@@ -73,11 +73,11 @@ class Pauses:
         _require(actor, target.scope)
         workspace_id = None if target.scope in _OF_ALL else actor.workspace_id
         with self._database.transaction() as connection:
-            # the limit before its workspace, as who changes or deletes it does
-            if target.limit_id is not None:
-                _require_limit(connection, actor, target.limit_id, lock=True)
+            # the workspace before its limit, as who changes or deletes either does
             if workspace_id is not None and not workspaces.lock(connection, workspace_id):
                 raise NotFoundError("workspace", workspace_id)
+            if target.limit_id is not None:
+                _require_limit(connection, actor, target.limit_id, lock=True)
             if target.key is not None:
                 _check_key(connection, actor, target.key)
             made = rows.of_target(connection, target, workspace_id=workspace_id) is None

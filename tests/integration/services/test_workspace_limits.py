@@ -1,13 +1,17 @@
 """Limits of a workspace: changed while executions live, and given to those that wait already."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Thread
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.db import limits as rows
+from celeriac.db import workspaces
+from celeriac.db.catalog import TASKS
 from celeriac.domain.errors import (
     ConflictError,
     ForbiddenError,
@@ -24,12 +28,15 @@ from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.domain.workspace_limits import MOST_OF_ONE, LimitSpec
+from celeriac.services.executions import attach
 from celeriac.services.executions import pauses as service
+from celeriac.services.executions.attach import AttachLimits
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.why import ExplainWaiting
 from tests.integration.services.test_worker_leases import waits_for_lock
 from tests.support.core import LIMIT, Core
 from tests.support.pauses import REASON, boss, pause, pauses_of, resume, stored_holds
+from tests.support.statements import sent
 from tests.support.waiting import wait_until
 from tests.support.workflows import Flows
 from tests.support.workspace_limits import admin_of, limit, limits_of, walk
@@ -138,6 +145,28 @@ def test_a_new_limit_holds_for_what_waits_and_counts_what_runs(core: Core) -> No
     assert "limit:keys:c" in (core.get(late).limit_keys or ())
     assert core.count("limits WHERE look_at IS NOT NULL") == 0, "the walks are over"
     core.assert_consistent()
+
+
+def test_a_limit_that_fails_holds_up_no_other_and_only_its_own_data_is_read(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = core.pending_many([{"key": "a"}, {"key": "b"}, {"key": "a"}])
+    limit(core, "broken", key=KEY, max=1)
+    core.execute("UPDATE limits SET key = '((', look_at = look_at - interval '1 hour'")
+    limit(core, "all", max=5)
+    limit(core, "users", key="user", max=5)
+    with sent(core.database) as statements:
+        walk(core)
+    assert [len(core.get(each).limit_keys or ()) for each in ids] == [2, 2, 2]
+    assert not any("execution_inputs" in each for each in statements), "no key needs variables"
+    assert core.count("limits WHERE name = 'broken' AND walks = 2 AND look_at > now()") == 1
+
+    core.execute(f"UPDATE limits SET key = '{KEY}', look_at = now() WHERE name = 'broken'")
+    monkeypatch.setattr(attach, "_MOST_BYTES", 1)
+    keeper = AttachLimits(core.database)
+    assert [keeper() for _ in range(4)] == [1, 1, 1, 0], "each is read by itself"
+    keys = [set(core.get(each).limit_keys or ()) for each in ids]
+    assert [f"limit:broken:{key}" in of for key, of in zip("aba", keys, strict=True)] == [True] * 3
 
 
 def test_a_deleted_limit_limits_nothing_and_its_name_is_free(core: Core) -> None:
@@ -311,6 +340,48 @@ def test_a_limit_that_is_being_deleted_gets_no_pause(core: Core) -> None:
         with pytest.raises(NotFoundError):
             paused.result(10)
     assert core.count("pauses") == 0
+
+
+def test_a_workspace_is_locked_before_its_limits_and_a_task_before_its_own(core: Core) -> None:
+    """Else the deletion of a workspace and the change of one of its limits wait for each other."""
+    limits, admin, workspace = limits_of(core), admin_of(core), core.actor.workspace_id
+    *_, third = (limit(core, name, of_task=True, max=1) for name in "abc")
+    of_limit = PauseTarget(PauseScope.LIMIT, limit_id=third.id)
+    acts: list[Callable[[], object]] = [
+        partial(limits.change, admin, "a", {"policy": "cancel_new"}),
+        partial(limits.delete, admin, "b"),
+        partial(pauses_of(core).pause, admin, of_limit, REASON),
+        partial(limit, core, "d", max=1),
+    ]
+    with ThreadPoolExecutor(len(acts)) as pool:
+        with core.database.transaction() as connection:
+            assert workspaces.lock(connection, workspace)
+            running = [pool.submit(act) for act in acts]
+            wait_until(lambda: count_of_waits(core) == len(acts), "all wait for the workspace")
+            connection.execute(text("SELECT FROM limits FOR UPDATE NOWAIT"))
+        for each in running:
+            each.result(10)
+
+        with core.database.transaction() as connection:
+            TASKS.by_id(connection, core.task, workspace=workspace, lock=True)
+            deletion = pool.submit(delete_and_roll_back, core, workspace)
+            wait_until(lambda: waits_for_lock(core), "the deletion waits for the task")
+            connection.execute(text("SELECT FROM limits FOR UPDATE NOWAIT"))
+        assert deletion.result(10)
+    assert core.count("limits WHERE deleted_at IS NULL") == 3
+
+
+def count_of_waits(core: Core) -> int:
+    waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return core.count(waits)
+
+
+def delete_and_roll_back(core: Core, workspace: UUID) -> bool:
+    """Delete a workspace in a transaction that is rolled back."""
+    with core.database.transaction() as connection:
+        workspaces.end(connection, workspace)
+        connection.rollback()
+    return True
 
 
 def test_what_waits_for_a_paused_queue_keeps_no_slot(core: Core) -> None:
