@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import selectors
+import socket
 import threading
 import time
 from asyncio import SubprocessTransport
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 from weakref import WeakSet
@@ -15,8 +17,55 @@ from celeriac.kit.threads import Threads
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+CANT_WAIT = (OSError, MemoryError)
+"""Raised by `run_forever` without a descriptor or memory to wait with; an `Exception` of a callback
+never leaves it."""
+
 _POLL_SECONDS = 0.02
 _USER_THREADS = 8
+
+
+class _LateSelector(selectors.BaseSelector):
+    """The default selector, opened when something is registered or waited for.
+
+    Calls `before_wait` before the first wait, in the thread that will wait; it may register files.
+    """
+
+    def __init__(self, before_wait: Callable[[], None]) -> None:
+        self._before_wait = before_wait
+        self._opened: selectors.BaseSelector | None = None
+        self._closed = False
+
+    def _real(self) -> selectors.BaseSelector:
+        if self._opened is None:
+            if self._closed:
+                raise RuntimeError("The selector is closed.")
+            self._opened = selectors.DefaultSelector()
+        return self._opened
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real().register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._real().unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real().modify(fileobj, events, data)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout > 0:
+            self._before_wait()
+        elif self._opened is None:
+            return []
+        return self._real().select(timeout)
+
+    def close(self) -> None:
+        self._closed = True
+        if self._opened is not None:
+            self._opened.close()
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._real().get_map()
 
 
 class EventLoop(asyncio.SelectorEventLoop):
@@ -24,24 +73,67 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     Made without asyncio's policy, which any code of the process may replace. The default executor
     has daemon threads: some of its own, unless `executor` is given.
+
+    Its descriptors are opened when it first waits: a coroutine that waits for nothing needs none,
+    and to open and close them costs more than to run it (ADR 15). The methods of the pipe are
+    asyncio's own, with the same names in 3.11 to 3.14.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
-        try:
-            super().__init__()
-        except BaseException:
-            # here: the garbage collector would close a loop that has no pipe yet
-            self._closed = True
-            selector = getattr(self, "_selector", None)
-            if selector is not None:
-                selector.close()
-            raise
+        self._ssock: socket.socket | None = None
+        self._csock: socket.socket | None = None
+        # reentrant: the garbage collector may call callbacks meanwhile, which wake the loop
+        self._waking = threading.RLock()
+        self._woken = False
+        super().__init__(_LateSelector(self.open))
         self._executor = executor
         self._own_threads: Threads | None = None
         self._children: WeakSet[SubprocessTransport] = WeakSet()
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
         self._entering = threading.Lock()
         self._entered = 0
+
+    def _make_self_pipe(self) -> None:
+        """Leave it to the first wait."""
+
+    def open(self) -> None:
+        """Open the descriptors now.
+
+        Raises:
+            OSError: there is no descriptor or memory for them.
+        """
+        with self._waking:
+            if self._csock is not None:
+                return
+            try:
+                super()._make_self_pipe()  # type: ignore[misc]
+            except BaseException:
+                for end in (self._ssock, self._csock):
+                    if end is not None:
+                        end.close()
+                self._ssock = self._csock = None
+                raise
+            if self._woken:
+                self._write_to_pipe()
+
+    def _write_to_self(self) -> None:
+        # from any thread: a loop that has not waited yet sees its callbacks before it does
+        with self._waking:
+            self._woken = True
+            if self._csock is not None:
+                self._write_to_pipe()
+
+    def _write_to_pipe(self) -> None:
+        super()._write_to_self()  # type: ignore[misc]
+
+    def _close_self_pipe(self) -> None:
+        if self._csock is not None:
+            super()._close_self_pipe()  # type: ignore[misc]
+
+    def add_signal_handler(self, sig: int, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
+        """See `asyncio.loop.add_signal_handler`."""
+        self.open()
+        super().add_signal_handler(sig, callback, *args)
 
     def run_forever(self) -> None:
         """See `asyncio.loop.run_forever`."""
@@ -163,11 +255,14 @@ class EventLoop(asyncio.SelectorEventLoop):
 
     def _run_while(self, condition: Callable[[], bool], until: float) -> None:
         while condition() and time.monotonic() < until and not self.is_closed():
-            # Tasks and callbacks may raise anything.
-            with contextlib.suppress(BaseException):
-                timer = self.call_later(_POLL_SECONDS, self.stop)
+            timer = self.call_later(_POLL_SECONDS, self.stop)
+            try:
                 self.run_forever()
-                timer.cancel()
+            except CANT_WAIT:
+                return
+            except BaseException:  # noqa: BLE001, S110 - tasks and callbacks may raise anything
+                pass
+            timer.cancel()
 
 
 def _close_coroutine(task: asyncio.Task[Any]) -> None:

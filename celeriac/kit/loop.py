@@ -268,6 +268,7 @@ class LoopThread:
     def _begin(self) -> tuple[_Host, threading.Thread]:
         host = _Host(self._resolving)
         try:
+            host.loop.open()
             thread = threading.Thread(target=self._live, args=(host,), name=self._name, daemon=True)
             thread.start()
         except START_ERRORS:

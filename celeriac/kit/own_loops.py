@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from celeriac.kit.event_loop import EventLoop
+from celeriac.kit.event_loop import CANT_WAIT, EventLoop
 from celeriac.kit.loop import START_ERRORS, LoopEndedError, LoopTask, not_started
 
 T = TypeVar("T")
@@ -116,8 +116,7 @@ class _OwnTask(LoopTask[T]):
         except BaseException as error:  # noqa: BLE001 - a callback may raise SystemExit
             cause = error
         if not self._settled:
-            by = f" ({type(cause).__name__})" if cause is not None else ""
-            self.give_up(LoopEndedError(f"The agent ended its own event loop{by}.", cause))
+            self.give_up(_ended(cause))
         try:
             return loop.wind_up(_WIND_UP_SECONDS)
         finally:
@@ -132,6 +131,13 @@ class _OwnTask(LoopTask[T]):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._thread_id), ctypes.py_object(_InterruptedError)
             )
+
+
+def _ended(cause: BaseException | None) -> LoopEndedError:
+    if isinstance(cause, CANT_WAIT):
+        return LoopEndedError(f"The event loop could not wait: {cause}.", cause)
+    by = f" ({type(cause).__name__})" if cause is not None else ""
+    return LoopEndedError(f"The agent ended its own event loop{by}.", cause)
 
 
 class _Thread:

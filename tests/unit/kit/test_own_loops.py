@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import queue
 import sys
 import threading
 import time
@@ -227,7 +228,7 @@ def test_work_that_blocks_after_its_end_holds_up_nobody(loops: OwnLoops) -> None
 @pytest.mark.parametrize("what", LACKS)
 @pytest.mark.parametrize("idle", [True, False], ids=["a used thread", "a new thread"])
 @pytest.mark.filterwarnings("error")
-def test_where_no_loop_can_be_made_its_coroutine_ends_and_the_next_runs(
+def test_where_a_loop_can_not_wait_its_coroutine_ends_and_the_next_runs(
     loops: OwnLoops, what: str, idle: bool
 ) -> None:
     before = count_open_loops()
@@ -235,12 +236,38 @@ def test_where_no_loop_can_be_made_its_coroutine_ends_and_the_next_runs(
         assert loops.start(where()).result()
         wait_until(lambda: count_open_loops() <= before, "the first loop is closed")
     with LACKS[what]():
-        running = loops.start(where())
+        running = loops.start(asyncio.sleep(600))
         assert running.wait(20), "nobody would ever end it"
-    with pytest.raises(LoopEndedError, match="No event loop can be made now"):
+        assert loops.start(where()).result(), "what waits for nothing needs nothing"
+    with pytest.raises(LoopEndedError, match="could not wait"):
         running.result()
     gc.collect()  # so that a coroutine that was never closed is found
-    assert loops.start(where()).result()
+    assert loops.start(asyncio.sleep(0.01, "next")).result() == "next"
+
+
+def test_what_another_thread_calls_before_the_first_wait_wakes_it(loops: OwnLoops) -> None:
+    """The loop opens its pipe when it first waits, just as the other thread may write to it."""
+    calls: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]] | None]
+    calls = queue.SimpleQueue()
+
+    def call() -> None:
+        for loop, future in iter(calls.get, None):
+            loop.call_soon_threadsafe(future.set_result, None)
+
+    async def called() -> str:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        calls.put((loop, future))
+        await future
+        return "called"
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    for _ in range(2000):
+        running = loops.start(called())
+        assert running.wait(20), "the call was lost"
+        assert running.result() == "called"
+    calls.put(None)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
