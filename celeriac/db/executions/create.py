@@ -232,17 +232,6 @@ class NewExecutions:
         given = self.request.expires_in
         return self.spec.task.expires_in if given is None else given
 
-    @property
-    def waits_for_newer(self) -> bool:
-        """Whether it is debounced: no batch, and without a delay of its own."""
-        request = self.request
-        return (
-            self.spec.task.debounce is not None
-            and self.batch_id is None
-            and not request.delay_seconds
-            and request.available_at is None
-        )
-
     def limits(self, actor: Actor) -> list[list[KeyedLimit]]:
         """Return the limits by key of each; empty if none of them has any.
 

@@ -3,6 +3,7 @@
 Who submits locks the key first, so of several submissions at once each replaces the one before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -12,20 +13,25 @@ from sqlalchemy import Connection, bindparam, text
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
 
-_LOCK = text(
-    "SELECT pg_advisory_xact_lock(:lock, hashtext(CAST(:task_id AS text) || CAST(:key AS text)))"
-).bindparams(bindparam("lock", AdvisoryLock.DEBOUNCE.value))
+_LOCK = text("""
+SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
+    SELECT DISTINCT hashtext(CAST(:task_id AS text) || key) AS lock
+    FROM unnest(CAST(:keys AS text[])) AS k (key)
+    ORDER BY 1) AS hashed
+""").bindparams(bindparam("locks", AdvisoryLock.DEBOUNCE.value))
 
 _FIND = text("""
-SELECT execution_id, first_at, replaced, extract(epoch FROM now() - first_at) AS waited
-FROM debounces WHERE task_id = :task_id AND key = :key AND due_at > now()
+SELECT key, execution_id, first_at, replaced, extract(epoch FROM now() - first_at) AS waited
+FROM debounces
+WHERE task_id = :task_id AND key = ANY (CAST(:keys AS text[])) AND due_at > now()
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The execution that waits, and what led to it; `waited` are seconds."""
+    """The execution that waits for a key, and what led to it; `waited` are seconds."""
 
+    key: str
     execution_id: UUID
     first_at: datetime
     replaced: int
@@ -35,44 +41,53 @@ class Waiting:
 _waiting = reader(Waiting, waited=float)
 
 
-def lock(connection: Connection, task_id: UUID, key: str) -> None:
-    """Lock a key of a task until the transaction ends."""
-    connection.execute(_LOCK, {"task_id": task_id, "key": key})
+def lock(connection: Connection, task_id: UUID, keys: Sequence[str]) -> None:
+    """Lock keys of a task until the transaction ends."""
+    connection.execute(_LOCK, {"task_id": task_id, "keys": list(keys)})
 
 
-def find(connection: Connection, task_id: UUID, key: str) -> Waiting | None:
-    """Return what waits for a locked key, or None."""
-    row = connection.execute(_FIND, {"task_id": task_id, "key": key}).one_or_none()
-    return None if row is None else _waiting(row)
+def find(connection: Connection, task_id: UUID, keys: Sequence[str]) -> dict[str, Waiting]:
+    """Return what waits for locked keys, by the key."""
+    rows = connection.execute(_FIND, {"task_id": task_id, "keys": list(keys)})
+    return {each.key: each for each in map(_waiting, rows)}
 
 
 _PUT = text("""
 INSERT INTO debounces (task_id, key, execution_id, first_at, replaced, due_at)
-VALUES (:task_id, :key, :execution_id, coalesce(CAST(:first_at AS timestamptz), now()), :replaced,
-        now() + make_interval(secs => :delay))
+SELECT :task_id, p.key, p.execution_id, coalesce(p.first_at, now()), p.replaced,
+       now() + make_interval(secs => p.delay)
+FROM unnest(CAST(:keys AS text[]), CAST(:execution_ids AS uuid[]),
+            CAST(:first_at AS timestamptz[]), CAST(:replaced AS int[]),
+            CAST(:delays AS double precision[])) AS p (key, execution_id, first_at, replaced, delay)
 ON CONFLICT (task_id, key) DO UPDATE
 SET execution_id = excluded.execution_id, first_at = excluded.first_at,
     replaced = excluded.replaced, due_at = excluded.due_at
 """)
 
 
-def put(
-    connection: Connection,
-    task_id: UUID,
-    key: str,
-    execution_id: UUID,
-    *,
-    after: Waiting | None,
-    delay: float,
-) -> None:
-    """Store what waits for a locked key from now on; `after` is what it has replaced."""
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The execution that waits for a key from now on, for `delay` seconds.
+
+    `first_at` is that of what it has replaced; None: it is the first.
+    """
+
+    key: str
+    execution_id: UUID
+    first_at: datetime | None
+    replaced: int
+    delay: float
+
+
+def put(connection: Connection, task_id: UUID, waiting: Sequence[Put]) -> None:
+    """Store what waits for locked keys."""
     parameters = {
         "task_id": task_id,
-        "key": key,
-        "execution_id": execution_id,
-        "first_at": None if after is None else after.first_at,
-        "replaced": 0 if after is None else after.replaced + 1,
-        "delay": delay,
+        "keys": [each.key for each in waiting],
+        "execution_ids": [each.execution_id for each in waiting],
+        "first_at": [each.first_at for each in waiting],
+        "replaced": [each.replaced for each in waiting],
+        "delays": [each.delay for each in waiting],
     }
     connection.execute(_PUT, parameters)
 

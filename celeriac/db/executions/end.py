@@ -289,14 +289,14 @@ _CROWD_OUT = _lapse("held = CAST(:held AS text)", ":message")
 
 
 def crowd_out(
-    connection: Connection, execution_id: UUID, *, held: Held, code: str, message: str
-) -> bool:
-    """Cancel an execution that has not begun and is `held` in this way.
+    connection: Connection, execution_ids: Sequence[UUID], *, held: Held, code: str, message: str
+) -> list[UUID]:
+    """Cancel executions that have not begun and are `held` in this way; return which.
 
-    False if it isn't any more. Needs a transaction.
+    Needs a transaction.
     """
-    locked = hold(connection, [execution_id], skip_locked=True)
-    if not locked or not hold_rows(connection, list(locked)):
-        return False
-    parameters = {**spans.of([execution_id]), "held": held, "code": code, "message": message}
-    return connection.execute(_CROWD_OUT, parameters).one_or_none() is not None
+    locked = hold_rows(connection, list(hold(connection, execution_ids, skip_locked=True)))
+    if not locked:
+        return []
+    parameters = {**spans.of(list(locked)), "held": held, "code": code, "message": message}
+    return list(connection.execute(_CROWD_OUT, parameters).scalars())

@@ -1,44 +1,128 @@
-"""Debounce: the newest of several submissions runs alone, after a pause."""
+"""Debounce: the newest of several submissions with one key runs alone, after a pause.
 
-from dataclasses import replace
+The items of a batch are debounced one after the other, as if each were submitted by itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from celeriac.db.engine import Connection
 from celeriac.db.executions import debounces, lifecycle
+from celeriac.db.executions.debounces import Waiting
 from celeriac.db.executions.lifecycle import NewExecutions
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.limits import debounce_key
+from celeriac.domain.executions.model import QueuedMessage
 from celeriac.domain.executions.states import Held
-from celeriac.domain.limits import LimitEnd
+from celeriac.domain.limits import Debounce, LimitEnd
 
 
-def debounce(
-    connection: Connection, actor: Actor, new: NewExecutions
-) -> tuple[NewExecutions, UUID | None]:
-    """Return a new execution with its delay, and the one that it has replaced. In a transaction.
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The new executions with one key, in their order, and the stored one that they replace."""
 
-    What has begun, or is due, is not replaced.
+    key: str
+    indexes: Sequence[int]
+    """Of the new ones: the last of them waits, the others are replaced."""
+    after: Waiting | None
+
+    @property
+    def replaced(self) -> int:
+        """How many the last one has replaced."""
+        before = 0 if self.after is None else self.after.replaced + 1
+        return before + len(self.indexes) - 1
+
+
+def create_debounced(
+    connection: Connection, actor: Actor, new: NewExecutions, *, window: int
+) -> tuple[list[QueuedMessage], list[UUID]]:
+    """Store new executions with their delays; return what to send, and what was replaced.
+
+    What has begun, or is due, is not replaced. A batch whose items have different delays has an
+    audit entry for those of each. Needs a transaction. Raises StaleSpecError as `create` does.
     """
     wanted = new.spec.task.debounce
-    task_id, execution_id = new.spec.task_id, new.ids[0]
-    ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
-    key = debounce_key(new.spec, new.variables[0], new.request.labels, **ids)
     assert wanted is not None
-    assert key is not None
-    debounces.lock(connection, task_id, key)
-    earlier = debounces.find(connection, task_id, key)
-    if earlier is not None and not lifecycle.crowd_out(
+    ids = {"user_id": actor.user_id, "workspace_id": actor.workspace_id}
+    of_key: dict[str, list[int]] = {}
+    for index, variables in enumerate(new.variables):
+        key = debounce_key(new.spec, variables, new.request.labels, **ids)
+        assert key is not None
+        of_key.setdefault(key, []).append(index)
+    debounces.lock(connection, new.spec.task_id, list(of_key))
+    earlier = debounces.find(connection, new.spec.task_id, list(of_key))
+    lines = [
+        _Line(key, indexes, _replaced(connection, new, earlier.get(key), key, indexes[-1]))
+        for key, indexes in of_key.items()
+    ]
+    messages: list[QueuedMessage] = []
+    for (delay, replaced), indexes in _by_delay(wanted, lines).items():
+        options = new.request.options.model_copy(update={"replaced": replaced})
+        some = replace(
+            new,
+            ids=[new.ids[index] for index in indexes],
+            variables=[new.variables[index] for index in indexes],
+            request=replace(new.request, delay_seconds=delay, options=options),
+        )
+        messages += lifecycle.create(connection, some, actor, window=window)
+    gone = [line.after.execution_id for line in lines if line.after is not None]
+    for line in lines:
+        if others := [new.ids[index] for index in line.indexes[:-1]]:
+            gone += _crowd_out(connection, others, line.key, new.ids[line.indexes[-1]])
+    debounces.put(
         connection,
-        earlier.execution_id,
+        new.spec.task_id,
+        [
+            debounces.Put(
+                line.key,
+                new.ids[line.indexes[-1]],
+                None if line.after is None else line.after.first_at,
+                line.replaced,
+                _delay(wanted, line),
+            )
+            for line in lines
+        ],
+    )
+    return messages, gone
+
+
+def _by_delay(wanted: Debounce, lines: Sequence[_Line]) -> dict[tuple[float, int], list[int]]:
+    """Return which of the new ones wait how long and have replaced how many, in their order."""
+    found = {
+        index: (wanted.seconds, number)
+        for line in lines
+        for number, index in enumerate(line.indexes)
+    }
+    found |= {line.indexes[-1]: (_delay(wanted, line), line.replaced) for line in lines}
+    of: dict[tuple[float, int], list[int]] = {}
+    for index, each in sorted(found.items()):
+        of.setdefault(each, []).append(index)
+    return of
+
+
+def _delay(wanted: Debounce, line: _Line) -> float:
+    return wanted.delay(0.0 if line.after is None else line.after.waited)
+
+
+def _replaced(
+    connection: Connection, new: NewExecutions, earlier: Waiting | None, key: str, index: int
+) -> Waiting | None:
+    """Return what has waited for a key and is replaced by a new one."""
+    if earlier is None:
+        return None
+    gone = _crowd_out(connection, [earlier.execution_id], key, new.ids[index])
+    return earlier if gone else None
+
+
+def _crowd_out(
+    connection: Connection, execution_ids: Sequence[UUID], key: str, newer: UUID
+) -> list[UUID]:
+    return lifecycle.crowd_out(
+        connection,
+        execution_ids,
         held=Held.TIME,
         code=LimitEnd.SUPERSEDED.value,
-        message=f"The newer execution {execution_id} has the same debounce key {key!r}, and "
-        "waits instead.",
-    ):
-        earlier = None
-    delay = wanted.delay(0.0 if earlier is None else earlier.waited)
-    debounces.put(connection, task_id, key, execution_id, after=earlier, delay=delay)
-    replaced = 0 if earlier is None else earlier.replaced + 1
-    options = new.request.options.model_copy(update={"replaced": replaced})
-    request = replace(new.request, delay_seconds=delay, options=options)
-    return replace(new, request=request), None if earlier is None else earlier.execution_id
+        message=f"The newer execution {newer} has the same debounce key {key!r}, and waits "
+        "instead.",
+    )

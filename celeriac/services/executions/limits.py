@@ -120,11 +120,12 @@ class TaskLimits:
             if line.free or line.policies
         )
 
-    def ended(self, execution_id: UUID, code: str) -> None:
-        """Tell those who follow an execution that a limit has ended it."""
-        logger.info("execution.ended_by_limit", execution_id=execution_id, code=code)
-        self._live.changed([execution_id])
-        self._ended([execution_id])
+    def ended(self, execution_ids: Sequence[UUID], code: str) -> None:
+        """Tell those who follow executions that a limit has ended them."""
+        for execution_id in execution_ids:
+            logger.info("execution.ended_by_limit", execution_id=execution_id, code=code)
+        self._live.changed(execution_ids)
+        self._ended(execution_ids)
 
     def forget_rates(self, limit: int) -> int:
         """Delete rates and debounces of which nothing has come lately; return how many."""
@@ -177,10 +178,10 @@ class TaskLimits:
         with self._database.transaction() as connection:
             code = ending.why.value
             ended = lifecycle.crowd_out(
-                connection, ending.id, held=Held.LIMIT, code=code, message=message
+                connection, [ending.id], held=Held.LIMIT, code=code, message=message
             )
         if ended:
-            self.ended(ending.id, code)
+            self.ended(ended, code)
 
 
 class AdmitSoon:

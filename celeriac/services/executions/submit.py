@@ -41,7 +41,7 @@ from celeriac.logs import Step
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.schemas import check_variables
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.debounce import debounce
+from celeriac.services.executions.debounce import create_debounced
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
 from celeriac.services.reading import present
@@ -235,7 +235,8 @@ class Submit:
             spec = self._specs.current(
                 request.task_id, workspace=actor.workspace_id, fresh=attempt > 0
             )
-            check_all(spec, variables, request.labels, batch=batch_id is not None)
+            batch, debounced = batch_id is not None, _is_debounced(spec, request)
+            check_all(spec, variables, request.labels, batch=batch, debounced=debounced)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -247,7 +248,7 @@ class Submit:
             window = self._dispatch.capacity(new.queue) if send else 0
             limits = new.limits(actor)
             with suppress(lifecycle.StaleSpecError):
-                if not (limits or new.waits_for_newer or _needs_check(request)):
+                if not (limits or debounced or _needs_check(request)):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window), ()
                 with self._database.transaction() as connection:
@@ -256,14 +257,19 @@ class Submit:
                         return earlier, (), ()
                     if limits and batch_id is None:
                         refuse(connection, actor.workspace_id, limits[0])
-                    replaced = None
-                    if new.waits_for_newer:
-                        new, replaced = debounce(connection, actor, new)
-                    messages = lifecycle.create(connection, new, actor, window=window)
-                if replaced is not None and self._limits is not None:
+                    make = create_debounced if debounced else _create
+                    messages, replaced = make(connection, actor, new, window=window)
+                if replaced and self._limits is not None:
                     self._limits.ended(replaced, LimitEnd.SUPERSEDED.value)
                 return None, messages, limits
         raise ConflictError("The task is being changed; send the request again.")
+
+
+def _create(
+    connection: Connection, actor: Actor, new: lifecycle.NewExecutions, *, window: int
+) -> tuple[list[QueuedMessage], list[UUID]]:
+    """Do what `create_debounced` does, for those that replace nothing."""
+    return lifecycle.create(connection, new, actor, window=window), []
 
 
 _MOST_KEYS = 16
@@ -291,6 +297,12 @@ def task_deleted(origin: Execution) -> ConflictError:
     return ConflictError(
         f"The task {origin.task_name!r} of this execution was deleted; run another one."
     )
+
+
+def _is_debounced(spec: ExecutionSpec, request: SubmitRequest) -> bool:
+    """Whether it waits for newer ones: its task says so, and it has no delay of its own."""
+    delayed = request.delay_seconds or request.available_at is not None
+    return spec.task.debounce is not None and not delayed
 
 
 def _needs_check(request: SubmitRequest) -> bool:
@@ -382,13 +394,24 @@ def same_request(earlier: StoredKey, once: Idempotency) -> UUID:
 
 
 def check_all(
-    spec: ExecutionSpec, variables: Sequence[JsonObject], labels: Labels, *, batch: bool
+    spec: ExecutionSpec,
+    variables: Sequence[JsonObject],
+    labels: Labels,
+    *,
+    batch: bool,
+    debounced: bool = False,
 ) -> None:
-    """Check each of `variables`; errors of a batch name the item. See `check_one`."""
+    """Check each of `variables`, and their keys if they are `debounced`. See `check_one`.
+
+    Errors of a batch name the item.
+    """
     with WorkLimit(len(variables)) as work:
         for index, values in enumerate(variables):
             try:
                 check_one(spec, values, work, labels)
+                if debounced:
+                    ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
+                    debounce_key(spec, values, labels, **ids)
             except InvalidInputError as error:
                 if not batch:
                     raise
@@ -415,4 +438,3 @@ def check_one(
         spec.agent.crew.render(variables, text, work)
     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
     limits_of(spec, variables, labels, **ids, workflow_id=workflow_id)
-    debounce_key(spec, variables, labels, **ids)

@@ -1,5 +1,7 @@
 """Debounce: the newest of several submissions with one key runs alone, after a pause."""
 
+from dataclasses import replace
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -8,10 +10,12 @@ from celeriac.domain.errors import InputInvalidError
 from celeriac.domain.executions.model import Idempotency, SubmitRequest
 from celeriac.domain.executions.states import Held, Status
 from celeriac.domain.tasks import TaskSpec
+from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
 from tests.support.core import Core
 from tests.support.statements import sent
 from tests.support.together import together
+from tests.support.workflows import Flows
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -106,13 +110,52 @@ def test_submissions_at_once_leave_one(core: Core) -> None:
     core.assert_consistent()
 
 
-def test_batches_and_submissions_with_a_delay_of_their_own_are_not_debounced(core: Core) -> None:
+def test_items_of_a_batch_are_debounced_as_if_each_were_submitted_by_itself(core: Core) -> None:
+    core = debounced(core, max_seconds=1_500)
+    earlier = submit(core, "zero", key="a")
+    core.pass_time(800.0)
+    given: list[JsonObject] = [
+        {"key": key, "text": str(number)} for number, key in enumerate("abacb")
+    ]
+    ids = core.pending_many(given)
+    ends = {each: core.get(each).error_code for each in (earlier, *ids)}
+    assert list(ends.values()) == ["superseded", "superseded", "superseded", None, None, None]
+    assert [core.get(each).options.replaced for each in ids[2:]] == [2, 0, 1]
+    assert str(ids[2]) in (core.get(earlier).error_message or "")
+    assert str(ids[2]) in (core.get(ids[0]).error_message or "")
+    assert not any(due(core, each) for each in ids)
+    core.pass_time(800.0)
+    assert [due(core, each) for each in ids[2:]] == [True, False, False], "after the longest time"
+    last = submit(core, key="b")
+    assert core.get(last).options.replaced == 2, "one after another"
+    core.pass_time(1_600.0)
+    assert [due(core, each) for each in (ids[3], last)] == [True, True]
+    assert [core.get(each).variables for each in ids] == given
+    core.assert_consistent()
+
+
+def test_batches_at_once_leave_one_of_each_key(core: Core) -> None:
     core = debounced(core)
-    batch = core.pending_many([{"key": "a"}] * 2)
-    request = SubmitRequest(task_id=core.task, variables={"key": "a"}, delay_seconds=5.0)
+    batches = [[{"key": key} for key in keys] for keys in ("abc", "cba", "bbc", "cab") * 2]
+    made = together([partial(core.pending_many, batch) for batch in batches])
+    left = [each for ids in made for each in ids if not core.status(each).terminal]
+    assert sorted(str(core.get(each).variables["key"]) for each in left) == ["a", "b", "c"]
+    assert sum(core.get(each).options.replaced + 1 for each in left) == 24
+    core.assert_consistent()
+
+
+def test_what_is_waited_for_or_has_a_delay_of_its_own_is_not_debounced(flows: Flows) -> None:
+    task = flows.add_task("each", debounce={"key": "variables.key", "seconds": 1_000})
+    core = flows.core
+    request = SubmitRequest(task_id=task, variables={"key": "a"}, delay_seconds=5.0)
     delayed = core.submit(core.actor, request).execution_id
-    submit(core)
-    assert not any(core.status(each).terminal for each in (*batch, delayed))
+    waiting = core.submit(core.actor, replace(request, delay_seconds=0.0)).execution_id
+    item = {"task": "each", "map": "[1, 2]", "with": {"key": "a", "x": "${{ item }}"}}
+    ran = flows.run({"items": item, "odd": {"task": "each", "with": {"x": 1}}})
+    assert ran.status is RunStatus.COMPLETED
+    assert sorted(each["x"] for _, each in flows.done) == [1, 1, 2]
+    assert not any(core.status(each).terminal for each in (delayed, waiting))
+    core.assert_consistent()
 
 
 def test_tasks_do_not_replace_each_other(core: Core) -> None:
