@@ -5,7 +5,10 @@ import contextlib
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, overload
+
+from structlog.typing import FilteringBoundLogger
 
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.process import ChildCommand, ChildProcess
@@ -71,8 +74,11 @@ class LogRelay:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._log = get_logger("celeriac.agent").bind(**context.correlation)
         self._count = 0
+
+    @cached_property
+    def _log(self) -> FilteringBoundLogger:  # most attempts write no line
+        return get_logger("celeriac.agent").bind(**self._context.correlation)
 
     async def write(
         self,
