@@ -112,6 +112,7 @@ def test_a_sender_that_does_not_sign_learns_nothing(boss: Asker, form: str) -> N
     assert set(hook.reasons()) <= {"not_signed", "signature_wrong"}
 
 
+@pytest.mark.failure("H1")
 def test_h1_a_delivery_after_the_window_is_refused_and_a_repeat_makes_nothing(boss: Asker) -> None:
     hook, late = Hook(boss), Hook(boss)
     body, now = as_bytes(BODY), time.time()
@@ -133,6 +134,7 @@ def test_h1_a_delivery_after_the_window_is_refused_and_a_repeat_makes_nothing(bo
     assert len(_started(boss)) == 2
 
 
+@pytest.mark.failure("H1")
 def test_h1_a_request_of_github_sent_again_under_another_id_makes_nothing(boss: Asker) -> None:
     hook = Hook(boss, verification="github")
     body = as_bytes(BODY)
@@ -151,6 +153,7 @@ BODIES = (
 )
 
 
+@pytest.mark.failure("H2")
 @pytest.mark.parametrize("secret", [None, "whsec_plJ3nmyCDGBKInavdOK15jsl",
                                     "plJ3nmyCDGBKInavdOK15jsl"])  # fmt: skip
 def test_h2_the_body_is_verified_as_it_came(boss: Asker, secret: str | None) -> None:
@@ -165,6 +168,7 @@ def test_h2_the_body_is_verified_as_it_came(boss: Asker, secret: str | None) -> 
         assert_problem(hook.call(standard(hook.secret, body), tidy), 401, "hook_refused")
 
 
+@pytest.mark.failure("H1")
 def test_h1_deliveries_at_the_same_time_start_one(boss: Asker) -> None:
     hook = Hook(boss, verification="github")
     body = as_bytes(BODY)
@@ -177,6 +181,7 @@ def test_h1_deliveries_at_the_same_time_start_one(boss: Asker) -> None:
     assert len(_started(boss)) == len(hook.deliveries()) == 1
 
 
+@pytest.mark.failure("H5")
 def test_h5_a_delivery_and_its_execution_are_stored_together(
     boss: Asker, container: CoreServices
 ) -> None:

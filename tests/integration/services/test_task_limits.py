@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from celeriac.db.executions import limits
 from celeriac.domain.errors import InputInvalidError, LimitReachedError
@@ -36,6 +36,7 @@ from tests.support.pauses import OF_ALL_WORK, pause, pauses_of, resume
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
 from tests.support.workflows import Flows
+from tests.support.workspace_limits import limit
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -217,6 +218,25 @@ def test_an_end_after_the_lease_was_lost_gives_no_further_slot(core: Core) -> No
     assert core.end(stalled, Completed(1)).status is None
     keep(core)
     assert waits(core, third)
+    core.assert_consistent()
+
+
+@pytest.mark.failure("Q10")
+def test_an_end_waits_for_nobody_and_writes_no_row_that_others_write(core: Core) -> None:
+    rate = {"key": "'all'", "max": 1_000, "seconds": 1}
+    spec = {"concurrency": [{"key": KEY, "max": 1}], "rates": [rate]}
+    core = Core(core.database, TaskSpec.model_validate(spec))
+    limit(core, "limited", key=KEY, max=5)
+    first, second = submit(core), submit(core)
+    claim = start(core, first)
+    with core.database.transaction() as connection:
+        limits.lock(connection, core.actor.workspace_id, claim.limit_keys or ())
+        for table in ("execution_rates", "limits", "workspaces"):
+            assert connection.execute(text(f"SELECT 1 FROM {table} FOR UPDATE")).first()
+        core.end(claim, Completed(1))
+        assert core.status(first) is Status.COMPLETED
+    keep(core)
+    assert not waits(core, second)
     core.assert_consistent()
 
 

@@ -176,6 +176,7 @@ def test_a_callback_is_told_of_its_execution_alone(core: Core, receiver: Receive
     assert (_one(core).endpoint_id, _one(core).status) == (None, "delivered")
 
 
+@pytest.mark.failure("H3")
 @pytest.mark.parametrize("path", ["/status/500", "/status/404", "/status/429", "/away"])
 def test_h3_what_may_pass_is_sent_again_with_the_same_id_and_given_up_in_the_end(
     core: Core, receiver: Receiver, path: str
@@ -206,6 +207,7 @@ def test_h3_what_may_pass_is_sent_again_with_the_same_id_and_given_up_in_the_end
         each.verify(KEYS.secret(endpoint))
 
 
+@pytest.mark.failure("H3")
 def test_h3_a_closed_port_and_an_unknown_name_are_tried_again(core: Core) -> None:
     for url in ("http://127.0.0.1:1/", "https://nowhere.invalid/"):
         add_deliveries(core, add_endpoint(core, url), 1)
@@ -216,6 +218,7 @@ def test_h3_a_closed_port_and_an_unknown_name_are_tried_again(core: Core) -> Non
     assert {row.status for row in rows(core, "SELECT status FROM deliveries")} == {"pending"}
 
 
+@pytest.mark.failure("H3")
 def test_h3_an_address_inside_is_refused_for_ever(core: Core, receiver: Receiver) -> None:
     add_deliveries(core, add_endpoint(core, f"{receiver.url}/ok"), 1)
     named = f"https://localhost.localdomain:{receiver.url.rpartition(':')[2]}/ok"
@@ -230,6 +233,7 @@ def test_h3_an_address_inside_is_refused_for_ever(core: Core, receiver: Receiver
     assert receiver.got == []
 
 
+@pytest.mark.failure("H5")
 def test_h5_a_redirect_to_an_address_inside_is_not_followed(core: Core, receiver: Receiver) -> None:
     add_deliveries(core, add_endpoint(core, f"{receiver.url}/away"), 1)
 
@@ -325,6 +329,7 @@ def test_receivers_share_no_cookies(core: Core, receiver: Receiver) -> None:
     assert not any("cookie" in each.headers for each in receiver.got)
 
 
+@pytest.mark.failure("H4")
 def test_h4_receivers_that_never_answer_delay_nobody(core: Core, receiver: Receiver) -> None:
     for number in range(3):
         add_deliveries(core, add_endpoint(core, f"{receiver.url}/never/{number}"), 50)
@@ -350,6 +355,7 @@ def test_h4_receivers_that_never_answer_delay_nobody(core: Core, receiver: Recei
     assert all(receiver.most[f"/never/{number}"] == 2 for number in range(3))
 
 
+@pytest.mark.failure("H5")
 def test_h5_a_sender_that_is_killed_in_between_loses_nothing(
     core: Core, receiver: Receiver
 ) -> None:

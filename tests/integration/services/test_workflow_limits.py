@@ -226,6 +226,7 @@ def test_a_limit_of_active_runs_keeps_the_slot_through_an_approval(flows: Flows)
     assert statuses(flows, first, second) == ["completed", "running"]
 
 
+@pytest.mark.failure("Q6")
 @pytest.mark.parametrize("count", ["running", "active"])
 def test_q6_a_parent_does_not_wait_for_a_slot_that_it_has_itself(flows: Flows, count: str) -> None:
     limited(flows, "inner", count=count)
@@ -397,6 +398,7 @@ def test_a_run_that_was_admitted_by_a_process_that_died_goes_on(flows: Flows) ->
     assert statuses(flows, first, second) == ["completed", "completed"]
 
 
+@pytest.mark.failure("Q9")
 def test_q9_the_keeper_reaches_a_free_key_behind_many_full_ones(
     flows: Flows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

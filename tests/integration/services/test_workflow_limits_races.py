@@ -102,6 +102,7 @@ class Watched:
                     inside.discard(claim.run_id)
 
 
+@pytest.mark.failure("Q1", "Q5")
 def test_q1_q5_starts_and_ends_that_race_never_run_more_and_leave_nobody_waiting(
     core: Core,
 ) -> None:
@@ -306,6 +307,7 @@ class FaultyLimits:
         pytest.fail(f"runs hang: {statuses}")
 
 
+@pytest.mark.failure("Q3", "Q4")
 @settings(
     max_examples=6,
     deadline=None,

@@ -63,11 +63,13 @@ def test_published_signatures_are_right(
         assert error.value.reason is Refusal.SIGNATURE_WRONG
 
 
+@pytest.mark.failure("H2")
 def test_h2_secrets_have_a_prefix_or_none() -> None:
     form, secret, headers, body = STANDARD
     verify(form, [secret.removeprefix("whsec_")], headers, body, now=AT)
 
 
+@pytest.mark.failure("H1")
 def test_h1_a_signature_with_a_time_is_good_for_the_window() -> None:
     secret = "whsec_plJ3nmyCDGBKInavdOK15jsl"
     for form in (Verification.STANDARD, Verification.STRIPE):

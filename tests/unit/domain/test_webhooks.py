@@ -36,12 +36,14 @@ def test_signatures_are_those_of_the_specification(
     assert signature(secret.removeprefix("whsec_"), message, at, body) == wanted
 
 
+@pytest.mark.failure("H1")
 def test_h1_the_timestamp_and_the_id_are_signed() -> None:
     secret, message, at, body, wanted = VECTORS[0]
     assert signature(secret, message, at + 1, body) != wanted
     assert signature(secret, message + "x", at, body) != wanted
 
 
+@pytest.mark.failure("H2")
 @pytest.mark.parametrize(
     "body", [b'{"a": 1}', b'{"a":1}', '{"a":"\u2028é"}'.encode(), rb'{"a":"\u2028"}', b""]
 )
@@ -74,6 +76,7 @@ def test_each_endpoint_and_installation_has_its_own_secret() -> None:
     assert len(base64.b64decode(keys.secret(one).removeprefix("whsec_"))) == 32
 
 
+@pytest.mark.failure("H3")
 @pytest.mark.parametrize("status", [None, 301, 400, 401, 404, 408, 425, 429, 500, 503])
 def test_h3_what_may_pass_is_tried_over_three_days(status: int | None) -> None:
     failed = Reception(status, "It failed.")
@@ -81,6 +84,7 @@ def test_h3_what_may_pass_is_tried_over_three_days(status: int | None) -> None:
     assert pauses == [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400, None]
 
 
+@pytest.mark.failure("H3")
 @pytest.mark.parametrize(
     "reception", [Reception(410, "Gone."), Reception(None, "Refused.", refused=True)]
 )
