@@ -132,19 +132,27 @@ def test_frozen_for_longer_than_a_lease(fleet: Fleet, own_postgres: PostgresServ
 def test_a_standby_takes_over(
     own_postgres: PostgresServer, own_database: str, valkey: ValkeyServer
 ) -> None:
-    """Its server has run all the time: nothing in it tells that it was not the primary."""
+    """Its server has run all the time: nothing in it tells that it was not the primary.
+
+    It is synchronous, as where a failover may lose nothing: what was committed is on both.
+    """
     with running_standby(own_postgres) as standby, temporary_directory() as home:
         url = own_postgres.url_with(standby, own_database)
         with running_fleet(home, database_url=url, redis_url=valkey.url()) as fleet:
-            _, worker, ids = start(fleet, "hold")
+            _, worker, ids = start(fleet, "bill")
             reached = own_postgres.position()
             wait_until(lambda: standby.follows(reached), "the standby has it all")
+            own_postgres.wait_for_standby()
+            billed = text("SELECT sum(event_seq) FROM executions")
+            before = fleet.scalar(billed)
+            wait_until(lambda: fleet.scalar(billed) > before + 2 * COUNT, "notes are on both")
             own_postgres.kill()
             outlast_a_lease(worker)
             standby.promote()
             fleet.open_gate()
             fleet.scalar(text("SELECT 1"))
             assert_undisturbed(fleet, ids)
+            assert_billed_once(fleet, ids)
             later = fleet.submit(fleet.task("noop"))
             assert fleet.wait_terminal([later])[0].status is Status.COMPLETED
 

@@ -21,6 +21,7 @@ from celeriac.embedded.service_user import give_directory
 from celeriac.embedded.valkey import Valkey
 from tests.support.places import temporary_directory
 from tests.support.processes import start_and_wait
+from tests.support.waiting import wait_until
 
 MAINTENANCE_DATABASE = "postgres"
 
@@ -137,6 +138,13 @@ class PostgresServer(RunningServer):
     def position(self) -> str:
         """Return how far the log of this primary goes."""
         return str(self._maintain("SELECT pg_current_wal_lsn()"))
+
+    def wait_for_standby(self) -> None:
+        """Let a commit wait until it is on the standby of this primary, from now on."""
+        self._maintain("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._maintain("SELECT pg_reload_conf()")
+        synchronous = "SELECT count(*) > 0 FROM pg_stat_replication WHERE sync_state <> 'async'"
+        wait_until(lambda: bool(self._maintain(synchronous)), "the standby is synchronous")
 
     def promote(self) -> None:
         """Make a standby the primary, and wait until it is."""
