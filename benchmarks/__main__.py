@@ -64,7 +64,14 @@ NAMES = (
     "cancels",
 )
 _SHAPES = (flows.CHAIN, flows.FAN_OUT, flows.FAN_IN)
-_FIELDS = [*(shape.replace("-", "_") for shape in _SHAPES), "counted"]
+_FIELDS = [
+    *(shape.replace("-", "_") for shape in _SHAPES),
+    "counted",
+    "waits",
+    "wait_seconds",
+    "rounds",
+    "running_seconds",
+]
 SCALE = "scale"
 TURNS = "turns"
 LIMITS = "limits"
@@ -94,6 +101,12 @@ def main() -> None:
             f"--{shape}", type=int, metavar="NUMBER", help=f"flows: no-ops of one {shape}"
         )
     parser.add_argument("--counted", type=int, metavar="NUMBER", help="fan-ins: items of the map")
+    parser.add_argument("--waits", type=int, metavar="NUMBER", help="waits: executions")
+    parser.add_argument("--wait-seconds", type=float, metavar="NUMBER", help="waits: of each")
+    parser.add_argument("--rounds", type=int, metavar="NUMBER", help="runs of each side")
+    parser.add_argument(
+        "--running-seconds", type=float, metavar="NUMBER", help="running: how long it is watched"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="tiny counts: shows that all runs, not how fast"
     )

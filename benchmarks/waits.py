@@ -16,7 +16,9 @@ from celeriac.domain.tasks import DEFAULT_QUEUE
 
 _GOAL_FACTOR = 1.25
 _SLOTS = 16
-_GOAL_MEGABYTES = 400.0
+_GOAL_MEGABYTES = 250.0
+_GOAL_MEGABYTES_EACH = 0.15
+"""So 400 MB for 1,000 waits, and 1 GB for 5,000."""
 _MEGABYTE = 1_000_000
 _SAMPLE_SECONDS = 0.05
 _START_SECONDS = 60.0
@@ -57,7 +59,11 @@ def measure(stage: Stage, scale: Scale) -> Figure:
         },
         [
             Target("factor", factor, _GOAL_FACTOR),
-            Target("peak_memory_megabytes", megabytes, _GOAL_MEGABYTES),
+            Target(
+                "peak_memory_megabytes",
+                megabytes,
+                round(_GOAL_MEGABYTES + _GOAL_MEGABYTES_EACH * scale.waits),
+            ),
         ],
     )
 
