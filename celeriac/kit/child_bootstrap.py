@@ -17,6 +17,12 @@ from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
+_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40  # netdevice(7)
+_LOOPBACK = "127.0.0.1"
+_BACKLOG = 128
+ALONE, SHARED = "alone", "shared"
+"""The network of a process with namespaces of its own: a loopback of its own, or the machine's."""
 _F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
 _REPORT_RESERVE = 16 * 1024 * 1024
 _INHERITED = (
@@ -90,7 +96,12 @@ def hide_memory() -> None:
 
 
 def limit_resources(
-    *, memory: int | None = None, cpu_seconds: int | None = None, descriptors: int | None = None
+    *,
+    memory: int | None = None,
+    cpu_seconds: int | None = None,
+    descriptors: int | None = None,
+    processes: int | None = None,
+    file_bytes: int | None = None,
 ) -> None:
     """Set this process's own limits, which its children inherit; write no core files.
 
@@ -100,13 +111,18 @@ def limit_resources(
     MAP_SHARED mappings is not counted. An excess shows as MemoryError (ENOMEM). The hard limit is
     16 MiB higher: `release_reserve` gives a program that room to report the excess.
     `cpu_seconds` ends the process with SIGXCPU, and a second later with SIGKILL. `descriptors` is
-    the soft limit of open files; the hard one stays.
+    the soft limit of open files; the hard one stays. `processes` bounds the processes and threads
+    of our user in our user namespace, `file_bytes` the size of each file that is written.
     """
     _lower(resource.RLIMIT_CORE, 0, 0)
     if memory is not None:
         _lower(resource.RLIMIT_DATA, memory, memory + _REPORT_RESERVE)
     if cpu_seconds is not None:
         _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    if processes is not None:
+        _lower(resource.RLIMIT_NPROC, processes, processes)
+    if file_bytes is not None:
+        _lower(resource.RLIMIT_FSIZE, file_bytes, file_bytes)
     if descriptors is not None:
         _lower(resource.RLIMIT_NOFILE, descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
@@ -119,6 +135,56 @@ def become_user(user: int, group: int) -> None:
     os.setgroups([group])
     os.setgid(group)
     os.setuid(user)
+
+
+def enter_namespaces(*, alone: bool) -> None:
+    """Continue in a user namespace of our own and, if `alone`, in a network of our own.
+
+    That network has only a loopback. The user and the group stay the same; processes are counted
+    from zero in the namespace. Raises OSError where the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    # after a change of user our files in /proc belong to root
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if libc.unshare(_CLONE_NEWUSER | (_CLONE_NEWNET if alone else 0)) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, f"unshare: {os.strerror(error)}")
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{user} {user} 1"),
+        ("gid_map", f"{group} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 - pathlib takes 10 ms to load
+            file.write(text)
+    if alone:
+        _start_loopback()
+
+
+def _start_loopback() -> None:
+    import socket
+    import struct
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, request)
+
+
+def hand_over_listener(channel: int, port: int) -> None:
+    """Listen on `port` of our loopback, and give the listening socket to the parent over `channel`.
+
+    A socket stays in the network where it was made: the parent accepts connections from there,
+    without a process of its own in it.
+    """
+    import socket
+
+    with (
+        socket.socket(fileno=channel) as parent,
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+    ):
+        listener.bind((_LOOPBACK, port))
+        listener.listen(_BACKLOG)
+        socket.send_fds(parent, [b"."], [listener.fileno()])
 
 
 def give_pipes(user: int, group: int) -> None:
@@ -161,13 +227,16 @@ def _optional(text: str) -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prepare this process and become the program after the eight settings in `arguments`.
+    """Prepare this process and become the program after the twelve settings in `arguments`.
 
     Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
-    `kill_group_at_hangup`, soft limit of open files (empty: none), program, its own arguments.
+    `kill_group_at_hangup`, soft limit of open files, processes, bytes of a file, network of
+    `enter_namespaces`, channel and port of `hand_over_listener` with a colon (empty: none),
+    program, its own arguments.
     Returns an exit code only where that failed; the reason is on stderr.
     """
-    number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *command = arguments
+    number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *others = arguments
+    processes, file_bytes, network, listener, *command = others
     try:
         reset_signals()
         if pipe:
@@ -177,10 +246,17 @@ def main(arguments: Sequence[str]) -> int:
             become_user(int(user), int(group))  # before the death signal, which it would clear
         if not pipe:
             set_parent_death_signal(int(number), int(parent))
+        if network:
+            enter_namespaces(alone=network == ALONE)
+        if listener:
+            channel, _, port = listener.partition(":")
+            hand_over_listener(int(channel), int(port))
         limit_resources(
             memory=_optional(memory),
             cpu_seconds=_optional(cpu_seconds),
             descriptors=_optional(descriptors),
+            processes=_optional(processes),
+            file_bytes=_optional(file_bytes),
         )
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")

@@ -196,11 +196,15 @@ _AGAIN_SECONDS = 0.01
 class ResourceLimits:
     """Limits of a process; its children inherit them, each for itself.
 
-    `memory` is in bytes (`limit_resources` says what it limits), `cpu_seconds` in processor time.
+    `memory` is in bytes (`limit_resources` says what it limits), `cpu_seconds` in processor time,
+    `file_bytes` the size of each file. `processes` is the limit of all of them together; it needs
+    a `Namespace`, because elsewhere all processes of the user count.
     """
 
     memory: int | None = None
     cpu_seconds: int | None = None
+    processes: int | None = None
+    file_bytes: int | None = None
 
 
 NO_LIMITS = ResourceLimits()
@@ -239,6 +243,19 @@ class UserIds:
     group: int
 
 
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A user namespace of its own, and, if `alone`, a network that has only a loopback.
+
+    With `port` the process listens there on its loopback, and sends the listening socket over
+    `channel`, the number of a Unix socket that is passed on (`child_bootstrap`).
+    """
+
+    alone: bool
+    channel: int | None = None
+    port: int | None = None
+
+
 def guarded_command(
     command: Sequence[str],
     *,
@@ -246,6 +263,7 @@ def guarded_command(
     death_signal: int = signal.SIGKILL,
     become: UserIds | None = None,
     lifeline: int | None = None,
+    namespace: Namespace | None = None,
 ) -> list[str]:
     """Return the arguments that start `command` under limits, to die with its parent.
 
@@ -259,9 +277,19 @@ def guarded_command(
     settings = (
         *(int(death_signal), os.getpid(), limits.memory, limits.cpu_seconds),
         *(user, group, lifeline, _Descriptors.soft),
+        *(limits.processes, limits.file_bytes, *_namespace_settings(namespace)),
     )
     texts = ("" if each is None else str(each) for each in settings)
     return [sys.executable, "-I", "-S", child_bootstrap.__file__, *texts, *command]
+
+
+def _namespace_settings(namespace: Namespace | None) -> tuple[str | None, str | None]:
+    if namespace is None:
+        return None, None
+    network = child_bootstrap.ALONE if namespace.alone else child_bootstrap.SHARED
+    if namespace.channel is None:
+        return network, None
+    return network, f"{namespace.channel}:{namespace.port}"
 
 
 def launch(
@@ -309,13 +337,18 @@ def terminate_group(
 
 
 async def terminate_group_async(
-    leader: int | ProcessIdentity, grace_seconds: float, *, marker: str | None = None
+    leader: int | ProcessIdentity,
+    grace_seconds: float,
+    *,
+    marker: str | None = None,
+    is_enclosed: bool = False,
 ) -> frozenset[ProcessIdentity]:
     """Do what `terminate_group` does without blocking the event loop.
 
-    A cancellation leaves processes behind: shield it.
+    A cancellation leaves processes behind: shield it. `is_enclosed` says that the leader and its
+    child keep a pid namespace: they get no SIGTERM, which would end all others without grace.
     """
-    steps = _termination(leader, grace_seconds, marker)
+    steps = _termination(leader, grace_seconds, marker, is_enclosed=is_enclosed)
     while True:
         step = await PROCESSES.run(_next_step, steps)  # which may read the table of processes
         if not isinstance(step, float):
@@ -335,7 +368,13 @@ def _next_step(steps: _Steps) -> float | frozenset[ProcessIdentity]:
         return survivors
 
 
-def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: str | None) -> _Steps:
+def _termination(
+    leader: int | ProcessIdentity,
+    grace_seconds: float,
+    marker: str | None,
+    *,
+    is_enclosed: bool = False,
+) -> _Steps:
     """End a group: yield the seconds to sleep before the next step, return the survivors."""
     identity = identify(leader) if isinstance(leader, int) else leader
     if identity is None:
@@ -343,15 +382,26 @@ def _termination(leader: int | ProcessIdentity, grace_seconds: float, marker: st
     known = yield from _found(identity, frozenset(), marker)
     if not known:
         return known
-    if grace_seconds > 0:
-        _signal_all(known, signal.SIGTERM)
-        _signal_all(known, signal.SIGCONT)  # a stopped process handles no signals
+    told = _without_keepers(known, identity) if is_enclosed else known
+    if grace_seconds > 0 and told:
+        _signal_all(told, signal.SIGTERM)
+        _signal_all(told, signal.SIGCONT)  # a stopped process handles no signals
         yield from _wait_gone(known, time.monotonic() + grace_seconds)
     deadline = time.monotonic() + _KILL_SECONDS
     while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:
         _signal_all(known, signal.SIGKILL)
         yield from _wait_gone(known, deadline)
     return known
+
+
+def _without_keepers(
+    known: frozenset[ProcessIdentity], leader: ProcessIdentity
+) -> frozenset[ProcessIdentity]:
+    """Leave out the leader of an enclosed group and its child, the namespace's first process."""
+    entries = {each: _read_entry(each.pid) for each in known if each != leader}
+    return frozenset(
+        each for each, entry in entries.items() if entry is not None and entry.parent != leader.pid
+    )
 
 
 def _found(

@@ -33,6 +33,7 @@ from celeriac.settings.sections import (
     CallSettings,
     CelerySettings,
     Commands,
+    ConfinementSettings,
     DatabaseSettings,
     DatabaseUrl,
     HttpUrl,
@@ -147,6 +148,7 @@ class Settings(BaseSettings):
     keeper: KeeperSettings = Field(default_factory=KeeperSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
+    confinement: ConfinementSettings = Field(default_factory=ConfinementSettings)
     calls: CallSettings = Field(default_factory=CallSettings)
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
@@ -263,6 +265,7 @@ GROUPS = (
     KeeperSettings,
     ApiSettings,
     OutboundSettings,
+    ConfinementSettings,
     CallSettings,
     ApprovalSettings,
     RetentionSettings,

@@ -49,6 +49,7 @@ from celeriac.services.workflows.advance import Advance
 from celeriac.services.workflows.plans import Plans
 from celeriac.services.workflows.spawn import Spawn
 from celeriac.settings import Settings
+from celeriac.wiring.confinement import checked_sandbox
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 """The file in the home with the secret that keys the hashes of API keys."""
@@ -365,7 +366,9 @@ def model_price(
 
 def build_runners(settings: Settings) -> Registry:
     """Return the runners; none is created yet. Raises ConfigurationError."""
-    bounds = Confinement(os.environ, environment_rule(settings), child_user(settings))
+    user = child_user(settings)
+    sandbox = checked_sandbox(settings, user, places(settings).workdirs)
+    bounds = Confinement(os.environ, environment_rule(settings), user, sandbox)
     key = settings.anthropic_api_key
     if bounds.user.ids is not None:
         _close_places(places(settings))

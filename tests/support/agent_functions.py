@@ -399,3 +399,10 @@ def ask_model(provider: str, prompt: str) -> str:
     )
     with urllib.request.urlopen(request) as response:
         return str(json.load(response)["choices"][0]["message"]["content"])
+
+
+def look_at(path: str, ctx: ChildContext) -> dict[str, Any]:
+    """Say whether `path` exists, and write that into the working directory."""
+    exists = Path(path).exists()
+    (ctx.workdir / "seen").write_text("there" if exists else "not there")
+    return {"exists": exists, "workdir": str(ctx.workdir), "wrote": True}

@@ -46,6 +46,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/celery.md", "app.signature("): CANVAS,
     ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
     ("docs/command-agents.md", "celeriac run count"): LIVE,
+    ("docs/confinement.md", "CELERIAC_CONFINEMENT_DRIVER="): SETTINGS,
     ("docs/labels.md", "celeriac run summarise"): LIVE,
     ("docs/labels.md", "client.executions.label"): LIVE,
     ("docs/bulk-jobs.md", "celeriac bulk cancel"): LIVE,
@@ -162,6 +163,7 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/agents/test_command_examples.py runs",
     ("docs/python-agents.md", '"fulfil-order"'): "a part of examples/durable/orders.py, which "
     "tests/integration/services/test_durable_examples.py runs",
+    ("docs/confinement.md", "apt install"): "a command of another program; .ci/run installs it",
     ("docs/crews.md", "celeriac crews install"): "fetches 850 MB; tests/e2e/cli/test_crews.py runs "
     "a crew",
     ("docs/mcp-server.md", "claude mcp add celeriac"): "a command of another program",

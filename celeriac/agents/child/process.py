@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, NamedTuple, Self
 from uuid import uuid4
 
 from celeriac.agents.child.protocol import (
@@ -26,12 +27,14 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
     NO_LIMITS,
+    Namespace,
     ProcessIdentity,
     ResourceLimits,
     guarded_command,
     identify,
     terminate_group_async,
 )
+from celeriac.kit.sandbox import LoopbackPort, Sandbox, environment_inside
 from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import OURSELVES, ChildUser
 
@@ -48,13 +51,21 @@ _STDERR_SECONDS = 1.0
 _REAP_SECONDS = 5.0
 
 
+_LISTENER_SECONDS = 10.0
+"""How long a child may take to give up its listening socket; it is its first act."""
+
+_SIGNALLED = 128
+"""bubblewrap exits with this plus the number of the signal that killed the program."""
+_SIGNALS = frozenset(signal.Signals)
+
+
 @dataclass(frozen=True, slots=True)
 class ChildCommand:
     """The program to start and its limits.
 
     `environment` is complete; only a marker variable is added. `stop_grace_seconds` pass between
     SIGTERM and SIGKILL. The child runs as `user`, who owns `workdir` and gets read access to
-    `reads`.
+    `reads`. In a `sandbox` it sees the system, `shows` and `workdir`, and reaches `server`.
     """
 
     arguments: tuple[str, ...]
@@ -64,6 +75,16 @@ class ChildCommand:
     stop_grace_seconds: float = 2.0
     user: ChildUser = OURSELVES
     reads: tuple[Path, ...] = ()
+    sandbox: Sandbox | None = None
+    shows: tuple[Path, ...] = ()
+    server: LoopbackPort | None = None
+
+
+class _Started(NamedTuple):
+    """A started process, and its listening socket for `ChildCommand.server`."""
+
+    popen: subprocess.Popen[bytes]
+    listener: socket.socket | None = None
 
 
 class GuardedProcess:
@@ -79,6 +100,7 @@ class GuardedProcess:
     def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
         self._popen = popen
         self._grace_seconds = command.stop_grace_seconds
+        self._is_enclosed = command.sandbox is not None
         self._marker = marker
         identity = identify(popen.pid)
         assert identity is not None, "a child that was not reaped has an entry in /proc"
@@ -100,9 +122,11 @@ class GuardedProcess:
         """
         marker = f"{MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
-        popen = await _started(command, marker, lifeline, writer)
+        popen, listener = await _started(command, marker, lifeline, writer)
         process = cls(popen, command, marker)
         try:
+            if listener is not None and command.server is not None:
+                await command.server.serve(listener)
             await process._connect()
             process._begin()
             yield process
@@ -120,7 +144,11 @@ class GuardedProcess:
     @property
     def returncode(self) -> int | None:
         """The exit code, or minus the number of the signal that killed it; None while it runs."""
-        return self._popen.returncode
+        code = self._popen.returncode
+        if self._is_enclosed and code is not None and code > _SIGNALLED:
+            number = code - _SIGNALLED
+            return -number if number in _SIGNALS else code
+        return code
 
     def kill_at_end(self) -> None:
         """Kill the process with SIGKILL at the end of the block, without SIGTERM before."""
@@ -173,7 +201,12 @@ class GuardedProcess:
         """End the group, once: at its leader's exit or at the end of the block."""
         if self._termination is None:
             self._termination = asyncio.ensure_future(
-                terminate_group_async(self._identity, self._grace_seconds, marker=self._marker)
+                terminate_group_async(
+                    self._identity,
+                    self._grace_seconds,
+                    marker=self._marker,
+                    is_enclosed=self._is_enclosed,
+                )
             )
         await asyncio.shield(self._termination)
 
@@ -301,32 +334,65 @@ class ChildProcess(GuardedProcess):
             await self._queue.put(LogMessage(message=line, logger="stderr"))
 
 
-async def _started(
-    command: ChildCommand, marker: str, lifeline: int, writer: int
-) -> subprocess.Popen[bytes]:
+async def _started(command: ChildCommand, marker: str, lifeline: int, writer: int) -> _Started:
     """Start the process in a thread. If that fails or is cancelled, close `writer`."""
-    popen: subprocess.Popen[bytes] | None = None
+    started: _Started | None = None
 
-    async def start() -> subprocess.Popen[bytes]:
-        nonlocal popen
-        popen = await PROCESSES.run(_start, command, marker, lifeline)
-        return popen
+    async def start() -> _Started:
+        nonlocal started
+        started = await PROCESSES.run(_start, command, marker, lifeline)
+        return started
 
     try:
         return await run_shielded(start())
     except BaseException:
         os.close(writer)  # kills what was started
-        if popen is not None:
-            await run_shielded(PROCESSES.run(popen.__exit__, None, None, None))
+        if started is not None:
+            if started.listener is not None:
+                started.listener.close()
+            await run_shielded(PROCESSES.run(started.popen.__exit__, None, None, None))
         raise
     finally:
         os.close(lifeline)
 
 
-def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Popen[bytes]:
-    name, _, value = marker.partition("=")
+def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
     command.user.let_read(command.reads)
     command.user.own(command.workdir)
+    sandbox = command.sandbox
+    if sandbox is None:
+        return _Started(_popen(command, marker, lifeline))
+    command.user.let_through((*sandbox.reads, *command.shows))
+    arguments = sandbox.command(command.arguments, workdir=command.workdir, shows=command.shows)
+    confined = replace(
+        command, arguments=tuple(arguments), limits=sandbox.limits(command.limits.memory)
+    )
+    alone = not sandbox.shares_network
+    if command.server is None or not alone:
+        return _Started(_popen(confined, marker, lifeline, Namespace(alone)))
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            namespace = Namespace(alone, theirs.fileno(), command.server.port)
+            popen = _popen(confined, marker, lifeline, namespace)
+        return _Started(popen, _received(ours))
+
+
+def _received(channel: socket.socket) -> socket.socket | None:
+    """Return the child's listening socket, or None for a child that ended; its stderr says why."""
+    channel.settimeout(_LISTENER_SECONDS)
+    try:
+        _, numbers, _, _ = socket.recv_fds(channel, 1, 1)
+    except OSError:
+        return None
+    return socket.socket(fileno=numbers[0]) if numbers else None
+
+
+def _popen(
+    command: ChildCommand, marker: str, lifeline: int, namespace: Namespace | None = None
+) -> subprocess.Popen[bytes]:
+    name, _, value = marker.partition("=")
+    channel = () if namespace is None or namespace.channel is None else (namespace.channel,)
     return subprocess.Popen(
         guarded_command(
             command.arguments,
@@ -334,13 +400,14 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> subprocess.Pope
             death_signal=signal.SIGKILL,
             become=command.user.ids,
             lifeline=lifeline,
+            namespace=namespace,
         ),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**command.environment, name: value},
         cwd=command.workdir,
-        pass_fds=(lifeline,),
+        pass_fds=(lifeline, *channel),
         start_new_session=True,
     )
 
@@ -357,15 +424,16 @@ _LOCALE_PREFIX = "LC_"
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """The environment and the user of a worker's child processes.
+    """The environment, the user and the sandbox of a worker's child processes.
 
     `worker` is the worker's environment, `rule` decides which of its variables agents may name, and
-    `user` is the user that the processes run as.
+    `user` is the user that the processes run as. Without a `sandbox` they see what that user sees.
     """
 
     worker: Mapping[str, str] = field(repr=False)
     rule: EnvironmentRule = field(default_factory=EnvironmentRule)
     user: ChildUser = OURSELVES
+    sandbox: Sandbox | None = None
 
     def environment(self, names: Collection[str] = (), *, home: Path) -> dict[str, str]:
         """Return the environment of a child: the base variables, and those that its agent `names`.
@@ -377,7 +445,10 @@ class Confinement:
         if refusal:
             raise AgentMisconfiguredError(refusal, field=FIELD)
         named = {name: self.worker[name] for name in names if name in self.worker}
-        return {**self.base(), **self.user.variables(home), **named}
+        given = {**self.base(), **self.user.variables(home)}
+        if self.sandbox is not None:
+            given = environment_inside(given, home)
+        return {**given, **named}
 
     def base(self) -> dict[str, str]:
         """Return the variables that every program gets, wherever it runs."""

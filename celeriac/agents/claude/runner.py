@@ -55,6 +55,7 @@ from celeriac.domain.errors import (
     CeleriacError,
     ProviderError,
     ToolServerError,
+    WorkerMisconfiguredError,
 )
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
 from celeriac.domain.executions.states import WaitingFor
@@ -267,6 +268,12 @@ class ClaudeRunner:
             raise AgentMisconfiguredError(
                 f"The prompt of the task {job.task_name} is empty; Claude Code needs one.",
                 field="prompt",
+            )
+        if self.confinement.sandbox is not None:
+            raise WorkerMisconfiguredError(
+                "This worker confines its agents, which is not possible yet for Claude Code. Run "
+                "claude agents on a queue of workers with CELERIAC_CONFINEMENT_DRIVER=none.",
+                field="runner",
             )
         start = continuation_of(job)
         servers = self.servers.choose(spec.mcp_servers)

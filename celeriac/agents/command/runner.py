@@ -54,13 +54,17 @@ class CommandRunner:
         environment = self.confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
         async with self.models.serving(context) as gateway:
+            # only files in the administrator's command; the agent's arguments grant no access
+            files = tuple(Path(each) for each in line if each.startswith("/"))
             command = ChildCommand(
                 arguments=(*line, *agent.arguments),
                 environment={**environment, **gateway.environment},
                 workdir=context.workdir,
                 user=self.confinement.user,
-                # only files in the administrator's command; the agent's arguments grant no access
-                reads=tuple(Path(each) for each in line if each.startswith("/")),
+                reads=files,
+                sandbox=self.confinement.sandbox,
+                shows=tuple(each for each in files if each.is_file()),
+                server=gateway.port,
             )
             done = await run_in_child(
                 command,

@@ -6,6 +6,7 @@ a crew that waits for a model, which is what a cancellation does.
 """
 
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject
+from celeriac.kit.sandbox import LoopbackPort
 from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs import Step
 from celeriac.services.ports import Job, RunContext
@@ -111,7 +113,7 @@ class CrewaiRunner:
                     "memory_mb": job.limits.memory_mb,
                 }
                 done = await run_in_child(
-                    self._command(tools.values(), context.workdir),
+                    self._command(tools.values(), context.workdir, gateway.port),
                     job,
                     context,
                     {"crew": described},
@@ -156,8 +158,10 @@ class CrewaiRunner:
                 found[name] = chosen.endpoint
         return found
 
-    def _command(self, tools: Iterable[Endpoint], workdir: Path) -> ChildCommand:
-        private = workdir / _PRIVATE
+    def _command(
+        self, tools: Iterable[Endpoint], workdir: Path, server: LoopbackPort | None
+    ) -> ChildCommand:
+        private, programs = workdir / _PRIVATE, programs_of(tools)
         passed_on = self.confinement.environment(home=private / "home")
         kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
         return ChildCommand(
@@ -176,8 +180,17 @@ class CrewaiRunner:
                 self.venv.stamp,
                 Path(launcher.__file__),
                 Path(__file__),
-                *programs_of(tools),
+                *programs,
             ),
+            sandbox=self.confinement.sandbox,
+            shows=(
+                self.venv.root,
+                Path(sys.base_prefix),
+                Path(launcher.__file__),
+                _HERE,
+                *(each for each in programs if each.is_file()),
+            ),
+            server=server,
         )
 
 

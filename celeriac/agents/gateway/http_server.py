@@ -4,6 +4,7 @@ Unlike web servers it can break an answer off, and it cancels the handler when t
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -78,12 +79,17 @@ class LoopbackServer:
         """Serve from `__aenter__` to `__aexit__`, on a port that the system chooses."""
         self._handle = handle
         self._server: asyncio.Server
+        self._others: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[Any]] = set()
 
     @property
     def port(self) -> int:
         """The port, once the server runs."""
         return int(self._server.sockets[0].getsockname()[1])
+
+    async def serve_also(self, listener: socket.socket) -> None:
+        """Serve the connections of another listening socket too, and close it at the end."""
+        self._others.append(await asyncio.start_server(self._connected, sock=listener))
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -95,7 +101,8 @@ class LoopbackServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._server.close()
+        for server in (self._server, *self._others):
+            server.close()
         connections = list(self._connections)
         for task in connections:
             task.cancel()

@@ -36,6 +36,7 @@ from celeriac.agents.gateway.waiting import LONGEST_PAUSE
 from celeriac.agents.models import AnthropicEndpoint, ModelRef, Prices, Provider
 from celeriac.domain.errors import CeleriacError
 from celeriac.domain.executions.model import MustWaitError
+from celeriac.kit.sandbox import LoopbackPort
 from celeriac.services.ports import RunContext
 
 NO_RETRY = ("x-should-retry", "false")
@@ -85,6 +86,13 @@ class AttemptGateway:
     def base_url(self, provider: str) -> str:
         """Return the base URL at which the program reaches `provider`."""
         return f"{self.address}/{quote(provider, safe='')}"
+
+    @property
+    def port(self) -> LoopbackPort | None:
+        """The port for a child with a loopback of its own; None if nothing is served."""
+        if not self._routes and not self._handlers:
+            return None
+        return LoopbackPort(self._server.port, self._server.serve_also)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from celeriac.agents.child.process import Confinement
 from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.sandbox import Sandbox
 from celeriac.kit.users import OURSELVES, ChildUser
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
@@ -17,12 +18,14 @@ _EVERYWHERE = OutboundGuard(allow_private=True)
 class StdioServer:
     """A program that serves MCP over stdin and stdout; started for each run.
 
-    It runs as `user` with `environment`, which holds secrets and is not in the repr.
+    It runs as `user`, in the `sandbox` if there is one, with `environment`, which holds secrets and
+    is not in the repr.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     user: ChildUser = OURSELVES
+    sandbox: Sandbox | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def program(
     worker = confinement.worker
     # an administrator may name any variable, including Celeriac's
     named = {each: worker[each] for each in variables if each in worker}
-    return StdioServer(tuple(command), {**confinement.base(), **named}, confinement.user)
+    environment = {**confinement.base(), **named}
+    return StdioServer(tuple(command), environment, confinement.user, confinement.sandbox)
 
 
 def address(

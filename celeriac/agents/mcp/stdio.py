@@ -18,6 +18,7 @@ from celeriac.agents.child.process import ChildCommand, GuardedProcess
 from celeriac.agents.child.protocol import MAX_LINE_BYTES, LineSplitter
 from celeriac.agents.mcp.servers import StdioServer, programs_of
 from celeriac.kit.json_types import dumps, loads
+from celeriac.kit.sandbox import environment_inside
 from celeriac.kit.words import counted
 
 BURST = 500
@@ -153,13 +154,18 @@ async def stdio_streams(
 
     Lines of its stderr go to `on_line`. Raises OSError if the process can't be started.
     """
+    environment = {**server.user.variables(workdir), **server.environment}
+    if server.sandbox is not None:
+        environment = environment_inside(environment, workdir)
     command = ChildCommand(
         arguments=server.command,
-        environment={**server.user.variables(workdir), **server.environment},
+        environment=environment,
         workdir=workdir,
         stop_grace_seconds=_EXIT_SECONDS,
         user=server.user,
         reads=tuple(programs_of([server])),
+        sandbox=server.sandbox,
+        shows=tuple(each for each in programs_of([server]) if each.is_file()),
     )
     async with _ServerProcess.spawn(command) as process:
         details.stderr = process.errors

@@ -37,6 +37,7 @@ from celeriac.kit.validation import first_fault
 from celeriac.services.ports import Job, RunContext
 
 _PACKAGE = Path(__file__).parents[2]
+_PACKAGE_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -110,6 +111,9 @@ class PythonRunner:
                 workdir=context.workdir,
                 user=self.confinement.user,
                 reads=_read_by(agent.function),
+                sandbox=self.confinement.sandbox,
+                shows=_shown(agent.function),
+                server=gateway.port,
             )
             return await run_in_child(
                 command,
@@ -137,6 +141,21 @@ def _read_by(function: str) -> tuple[Path, ...]:
         path = Path(file)
         levels = name.count(".") + 1 + (path.name == "__init__.py")
         found += [path, *path.parents[:levels]]
+    return tuple(found)
+
+
+def _shown(function: str) -> tuple[Path, ...]:
+    """Return what a confined child sees: this Python, its packages, and the function's own.
+
+    Not the other directories of the module path: one may be the worker's current directory.
+    """
+    packages = (Path(each) for each in _module_path() if Path(each).name in _PACKAGE_DIRECTORIES)
+    found = [Path(sys.prefix), Path(sys.base_prefix), *packages, _PACKAGE]
+    module = sys.modules.get(function.partition(":")[0].partition(".")[0])
+    file = getattr(module, "__file__", None)
+    if file is not None:
+        path = Path(file)
+        found.append(path.parent if path.name == "__init__.py" else path)
     return tuple(found)
 
 

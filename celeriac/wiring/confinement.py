@@ -1,0 +1,121 @@
+"""The sandbox of a worker's agents, tried before the worker takes any work."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.processes import Namespace, guarded_command
+from celeriac.kit.sandbox import PROGRAM, Sandbox, why_refused
+from celeriac.kit.users import ChildUser
+from celeriac.settings import Settings
+
+_MEGABYTE = 1024 * 1024
+_TRY_SECONDS = 30.0
+_LAST_WORDS = 300
+_SOUND = "confined"
+
+_LOOK_AROUND = f"""
+for each in "$@"; do [ -e "$each" ] && echo "it sees $each"; done
+while read -r name value; do
+    case $name in
+        CapEff:|CapBnd:) [ "$value" = 0000000000000000 ] || echo "it has capabilities: $value";;
+        NoNewPrivs:) [ "$value" = 1 ] || echo "programs may gain rights";;
+    esac
+done </proc/self/status
+[ "$$" -lt 100 ] || echo "it sees the machine's processes"
+(: >/usr/probe) 2>/dev/null && echo "it can write to /usr"
+: >./probe || echo "it can't write to its working directory"
+echo {_SOUND}
+"""
+"""A program for the shell that writes what is wrong with its sandbox, and one word at the end."""
+
+
+def sandbox_of(settings: Settings) -> Sandbox | None:
+    """Return the sandbox that the settings ask for. Raises ConfigurationError for its paths."""
+    asked = settings.confinement
+    if asked.driver == "none":
+        return None
+    hidden = tuple(path.absolute() for path in (settings.home, settings.logs))
+    for path in asked.reads:
+        if not path.exists():
+            raise ConfigurationError(
+                f"CELERIAC_CONFINEMENT_READS names {path}, which does not exist on this machine."
+            )
+        if any(path.resolve().is_relative_to(each.resolve()) for each in hidden):
+            raise ConfigurationError(
+                f"CELERIAC_CONFINEMENT_READS names {path}, which lies in CELERIAC_HOME or in the "
+                "directory of the logs. Agents never see these: put the files elsewhere."
+            )
+    return Sandbox(
+        program=shutil.which(PROGRAM) or "",
+        shares_network=asked.network == "host",
+        reads=asked.reads,
+        hidden=hidden,
+        processes=asked.processes,
+        file_bytes=asked.file_mb * _MEGABYTE,
+        tmp_bytes=asked.tmp_mb * _MEGABYTE,
+        cpu_seconds=asked.cpu_seconds,
+    )
+
+
+def checked_sandbox(settings: Settings, user: ChildUser, workdirs: Path) -> Sandbox | None:
+    """Return the sandbox that the settings ask for, after a program has run in it as `user`.
+
+    Raises ConfigurationError with the cure where it can't be had: nothing runs unconfined instead.
+    """
+    sandbox = sandbox_of(settings)
+    if sandbox is None:
+        return None
+    if not sandbox.program:
+        raise _refusal(
+            f"the program {PROGRAM} is not on the worker's PATH. Install the package bubblewrap, "
+            "as with `apt install bubblewrap`"
+        )
+    if (user.ids is None and os.geteuid() == 0) or (user.ids is not None and user.ids.user == 0):
+        raise _refusal(
+            "they would run as root, to whom settings of the kernel in /proc/sys belong. Name "
+            "another user with CELERIAC_AGENT_USER, or leave it out"
+        )
+    workdirs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=workdirs) as name:
+        _try(sandbox, user, Path(name))
+    return sandbox
+
+
+def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
+    try:
+        user.own(workdir)
+        user.let_through(sandbox.reads)
+    except OSError as error:
+        raise _refusal(str(error).rstrip(".")) from error
+    secrets = [str(each / "secrets") for each in sandbox.hidden]
+    inside = ("/bin/sh", "-c", _LOOK_AROUND, "sh", *secrets)
+    command = guarded_command(
+        sandbox.command(inside, workdir=workdir),
+        limits=sandbox.limits(None),
+        become=user.ids,
+        namespace=Namespace(alone=not sandbox.shares_network),
+    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=False, cwd=workdir, text=True, errors="replace",
+            env={"PATH": os.defpath}, start_new_session=True, timeout=_TRY_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _refusal(f"a sandbox can't be started: {error}") from error
+    *faults, last = done.stdout.splitlines() or [""]
+    if last != _SOUND:
+        said = done.stderr.strip()[-_LAST_WORDS:] or f"it exited with {done.returncode}"
+        raise _refusal(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
+    if faults:
+        raise _refusal(f"its sandbox is not tight: {'; '.join(faults)}")
+
+
+def _refusal(reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Agents can't be confined as CELERIAC_CONFINEMENT_DRIVER=bubblewrap asks: {reason}. To "
+        "run agents unconfined, set CELERIAC_CONFINEMENT_DRIVER=none."
+    )

@@ -1,0 +1,383 @@
+"""Confined programs: what they can't reach, what they can, and how they end."""
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celeriac.agents.child.process import ChildCommand, ChildProcess, Confinement
+from celeriac.agents.child.protocol import ResultMessage
+from celeriac.agents.gateway.loopback import ModelAccess
+from celeriac.agents.models import Provider
+from celeriac.domain.environment import EnvironmentRule
+from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.processes import identify, still_running
+from celeriac.kit.users import OURSELVES, ChildUser
+from celeriac.settings import Settings
+from celeriac.wiring.confinement import checked_sandbox
+from tests.integration.agents.test_child_models import PROGRAM as CALLING
+from tests.integration.agents.test_child_models import whole
+from tests.support.model_scenes import KEY
+from tests.support.model_server import ModelServer
+from tests.support.programs import REPOSITORY
+from tests.support.run_context import RecordingContext, command_job, python_job
+from tests.support.runners import CommandRunner, PythonRunner
+from tests.support.sandboxes import (
+    FILE_MB,
+    PROCESSES,
+    TMP_MB,
+    confined_user,
+    sandbox_for,
+)
+
+pytestmark = pytest.mark.anyio
+
+LEAST_ATTEMPTS = 100
+
+
+@pytest.fixture
+def user() -> ChildUser:
+    return confined_user()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    (home / "secrets").mkdir(parents=True)
+    (home / "secrets" / "postgres").write_text("the-password")
+    (home / "work" / "other").mkdir(parents=True)
+    (home / "work" / "other" / "notes").write_text("of another session")
+    # what a user could read is hidden all the same
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return home
+
+
+@pytest.fixture
+def workdir(home: Path) -> Path:
+    return home / "work" / "mine"
+
+
+class Listeners:
+    """Servers of the machine, which count who comes."""
+
+    def __init__(self, place: Path) -> None:
+        self.reached: list[str] = []
+        self._accepted: list[socket.socket] = []
+        self.abstract = f"celeriac-test-{os.getpid()}"
+        self.path = str(place / "socket")
+        self._sockets = [
+            self._listen(socket.AF_INET, ("0.0.0.0", 0)),
+            self._listen(socket.AF_UNIX, f"\0{self.abstract}"),
+            self._listen(socket.AF_UNIX, self.path),
+        ]
+        Path(self.path).chmod(0o777)
+        self.port = int(self._sockets[0].getsockname()[1])
+
+    def _listen(self, family: int, address: object) -> socket.socket:
+        listener = socket.socket(family)
+        listener.bind(address)  # type: ignore[arg-type]
+        listener.listen()
+        threading.Thread(target=self._accept, args=(listener, str(address)), daemon=True).start()
+        return listener
+
+    def _accept(self, listener: socket.socket, address: str) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            self.reached.append(address)
+            self._accepted.append(connection)
+
+    def close(self) -> None:
+        for each in (*self._sockets, *self._accepted):
+            each.close()
+
+
+@pytest.fixture
+def listeners(tmp_path: Path) -> Iterator[Listeners]:
+    listeners = Listeners(tmp_path)
+    yield listeners
+    listeners.close()
+
+
+def own_address() -> str:
+    """Return the machine's address, or its loopback if it has no other."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.2"
+        return str(probe.getsockname()[0])
+
+
+OPEN_WITHOUT = (
+    "read the secret",
+    "read the secret by a link",
+    "read another session's file",
+    "read the worker's command line",
+    "list the home",
+    "list the sessions",
+    "list /tmp",
+    "connect to a server on the loopback",
+    "connect to the machine's own address",
+    "connect to an abstract socket",
+    "connect to a socket by its path",
+    "see other processes",
+    "find devices",
+    "fill /tmp",
+    "write a file that is too large",
+)
+"""Attempts that succeed where nothing is confined: they try the right thing."""
+
+
+def runner_of(confinement: Confinement) -> CommandRunner:
+    program = REPOSITORY / "tests" / "support" / "escapes.py"
+    return CommandRunner(
+        commands={"escape": [sys.executable, str(program)], "shell": ["sh", "-c"]},
+        confinement=confinement,
+    )
+
+
+def content_of(home: Path) -> dict[Path, bytes]:
+    """Return all files but those of the confined program."""
+    files = (path for path in home.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if path.parent.name != "mine"}
+
+
+async def test_no_attempt_to_leave_the_sandbox_succeeds(
+    home: Path, workdir: Path, listeners: Listeners, user: ChildUser
+) -> None:
+    """Real attempts from inside, as each user: nothing read, written or reached."""
+    sandbox = sandbox_for(home)
+    targets: dict[str, Any] = {
+        "secret": str(home / "secrets" / "postgres"),
+        "other": str(home / "work" / "other" / "notes"),
+        "worker": os.getpid(),
+        "port": listeners.port,
+        "address": own_address(),
+        "abstract": listeners.abstract,
+        "socket": listeners.path,
+        "tmp_mb": TMP_MB,
+        "file_mb": FILE_MB,
+        "processes": PROCESSES,
+        "memory_mb": 256,
+        "shown": [str(workdir), *map(str, sandbox.reads)],
+        "only": [],
+    }
+    environment = {"PATH": os.environ["PATH"], "WORKER": "worker-secret"}
+    confined = runner_of(Confinement(environment, EnvironmentRule(), user, sandbox))
+    before = content_of(home)
+
+    outcome = await confined.run(command_job("escape", **targets), RecordingContext(workdir))
+
+    results: dict[str, str] = outcome.result
+    assert len(results) >= LEAST_ATTEMPTS
+    assert {name: text for name, text in results.items() if not text.startswith("refused: ")} == {}
+    assert listeners.reached == []
+    assert content_of(home) == before
+    open_runner = runner_of(Confinement(environment, user=user))
+    job = command_job("escape", **{**targets, "only": list(OPEN_WITHOUT)})
+    unconfined = (await open_runner.run(job, RecordingContext(workdir))).result
+    assert {name for name, text in unconfined.items() if text.startswith("GOT ")} == {*OPEN_WITHOUT}
+    assert len(listeners.reached) == 4
+
+
+async def test_a_confined_program_works_in_its_directory_and_reaches_its_models(
+    home: Path, workdir: Path, user: ChildUser
+) -> None:
+    """It writes files, sees the system, and calls models over the gateway of its attempt."""
+    with ModelServer({"whole": whole}).running() as models:
+        provider = Provider(name="openai", base_url=models.base_url, api_key=KEY)
+        runner = CommandRunner(
+            commands={"call": [sys.executable, "-c", CALLING]},
+            confinement=Confinement(
+                {"PATH": os.environ["PATH"], "TMPDIR": "/gone"},
+                user=user,
+                sandbox=sandbox_for(home),
+            ),
+            models=ModelAccess([provider]),
+        )
+        outcome = await runner.run(
+            command_job("call", "whole", "openai"), context := RecordingContext(workdir)
+        )
+
+    answer = outcome.result["answer"]
+    assert answer["choices"][0]["message"]["content"] == "Done.", answer
+    assert [(each.provider, each.output_tokens) for each in context.calls] == [("openai", 3)]
+    environment = outcome.result["environment"]
+    assert (environment["HOME"], environment["TMPDIR"]) == (str(workdir), "/tmp")
+    assert set(environment) <= {
+        "PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL", "PWD", "CELERIAC_CHILD",
+        "CELERIAC_MODEL_URL", "CELERIAC_MODEL_KEY", "LC_CTYPE",
+    }  # fmt: skip
+
+
+async def test_a_plain_function_is_confined_like_a_program(
+    home: Path, workdir: Path, user: ChildUser
+) -> None:
+    secret = home / "secrets" / "postgres"
+    runner = PythonRunner(
+        modules=["tests.support"],
+        confinement=Confinement({"PATH": os.environ["PATH"]}, user=user, sandbox=sandbox_for(home)),
+    )
+
+    done = await runner.run(python_job("look_at", path=str(secret)), RecordingContext(workdir))
+
+    assert done.result == {"exists": False, "workdir": str(workdir), "wrote": True}
+    assert (workdir / "seen").read_text() == "not there"
+
+
+def in_sandbox(home: Path, workdir: Path, script: str, user: ChildUser) -> ChildCommand:
+    return ChildCommand(
+        arguments=("sh", "-c", script),
+        environment={"PATH": os.defpath},
+        workdir=workdir,
+        user=user,
+        sandbox=sandbox_for(home),
+    )
+
+
+async def messages_of(child: ChildProcess) -> list[object]:
+    messages: list[object] = []
+    while (message := await child.next_message()) is not None:
+        messages.append(message)
+    return messages
+
+
+def processes_of(child: ChildProcess) -> list[int]:
+    """Return the processes of the sandbox, whose first is a child of bubblewrap."""
+    found = {
+        int(each.name): each.joinpath("stat").read_text().rpartition(")")[2].split()
+        for each in Path("/proc").iterdir()
+        if each.name.isdigit() and each.joinpath("stat").exists()
+    }
+    members = {child.pid}
+    while more := {
+        pid for pid, fields in found.items() if int(fields[1]) in members and pid not in members
+    }:
+        members |= more
+    return sorted(members)
+
+
+async def test_a_program_that_is_stopped_may_clean_up_and_leaves_nothing(
+    home: Path, workdir: Path, user: ChildUser
+) -> None:
+    """SIGTERM reaches the program, not bubblewrap; daemons in sessions of their own end too."""
+    script = """trap 'echo cleaned >cleaned; exit 0' TERM
+    setsid sh -c 'trap "" TERM; exec sleep 1000' &
+    echo '{"type": "progress", "done": 1}'
+    while :; do sleep 0.05; done"""
+    async with ChildProcess.spawn(in_sandbox(home, workdir, script, user)) as child:
+        await child.next_message()
+        inside = [identify(pid) for pid in processes_of(child)]
+        assert len(inside) >= 4, "bubblewrap, its first process, the shell, the daemon"
+
+    assert (workdir / "cleaned").read_text() == "cleaned\n"
+    assert [each for each in inside if each is not None and still_running(each)] == []
+
+
+async def test_what_a_program_leaves_behind_ends_with_it(
+    home: Path, workdir: Path, user: ChildUser
+) -> None:
+    script = """setsid sleep 1000 & sleep 1001 &
+    echo '{"type": "result", "value": 1}'"""
+    async with ChildProcess.spawn(in_sandbox(home, workdir, script, user)) as child:
+        assert ResultMessage(value=1) in await messages_of(child)
+        assert await child.wait(10)
+        assert child.returncode == 0
+
+    assert processes_of(child) == [child.pid]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"), [("exit 3", 3), ("kill -9 $$", -9), ("kill -TERM $$", -15)]
+)
+async def test_the_exit_code_is_the_programs(
+    home: Path, workdir: Path, script: str, code: int
+) -> None:
+    command = in_sandbox(home, workdir, script, confined_user())
+    async with ChildProcess.spawn(command) as child:
+        assert await child.wait(10)
+
+    assert child.returncode == code
+
+
+async def test_a_home_inside_a_directory_that_agents_read_is_hidden(
+    tmp_path: Path, home: Path, workdir: Path
+) -> None:
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "text").write_text("for agents\n")
+    (tmp_path / "alias").symlink_to(tmp_path)
+    script = """cd "$1"
+    seen=$(cat library/text alias/home/secrets/postgres home/secrets/postgres; ls home home/work)
+    printf '{"type": "result", "value": "%s"}' "$(echo "$seen" | xargs)" """
+    runner = runner_of(
+        Confinement(
+            {"PATH": os.environ["PATH"]},
+            user=confined_user(),
+            sandbox=sandbox_for(home, reads=[str(tmp_path), str(tmp_path / "alias")]),
+        )
+    )
+    done = await runner.run(
+        command_job("shell", script, "sh", str(tmp_path)), RecordingContext(workdir)
+    )
+
+    assert done.result == "for agents home: work home/work: mine"
+
+
+def load(home: Path, **confinement: object) -> Settings:
+    return Settings.load(home=home, confinement={"driver": "bubblewrap", **confinement})
+
+
+@pytest.mark.parametrize(
+    ("reads", "reason"),
+    [
+        ("{home}/secrets", "lies in CELERIAC_HOME"),
+        ("{home}", "lies in CELERIAC_HOME"),
+        ("/no/such/directory", "does not exist"),
+    ],
+)
+def test_paths_that_agents_must_not_see_are_refused(home: Path, reads: str, reason: str) -> None:
+    settings = load(home, reads=[reads.format(home=home)])
+
+    with pytest.raises(ConfigurationError, match=reason):
+        checked_sandbox(settings, confined_user(), home / "work")
+
+
+@pytest.mark.parametrize(
+    ("fake", "reason"),
+    [
+        (None, "apt install bubblewrap"),
+        ("echo 'bwrap: setting up uid map: Permission denied' >&2; exit 1", "uid map.*namespaces"),
+        ("echo 'bwrap: Unknown option --disable-userns' >&2; exit 1", "0.8.0 or later"),
+        ("echo 'bwrap: Can'\"'\"'t mount proc on /newroot/proc' >&2; exit 1", "masked"),
+        ('while [ "$1" != -- ]; do shift; done; shift; exec "$@"', "sees the machine's processes"),
+    ],
+)
+def test_a_worker_that_cant_confine_says_why_and_how_to_correct_that(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, fake: str | None, reason: str
+) -> None:
+    """Also a bubblewrap that confines nothing is noticed."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    if fake is not None:
+        (programs / "bwrap").write_text(f"#!/bin/sh\n{fake}\n")
+        (programs / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        checked_sandbox(load(home), confined_user(), home / "work")
+    assert "CELERIAC_CONFINEMENT_DRIVER=none" in caught.value.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run agents as root")
+def test_agents_that_run_as_root_are_not_confined(home: Path) -> None:
+    with pytest.raises(ConfigurationError, match="would run as root"):
+        checked_sandbox(load(home), OURSELVES, home / "work")
