@@ -154,13 +154,15 @@ class Client:
         """Return the latest run of each job of beat, by name. Needs an administrator."""
         return self._transport.get(wire.MaintenanceJobs, path("maintenance-jobs")).jobs
 
-    def doctor(self) -> wire.Doctor:
+    def doctor(self, *, providers: bool = False) -> wire.Doctor:
         """Check the servers and the work: findings with their cures. Needs an administrator.
 
+        With `providers` also whether the providers of models answer, without a key.
         A server that hangs is a failed finding within eight seconds. Raises ClientError
         `database_unavailable` if the key can't be checked.
         """
-        return self._transport.get(wire.Doctor, path("doctor"))
+        params = {"providers": True} if providers else None
+        return self._transport.get(wire.Doctor, path("doctor"), params)
 
     def sitrep(
         self,

@@ -1,6 +1,6 @@
 """The checks of an installation: their codes, and what they find."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,7 +38,14 @@ class Code(StrEnum):
     MESSAGES = "messages"
     INDEXES = "indexes"
     LONG_TRANSACTIONS = "long_transactions"
+    VACUUM = "vacuum"
+    TRANSACTION_IDS = "transaction_ids"
     LOST_WORKERS = "lost_workers"
+    KEEPER = "keeper"
+    REDIS_KEYS = "redis_keys"
+    EXPIRING_KEYS = "expiring_keys"
+    PRICES = "prices"
+    PROVIDERS = "providers"
     RELEASES = "releases"
     NOTIFICATION_LINKS = "notification_links"
     API = "api"
@@ -56,7 +63,10 @@ SUBJECTS: Mapping[Code, str] = {
     Code.DATABASE: "PostgreSQL",
     Code.REDIS: "Redis",
     Code.LONG_TRANSACTIONS: "transactions",
+    Code.TRANSACTION_IDS: "transactions",
     Code.LOST_WORKERS: "keeper",
+    Code.REDIS_KEYS: "Redis keys",
+    Code.EXPIRING_KEYS: "API keys",
     Code.NOTIFICATION_LINKS: "notices",
     Code.API: "API",
     Code.API_KEY: "API key",
@@ -116,3 +126,30 @@ class RedisServer:
     max_memory: int
     eviction: str
     append_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastingKeys:
+    """Keys of one Redis database, of a bounded sample of them."""
+
+    address: str
+    """Without the password."""
+    keys: int
+    """How many there are in the database."""
+    sampled: int
+    unknown: Sequence[str]
+    """Names of those in the sample that never expire, and that nothing of ours makes."""
+    waiting: int
+    """Events and replies of Celery in the sample that nobody has read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAnswer:
+    """Whether a provider of models answered a request without a key."""
+
+    name: str
+    host: str
+    status: int | None
+    """Of its HTTP answer, whatever it was."""
+    error: str | None
+    """Why there was none."""

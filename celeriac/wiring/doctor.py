@@ -1,15 +1,25 @@
 """Builds the checks of the servers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
-from celeriac.adapters import redis_server
+from celeriac.adapters import provider_probe, redis_keys, redis_server
 from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
+from celeriac.agents.models import ANTHROPIC
 from celeriac.db.engine import Database
+from celeriac.domain.doctor import LastingKeys
+from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.outbound import without_password
 from celeriac.services.doctor.checks import Checks, Installation
 from celeriac.settings import Settings
-from celeriac.wiring.core import celery_options, pooler, worker_lock_seconds
+from celeriac.wiring.core import (
+    celery_options,
+    key_prefix,
+    pooler,
+    providers,
+    worker_lock_seconds,
+)
 
 
 def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Checks:
@@ -38,6 +48,8 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
     return Checks(
         Installation(
             database=database,
+            lasting=_lasting(settings),
+            providers=lambda: provider_probe.ask_all(_remote(settings)),
             redis=lambda: redis_server.describe(settings.require_redis()),
             depths=depths,
             broker_address=lambda: without_password(settings.broker_url()),
@@ -50,3 +62,32 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
             ),
         )
     )
+
+
+def _lasting(settings: Settings) -> Sequence[Callable[[], LastingKeys]]:
+    """Return what samples the databases of Redis: the application's, the broker's, the results'."""
+    urls = [settings.redis_url, *_of_celery(settings)] if settings.redis_url else []
+    return [
+        partial(redis_keys.sample, url, prefix=key_prefix(settings), queues=QUEUES)
+        for url in dict.fromkeys(each for each in urls if each and _is_redis(each))
+    ]
+
+
+def _of_celery(settings: Settings) -> Sequence[str]:
+    try:
+        options = celery_options(settings, publisher=True)
+    except ConfigurationError:  # the check of the broker says so
+        return ()
+    return (options.broker_url, options.result_backend)
+
+
+def _is_redis(url: str) -> bool:
+    return url.startswith(("redis://", "rediss://", "unix://", "sentinel://"))
+
+
+def _remote(settings: Settings) -> Mapping[str, str]:
+    """Return the base URLs of the providers that are set up, but for those of this machine."""
+    found = {each.name: each.base_url for each in providers(settings).ready if not each.on_loopback}
+    if settings.anthropic_api_key is not None:
+        found[ANTHROPIC] = f"{settings.anthropic_base_url.rstrip('/')}/v1"
+    return found

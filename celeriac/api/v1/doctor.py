@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from celeriac import wire
@@ -54,13 +55,23 @@ router = APIRouter(tags=["operations"], route_class=_BoundedRoute)
 
 
 @router.get("/doctor", summary="Check the installation")
-async def get_doctor(actor: Administrator, services: Services) -> wire.Doctor:
+async def get_doctor(
+    actor: Administrator,
+    services: Services,
+    *,
+    providers: Annotated[
+        bool,
+        Query(description="Also ask the providers of models, without a key, whether they answer."),
+    ] = False,
+) -> wire.Doctor:
     """Check PostgreSQL, schema, clock, Redis, broker, workers, queues and leases.
 
     Each check has eight seconds; one that has not ended by then is a failed finding. What concerns
     one machine, such as its disk and its Python, is checked by `celeriac doctor` there.
     """
-    found = await services.doctor.threads.run(services.doctor.examine, actor)
+    found = await services.doctor.threads.run(
+        partial(services.doctor.examine, actor, providers=providers)
+    )
     return wire.Doctor(
         ok=all(each.level is not Level.FAILED for each in found),
         findings=[wire.DoctorFinding.model_validate(each) for each in found],

@@ -5,6 +5,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from celeriac.embedded.errors import HomeUnusableError
 from celeriac.embedded.home import Home
 from celeriac.kit.access import first_closed
 from celeriac.kit.processes import identify
+from celeriac.kit.words import counted
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import child_user
@@ -27,6 +29,8 @@ from celeriac.wiring.doctor import build_checks
 
 _OLDEST = (3, 11)
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[[^]]*\])?(==(?P<pinned>[^,;\s]+))?")
+_DAY = 86_400
+_OLD_PRICES = 180
 _DISK_LOW = 1024**3
 _DISK_OUT = 100 * 1024**2
 _EXIT_CODES = {
@@ -154,6 +158,25 @@ def _judge_disk(root: Path) -> Finding:
     if free < _DISK_LOW:
         return warning(Code.DISK, message, "Free some space before it runs out.")
     return ok(Code.DISK, message)
+
+
+def check_prices() -> Iterator[Finding]:
+    """Check how old the published prices of models are, at least: since they were installed."""
+    found = find_spec("genai_prices")
+    if found is None or found.origin is None:  # the check of packages says so
+        return
+    days = int((time.time() - Path(found.origin).stat().st_mtime) // _DAY)
+    message = (
+        f"genai-prices {version('genai-prices')}, installed {counted(max(days, 0), 'day')} ago"
+    )
+    if days > _OLD_PRICES:
+        yield warning(
+            Code.PRICES,
+            f"{message}: newer models have no price, and changed prices are wrong",
+            "Run `pip install --upgrade genai-prices`, or set your own with CELERIAC_PRICES_FILE.",
+        )
+    else:
+        yield ok(Code.PRICES, message)
 
 
 def check_stack(stack: RunningStack | None) -> Finding:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,20 @@ def doctor(
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
     home: ServerHome = None,
+    *,
+    providers: Annotated[
+        bool,
+        typer.Option(
+            "--providers", help="Also ask the providers of models, without a key, for an answer."
+        ),
+    ] = False,
 ) -> None:
     """Check everything that Celeriac needs; show what is wrong and what helps.
 
     Checks Python and packages, the home and its disk, PostgreSQL, schema and
-    clock, Redis, broker, workers and their releases, indexes, transactions,
-    leases, API, key and the model server. Changes nothing. Exits with 1 if
+    clock, Redis and its keys, broker, workers and their releases, indexes,
+    dead rows, transactions, leases, the keeper, API keys that end soon, API,
+    key and the model server. Changes nothing. Exits with 1 if
     anything fails.
 
     Examples:
@@ -37,7 +45,7 @@ def doctor(
 
     output = Output(as_json=as_json)
     findings = []
-    for finding in _findings(home, api_url, api_key):
+    for finding in _findings(home, api_url, api_key, providers=providers):
         findings.append(finding)
         if not as_json:
             _show(output, finding)
@@ -48,7 +56,9 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "Iterator[Finding]":
+def _findings(
+    home: Path | None, api_url: str | None, api_key: str | None, *, providers: bool
+) -> "Iterator[Finding]":
     from celeriac.agents.crewai.venv import CrewVenv
     from celeriac.cli.core.server import read_settings
     from celeriac.cli.doctor import checks, reach
@@ -72,8 +82,12 @@ def _findings(home: Path | None, api_url: str | None, api_key: str | None) -> "I
     yield checks.check_model(settings.models.absolute())
     yield checks.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield checks.check_claude(settings)
-    for check in build_checks(settings).all().values():
+    yield from checks.check_prices()
+    servers = build_checks(settings)
+    for check in servers.all().values():
         yield from check()
+    if providers:
+        yield from servers.providers()
     yield from reach.check_api(home, api_url, api_key)
     yield reach.check_model(settings)
 

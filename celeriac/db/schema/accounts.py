@@ -76,6 +76,7 @@ api_keys = table_of_ids(
     Index(None, "user_id"),
     Index(None, "workspace_id", "user_id"),
     Index(None, "parent_id"),
+    Index("ix_api_keys_expiring", "expires_at", **where("revoked_at IS NULL")),
 )
 
 invitations = table_of_ids(

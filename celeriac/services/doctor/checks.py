@@ -5,17 +5,26 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from celeriac.db import diagnosis, engine, migrate, partitions, workers
+from celeriac.db import diagnosis, engine, maintenance, migrate, partitions, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
-from celeriac.domain.doctor import Cause, Code, Finding, RedisServer, failed, warning
+from celeriac.domain.doctor import (
+    Cause,
+    Code,
+    Finding,
+    LastingKeys,
+    ProviderAnswer,
+    RedisServer,
+    failed,
+    warning,
+)
 from celeriac.domain.errors import (
     BrokerUnavailableError,
     CeleriacError,
     ConfigurationError,
     UnavailableError,
 )
-from celeriac.services.doctor import servers, state, work
+from celeriac.services.doctor import servers, state, upkeep, work
 
 ALIVE_SECONDS = 30.0
 """A worker that has not reported itself for longer is not alive."""
@@ -34,6 +43,10 @@ class Installation:
     database: Callable[[], AbstractContextManager[Database]]
     """A database with connections of its own, which is closed afterwards."""
     redis: Callable[[], RedisServer]
+    lasting: Sequence[Callable[[], LastingKeys]]
+    """A sample of the keys of each database of Redis that is used."""
+    providers: Callable[[], Sequence[ProviderAnswer]]
+    """Asks the providers of models, within a few seconds."""
     depths: Callable[[Sequence[str]], Mapping[str, int]]
     """The messages in queues at the broker."""
     broker_address: Callable[[], str]
@@ -61,6 +74,8 @@ class Checks:
             Code.BROKER: self.broker,
             Code.WORKERS: self.workers,
             Code.LOST_WORKERS: self.state,
+            Code.VACUUM: self.upkeep,
+            Code.REDIS_KEYS: self.redis_keys,
             Code.NOTIFICATION_LINKS: self.notices,
         }
 
@@ -150,6 +165,40 @@ class Checks:
         yield state.judge_transaction(oldest)
         yield state.judge_leases(abandoned)
         yield from state.judge_releases({each.version for each in found})
+
+    def upkeep(self) -> Iterator[Finding]:
+        """Check dead rows, transaction ids, the keeper's jobs, and API keys that end soon."""
+        try:
+            with self.installation.database() as database, database.autocommit() as connection:
+                if not migrate.schema(connection).usable:
+                    return
+                dead = diagnosis.dead_rows(connection, most=upkeep.DEAD_ROWS)
+                age, vacuums = diagnosis.transaction_age(connection)
+                jobs = maintenance.find(connection)
+                ending = diagnosis.expiring_keys(
+                    connection, days=upkeep.EXPIRY_DAYS, used_days=upkeep.USED_DAYS
+                )
+        except CeleriacError:  # other findings say so
+            return
+        yield upkeep.judge_tables(dead, vacuums=vacuums)
+        yield upkeep.judge_transactions(age)
+        yield upkeep.judge_keeper(jobs)
+        yield upkeep.judge_expiring(ending)
+
+    def redis_keys(self) -> Iterator[Finding]:
+        """Check a sample of Redis' keys for what never expires and is not ours."""
+        for ask in self.installation.lasting:
+            try:
+                yield upkeep.judge_lasting(ask())
+            except CeleriacError:  # other findings say so, and the next may be the same server
+                return
+
+    def providers(self) -> Iterator[Finding]:
+        """Check that the providers of models answer; only for who asks: it goes to the internet."""
+        try:
+            yield from upkeep.judge_providers(self.installation.providers())
+        except ConfigurationError as error:
+            yield failed(Code.PROVIDERS, error.message, None, Cause.MISCONFIGURED)
 
     def notices(self) -> Iterator[Finding]:
         """Check that notifications of questions to a webhook have links."""

@@ -30,20 +30,24 @@ class Doctor:
 
     def __init__(self, checks: Checks) -> None:
         self._checks = checks.all()
+        self._providers = checks.providers
         self._under_way: dict[Code, Future[list[Finding]]] = {}
         self._lock = threading.Lock()
-        self._check_threads = Threads("doctor-check", len(self._checks))
+        self._check_threads = Threads("doctor-check", len(self._checks) + 1)
         self.threads = Threads("doctor", _CALLERS)
         """For coroutines that want the findings."""
 
-    def examine(self, actor: Actor) -> list[Finding]:
+    def examine(self, actor: Actor, *, providers: bool = False) -> list[Finding]:
         """Return the findings of all checks, within CHECK_SECONDS.
 
+        With `providers` also whether the providers of models answer.
         A check that has not ended by then is a failed finding. Raises ForbiddenError: only an
         administrator sees the instance. Never raises because a server is away.
         """
         actor.require_administrator()
-        calls = {code: self._begin(code, check) for code, check in self._checks.items()}
+        asked = {Code.PROVIDERS: self._providers} if providers else {}
+        checks = {**self._checks, **asked}
+        calls = {code: self._begin(code, check) for code, check in checks.items()}
         wait(calls.values(), timeout=CHECK_SECONDS)
         return [
             finding

@@ -36,6 +36,11 @@ def test_each_server_is_checked(admin: Asker) -> None:
     found = {each["code"]: each for each in answer["findings"]}
     servers = {"database", "schema", "partitions", "clock", "redis", "broker"}
     assert servers | {"indexes", "long_transactions", "lost_workers"} <= set(found)
+    assert {"vacuum", "transaction_ids", "keeper", "expiring_keys", "redis_keys"} <= set(found)
+    assert "providers" not in found, "only who asks for it has requests sent elsewhere"
+    asked = admin.get("/api/v1/doctor?providers=true").json()["findings"]
+    (told,) = [each for each in asked if each["code"] == "providers"]
+    assert told["message"] == "none is set up that is not on this machine"
     assert found["workers"] == {
         "code": "workers", "subject": "workers", "level": "warning", "message": "none is alive",
         "cure": "Start one: `celeriac worker`.",

@@ -67,6 +67,7 @@ CREATE TABLE api_keys (
     CONSTRAINT fk_api_keys_workspace_id FOREIGN KEY (workspace_id) REFERENCES workspaces(id),
     CONSTRAINT ck_api_keys_role_known CHECK (role IN ('viewer', 'operator', 'admin'))
 );
+CREATE INDEX ix_api_keys_expiring ON api_keys (expires_at) WHERE revoked_at IS NULL;
 CREATE INDEX ix_api_keys_parent_id ON api_keys (parent_id);
 CREATE INDEX ix_api_keys_user_id ON api_keys (user_id);
 CREATE INDEX ix_api_keys_workspace_id_user_id ON api_keys (workspace_id, user_id);
