@@ -79,6 +79,13 @@ _MEANINGS = {
 }
 
 
+_OTHERS = """
+`celeriac sitrep` has other codes, those of plugins of Nagios: 0 well, 1 a warning, 2 critical,
+3 unknown, also with wrong usage. With any other command 2 is wrong usage or input, and 1 is what
+its help says.
+"""
+
+
 def reference() -> str:
     """Return the whole page."""
     group = typer.main.get_group(build_app())
@@ -86,7 +93,7 @@ def reference() -> str:
     sections = [
         section for path, command in _commands(group) for section in _section(path, command)
     ]
-    return "\n".join([_INTRODUCTION + codes, *sections]).rstrip("\n") + "\n"
+    return "\n".join([_INTRODUCTION + codes + _OTHERS, *sections]).rstrip("\n") + "\n"
 
 
 def _commands(group: Any, words: str = "celeriac") -> Iterator[tuple[str, Any]]:

@@ -40,7 +40,7 @@ from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.logs import logs
 from celeriac.cli.maintenance import maintenance
 from celeriac.cli.programs import api, beat, mcp, worker
-from celeriac.cli.sitrep import sitrep
+from celeriac.cli.sitrep import UNKNOWN, sitrep
 from celeriac.cli.statistics import stats
 from celeriac.cli.up import up
 from celeriac.cli.why import why
@@ -58,6 +58,7 @@ _VALIDATOR = "Value error, "
 _START = "Start Celeriac"
 _WORK = "Run tasks and follow them"
 _MANAGE = "Manage"
+_SITREP = "sitrep"
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 _CELERY_SETTINGS = {
     "allow_extra_args": True,
@@ -69,9 +70,10 @@ _CELERY_SETTINGS = {
 
 @dataclass(slots=True)
 class _GlobalOptions:
-    """Values of the options before the command's name."""
+    """Values of the options before the command's name, and that name."""
 
     debug: bool = False
+    command: str | None = None
 
 
 def run() -> None:
@@ -192,6 +194,7 @@ def _add_root(app: typer.Typer, given: _GlobalOptions) -> None:
 
     @app.callback()
     def root(
+        context: typer.Context,
         version: Annotated[
             bool,
             typer.Option(
@@ -207,6 +210,7 @@ def _add_root(app: typer.Typer, given: _GlobalOptions) -> None:
     ) -> None:
         del version
         given.debug = debug
+        given.command = context.invoked_subcommand
 
 
 def _show_version(wanted: bool) -> None:
@@ -222,7 +226,8 @@ def _report(report: ErrorReport | None, code: int, given: _GlobalOptions) -> int
             traceback.print_exc()
         for line in report.lines():
             typer.echo(printable(line), err=True)
-    return int(code)
+    # its codes 1 and 2 are levels: whoever asks wrongly must not be woken
+    return UNKNOWN if given.command == _SITREP else int(code)
 
 
 def _usage_hint(error: TyperException) -> str | None:

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 _WARNING = 1
 _CRITICAL = 2
+UNKNOWN = 3
+"""The exit code if nothing is known: levels and this are those of the plugins of Nagios."""
+
 _CODES = {Level.WELL: 0, Level.INFO: 0, Level.WARNING: _WARNING, Level.CRITICAL: _CRITICAL}
 _SHOWN = 10
+_SERVER_ERRORS = 500
 
 
 @open_client
@@ -35,7 +39,8 @@ def sitrep(
 ) -> None:
     """Say what is wrong, what waits, what runs, and what has ended lately.
 
-    Exit codes: 0 all is well, 1 a warning, 2 critical, or it could not be asked.
+    Exit codes: 0 all is well, 1 a warning, 2 critical, or the API does not
+    answer, 3 unknown: wrong usage, a wrong setting, or a refused key.
 
     Examples:
       celeriac sitrep
@@ -44,7 +49,7 @@ def sitrep(
     """
     scope = SitrepScope.INSTANCE if instance else SitrepScope.WORKSPACE
     while True:
-        found = _ask(context, scope)
+        found = _ask(context, scope, again=watch)
         if found is not None:
             _show(context, found, again=watch)
         if not watch:
@@ -52,13 +57,19 @@ def sitrep(
         time.sleep(every)
 
 
-def _ask(context: CommandContext, scope: SitrepScope) -> "wire.Sitrep | None":
-    """Return the report; None, with a message, if it can't be asked for."""
+def _ask(context: CommandContext, scope: SitrepScope, *, again: bool) -> "wire.Sitrep | None":
+    """Return the report; None, with a message, if the API can't say.
+
+    Raises ClientError, unless it is asked again, if the API refuses the request.
+    """
     from celeriac.client import ClientError
 
     try:
         return context.client.sitrep(scope=scope.value)
     except ClientError as error:
+        away = error.code == "unreachable" or (error.status or 0) >= _SERVER_ERRORS
+        if not away and not again:
+            raise
         context.output.say(f"The report can't be read: {error.message}")
         return None
 

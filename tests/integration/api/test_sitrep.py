@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.adapters.celery_queue import create_app
+from celeriac.cli.main import main
 from celeriac.db import workers
 from celeriac.domain.accounts import Role
 from celeriac.domain.operations import WorkerReport
@@ -225,3 +226,7 @@ def test_without_a_checked_key_nothing_is_told_of_the_queues(
     found = admin.client.app.state.services.sitrep.without_database()  # type: ignore[attr-defined]
     assert (found.broker.ok, found.broker.data, found.queues.data) == (True, None, None)
     assert [each.code for each in found.problems] == ["database_unavailable"]
+
+
+def test_an_api_that_does_not_answer_is_critical_for_scripts() -> None:
+    assert main(["sitrep", "--api-url", "http://127.0.0.1:1", "--api-key", "k"]) == 2

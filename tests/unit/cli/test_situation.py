@@ -7,6 +7,7 @@ import pytest
 import typer
 
 from celeriac import wire
+from celeriac.cli.main import main
 from celeriac.cli.sitrep import lines_of
 from celeriac.cli.statistics import parse_window
 from celeriac.domain.sitrep import Level, SitrepScope
@@ -60,3 +61,17 @@ def test_a_window_that_the_api_refuses_is_refused_under_the_options_name(given: 
     with pytest.raises(typer.BadParameter, match="is not between 60s and 92d"):
         parse_window(given)
     assert (parse_window("60s"), parse_window("92d")) == (60, 92 * 86_400)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["sitrep", "--every", "0"], 3),
+        (["sitrep", "--no-such"], 3),
+        (["stats", "--no-such"], 2),
+    ],
+)
+def test_who_asks_for_the_report_wrongly_is_not_told_that_all_is_critical(
+    arguments: list[str], code: int
+) -> None:
+    assert main(arguments) == code
