@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -34,11 +33,6 @@ async def noop(**variables: Any) -> dict[str, Any]:
 async def parent(ctx: "AgentContext", task: str) -> Any:
     """Run another task, with the prompt `plain`."""
     return await ctx.run(task, {"prompt": "plain"})
-
-
-@celeriac.agent("fleet is_loaded")
-async def is_loaded(module: str) -> bool:
-    return module in sys.modules
 
 
 @celeriac.agent("fleet note")
