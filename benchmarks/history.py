@@ -1,13 +1,13 @@
 """`python -m benchmarks scale`: what history costs.
 
-A database is filled with ended executions and their events, by `INSERT … SELECT`, up to one size
-after the other. At each size the statements that users and workers wait for are measured, from one
-connection, without workers. The server doesn't wait for its disk, whose times would hide the rest.
+A database is filled with ended executions and what belongs to them (`benchmarks.seeds`), up to one
+size after the other. At each size the statements that users and workers wait for are measured, from
+one connection, without workers, and the reports (`benchmarks.reports`). The server doesn't wait for
+its disk, whose times would hide the rest.
 """
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,15 +17,25 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from benchmarks import reports
 from benchmarks.figures import Figure, Target
 from benchmarks.meter import WARM, Meter
-from celeriac.db import migrate, partitions, retention, usage
+from benchmarks.seeds import DAYS, History
+from celeriac.db import migrate, retention, usage
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.db.executions.lifecycle import NextClaim
-from celeriac.domain.executions.model import Claim, Completed, ExecutionFilter, Message
+from celeriac.domain.executions.flags import Flag
+from celeriac.domain.executions.model import (
+    Claim,
+    Completed,
+    ExecutionFilter,
+    FailureKey,
+    Message,
+)
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
+from celeriac.domain.labels import Label
 from celeriac.domain.usage import UsageBy, UsageFilter
 from celeriac.embedded.home import Home
 from celeriac.embedded.postgres import Postgres
@@ -38,8 +48,6 @@ from tests.support.processes import start_and_wait
 SIZES = (10_000, 1_000_000)
 QUICK_SIZES = (500, 2_000)
 
-_DAYS = 180
-_CHUNK = 50_000
 _SAMPLES, _QUICK_SAMPLES = 100, 10
 _PAGE = 50
 _DELETED = 20
@@ -47,6 +55,7 @@ _DELETED = 20
 
 _MOST_GROWTH = 1.3
 _MOST_LIST_MS = 30.0
+_MOST_REPORT_MS = 60.0
 
 Work = Callable[[], object]
 
@@ -56,7 +65,7 @@ def measure(sizes: Sequence[int], *, quick: bool) -> Figure:
     measured: dict[str, Any] = {}
     with database_alone() as database:
         core = Core(database)
-        history = _History(core)
+        history = History(core)
         for size in sorted(sizes):
             say(f"filling up to {size:,} executions")
             seconds = history.fill(size)
@@ -96,122 +105,16 @@ def database_alone() -> Iterator[Database]:
             process.stop()
 
 
-class _History:
-    """Fills a database; what is rare is the oldest, so that no scan finds it early."""
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self.rows = 0
-        self.rare = uuid4()
-        """The task, agent, batch, session and origin of the oldest executions."""
-        self.begin = datetime.now(UTC) - timedelta(days=_DAYS)
-        with core.database.transaction() as connection:
-            partitions.ensure(connection, [uuid7_at(self.begin), uuid7_at(datetime.now(UTC))])
-        core.execute(_TASK, rare=self.rare, common=core.task)
-        core.execute(_WORKER)  # so that what is submitted is sent
-        actor = core.actor
-        core.execute(
-            _USAGE,
-            workspace=actor.workspace_id,
-            owner=actor.user_id,
-            task=core.task,
-            days=_DAYS,
-        )
-
-    def fill(self, size: int) -> float:
-        """Add history up to `size` executions, and return how long it took."""
-        began = time.monotonic()
-        # a larger history is as long, only denser: so it is added all over
-        step = timedelta(days=_DAYS - 1) / (size - self.rows)
-        for first in range(self.rows, size, _CHUNK):
-            count = min(_CHUNK, size - first)
-            self._core.execute(
-                _EXECUTIONS,
-                first=first,
-                count=count,
-                begin=self.begin + (first - self.rows) * step,
-                step=step.total_seconds(),
-                workspace=self._core.actor.workspace_id,
-                owner=self._core.actor.user_id,
-                common=self._core.task,
-                rare=self.rare,
-            )
-        self.rows = size
-        with self._core.database.autocommit() as connection:
-            connection.execute(text("VACUUM ANALYZE"))
-        return time.monotonic() - began
-
-
-_TASK = text("""
-INSERT INTO tasks (id, workspace_id, owner_id, agent_id, name, current_version_id)
-SELECT :rare, workspace_id, owner_id, agent_id, 'rare', current_version_id FROM tasks
-WHERE id = :common
-""")
-
-_WORKER = text("""
-INSERT INTO workers (id, hostname, pid, pool, slots, version, seen_at)
-VALUES (gen_random_uuid(), 'w', 1, 'threads', 1000000, '', 'infinity')
-""")
-
-_USAGE = text("""
-INSERT INTO usage_days (workspace_id, owner_id, day, task_id, provider, model, calls, input_tokens,
-                        cost)
-SELECT :workspace, :owner, current_date - day, :task, 'provider', 'model ' || model, 100, 100000,
-       0.5
-FROM generate_series(0, CAST(:days AS int)) AS day, generate_series(1, 10) AS model
-""")
-
-_EXECUTIONS = text("""
-WITH made AS (
-    INSERT INTO executions (
-        id, workspace_id, owner_id, task_id, task_version_id, agent_id, agent_version_id, status,
-        trigger_type, execution_mode, priority, queue, origin_id, batch_id, session_id,
-        created_at, available_at, queued_at, started_at, attempt_started_at, completed_at, attempt,
-        max_crashes, event_seq, error_code, error_message)
-    SELECT CAST(lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0')
-                || '7000a' || right(md5(CAST(n AS text)), 15) AS uuid),
-           CASE WHEN n % 4 = 0 THEN CAST(lpad(CAST(n / 4 % 50 AS text), 32, '0') AS uuid)
-                ELSE CAST(:workspace AS uuid) END,
-           CAST(:owner AS uuid),
-           CASE WHEN rare THEN CAST(:rare AS uuid) ELSE CAST(:common AS uuid) END,
-           task.current_version_id,
-           CASE WHEN rare THEN CAST(:rare AS uuid) ELSE agent.id END, agent.current_version_id,
-           status, CASE WHEN rare THEN 'webhook' ELSE 'manual' END, 'async', 0, 'task_execution',
-           CASE WHEN rare THEN CAST(:rare AS uuid) END,
-           CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 0 THEN gen_random_uuid() END,
-           CASE WHEN rare THEN CAST(:rare AS uuid) WHEN n % 50 = 1 THEN gen_random_uuid() END,
-           at, at, at, at, at, at + interval '1 second', 1, 3, 4,
-           CASE status WHEN 'failed' THEN CASE WHEN rare THEN 'rare' ELSE 'agent_failed' END END,
-           CASE status WHEN 'failed' THEN 'It went wrong.' END
-    FROM (SELECT n, n < 100 AND n % 4 > 0 AS rare,
-                 CAST(:begin AS timestamptz) + make_interval(secs => (n - :first) * :step) AS at,
-                 CASE WHEN n % 40 = 1 THEN 'failed' WHEN n % 200 = 3 THEN 'cancelled'
-                      ELSE 'completed' END AS status
-          FROM generate_series(CAST(:first AS int), CAST(:first + :count - 1 AS int)) AS n) AS each,
-         tasks AS task JOIN agents AS agent ON agent.id = task.agent_id
-    WHERE task.id = :common
-    RETURNING id, status, created_at
-), given AS (
-    INSERT INTO execution_inputs (execution_id, variables)
-    SELECT id, jsonb_build_object('text', repeat('a', 100)) FROM made
-), produced AS (
-    INSERT INTO execution_results (execution_id, result)
-    SELECT id, jsonb_build_object('text', repeat('b', 200)) FROM made WHERE status = 'completed'
-)
-INSERT INTO events (execution_id, seq, type, attempt, at, data)
-SELECT id, seq, CASE seq WHEN 4 THEN status ELSE kind END, least(seq - 1, 1), created_at,
-       '{"worker": "w1@host"}'
-FROM made, unnest(ARRAY['created', 'queued', 'started', '']) WITH ORDINALITY AS each (kind, seq)
-""")
-
-
-def _measured(core: Core, history: _History, samples: int) -> dict[str, dict[str, float]]:
+def _measured(core: Core, history: History, samples: int) -> dict[str, dict[str, float]]:
     """Return the times of all that is measured, by name."""
     meter = Meter(core.database)
     found = _one_by_one(core, meter, samples)
     found["finish and claim the next"] = meter.times(_turns(core, samples + WARM), samples)
     for name, wanted in _filters(core, history).items():
         found[f"list: {name}"] = meter.times(_listing(core, wanted), samples)
+    with reports.of(core) as made:
+        for name, work in made.items():
+            found[f"report: {name}"] = meter.times(work, samples)
     found["usage by model"] = meter.times(_usage(core), samples)
     found[f"retention of {_DELETED}"] = meter.times(_retention(core), samples)
     core.execute("DELETE FROM executions WHERE status NOT IN ('completed', 'failed', 'cancelled')")
@@ -252,8 +155,8 @@ def _turns(core: Core, count: int) -> Work:
     return step
 
 
-def _filters(core: Core, history: _History) -> Mapping[str, dict[str, Any]]:
-    middle = history.begin + timedelta(days=_DAYS / 2)
+def _filters(core: Core, history: History) -> Mapping[str, dict[str, Any]]:
+    middle = history.begin + timedelta(days=DAYS / 2)
     return {
         "all": {},
         "a later page": {"before": uuid7_at(middle)},
@@ -268,6 +171,13 @@ def _filters(core: Core, history: _History) -> Mapping[str, dict[str, Any]]:
         **{f"trigger {each}": {"trigger_type": each} for each in TriggerType},
         "error": {"error_code": "agent_failed"},
         "rare error": {"error_code": "rare"},
+        "label": {"labels": (Label("team", "t1"),)},
+        "rare label": {"labels": (Label("team", "rare"),)},
+        "two labels": {"labels": (Label("team", "t1"), Label("env", "prod"))},
+        "without a label": {"without_labels": (Label("team", "t1"),)},
+        **{f"flag {each}": {"flag": each} for each in Flag},
+        "failure": {"failure": FailureKey(core.task, "1:kind-0")},
+        "rare failure": {"failure": FailureKey(history.rare, "1:rare")},
         "waiting for": {"waiting_for": WaitingFor.APPROVAL},
         "cancellable": {"cancellable": True},
         "after a time": {"created_after": middle},
@@ -331,9 +241,10 @@ def _ratios(
 def _targets(measured: Mapping[str, Any]) -> list[Target]:
     targets = []
     for size, found in measured.items():
-        lists = {n: t["p99_ms"] for n, t in found["statements"].items() if n.startswith("list")}
-        slowest = max(lists, key=lambda name: lists[name])
-        targets.append(Target(f"{size}: p99 of {slowest}", lists[slowest], _MOST_LIST_MS))
+        for kind, most in (("list", _MOST_LIST_MS), ("report", _MOST_REPORT_MS)):
+            times = {n: t["p99_ms"] for n, t in found["statements"].items() if n.startswith(kind)}
+            slowest = max(times, key=lambda name: times[name])
+            targets.append(Target(f"{size}: p99 of {slowest}", times[slowest], most))
         if ratios := found.get("growth"):
             worst = max(ratios, key=lambda name: ratios[name])
             targets.append(Target(f"{size}: growth of {worst}", ratios[worst], _MOST_GROWTH))

@@ -93,7 +93,8 @@ def test_a_quick_run_measures_what_history_costs(tmp_path: Path) -> None:
     assert small["statements"].keys() == large["growth"].keys()
     assert {"submit", "claim", "finish", "list: rare error"} <= large["statements"].keys()
     assert all(times["samples"] == 10 for times in large["statements"].values())
-    assert len(figure["targets"]) == 3
+    assert {"report: sitrep", "report: metrics", "list: rare label"} <= large["statements"].keys()
+    assert len(figure["targets"]) == 5
 
 
 @pytest.mark.timeout(_WITHIN_SECONDS + 60)
