@@ -70,12 +70,17 @@ class Sandbox:
         )
 
     def command(
-        self, arguments: Sequence[str], *, workdir: Path, shows: Iterable[Path] = ()
+        self,
+        arguments: Sequence[str],
+        *,
+        workdir: Path,
+        shows: Iterable[Path] = (),
+        writes: Iterable[Path] = (),
     ) -> list[str]:
         """Return the command that runs `arguments` inside, in `workdir`, where it may write.
 
         `shows` are files and directories that this process needs; they may lie in hidden ones.
-        Missing paths are left out.
+        Missing paths are left out. It may also write to the directories `writes`.
         """
         work = workdir.absolute()
         paths = [path.absolute() for path in (*self.reads, *shows)]
@@ -88,7 +93,7 @@ class Sandbox:
             *_system(),
             *self._settings_of_system(),
             *self._visible(paths),
-            *("--bind", str(work.resolve()), str(work)),
+            *_writable((work, *(path.absolute() for path in writes))),
             *("--remount-ro", "/", "--chdir", str(work), "--"),
             *arguments,
         ]
@@ -145,6 +150,11 @@ def _lies_in(path: Path, directory: Path) -> bool:
 def _shown(paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
         yield from ("--ro-bind-try", str(path.resolve()), str(path))
+
+
+def _writable(directories: Iterable[Path]) -> Iterator[str]:
+    for each in directories:
+        yield from ("--bind", str(each.resolve()), str(each))
 
 
 def _uncovered(paths: Iterable[Path], seen: Iterable[Path] = ()) -> list[Path]:

@@ -29,6 +29,7 @@ def sandbox_for(home: Path, **changed: object) -> Sandbox:
         pytest.skip("bubblewrap is not installed: apt install bubblewrap")
     settings = Settings.load(
         home=home,
+        DATABASE_URL=None,  # a test may have put anything there
         confinement={
             "driver": "bubblewrap", "tmp_mb": TMP_MB, "file_mb": FILE_MB, "processes": PROCESSES,
             "reads": [sys.prefix, sys.base_prefix, str(_packages()), str(REPOSITORY / "tests")],

@@ -375,11 +375,14 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
         with theirs:
             namespace = Namespace(alone, theirs.fileno(), command.server.port)
             popen = _popen(confined, marker, lifeline, namespace)
-        return _Started(popen, _received(ours))
+        return _Started(popen, received_listener(ours))
 
 
-def _received(channel: socket.socket) -> socket.socket | None:
-    """Return the child's listening socket, or None for a child that ended; its stderr says why."""
+def received_listener(channel: socket.socket) -> socket.socket | None:
+    """Return the listening socket that a child sends over `channel` as its first act.
+
+    None for a child that ended before; its stderr says why. Blocks.
+    """
     channel.settimeout(_LISTENER_SECONDS)
     try:
         _, numbers, _, _ = socket.recv_fds(channel, 1, 1)

@@ -14,12 +14,13 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -27,7 +28,7 @@ from uuid import UUID, uuid4
 import claude_agent_sdk
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
 
-from celeriac.agents.child.process import MARKER
+from celeriac.agents.child.process import MARKER, received_listener
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.permissions import Permissions, server_key
@@ -44,6 +45,8 @@ from celeriac.kit.processes import (
     still_running,
     terminate_group_async,
 )
+from celeriac.kit.sandbox import LoopbackPort, Sandbox
+from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import ChildUser
 
 SWITCHES: Mapping[str, str] = {
@@ -166,19 +169,30 @@ class CliProcess:
     starts for Claude Code, takes the worker's away again.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], user: ChildUser) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        user: ChildUser,
+        sandboxed: "Sandboxed | None" = None,
+    ) -> None:
         marker = uuid4().hex
         self.environment = {**environment, MARKER: marker}
         self.program = directory / "claude"
         self._directory = directory
         self._user = user
+        self._sandboxed = sandboxed
         self._marker = f"{MARKER}={marker}"
         self._record = directory / "pid"
 
     @classmethod
     @asynccontextmanager
     async def prepared(
-        cls, environment: Mapping[str, str], place: Path, user: ChildUser
+        cls,
+        environment: Mapping[str, str],
+        place: Path,
+        user: ChildUser,
+        sandboxed: "Sandboxed | None" = None,
     ) -> AsyncIterator[Self]:
         """Give the block a process to start, as `user`; at its end nothing of that is left.
 
@@ -186,21 +200,28 @@ class CliProcess:
         forbid that for /tmp. Raises AgentMisconfiguredError where there is no Claude Code to start.
         """
         with tempfile.TemporaryDirectory(prefix=RUN_PREFIX, dir=place) as name:
-            process = cls(Path(name), environment, user)
-            process.write_program()
-            try:
-                yield process
-            finally:
-                await run_shielded(process.end())
+            process = cls(Path(name), environment, user, sandboxed)
+            async with AsyncExitStack() as stack:
+                if sandboxed is not None:
+                    user.let_through([process.program])
+                    await stack.enter_async_context(sandboxed.serving())
+                process.write_program()
+                try:
+                    yield process
+                finally:
+                    await run_shielded(process.end())
 
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""
         names = ",".join((*self.environment, *_ADDED_BY_SDK))
         ids = self._user.ids
+        bounds, line = "", [find_cli()]
+        if self._sandboxed is not None:
+            bounds, line = self._sandboxed.start(line, self._directory)
         command = (
             sys.executable, "-P", supervisor.__file__,
             str(os.getpid()), str(self._record), f"{ids.user}:{ids.group}" if ids else "", names,
-            find_cli(),
+            bounds, *line,
         )  # fmt: skip
         # The SDK starts it without our guard, which would reset the worker's own limit.
         descriptors = children_descriptor_limit()
@@ -242,6 +263,64 @@ class CliProcess:
         except (FileNotFoundError, ValueError):
             return None  # never started, or not that far
         return ProcessIdentity(int(pid), started=int(started))
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """The sandbox of Claude Code, of its tools and of its MCP servers over stdio.
+
+    They write to the session's `directories`, see the files of `programs`, and reach `server`.
+    """
+
+    sandbox: Sandbox
+    directories: SessionDirectories
+    programs: tuple[Path, ...]
+    server: LoopbackPort
+    name: str = field(default_factory=lambda: f"celeriac-{uuid4().hex}")
+    """Of the abstract Unix socket to which the supervisor connects."""
+
+    def start(self, line: list[str], directory: Path) -> tuple[str, list[str]]:
+        """Return what the supervisor is told, and the command that runs `line` inside.
+
+        `directory` has the files that it reads at its start.
+        """
+        bounds = supervisor.Bounds(
+            alone=not self.sandbox.shares_network,
+            port=self.server.port,
+            name=self.name,
+            limits=asdict(self.sandbox.limits(None)),
+        )
+        files = (each for each in self.programs if each.is_file())
+        command = self.sandbox.command(
+            line,
+            workdir=self.directories.work,
+            shows=(Path(line[0]), directory, *files),
+            writes=(self.directories.config,),
+        )
+        return bounds.text(), command
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Take the listening sockets that come over the Unix socket, and serve them."""
+        with socket.socket(socket.AF_UNIX) as receiver:
+            receiver.bind(f"\0{self.name}")
+            receiver.listen()
+            receiver.settimeout(0)
+            receiving = asyncio.create_task(self._receive(receiver), name="sandbox listeners")
+            try:
+                yield
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+
+    async def _receive(self, receiver: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            channel, _ = await loop.sock_accept(receiver)
+            with channel:
+                listener = await PROCESSES.run(received_listener, channel)
+            if listener is not None:
+                await self.server.serve(listener)
 
 
 def find_cli() -> str:

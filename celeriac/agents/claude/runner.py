@@ -34,6 +34,7 @@ from celeriac.agents.claude.conversation import (
 from celeriac.agents.claude.environment import (
     SWITCHES,
     CliProcess,
+    Sandboxed,
     SessionDirectories,
     find_cli,
     sdk_options,
@@ -55,7 +56,6 @@ from celeriac.domain.errors import (
     CeleriacError,
     ProviderError,
     ToolServerError,
-    WorkerMisconfiguredError,
 )
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
 from celeriac.domain.executions.states import WaitingFor
@@ -178,7 +178,8 @@ class ClaudeRun:
         }
         place = self.directories.place
         user = self.runner.confinement.user
-        async with CliProcess.prepared(environment, place, user) as process:
+        sandboxed = self._sandboxed(gateway)
+        async with CliProcess.prepared(environment, place, user, sandboxed) as process:
             options = sdk_options(
                 self.spec,
                 self.start,
@@ -192,6 +193,14 @@ class ClaudeRun:
             async with Conversation.open(options, self._inbox, process.end) as conversation:
                 process.forget_files()
                 yield conversation
+
+    def _sandboxed(self, gateway: AttemptGateway) -> Sandboxed | None:
+        sandbox = self.runner.confinement.sandbox
+        if sandbox is None:
+            return None
+        assert gateway.port is not None, "it serves Claude Code's model"
+        programs = tuple(programs_of(each.endpoint for each in self.servers))
+        return Sandboxed(sandbox, self.directories, programs, gateway.port)
 
     async def _listen(self, conversation: Conversation) -> ResultMessage:
         """Record the conversation up to the result."""
@@ -268,12 +277,6 @@ class ClaudeRunner:
             raise AgentMisconfiguredError(
                 f"The prompt of the task {job.task_name} is empty; Claude Code needs one.",
                 field="prompt",
-            )
-        if self.confinement.sandbox is not None:
-            raise WorkerMisconfiguredError(
-                "This worker confines its agents, which is not possible yet for Claude Code. Run "
-                "claude agents on a queue of workers with CELERIAC_CONFINEMENT_DRIVER=none.",
-                field="runner",
             )
         start = continuation_of(job)
         servers = self.servers.choose(spec.mcp_servers)

@@ -8,17 +8,27 @@ to: the worker's secrets stay here.
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
 from celeriac.kit.child_bootstrap import hide_memory, set_parent_death_signal
-from celeriac.kit.processes import UserIds, guarded_command, identify
+from celeriac.kit.processes import (
+    NO_LIMITS,
+    Namespace,
+    ResourceLimits,
+    UserIds,
+    guarded_command,
+    identify,
+)
 
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -31,14 +41,47 @@ _LEFTOVER_SECONDS = 0.3
 _KILL_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The sandbox of Claude Code, as far as the supervisor makes it.
+
+    `name` is the abstract Unix socket of the worker to which the listening socket for `port` goes.
+    `limits` are the values of `ResourceLimits`.
+    """
+
+    alone: bool
+    port: int
+    name: str
+    limits: dict[str, int | None]
+
+    def text(self) -> str:
+        """Return it as an argument of `main`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def read(cls, text: str) -> "Bounds":
+        """Read an argument of `main`."""
+        return cls(**json.loads(text))
+
+    def namespace(self, stack: contextlib.ExitStack) -> Namespace:
+        """Return the namespace; its channel to the worker is open until `stack` ends."""
+        if not self.alone:
+            return Namespace(alone=False)
+        channel = stack.enter_context(socket.socket(socket.AF_UNIX))
+        channel.connect(f"\0{self.name}")
+        return Namespace(alone=True, channel=channel.fileno(), port=self.port)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run Claude Code to its end and return its exit code.
 
     Arguments: the worker's pid, the file that gets our pid and start, `uid:gid` of who Claude Code
-    runs as (empty: us), names of the environment variables that are passed on (with commas), Claude
-    Code's program and its arguments.
+    runs as (empty: us), names of the environment variables that are passed on (with commas), the
+    `Bounds` of its sandbox as JSON (empty: none), Claude Code's program and its arguments; in a
+    sandbox the program that makes it comes first.
     """
-    worker, record, user, names, *command = arguments
+    worker, record, user, names, described, *command = arguments
+    bounds = Bounds.read(described) if described else None
     hide_memory()
     ourselves = identify(os.getpid())
     assert ourselves is not None, "a running process has an entry"
@@ -49,17 +92,24 @@ def main(arguments: Sequence[str]) -> int:
     _become_subreaper()
     set_parent_death_signal(signal.SIGTERM, int(worker))
     allowed = set(names.split(","))
-    child = subprocess.Popen(
-        guarded_command(
-            command,
-            death_signal=signal.SIGTERM,
-            become=UserIds(*map(int, user.split(":"))) if user else None,
-        ),
-        env={name: value for name, value in os.environ.items() if name in allowed},
-    )
+    with contextlib.ExitStack() as stack:
+        namespace = None if bounds is None else bounds.namespace(stack)
+        channel = () if namespace is None or namespace.channel is None else (namespace.channel,)
+        child = subprocess.Popen(
+            guarded_command(
+                command,
+                limits=NO_LIMITS if bounds is None else ResourceLimits(**bounds.limits),
+                death_signal=signal.SIGTERM,
+                become=UserIds(*map(int, user.split(":"))) if user else None,
+                namespace=namespace,
+            ),
+            env={name: value for name, value in os.environ.items() if name in allowed},
+            pass_fds=channel,
+        )
     _let_go_of_pipes()
     code = _wait(child.pid)
-    _end_all(_GRACE_SECONDS if code is None else _LEFTOVER_SECONDS)
+    grace_seconds = _GRACE_SECONDS if code is None else _LEFTOVER_SECONDS
+    _end_all(grace_seconds, enclosed_by=None if bounds is None else child.pid)
     return 128 + signal.SIGTERM if code is None else code
 
 
@@ -98,11 +148,17 @@ def _reap() -> list[tuple[int, int]]:
     return ended
 
 
-def _end_all(grace_seconds: float) -> None:
-    """End everything that came from us: SIGTERM, a moment, then SIGKILL until nothing is left."""
+def _end_all(grace_seconds: float, *, enclosed_by: int | None) -> None:
+    """End everything that came from us: SIGTERM, a moment, then SIGKILL until nothing is left.
+
+    The process `enclosed_by` and its child keep a sandbox: they get no SIGTERM, which would end all
+    others in it at once.
+    """
     ourselves = psutil.Process()
     everything = ourselves.children(recursive=True)
     for process in everything:
+        if enclosed_by is not None and _keeps(process, enclosed_by):
+            continue
         _tell(process, signal.SIGTERM)
         _tell(process, signal.SIGCONT)  # a stopped process would not see its SIGTERM
     psutil.wait_procs(everything, timeout=grace_seconds)
@@ -110,6 +166,12 @@ def _end_all(grace_seconds: float) -> None:
         for process in left:
             _tell(process, signal.SIGKILL)
         psutil.wait_procs(left, timeout=_KILL_SECONDS)
+
+
+def _keeps(process: psutil.Process, pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return pid in {process.pid, process.ppid()}
+    return False
 
 
 def _tell(process: psutil.Process, number: int) -> None:
