@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, StringConstraints
 
@@ -80,6 +80,22 @@ def checked_labels(labels: Labels) -> dict[str, str]:
         except ValueError as error:
             raise InvalidInputError(f"labels.{key[:80]}: {error}.", field="labels") from error
     return dict(sorted(labels.items()))
+
+
+def checked_changes(changes: Mapping[Any, Any]) -> dict[str, str | None]:
+    """Return changes that an agent's code gave; None removes a label.
+
+    Raises InvalidInputError, which names the label.
+    """
+    for key, value in changes.items():
+        if not isinstance(key, str) or not (value is None or isinstance(value, str)):
+            raise InvalidInputError(
+                f"labels.{str(key)[:80]}: keys and values of labels are text, and None removes "
+                "a label.",
+                field="labels",
+            )
+    checked_labels({key: value for key, value in changes.items() if value is not None})
+    return dict(changes)
 
 
 def relabelled(before: Labels, changes: Mapping[str, str | None]) -> dict[str, str]:

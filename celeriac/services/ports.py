@@ -20,6 +20,7 @@ from celeriac.domain.executions.model import (
     RunOptions,
 )
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
+from celeriac.domain.labels import Labels
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
@@ -300,6 +301,13 @@ class RunContext(Protocol):
 
         `complete` says whether nothing was left out so far. Traffic beyond the size limit is
         dropped, and all that follows. Raises LeaseLostError.
+        """
+        ...
+
+    async def label(self, changes: Mapping[str, JsonValue]) -> Labels:
+        """Set labels of the execution, and remove those with None; return all that it has then.
+
+        Raises InvalidInputError, which names the label, and LeaseLostError.
         """
         ...
 

@@ -13,6 +13,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
+from celeriac.domain.labels import Labels, checked_changes, relabelled
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
 from celeriac.domain.workflows.records import ResultsPage
@@ -106,6 +107,7 @@ class MemoryRunContext:
         self.questions: list[Question] = []
         self.given: dict[str, Answer] = {}
         """Answers by the questions' keys."""
+        self.labels: dict[str, str] = {}
         self.session_id = uuid4()
         self.external_id: str | None = None
         self.state: JsonValue = None
@@ -193,6 +195,11 @@ class MemoryRunContext:
         """Add to `recorded`, within the size limits of cassettes."""
         self.recorded = self.recorded.extended(interactions, complete=complete)
         return self.recorded.header.complete
+
+    async def label(self, changes: Mapping[str, JsonValue]) -> Labels:
+        """Change `labels`."""
+        self.labels = relabelled(self.labels, checked_changes(changes))
+        return self.labels
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Record the progress."""

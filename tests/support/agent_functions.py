@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 import celeriac
 from celeriac import ChildContext, RetryableError, SoftTimeLimit
+from celeriac.domain.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from celeriac import AgentContext
@@ -51,6 +52,26 @@ async def read_results(ctx: "AgentContext", step: Any) -> list[Any]:
 @celeriac.agent("read results in child")
 def read_results_in_child(ctx: "ChildContext", step: Any) -> list[Any]:
     return list(ctx.results(step))
+
+
+@celeriac.agent("label")
+async def label(ctx: "AgentContext", labels: dict[str, Any]) -> Any:
+    await ctx.label({"language": "en"})
+    try:
+        await ctx.label(labels)
+    except InvalidInputError as error:
+        return error.message
+    return await ctx.label()
+
+
+@celeriac.agent("label in child")
+def label_in_child(ctx: "ChildContext", labels: dict[str, Any]) -> Any:
+    ctx.label({"language": "en"})
+    try:
+        ctx.label(labels)
+    except InvalidInputError as error:
+        return error.message
+    return ctx.label()
 
 
 @celeriac.agent("greet")

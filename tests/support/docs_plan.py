@@ -163,6 +163,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/agents/test_command_examples.py runs",
     ("docs/python-agents.md", '"fulfil-order"'): "a part of examples/durable/orders.py, which "
     "tests/integration/services/test_durable_examples.py runs",
+    ("docs/labels.md", "ctx.label"): "a part of an agent; "
+    "tests/integration/agents/test_python_runner.py labels executions in the same way",
     ("docs/confinement.md", "apt install"): "a command of another program; .ci/run installs it",
     ("docs/crews.md", "celeriac crews install"): "fetches 850 MB; tests/e2e/cli/test_crews.py runs "
     "a crew",

@@ -224,7 +224,17 @@ class ResultsMessage(_Message):
     """The number of the last item that was read."""
 
 
-Request = DurableCall | ResultsMessage
+class LabelMessage(_Message):
+    """Change labels of the execution. The reply is `labels`, or `refused` with the reason."""
+
+    type: Literal["label"] = "label"
+    id: str = ""
+    """Identifies the request; the reply has the same."""
+    labels: dict[str, Any] = {}
+    """Values by keys; null removes a label."""
+
+
+Request = DurableCall | ResultsMessage | LabelMessage
 """A message with a reply that has the same `id`."""
 
 
@@ -344,6 +354,7 @@ ChildMessage = Annotated[
     | SleepMessage
     | RunMessage
     | ResultsMessage
+    | LabelMessage
     | ParkMessage
     | LogMessage
     | ResultMessage

@@ -19,6 +19,7 @@ from celeriac.agents.child.protocol import (
     DeltaMessage,
     ErrorMessage,
     EventMessage,
+    LabelMessage,
     LogMessage,
     ParkMessage,
     ProgressMessage,
@@ -43,6 +44,7 @@ from celeriac.domain.errors import (
     ChildCrashedError,
     ChildProtocolError,
     HardTimeLimitError,
+    InvalidInputError,
     PermanentError,
 )
 from celeriac.domain.executions.events import EventType
@@ -152,6 +154,8 @@ class MessageRelay:
                 "results": page.results,
                 "next_after": page.next_after,
             }
+        if isinstance(message, LabelMessage):
+            return {**await self._label(message), "id": message.id}
         place = (message.path, message.name)
         reply: JsonObject
         match message:
@@ -178,6 +182,13 @@ class MessageRelay:
                 if children is not None:
                     reply = {"type": "ran", "children": children}
         return {**reply, "id": message.id}
+
+    async def _label(self, message: LabelMessage) -> JsonObject:
+        try:
+            labels = await self._context.label(message.labels)
+        except InvalidInputError as error:
+            return {"type": "refused", "message": error.message, "field": "labels"}
+        return {"type": "labels", "labels": dict(labels)}
 
     async def apply(self, message: ChildMessage) -> None:
         """Apply one message that needs no reply; raises the errors of `RunContext`."""
@@ -406,6 +417,8 @@ class _Supervision(MessageRelay):
                 self._start(self._reply(message), f"{message.type} {message.name}")
             case ResultsMessage():
                 self._start(self._reply(message), f"{message.type} {message.step}")
+            case LabelMessage():
+                self._start(self._reply(message), message.type)
             case _:
                 await self.apply(message)
 

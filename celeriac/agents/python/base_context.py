@@ -287,6 +287,10 @@ class BaseContext(ABC, Generic[Sent_co, Asked_co]):
         )
         return self._perform(place, flow)
 
+    def _labels(self, labels: Mapping[str, str | None] | None) -> JsonObject:
+        """Return the message that changes labels; raises TypeError."""
+        return {"type": "label", "labels": checked(dict(labels or {}))}
+
     def _wanted(self, step: str | Mapping[str, Any], after: int) -> JsonObject:
         """Return the message that asks for results of a step; raises InvalidInputError."""
         return {"type": "results", **steps.results_of(step), "after": after}

@@ -81,6 +81,13 @@ class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
             raise Parking
         return reply
 
+    async def label(self, labels: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """Set labels of the execution, and remove those with None; return all that it has then.
+
+        Without `labels` nothing is changed. Raises InvalidInputError, which names the label.
+        """
+        return _labels_of(await self._transport.request(self._labels(labels)))
+
     async def results(self, step: str | Mapping[str, Any]) -> AsyncIterator[Any]:
         """Yield the results of a step of the workflow's run that this execution is part of.
 
@@ -182,6 +189,10 @@ class ChildContext(BaseContext[None, "Answer"]):
             raise Parking
         return reply
 
+    def label(self, labels: Mapping[str, str | None] | None = None) -> dict[str, str]:
+        """Change labels of the execution, and return all: see `AgentContext.label`."""
+        return _labels_of(self._transport.request(self._labels(labels)))
+
     def results(self, step: str | Mapping[str, Any]) -> Iterator[Any]:
         """Yield the results of a step of the workflow's run: see `AgentContext.results`."""
         after: int | None = -1
@@ -219,3 +230,12 @@ class ChildContext(BaseContext[None, "Answer"]):
             except Exception as error:  # noqa: BLE001 - raised when all have ended
                 results.append(Raised(error))
         return gathered(results, return_errors=return_errors)
+
+
+def _labels_of(reply: JsonObject) -> dict[str, str]:
+    """Return the labels of a reply; raises InvalidInputError if the change was refused."""
+    if reply["type"] == "refused":
+        from celeriac.domain.errors import InvalidInputError  # few functions need it
+
+        raise InvalidInputError(reply["message"], field=reply["field"])
+    return dict(reply["labels"])

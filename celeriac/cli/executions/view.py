@@ -174,6 +174,12 @@ def _question(data: Data) -> str:
     return f"{data.get('title', '')} ({arguments})" if arguments else str(data.get("title") or "")
 
 
+def _labelled(data: Data) -> str:
+    before, after = data.get("from", {}), data.get("to", {})
+    set_ = [f"{key}={value}" for key, value in after.items() if before.get(key) != value]
+    return ", ".join([*set_, *(f"without {key}" for key in before if key not in after)])
+
+
 def _step(data: Data) -> str:
     """Return a step of a durable function, as `run judge_lead`, and its error if it failed."""
     if not data.get("name"):
@@ -245,6 +251,7 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.STEP_FAILED: _step,
     EventType.CANCEL_REQUESTED: lambda data: f"by {data.get('by', '?')}",
     EventType.PROGRESS: _describe_progress,
+    EventType.LABELLED: _labelled,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
     EventType.MODEL_CALL: _model_call,
     EventType.TOOL_CALL: _tool_call,

@@ -30,6 +30,8 @@ class EventType(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     CANCELLED = "cancelled"
     PROGRESS = "progress"
+    LABELLED = "labelled"
+    """The agent has changed labels of its execution."""
     MESSAGE = "message"
     TOOL_CALL = "tool_call"
     TOOL_RESULT = "tool_result"

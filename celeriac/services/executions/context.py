@@ -14,6 +14,7 @@ from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.labels import Labels
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation, dollars
 from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
@@ -22,6 +23,7 @@ from celeriac.services.budgets.admission import Admission
 from celeriac.services.budgets.messages import unheld
 from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import Attempt
+from celeriac.services.executions.attempt_labels import AttemptLabels
 from celeriac.services.executions.steps import AttemptSteps, StepStore
 from celeriac.services.ports import Job, LiveEvents, Runner
 from celeriac.services.sessions import AttemptSession, SessionStore
@@ -70,6 +72,7 @@ class AttemptContext:
         self.correlation = correlation
         self.trace = trace
         self._steps: AttemptSteps | None = None
+        self._labels: AttemptLabels | None = None
         self._attempt = attempt
         self._lease = attempt.lease
         self._job = job
@@ -127,6 +130,12 @@ class AttemptContext:
     async def step_results(self, step: str, *, run_id: UUID | None, after: int) -> ResultsPage:
         """Return a page of the results of a step of the execution's run."""
         return await self.stored_steps.results_of_step(step, run_id=run_id, after=after)
+
+    async def label(self, changes: Mapping[str, JsonValue]) -> Labels:
+        """Change the labels of the execution, and return them."""
+        if self._labels is None:
+            self._labels = AttemptLabels(self._services.steps, self._attempt)
+        return await self._labels.change(changes)
 
     async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Store how far the work is. Raises TypeError or ValueError for other types."""

@@ -96,6 +96,20 @@ async def test_results_that_can_t_be_read_are_an_error_that_says_why(
         await runner.run(python_job(function, step=step), context)
 
 
+@pytest.mark.requirement("F19")
+@pytest.mark.parametrize("function", ["label", "label_in_child"])
+async def test_an_agent_labels_its_execution_and_can_go_on_after_a_refusal(
+    runner: PythonRunner, context: RecordingContext, function: str
+) -> None:
+    outcome = await runner.run(python_job(function, labels={"no key": "x"}), context)
+    assert "labels.no key: a label's key begins with a letter" in outcome.result
+    assert context.labels == {"language": "en"}
+
+    changes = {"language": None, "tone": "calm"}
+    outcome = await runner.run(python_job(function, labels=changes), context)
+    assert outcome.result == context.labels == {"tone": "calm"}
+
+
 def _assert_reported(context: RecordingContext) -> None:
     assert context.steps == [(1, 2, "half")]
     assert context.deltas == [{"text": "he"}]

@@ -1,5 +1,7 @@
 """Labels: stored with their execution, carried by its repeats, used by filters and limits."""
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -7,8 +9,15 @@ import pytest
 
 from celeriac.db import retention
 from celeriac.db.executions import queries
-from celeriac.domain.errors import InputInvalidError, InvalidInputError, NotFoundError
+from celeriac.domain.errors import (
+    InputInvalidError,
+    InvalidInputError,
+    LeaseLostError,
+    NotFoundError,
+)
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import (
+    Claim,
     Completed,
     ExecutionFilter,
     SubmitRequest,
@@ -17,9 +26,12 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import Label
 from celeriac.domain.limits import ConcurrencyLimit
 from celeriac.domain.tasks import TaskSpec
+from celeriac.services.executions.attempt import Attempt
+from celeriac.services.executions.attempt_labels import MOST_CHANGES, AttemptLabels
 from celeriac.services.executions.change import Change
 from tests.support.catalog import make_actor
 from tests.support.core import Core
+from tests.support.spending import services_of
 
 pytestmark = pytest.mark.requirement("F19")
 
@@ -116,4 +128,41 @@ def test_they_are_changed_at_any_time(core: Core) -> None:
         change.label(make_actor(core.database), execution_id, {"region": "us"})
     change.label(core.actor, execution_id, {"region": None})
     assert core.get(execution_id).labels == {}
+    core.assert_consistent()
+
+
+def _labels_of(core: Core, claim: Claim) -> AttemptLabels:
+    services = services_of(core.database, core.live, core.queue)
+    return AttemptLabels(services.steps, Attempt(claim.lease))
+
+
+def _events(core: Core, execution_id: UUID) -> list[Mapping[str, Any]]:
+    return [each.data for each in core.events(execution_id) if each.type is EventType.LABELLED]
+
+
+def test_an_agent_labels_its_execution_under_its_lease(core: Core) -> None:
+    execution_id = _submit(core, ACME, EU)
+    claim = core.claim(core.message(execution_id))
+    assert claim is not None
+    labels = _labels_of(core, claim)
+    after = asyncio.run(labels.change({"customer": "beta", "region": None}))
+    assert after == {"customer": "beta"}
+    assert asyncio.run(labels.change({"customer": "beta"})) == after
+    for wrong in ({"no key": "x"}, {"n": 1}, {f"k{n}": "x" for n in range(16)}):
+        with pytest.raises(InvalidInputError, match="labels"):
+            asyncio.run(labels.change(wrong))
+    assert _found(core, BETA) == [execution_id]
+    assert _found(core, ACME) == _found(core, EU) == []
+    changed = {"from": {"customer": "acme", "region": "eu"}, "to": {"customer": "beta"}}
+    assert _events(core, execution_id) == [changed]
+
+    labels._changes = MOST_CHANGES
+    with pytest.raises(InvalidInputError, match="200 times"):
+        asyncio.run(labels.change({"customer": "acme"}))
+    assert asyncio.run(labels.change({})) == after
+
+    core.end(claim, Completed(1))
+    with pytest.raises(LeaseLostError):
+        asyncio.run(_labels_of(core, claim).change({"customer": "acme"}))
+    assert core.get(execution_id).labels == after
     core.assert_consistent()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event, text
 
 from celeriac.db import metrics, partitions, retention, sessions, sitrep, workers, workspaces
 from celeriac.db.engine import Database
-from celeriac.db.executions import children, leases, lifecycle, limits, park, queries, steps
+from celeriac.db.executions import children, labels, leases, lifecycle, limits, park, queries, steps
 from celeriac.db.executions import queries as queues
 from celeriac.db.executions.change import move, set_priority
 from celeriac.db.executions.ended import hold_rows
@@ -198,6 +198,8 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: park.resume_without_children(c, uuid4()),
         BY_ID,
     ),
+    "read the labels of a lease": (lambda c: labels.lock_held(c, LEASE), BY_ID),
+    "write labels with an event": (lambda c: labels.write(c, uuid4(), {"a": "b"}, event={}), BY_ID),
     "store a step": (lambda c: steps.store(c, LEASE, STEP), BY_ID),
     "expect children": (
         lambda c: children.expect(c, LEASE, step=1, execution_ids=[uuid4()]),

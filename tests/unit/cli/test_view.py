@@ -129,6 +129,11 @@ def test_steps_are_told_by_their_kind_and_name() -> None:
     assert describe(_event(3, EventType.STEP_COMPLETED, 1, mine=1)) == '{ "mine": 1 }'
 
 
+def test_changed_labels_are_told() -> None:
+    data = {"from": {"region": "eu", "tone": "calm"}, "to": {"tone": "calm", "language": "en"}}
+    assert describe(_event(1, EventType.LABELLED, 1, **data)) == "language=en, without region"
+
+
 def test_tools_are_told_as_calls() -> None:
     called = _event(
         1, EventType.TOOL_CALL, 1, id="c1", server="crm", tool="refund", arguments={"order": "A7"}
