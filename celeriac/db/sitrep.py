@@ -197,6 +197,35 @@ def regressed(connection: Connection, *, workspace_id: UUID | None) -> tuple[int
     return int(found[0]), None if found[1] is None else float(found[1])
 
 
+_STUCK_JOBS = {
+    one: text(f"""
+SELECT coalesce(sum(number), 0), max(age) FROM (
+    SELECT count(*) AS number, extract(epoch FROM clock_timestamp() - max(worked)) AS age
+    FROM (SELECT workspace_id, greatest(worked_at, started_at, created_at) AS worked
+          FROM bulk_jobs WHERE status IN ('pending', 'running') AND {condition}
+          ORDER BY workspace_id, id LIMIT :most) AS part
+    GROUP BY workspace_id) AS workspaces
+WHERE age > :seconds
+""")  # noqa: S608 - put together from constants
+    for one, condition in ((True, _ONE_WORKSPACE), (False, "true"))
+}
+
+
+def stuck_bulk_jobs(
+    connection: Connection, *, workspace_id: UUID | None, seconds: float
+) -> tuple[int, float | None]:
+    """Return how many bulk jobs nobody works on, and for how many seconds at most.
+
+    Jobs of a workspace take turns, so they wait as long as none of them goes on for `seconds`.
+    MOST_COUNTED + 1 jobs are looked at.
+    """
+    found = connection.execute(
+        _STUCK_JOBS[workspace_id is not None],
+        {"workspace_id": workspace_id, "seconds": seconds, "most": MOST_COUNTED + 1},
+    ).one()
+    return int(found[0]), None if found[1] is None else float(found[1])
+
+
 _ENDPOINTS = {
     one: text(f"""
 SELECT url, extract(epoch FROM clock_timestamp() - failing_since), NOT active

@@ -29,6 +29,7 @@ class Thresholds:
     schedule_seconds: float = 60.0
     approval_seconds: float = 3_600.0
     budget_share: float = 0.8
+    bulk_job_seconds: float = 120.0
 
 
 Rule = Callable[[Facts, Thresholds], Iterator[Problem]]
@@ -275,6 +276,18 @@ def _executions(facts: Facts, _: Thresholds) -> Iterator[Problem]:
             "them as known.",
             age_seconds=attention.regressed_seconds or 0.0,
         )
+    if attention.stuck_jobs:
+        many = attention.stuck_jobs
+        still = attention.stuck_jobs_seconds or 0.0
+        yield Problem(
+            level=Level.WARNING,
+            code="bulk_job_stuck",
+            text=f"{counted(many, 'bulk job')} {'has' if many == 1 else 'have'} not gone on for "
+            f"{age(still)}.",
+            cure="`celeriac bulk list` shows them. See whether the keeper runs and what its log "
+            "says: `celeriac maintenance`.",
+            age_seconds=still,
+        )
     if attention.silent and attention.silent_seconds is not None:
         many = attention.silent
         yield Problem(
@@ -295,6 +308,7 @@ CODES: Mapping[str, str] = {
     "broker_refused": "Broker refused",
     "budget_nearly_spent": "Budget nearly spent",
     "budget_spent": "Budget spent",
+    "bulk_job_stuck": "Bulk job stuck",
     "database_unavailable": "Database down",
     "executions_silent": "Executions silent",
     "failure_rate_high": "Failure rate",

@@ -239,6 +239,10 @@ class Attention:
     """Groups of failures that have failed again after they were resolved."""
     regressed_seconds: float | None = None
     """How long ago the latest of these failures was."""
+    stuck_jobs: int = 0
+    """Bulk jobs that nobody works on."""
+    stuck_jobs_seconds: float | None = None
+    """The longest time for which they have stood still."""
     silent: int = 0
     """Running executions that have had no event for long."""
     silent_seconds: float | None = None

@@ -165,6 +165,12 @@ class SitrepAttention(Wire):
     regressed_seconds: float | None = Field(
         default=None, description="How long ago the latest of these failures was."
     )
+    stuck_jobs: int = Field(
+        default=0, description="Bulk jobs of which no batch has been done for two minutes."
+    )
+    stuck_jobs_seconds: float | None = Field(
+        default=None, description="For how long they have stood still; null without any."
+    )
     silent: int = Field(
         default=0, description="Running executions that have had no event for ten minutes."
     )

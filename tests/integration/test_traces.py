@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry import trace as trace_of_otel
 
 from celeriac import traces
 from celeriac.traces.agents import AttemptTrace
@@ -53,3 +54,16 @@ def test_an_attempts_trace_has_the_id_that_its_log_lines_have() -> None:
     with attempt._root.active():
         assert traces.trace_id() == known
     attempt.end("completed")
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_caller_that_does_not_record_its_trace_is_followed() -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    for flag, recorded in (("00", False), ("01", True)):
+        given = f"00-{trace}-{parent}-{flag}"
+        with traces.span("request", "server", traceparent=given), traces.span("submit"):
+            passed_on = traces.traceparent()
+            assert passed_on is not None
+            assert passed_on.startswith(f"00-{trace}-"), "the trace goes on"
+            assert passed_on.endswith(f"-{flag}"), "with the caller's choice"
+            assert trace_of_otel.get_current_span().is_recording() is recorded

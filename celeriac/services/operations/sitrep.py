@@ -210,6 +210,11 @@ class SituationReport:
             ),
             silent=rows.silent(connection, workspace_id=workspace),
             regressed=rows.regressed(connection, workspace_id=workspace),
+            stuck_jobs=rows.stuck_bulk_jobs(
+                connection,
+                workspace_id=workspace,
+                seconds=self._options.thresholds.bulk_job_seconds,
+            ),
         )
 
     def _put_together(self, scope: SitrepScope, sections: Mapping[str, Section[Any]]) -> Sitrep:

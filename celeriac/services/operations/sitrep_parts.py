@@ -187,6 +187,7 @@ def attention(
     *,
     silent: tuple[int, float | None],
     regressed: tuple[int, float | None],
+    stuck_jobs: tuple[int, float | None],
 ) -> Attention:
     """Return what waits for people."""
     count, oldest = approvals
@@ -213,6 +214,8 @@ def attention(
         late_schedules=late,
         regressed=min(regressed[0], MOST_COUNTED),
         regressed_seconds=regressed[1],
+        stuck_jobs=min(stuck_jobs[0], MOST_COUNTED),
+        stuck_jobs_seconds=stuck_jobs[1],
         silent=silent[0],
         silent_seconds=silent[1],
     )

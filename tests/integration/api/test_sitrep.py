@@ -10,12 +10,12 @@ from sqlalchemy import text
 
 from celeriac.adapters.celery_queue import create_app
 from celeriac.cli.main import main
-from celeriac.db import workers
+from celeriac.db import sitrep, workers
 from celeriac.domain.accounts import Role
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
 from celeriac.wiring.core import CoreServices, celery_options
-from tests.support.api import Asker
+from tests.support.api import EXECUTE, Asker
 
 SITREP = "/api/v1/scheduler/sitrep"
 
@@ -230,3 +230,34 @@ def test_without_a_checked_key_nothing_is_told_of_the_queues(
 
 def test_an_api_that_does_not_answer_is_critical_for_scripts() -> None:
     assert main(["sitrep", "--api-url", "http://127.0.0.1:1", "--api-key", "k"]) == 2
+
+
+def test_a_bulk_job_that_nobody_works_on_is_named(ada: Asker, container: CoreServices) -> None:
+    for _ in range(2):
+        assert ada.post(EXECUTE, json={"variables": {"text": "a"}}).is_success
+    wanted = {"action": "cancel", "filter": {"task": "summarise"}}
+    for _ in range(2):
+        preview = ada.post("/api/v1/bulk-jobs", json=wanted).json()
+        assert ada.post(preview["_links"]["start"]).status_code == 202
+
+    def stuck() -> int:
+        with container.database.autocommit() as connection:
+            return sitrep.stuck_bulk_jobs(connection, workspace_id=None, seconds=120.0)[0]
+
+    def pass_time(where: str) -> None:
+        with container.database.transaction() as connection:
+            connection.execute(
+                text(
+                    "UPDATE bulk_jobs SET started_at = now() - interval '3 minutes',"
+                    f" created_at = now() - interval '3 minutes' {where}"
+                )
+            )
+
+    assert stuck() == 0, "they have just begun"
+    pass_time("WHERE id = (SELECT id FROM bulk_jobs LIMIT 1)")
+    assert stuck() == 0, "jobs of a workspace take turns"
+    pass_time("")
+    assert stuck() == 2
+    (problem,) = report_of(ada)["problems"]
+    assert problem["text"] == "2 bulk jobs have not gone on for 3 minutes."
+    assert problem["link"] == "docs/runbook.md#bulk-job-stuck"

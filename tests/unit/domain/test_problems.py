@@ -47,6 +47,7 @@ PAUSE = PauseFact(subject="the queue mail", queue="mail", reason="Supplier away.
 
 EACH: dict[str, Facts] = {
     "failure_regressed": Facts(attention=Attention(regressed=1, regressed_seconds=5.0)),
+    "bulk_job_stuck": Facts(attention=Attention(stuck_jobs=1, stuck_jobs_seconds=130.0)),
     "executions_silent": Facts(attention=Attention(silent=1, silent_seconds=700.0)),
     "database_unavailable": Facts(database_error="away"),
     "redis_unavailable": Facts(redis_error="away", broker_error="away too"),
