@@ -16,7 +16,15 @@ from sqlalchemy import Connection, Row, TextClause, text
 
 from celeriac.db.failures import FOLD as FAILURES
 from celeriac.db.schema.rollups import COUNTS
-from celeriac.domain.rollups import THRESHOLDS, Grain, Histogram, RollupScope, Sums
+from celeriac.domain.metrics import OTHER
+from celeriac.domain.rollups import (
+    MOST_QUEUES_OF_TASK,
+    THRESHOLDS,
+    Grain,
+    Histogram,
+    RollupScope,
+    Sums,
+)
 
 NOBODY = UUID(int=0)
 """The workspace and task of rows with a wider scope."""
@@ -50,20 +58,38 @@ def _merged(name: str) -> str:
               GROUP BY bucket) AS added)"""  # noqa: S608 - put together from constants
 
 
+_SUMS_OF_TASK = """FROM execution_rollups t
+                      WHERE t.scope = 'task' AND t.grain = 'total' AND t.start = to_timestamp(0)
+                        AND t.workspace_id = p.workspace_id AND t.task_id = p.task_id"""
 _TOTALS = ", ".join(COUNTS)
 _FOLD = text(f"""
 WITH folding AS (
     DELETE FROM execution_ends WHERE id = ANY (ARRAY(
         SELECT id FROM execution_ends ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED))
     RETURNING *
+), listened AS (
+    SELECT DISTINCT queue FROM workers, unnest(queues) AS each (queue)
+), places AS (
+    SELECT p.*, p.queue IN (SELECT queue FROM listened) OR EXISTS (
+               SELECT {_SUMS_OF_TASK} AND t.queue = p.queue) AS known
+    FROM (SELECT DISTINCT workspace_id, task_id, queue FROM folding) AS p
+), named AS (
+    -- queues are named by those who submit: besides those of workers only so many become rows
+    SELECT workspace_id, task_id, queue,
+           CASE WHEN known OR
+                     (SELECT count(*) {_SUMS_OF_TASK})
+                     + row_number() OVER (PARTITION BY workspace_id, task_id, known ORDER BY queue)
+                     <= :queues
+                THEN queue ELSE :other END AS counted_as
+    FROM places AS p
 ), spread AS (
     SELECT s.scope, g.grain, g.start, s.workspace_id, s.task_id, s.queue, f.outcome, f.retries,
            f.crashes, f.model_calls, f.input_tokens, f.output_tokens, f.cached_tokens,
            f.denied_tools, f.no_op, f.cost, f.wait_ms, f.run_ms
-    FROM folding f,
+    FROM folding f JOIN named n USING (workspace_id, task_id, queue),
     LATERAL (VALUES ('system', CAST(:nobody AS uuid), CAST(:nobody AS uuid), ''),
                     ('workspace', f.workspace_id, CAST(:nobody AS uuid), ''),
-                    ('task', f.workspace_id, f.task_id, f.queue))
+                    ('task', f.workspace_id, f.task_id, n.counted_as))
         AS s (scope, workspace_id, task_id, queue),
     LATERAL (VALUES ('minute', date_trunc('minute', f.ended_at, 'UTC')),
                     ('hour', date_trunc('hour', f.ended_at, 'UTC')),
@@ -108,7 +134,13 @@ def fold(connection: Connection, *, limit: int) -> int:
 
     Any number of folds may run at once: each takes ends that no other has locked.
     """
-    return int(connection.execute(_FOLD, {"limit": limit, "nobody": NOBODY}).scalars().one())
+    parameters = {
+        "limit": limit,
+        "nobody": NOBODY,
+        "queues": MOST_QUEUES_OF_TASK,
+        "other": OTHER,
+    }
+    return int(connection.execute(_FOLD, parameters).scalars().one())
 
 
 _CLOCK = text("""

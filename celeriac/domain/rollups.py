@@ -38,6 +38,8 @@ HOUR_WINDOW_SECONDS = 2 * 86_400
 SHORTEST_WINDOW_SECONDS = 60
 LONGEST_WINDOW_SECONDS = 92 * 86_400
 MOST_LISTED = 100
+MOST_QUEUES_OF_TASK = 20
+"""Sums of a task in further queues, to which no worker listens, are those of the queue `other`."""
 
 
 class Grain(StrEnum):

@@ -14,10 +14,17 @@ from sqlalchemy import text
 from celeriac.db import rollups
 from celeriac.domain.errors import ForbiddenError, InvalidInputError
 from celeriac.domain.executions.model import Completed, Failed, Failure, Retry
-from celeriac.domain.rollups import THRESHOLDS, Grain, Histogram, Sums, bucket_of
+from celeriac.domain.rollups import (
+    MOST_QUEUES_OF_TASK,
+    THRESHOLDS,
+    Grain,
+    Histogram,
+    Sums,
+    bucket_of,
+)
 from celeriac.services.operations.rollups import Rollups
 from tests.support.catalog import make_actor, make_task
-from tests.support.core import Core
+from tests.support.core import Core, report_worker
 from tests.support.outages import holding
 from tests.support.retention import places_in, retention
 from tests.support.together import together
@@ -73,6 +80,30 @@ def test_every_end_counts_once_with_its_task_and_queue(core: Core) -> None:
     assert [(each.task_id, each.sums) for each in found.tasks] == [(core.task, found.sums)]
     assert [(each.queue, each.sums) for each in found.queues] == [("task_execution", found.sums)]
     assert Rollups(core.database).totals(core.actor) == found.sums
+
+
+@pytest.mark.requirement("D7", "F9")
+def test_invented_queues_make_no_rows_without_end(core: Core) -> None:
+    for number in range(MOST_QUEUES_OF_TASK + 10):
+        append(core, 1, queue=f"invented-{number:02}")
+    fold(core, limit=15)
+    fold(core)
+    report_worker(core, 1, "late", "zoo")
+    append(core, 1, queue="late")
+    append(core, 1, queue="invented-99")
+    append(core, 1, queue="invented-00")
+    fold(core)
+
+    found = Rollups(core.database).window(core.actor, HOUR, top=100)
+    counts = {each.queue: each.sums.ended for each in found.queues}
+    kept = [f"invented-{number:02}" for number in range(MOST_QUEUES_OF_TASK)]
+    assert counts == {
+        **dict.fromkeys(kept, 1),
+        "invented-00": 2,
+        "late": 1,  # workers listen to it
+        "other": 11,
+    }
+    assert found.sums.ended == MOST_QUEUES_OF_TASK + 13
 
 
 def test_the_histograms_of_the_database_are_those_of_the_domain(core: Core) -> None:
