@@ -143,7 +143,9 @@ class CancelListener:
         self, url: str, on_cancel: Callable[[list[UUID]], None], *, prefix: str = KEY_PREFIX
     ) -> None:
         self._channel = cancel_channel(prefix)
-        self._redis = connect(url, socket_connect_timeout=_TIMEOUT, health_check_interval=25)
+        self._redis = connect(
+            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, health_check_interval=25
+        )
         self._on_cancel = on_cancel
         self._ended = threading.Event()
         self._backoff = Backoff(_FIRST_RETRY, _LONGEST_RETRY)

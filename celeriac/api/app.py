@@ -292,7 +292,12 @@ def from_environment() -> FastAPI:
     configure(log_options(settings, Service.API))
     traces.start("api")
     _allow_descriptors(settings.api.max_connections + _OTHER_DESCRIPTORS)
-    container = build(settings, service="api", connections=settings.api.database_connections)
+    container = build(
+        settings,
+        service="api",
+        connections=settings.api.database_connections,
+        statement_seconds=settings.api.statement_seconds,
+    )
     app = create_app(container)
     inner = app.router.lifespan_context
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from celeriac.db.connections import CONNECT_SECONDS, Connecting, answer_seconds
 from celeriac.db.plans import MADE_FOR_VALUES, keep_plans
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.kit.json_types import dumps, loads
@@ -86,7 +87,8 @@ class Database:
         A statement waits at most `lock_seconds` for a lock and takes at most `statement_seconds`.
         Behind a `pooler` the limits of the role apply instead. With `own_limits` these apply there
         too, which costs each unit of work the round trips of a transaction and one more.
-        A connection is closed if sent data isn't acknowledged for `unacknowledged_seconds`.
+        A connection is closed if sent data isn't acknowledged for `unacknowledged_seconds`, or an
+        answer has not come within `answer_seconds(statement_seconds)`, whoever sets the limits.
         """
         self.address = without_password(url)
         limits = {"lock_timeout": lock_seconds, "statement_timeout": statement_seconds}
@@ -107,10 +109,10 @@ class Database:
             json_deserializer=loads,
             connect_args={
                 "application_name": application,
-                "connect_timeout": 5,
+                "connect_timeout": CONNECT_SECONDS,
                 "prepare_threshold": _PREPARE_AFTER,
                 **(_pooled(pooler) if pooler else {"options": _options(limits)}),
-                # A server that disappears is detected within 30 s: by keepalive probes on an idle
+                # A host that disappears is detected within 30 s: by keepalive probes on an idle
                 # connection, by the missing acknowledgement of sent data otherwise.
                 "keepalives_idle": 10,
                 "keepalives_interval": 5,
@@ -118,6 +120,8 @@ class Database:
                 "tcp_user_timeout": round(unacknowledged_seconds * 1000),
             },
         )
+        connecting = Connecting(answer_seconds(statement_seconds))
+        event.listen(self.engine, "do_connect", connecting)
         event.listen(self.engine, "handle_error", _leave_connection)
         event.listen(self.engine, "handle_error", self._note_full_disk)
         if pooler is None:  # behind one, sessions have no state

@@ -107,7 +107,8 @@ class _Sure(Generic[T]):
         self._threads = threads
         self._work = work
         self._seconds = seconds
-        self._until = time.monotonic() + seconds
+        self._until: float | None = None
+        """From the first failure on: an answer that doesn't come may take all the time."""
         self._context = copy_context()
         self._pauses = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         self._result: Future[T] = Future()
@@ -133,10 +134,16 @@ class _Sure(Generic[T]):
         error = tried.exception()
         if error is None:
             self._result.set_result(tried.result())
-        elif isinstance(error, DatabaseUnavailableError) and time.monotonic() < self._until:
+        elif isinstance(error, DatabaseUnavailableError) and self._has_time():
             self._again(error)
         else:
             self._result.set_exception(error)
+
+    def _has_time(self) -> bool:
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._seconds
+        return now < self._until
 
     def _again(self, error: DatabaseUnavailableError) -> None:
         if not self._pauses.failing:

@@ -357,6 +357,9 @@ class ApiSettings(Group, env_prefix="CELERIAC_API_"):
     bad_keys_per_minute: int = Field(default=30, ge=1)
     """Unknown API keys that are looked up for one address per minute."""
     database_connections: int = Field(default=10, ge=2)
+    statement_seconds: float = Field(default=15.0, ge=1, le=60)
+    """How long a statement may take in PostgreSQL. Its answer is waited for five seconds longer,
+    and a connection for five: together they are less than the 30 s of clients."""
     metrics_token: SecretStr | None = Field(default=None, min_length=32)
     """A token that may read `/metrics` and nothing else; without it only administrators may."""
     celery_task_allow_list: Names = (

@@ -22,7 +22,7 @@ from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
-from celeriac.db.engine import LOCK_SECONDS, Database, Pooler
+from celeriac.db.engine import LOCK_SECONDS, STATEMENT_SECONDS, Database, Pooler
 from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
@@ -280,6 +280,7 @@ def build(
     connections: int,
     app: Any = None,
     lock_seconds: float = LOCK_SECONDS,
+    statement_seconds: float = STATEMENT_SECONDS,
     call_due: Callable[[], None] = lambda: None,
 ) -> CoreServices:
     """Build the services of one process; nothing is connected yet.
@@ -293,6 +294,7 @@ def build(
         connections=connections,
         application=f"celeriac-{service}",
         lock_seconds=lock_seconds,
+        statement_seconds=statement_seconds,
         pooler=pooler(settings),
     )
     live = RedisLiveEvents(settings.require_redis(), prefix=key_prefix(settings))

@@ -1,5 +1,8 @@
 """Errors of the database, classified by SQLSTATE: what is tried again, and what is a bug."""
 
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +21,7 @@ from sqlalchemy.exc import (
 )
 from structlog.testing import capture_logs
 
+from celeriac.db.connections import Connecting
 from celeriac.db.engine import Database, refuses
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.domain.executions.model import Completed
@@ -139,6 +143,52 @@ def test_what_is_stored_of_an_error_holds_no_parameters(database: Database, work
     failure = describe(caught.value, attempt=1).failure
     assert "odd" in failure.message
     assert value not in f"{failure.message}{failure.details}"
+
+
+def test_an_answer_that_does_not_come_is_given_up_and_its_connection_too(
+    impatient: Database,
+) -> None:
+    frozen = backend(impatient)
+    os.kill(frozen, signal.SIGSTOP)  # its kernel still acknowledges what it is sent
+    try:
+        with pytest.raises(DatabaseUnavailableError, match="has not answered within 1 s"):
+            backend(impatient)
+        assert backend(impatient) != frozen
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+
+def test_a_commit_whose_answer_does_not_come_is_given_up(impatient: Database) -> None:
+    transaction = impatient.transaction()
+    frozen = transaction.__enter__().execute(text("SELECT pg_backend_pid()")).scalar_one()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        with pytest.raises(DatabaseUnavailableError, match="has not answered within 1 s"):
+            transaction.__exit__(None, None, None)
+        assert backend(impatient) != frozen
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+
+def test_one_caller_at_a_time_tries_a_server_that_accepts_nothing() -> None:
+    connecting = Connecting(None)
+
+    def connect() -> None:
+        options = {"host": "127.0.0.1", "port": address[1], "connect_timeout": 2}
+        connecting(None, None, (), options)
+
+    with ThreadPoolExecutor(1) as others, socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        with pytest.raises(psycopg.errors.ConnectionTimeout):
+            connect()
+        server.accept()[0].close()  # that of the first
+        trying = others.submit(connect)
+        accepted, _ = server.accept()
+        with accepted, pytest.raises(psycopg.OperationalError, match="has accepted no connection"):
+            connect()
+    assert isinstance(trying.exception(), psycopg.OperationalError)
+    with pytest.raises(psycopg.OperationalError, match="refused"):  # it tries itself
+        connect()
 
 
 def test_a_violated_constraint_comes_out_unchanged(core: Core) -> None:
