@@ -105,7 +105,7 @@ WITH held AS (
 ), saved AS (
     UPDATE sessions s
     SET external_id = coalesce(CAST(:external_id AS text), s.external_id),
-        state = coalesce(CAST(:state AS jsonb), s.state),
+        state = coalesce(CAST(:state AS json), s.state),
         message_count = coalesce(CAST(:total AS int), s.message_count),
         status = :status, save_no = :number, updated_at = now()
     -- a save that a later one has overtaken is not stored

@@ -125,7 +125,7 @@ WITH raised AS (
     RETURNING id, event_seq, attempt
 )
 INSERT INTO events (execution_id, seq, type, attempt, data)
-SELECT id, event_seq, '{EventType.RAISED}', attempt, CAST(:data AS jsonb) FROM raised
+SELECT id, event_seq, '{EventType.RAISED}', attempt, CAST(:data AS json) FROM raised
 RETURNING execution_id
 """)
 

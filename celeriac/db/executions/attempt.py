@@ -220,12 +220,12 @@ WITH done AS (
     RETURNING {ended_columns}, 'worker' AS ended_by, NULL::jsonb AS ended_why, e.event_seq
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq, :type, attempt, CAST(:data AS jsonb) FROM done
+    SELECT id, event_seq, :type, attempt, CAST(:data AS json) FROM done
 ), produced AS (
-    SELECT id, CAST(:result AS json) AS result, CAST(:details AS jsonb) AS error_details
+    SELECT id, CAST(:result AS json) AS result, CAST(:details AS json) AS error_details
     FROM done
     -- an earlier attempt may have left details
-    WHERE attempt > 1 OR CAST(:result AS json) IS NOT NULL OR CAST(:details AS jsonb) IS NOT NULL
+    WHERE attempt > 1 OR CAST(:result AS json) IS NOT NULL OR CAST(:details AS json) IS NOT NULL
 ){kept}{ended}
 """
 
@@ -245,11 +245,11 @@ WITH done AS (
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE :type END, attempt,
-           CAST(:data AS jsonb)
+           CAST(:data AS json)
     FROM done
 ), produced AS (
-    SELECT id, NULL::json AS result, CAST(:details AS jsonb) AS error_details FROM done
-    WHERE CAST(:details AS jsonb) IS NOT NULL
+    SELECT id, NULL::json AS result, CAST(:details AS json) AS error_details FROM done
+    WHERE CAST(:details AS json) IS NOT NULL
 ){kept}{ended}
 """
 

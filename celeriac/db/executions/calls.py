@@ -21,7 +21,7 @@ _COLUMNS = "id, task_name, kind, subject_id, workspace_id, owner_id, tries, mess
 _ADD = text("""
 INSERT INTO celery_calls (id, task_name, kind, subject_id, workspace_id, owner_id, pending, message)
 VALUES (:id, :task_name, :kind, :subject_id, :workspace_id, :owner_id, :pending,
-        CAST(:message AS jsonb))
+        CAST(:message AS json))
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 """)
@@ -200,7 +200,7 @@ _STAMPED = text("""
 SELECT c.id FROM celery_calls c
 WHERE c.ended_at IS NULL AND EXISTS (
     SELECT FROM jsonb_each(CAST(:stamps AS jsonb)) AS wanted (name, stamps)
-    WHERE c.message #> ARRAY['request', 'stamps', wanted.name]
+    WHERE CAST(c.message #> ARRAY['request', 'stamps', wanted.name] AS jsonb)
           ?| ARRAY(SELECT jsonb_array_elements_text(wanted.stamps)))
 """)
 

@@ -39,6 +39,6 @@ def parks_since_last_call(connection: Connection, execution_id: UUID, *, reason:
         mine,
         table.c.seq > last,
         table.c.type == EventType.WAITING,
-        table.c.data["reason"].astext == reason,
+        table.c.data["reason"].as_string() == reason,
     )
     return connection.execute(query).scalar_one()

@@ -193,9 +193,9 @@ _LOGGED = """
               g.data, g.result, g.details
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq, {type}, attempt, CAST(data AS jsonb) FROM done
+    SELECT id, event_seq, {type}, attempt, CAST(data AS json) FROM done
 ), produced AS (
-    SELECT id, CAST(result AS json) AS result, CAST(details AS jsonb) AS error_details
+    SELECT id, CAST(result AS json) AS result, CAST(details AS json) AS error_details
     FROM done
     WHERE {kept_if}
 ){kept}{ended}"""

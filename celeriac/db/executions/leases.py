@@ -120,7 +120,7 @@ WITH notes AS (
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, at, data)
     SELECT v.id, moved.before + v.place, v.type, moved.attempt,
-           now() - make_interval(secs => v.age), v.data::jsonb
+           now() - make_interval(secs => v.age), v.data::json
     FROM unnest(CAST(:event_ids AS uuid[]), CAST(:places AS int[]), CAST(:types AS text[]),
                 CAST(:ages AS double precision[]), CAST(:data AS text[]))
          AS v (id, place, type, age, data)

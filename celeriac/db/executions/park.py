@@ -56,9 +56,13 @@ INSERT_QUESTIONS = """
 ), asked_events AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT done.id, done.first_number + q.number, 'approval_asked', done.attempt,
-           jsonb_build_object('approval_id', q.id, 'kind', q.kind, 'title', q.title,
-                              'expires_at', now() + make_interval(secs => q.expires))
-           || q.event_data::jsonb
+           -- of two objects jsonb alone makes one, and it sorts what the arguments say
+           CASE WHEN q.event_data::json -> 'arguments' IS NULL
+           THEN json_build_object('approval_id', q.id, 'kind', q.kind, 'title', q.title,
+                                  'expires_at', now() + make_interval(secs => q.expires))
+           ELSE json_build_object('approval_id', q.id, 'kind', q.kind, 'title', q.title,
+                                  'expires_at', now() + make_interval(secs => q.expires),
+                                  'arguments', q.event_data::json -> 'arguments') END
     FROM done, fresh AS q
     WHERE done.asks
 ), asked_deliveries AS (
@@ -148,7 +152,7 @@ WITH {new_questions}, done AS (
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
     SELECT id, event_seq, CASE status WHEN {stop_to} THEN 'cancelled' ELSE 'waiting' END, attempt,
-           CAST(:data AS jsonb)
+           CAST(:data AS json)
     FROM done
 ){insert_questions}{ended}
 SELECT status, {made_due} FROM done

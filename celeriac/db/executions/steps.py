@@ -42,7 +42,7 @@ WITH done AS (
     RETURNING wake_at
 ), logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq, :event, attempt, CAST(:data AS jsonb) FROM done
+    SELECT id, event_seq, :event, attempt, CAST(:data AS json) FROM done
     WHERE CAST(:event AS text) IS NOT NULL
 )
 SELECT CAST(extract(epoch FROM wake_at - now()) AS double precision) FROM stored

@@ -1,7 +1,6 @@
 """The table of Celery tasks that end with executions (docs/celery.md)."""
 
-from sqlalchemy import Column, Index, Integer, Table, Text, Uuid
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import JSON, Column, Index, Integer, Table, Text, Uuid
 
 from celeriac.db.schema.base import enum_check, metadata, timestamp, where
 from celeriac.domain.executions.calls import CallKind
@@ -20,7 +19,8 @@ celery_calls = Table(
     # executions, or 1 for a workflow run, that have not ended
     Column("pending", Integer, nullable=False),
     # what Celery needs to end it; NULL once it has ended
-    Column("message", JSONB),
+    # with the arguments of callbacks, whose properties keep their order
+    Column("message", JSON),
     timestamp("created_at", now=True),
     # when its end is tried next; NULL while executions run, and after the end
     timestamp("due_at"),

@@ -204,7 +204,7 @@ execution_results = Table(
     metadata,
     Column("execution_id", Uuid, primary_key=True),
     Column("result", JSON),
-    Column("error_details", JSONB),
+    Column("error_details", JSON),
     **partitioned("execution_id", dead=100_000, inserted=100_000),
 )
 """What executions have produced: the result, or details of the last error.
@@ -221,7 +221,8 @@ events = Table(
     Column("type", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     timestamp("at", now=True),
-    Column("data", JSONB, nullable=False),
+    # JSON, not JSONB: agents and their authors give what it says, in an order
+    Column("data", JSON, nullable=False),
     # Only inserted, and deleted in their order: two minutes of 500 executions a second.
     **partitioned("execution_id", dead=250_000, inserted=250_000),
 )

@@ -9,7 +9,6 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from celeriac.db.schema.base import enum_check, metadata, table_of_ids, timestamp, where
 from celeriac.domain.sessions import SessionStatus
@@ -22,7 +21,7 @@ sessions = table_of_ids(
     Column("runner", Text, nullable=False),
     Column("parent_id", Uuid),
     Column("external_id", Text),
-    Column("state", JSONB),
+    Column("state", JSON),
     Column("status", Text, nullable=False),
     Column("error_code", Text),
     Column("error_message", Text),

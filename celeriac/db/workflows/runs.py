@@ -299,7 +299,7 @@ WITH fresh AS (
     RETURNING event_seq - (SELECT count(*) FROM fresh) AS before
 )
 INSERT INTO events (execution_id, seq, type, attempt, data)
-SELECT :id, numbered.before + fresh.place, fresh.type, 0, CAST(fresh.data AS jsonb)
+SELECT :id, numbered.before + fresh.place, fresh.type, 0, CAST(fresh.data AS json)
 FROM numbered, fresh
 """)
 

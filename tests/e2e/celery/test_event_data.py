@@ -22,7 +22,7 @@ def test_the_keys_of_every_event_are_described(fleet: Fleet, worker: Program) ->
     _run_in_every_way(fleet)
     query = text(
         "SELECT type, array_agg(DISTINCT key) FROM events"
-        " LEFT JOIN LATERAL jsonb_object_keys(data) AS key ON true GROUP BY type"
+        " LEFT JOIN LATERAL json_object_keys(data) AS key ON true GROUP BY type"
     )
     with fleet.container.database.autocommit() as connection:
         stored = {row[0]: set(row[1]) - {None} for row in connection.execute(query)}

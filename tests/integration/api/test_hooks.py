@@ -239,6 +239,17 @@ def test_headers_query_forms_and_texts_can_be_mapped(boss: Asker) -> None:
     assert_problem(hook.call(secret, b"{}"), 422, "invalid_input")
 
 
+def test_what_is_sent_keeps_the_order_of_its_properties_to_the_prompt(boss: Asker) -> None:
+    task = {"name": "ordered", "agent": AGENT["name"], "spec": {"prompt": "{{ given | tojson }}"}}
+    assert boss.post("/api/v1/tasks", json=task).status_code == 201
+    hook = Hook(boss, verification="bearer", task="ordered", mapping={"given": "${{ body.a }}"})
+    body = b'{"a": {"zebra": 1, "b": {"y": [{"d": 1, "c": 2}]}, "aa": 1}}'
+    secret = {"authorization": f"Bearer {hook.secret}", "content-type": "application/json"}
+    started = hook.call(secret, body).json()["execution_id"]
+    found = boss.get(f"{EXECUTIONS}/{started}").text
+    assert '"given":{"zebra":1,"b":{"y":[{"d":1,"c":2}]},"aa":1}' in found
+
+
 def test_a_condition_ignores(boss: Asker) -> None:
     hook = Hook(boss, when="body.action == 'opened'")
     answer = hook.send(BODY | {"action": "closed"})

@@ -33,6 +33,7 @@ def render(source: str, **variables: Any) -> str:
         ("{% if lead.size > 2 %}big{% else %}small{% endif %}", "big"),
         ("{{ tags | sort | join(', ') }}", "a, b"),
         ("{{ tags | tojson }}", '["b","a"]'),
+        ("{{ {'b': 1, 'a': tags} | tojson }}", '{"b":1,"a":["b","a"]}'),
         ("{{ nothing | default('none') }}", "none"),
         ("{% if nothing is defined %}yes{% else %}no{% endif %}", "no"),
         ("{% for key, value in lead.items() %}{{ key }} {% endfor %}", "company size "),

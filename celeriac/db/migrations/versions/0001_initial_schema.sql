@@ -300,7 +300,7 @@ CREATE TABLE execution_inputs (
 CREATE TABLE execution_results (
     execution_id uuid NOT NULL,
     result json,
-    error_details jsonb,
+    error_details json,
     CONSTRAINT pk_execution_results PRIMARY KEY (execution_id)
 ) PARTITION BY RANGE (execution_id);
 
@@ -312,7 +312,7 @@ CREATE TABLE celery_calls (
     workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
     pending integer NOT NULL,
-    message jsonb,
+    message json,
     created_at timestamptz NOT NULL DEFAULT now(),
     due_at timestamptz,
     tries integer NOT NULL DEFAULT 0,
@@ -331,7 +331,7 @@ CREATE TABLE events (
     type text NOT NULL,
     attempt integer NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
-    data jsonb NOT NULL,
+    data json NOT NULL,
     CONSTRAINT pk_events PRIMARY KEY (execution_id, seq)
 ) PARTITION BY RANGE (execution_id);
 
@@ -470,7 +470,7 @@ CREATE TABLE sessions (
     runner text NOT NULL,
     parent_id uuid,
     external_id text,
-    state jsonb,
+    state json,
     status text NOT NULL,
     error_code text,
     error_message text,
