@@ -31,10 +31,11 @@ def echo(text: str) -> str:
 @server.tool()
 def note(text: str, ctx: Context[Any, Any]) -> str:
     """Write a line into `notes` in the working directory, with the key of the call."""
-    key = (ctx.request_context.meta or {}).get("celeriac/idempotency-key")
+    meta = ctx.request_context.meta or {}
     with Path("notes").open("a") as notes:
-        notes.write(f"{text} {key}\n")
-    return f"noted {text}"
+        notes.write(f"{text} {meta.get('celeriac/idempotency-key')}\n")
+    caller = meta.get("traceparent")
+    return f"noted {text}" if caller is None else f"noted for {caller}"
 
 
 @server.tool()

@@ -1,5 +1,6 @@
 """Traces of a real run over OTLP: a request, a model with a tool, a child process, a failure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -140,6 +141,10 @@ def test_a_run_is_a_tree_from_the_callers_span_to_model_and_tool_calls(traced: T
         *3 * ["chat model"], "execute_tool add", "execute_tool note",
     ]  # fmt: skip
     assert {span.trace_id for span in (agent, *steps)} == {attempt.trace_id}
+    told = dumps([each.data for each in traced.client.executions.events(execution_id)])
+    callers = re.findall(rf"noted for 00-{attempt.trace_id}-(\w{{16}})-0[13]", told)
+    assert set(callers) <= {agent.span_id, *(span.span_id for span in steps)}
+    assert callers, "the MCP server was given the context"
     asked = next(span for span in steps if span.name == "chat model")
     assert asked.attributes["gen_ai.provider.name"] == "scripted"
     assert asked.attributes["gen_ai.usage.input_tokens"] > 0

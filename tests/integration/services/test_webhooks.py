@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
+from celeriac import traces
 from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.domain.executions.model import (
     Completed,
@@ -26,6 +27,7 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.submit import Submit
 from celeriac.services.webhooks.send import Outgoing, Post, Sender
+from tests.support.collector import Collector
 from tests.support.core import Core
 from tests.support.ends import EVENTS, rows
 from tests.support.waiting import wait_until
@@ -99,6 +101,33 @@ def test_an_end_is_sent_signed_with_what_the_receiver_needs(core: Core, receiver
     )
     assert (row.status, row.attempts, row.status_code, row.error) == ("delivered", 1, 204, None)
     assert row.body.encode() == got.body
+
+
+def test_each_try_is_a_span_without_the_address(
+    core: Core, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = add_endpoint(core, f"{receiver.url}/ok", *EVENTS)
+    with Collector().running() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        traces.start("test")
+        try:
+            for status in (204, 500):
+                receiver.status = status
+                core.end(core.running(), Completed({}))
+                with sending(core.database) as sender:
+                    assert sender.send_due() == 1
+        finally:
+            traces.stop()  # sends what it has
+    told = [
+        (each.kind, each.attributes["http.response.status_code"], each.failed)
+        for each in collector.spans
+        if each.name == "send webhook"
+    ]
+    assert told == [("client", 204, False), ("client", 500, True)]
+    (endpoints,) = {each.attributes["celeriac.endpoint_id"] for each in collector.spans
+                    if each.name == "send webhook"}  # fmt: skip
+    assert endpoints == str(endpoint)
+    assert receiver.url.encode() not in b"".join(collector.bodies)
 
 
 def test_a_failure_names_its_error_and_a_large_result_is_left_out(
