@@ -50,9 +50,10 @@ def list_hooks(context: CommandContext, limit: Limit = 50) -> None:
     """List the hooks of the workspace, the newest first."""
     context.output.write_list(
         context.client.hooks.list(),
-        ("ID", "STARTS", "VERIFICATION", "STATE", "DESCRIPTION", "CREATED"),
+        ("ID", "NAME", "STARTS", "VERIFICATION", "STATE", "DESCRIPTION", "CREATED"),
         lambda each: (
             each.id,
+            each.name,
             _starts(each),
             each.verification,
             _state(each),
@@ -61,7 +62,7 @@ def list_hooks(context: CommandContext, limit: Limit = 50) -> None:
         ),
         limit=limit,
         cut=("DESCRIPTION",),
-        drop=("CREATED", "DESCRIPTION"),
+        drop=("CREATED", "DESCRIPTION", "VERIFICATION"),
     )
 
 
@@ -69,6 +70,10 @@ def list_hooks(context: CommandContext, limit: Limit = 50) -> None:
 def create_hook(
     context: CommandContext,
     *,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Unique in the workspace; commands take it instead of the id."),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +108,7 @@ def create_hook(
     if (task is None) == (workflow is None):
         raise UsageProblemError("Give --task or --workflow.")
     made = context.client.hooks.create(
+        name=name,
         task=task,
         workflow=workflow,
         verification=verification.value,
@@ -283,6 +289,7 @@ def _show(context: CommandContext, found: "wire.Hook") -> None:
         found,
         {
             "id": found.id,
+            "name": found.name or "",
             "url": found.url,
             "starts": _starts(found),
             "verification": found.verification,

@@ -115,12 +115,13 @@ class Client:
     def apply(
         self, document: Document | Path | Mapping[str, Any], *, dry_run: bool = False
     ) -> wire.Applied:
-        """Create or change agents, tasks, budgets and workflows, all or none. Nothing is deleted.
+        """Create what is missing and change what differs, all or none. Nothing is deleted.
 
-        `document` is a mapping with the lists `agents`, `tasks`, `budgets` and `workflows`, whose
-        entries are the bodies that create them and the documents of workflows, or a YAML or JSON
-        file of it. With `dry_run` nothing is written. Raises ClientError: `fields` has all faults,
-        and the message has their lines in the file.
+        `document` is a mapping with the lists `agents`, `tasks`, `budgets`, `workflows`, `limits`,
+        `schedules` and `hooks`, whose entries are the bodies that create them and the documents of
+        workflows, or a YAML or JSON file of it. The secret of a hook comes from the environment
+        variable that its `secret_env` names. With `dry_run` nothing is written. Raises
+        ClientError: `fields` has all faults, and the message has their lines in the file.
         """
         if isinstance(document, Path):
             document = Document.read(document)
@@ -130,7 +131,7 @@ class Client:
             response = self._transport.send(
                 "POST",
                 f"{API}/apply",
-                body=document.content,
+                body=document.with_secrets(os.environ).content,
                 params={"dry_run": "true" if dry_run else None},
             )
         except ClientError as error:

@@ -1,11 +1,11 @@
-"""Documents of agents, tasks, budgets and workflows, read from files of YAML or JSON.
+"""Documents of agents, tasks and what starts them, read from files of YAML or JSON.
 
 The rules are those of YAML 1.2: `no` and `2026-11-22` are strings, only `true` and `false` are
 booleans. Anchors, aliases, tags and several documents in one file are refused.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from celeriac.client.errors import ClientError
 from celeriac.kit.yaml_text import Place, read_text
 
 MAX_CHARACTERS = 1_000_000
-_SECTIONS = ("agents", "tasks", "budgets", "workflows")
+_SECTIONS = ("agents", "tasks", "budgets", "workflows", "limits", "schedules", "hooks")
 _OLD_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
@@ -57,6 +57,8 @@ class Document:
         if not isinstance(content, dict):
             there = "it is empty; give" if content is None else "there must be a mapping with"
             raise DocumentError([(Place(name, 1, 1), f"{there} {', '.join(_SECTIONS)}")])
+        if secrets := [*_secrets(content, read.places, name)]:
+            raise DocumentError(secrets)
         # without empty sections, such as one with all entries commented out
         kept = {key: value for key, value in content.items() if value is not None}
         return cls(kept, read.places)
@@ -78,6 +80,18 @@ class Document:
                 else:
                     content[key] = [*content.get(key, ()), *value]
         return cls(content, places)
+
+    def with_secrets(self, environment: Mapping[str, str]) -> "Document":
+        """Return the document with the secrets of hooks, from the variables of `secret_env`.
+
+        Those that are not set are left out: the server needs them for new hooks only.
+        """
+        hooks = self.content.get("hooks")
+        if not isinstance(hooks, list):
+            return self
+        return replace(
+            self, content={**self.content, "hooks": [_filled(each, environment) for each in hooks]}
+        )
 
     def located(self, error: ClientError) -> ClientError:
         """Return the server's error for this document, with file, line and entry of each fault.
@@ -135,6 +149,27 @@ class Document:
             except (KeyError, IndexError, ValueError, TypeError):
                 return None
         return value
+
+
+def _secrets(
+    content: Mapping[str, Any], places: Mapping[str, Place], name: str
+) -> Iterator[tuple[Place | str, str]]:
+    """Yield a fault for each secret that is written in a file."""
+    hooks = content.get("hooks")
+    for index, each in enumerate(hooks if isinstance(hooks, list) else ()):
+        if isinstance(each, dict) and each.get("secret") is not None:
+            said = (
+                f"hook {each.get('name', index + 1)}, secret: secrets are not written in files; "
+                "name an environment variable in secret_env"
+            )
+            yield places.get(f"hooks.{index}.secret", name), said
+
+
+def _filled(hook: Any, environment: Mapping[str, str]) -> Any:
+    """Return an entry with its secret, if a variable of the environment has it."""
+    named = hook.get("secret_env") if isinstance(hook, dict) else None
+    secret = environment.get(named) if isinstance(named, str) else None
+    return {**hook, "secret": secret} if secret else hook
 
 
 def _moved(path: str, offsets: Mapping[str, int]) -> str:

@@ -16,6 +16,7 @@ class Hooks(Resource):
     def create(
         self,
         *,
+        name: str | None = None,
         task: str | None = None,
         workflow: str | None = None,
         verification: str = "standard",
@@ -32,6 +33,7 @@ class Hooks(Resource):
         is one that the sender has made. Only this answer has the secret.
         """
         body = given(
+            name=name,
             task=task,
             workflow=workflow,
             verification=verification,

@@ -1,4 +1,4 @@
-"""Documents of agents, tasks, budgets and workflows, and their differences from stored ones."""
+"""Documents of agents, tasks and what starts them, and their differences from stored ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,12 @@ from uuid import UUID
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.budget_kinds import Period
 from celeriac.domain.budgets import Budget
+from celeriac.domain.hooks.model import Verification
+from celeriac.domain.schedules.model import Timing
+from celeriac.domain.schedules.policies import Policies
 from celeriac.domain.schemas import Fault
 from celeriac.domain.tasks import TaskSpec
+from celeriac.domain.workspace_limits import LimitSpec
 from celeriac.kit.json_types import JsonObject, JsonValue
 
 
@@ -52,6 +56,50 @@ class BudgetEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitEntry:
+    """A limit of the workspace, of a task or of a workflow (names or ids)."""
+
+    name: str
+    spec: LimitSpec
+    task: str | None = None
+    workflow: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleEntry:
+    """A schedule of a task or a workflow; `active` None keeps the stored value."""
+
+    name: str
+    timing: Timing
+    policies: Policies
+    task: str | None = None
+    workflow: str | None = None
+    input: JsonObject
+    active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookEntry:
+    """A hook of a task or a workflow; None keeps the stored description and `active`.
+
+    `secret` is used when the hook is created. `secret_env` is the variable of the environment that
+    has to hold it.
+    """
+
+    name: str
+    verification: Verification
+    per_minute: int
+    task: str | None = None
+    workflow: str | None = None
+    description: str | None = None
+    mapping: JsonObject | None = None
+    when: str | None = None
+    active: bool | None = None
+    secret: str | None = None
+    secret_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """The content of a document. `apply` does not change resources that it does not name."""
 
@@ -60,6 +108,9 @@ class Document:
     budgets: Sequence[BudgetEntry] = ()
     workflows: Sequence[JsonObject] = ()
     """Documents of workflows as they are written (domain/workflows/document.py)."""
+    limits: Sequence[LimitEntry] = ()
+    schedules: Sequence[ScheduleEntry] = ()
+    hooks: Sequence[HookEntry] = ()
 
 
 class Action(StrEnum):
@@ -83,8 +134,8 @@ class FieldChange:
 class Outcome:
     """The result of one entry of a document.
 
-    `version` is None for a budget; `id` and `version` are None for a resource that a dry run would
-    create.
+    `version` is None for what has no versions; `id` and `version` are None for a resource that a
+    dry run would create.
     """
 
     kind: str
@@ -101,6 +152,9 @@ def duplicates(document: Document) -> Iterator[Fault]:
         "agent": [entry.name for entry in document.agents],
         "task": [entry.name for entry in document.tasks],
         "workflow": [entry.get("workflow") for entry in document.workflows],
+        "limit": [entry.name for entry in document.limits],
+        "schedule": [entry.name for entry in document.schedules],
+        "hook": [entry.name for entry in document.hooks],
     }
     for kind, given in names.items():
         field = "workflow" if kind == "workflow" else "name"

@@ -76,7 +76,7 @@ class CursorInvalidError(InvalidInputError, code="cursor_invalid"):
 
 
 class DocumentInvalidError(InvalidInputError, code="document_invalid"):
-    """A document that describes agents, tasks, budgets and workflows can't be applied."""
+    """A document of agents, tasks and what starts them can't be applied."""
 
     def __init__(self, places: Sequence[tuple[str, str]]) -> None:
         """`places` are the wrong fields, such as `tasks.2.spec.prompt`, each with its fault."""

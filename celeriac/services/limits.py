@@ -75,37 +75,9 @@ class WorkspaceLimits:
         checked that these are of the workspace. Raises ForbiddenError, NameTakenError, and
         ConflictError if there are too many.
         """
-        _require(actor, task_id or workflow_id)
-        limit_id, workspace_id = uuid7(), actor.workspace_id
-        values = {
-            "id": limit_id,
-            "workspace_id": workspace_id,
-            "name": name,
-            "task_id": task_id,
-            "workflow_id": workflow_id,
-            "owner_id": actor.user_id,
-            "created_by": actor.name,
-            **_values(spec),
-        }
         with self._database.transaction() as connection:
-            if not workspaces.lock(connection, workspace_id):
-                raise NotFoundError("workspace", workspace_id)
-            _check_number(connection, workspace_id, task_id, workflow_id)
-            if not rows.add(connection, values):
-                raise NameTakenError(
-                    f"The workspace already has a limit named {name!r}; choose another name or "
-                    "change that one.",
-                    field="name",
-                )
-            rows.change_revision(connection, workspace_id)
-            of = {
-                "task_id": task_id and str(task_id),
-                "workflow_id": workflow_id and str(workflow_id),
-            }
-            details = {"name": name, **of, **_values(spec)}
-            audit.record(connection, actor, "limit.create", [limit_id], details=details)
-            made = present(rows.get(connection, limit_id, workspace=workspace_id), "limit", name)
-        logger.info("limit.created", limit_id=limit_id)
+            made = add(connection, actor, name, spec, task_id=task_id, workflow_id=workflow_id)
+        logger.info("limit.created", limit_id=made.id)
         return UsedLimit(made, LimitUse(0, 0))
 
     def change(self, actor: Actor, reference: str, wanted: Mapping[str, object]) -> UsedLimit:
@@ -118,20 +90,19 @@ class WorkspaceLimits:
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
             before = _locked(connection, actor, reference)
-            _require(actor, before.task_id or before.workflow_id)
+            require(actor, before.task_id or before.workflow_id)
             spec = _changed(before, wanted)
+            after = change(connection, actor, before, spec)
             if spec == before.spec:
-                return self._used(connection, before)
-            rows.change(connection, before.id, _values(spec))
-            if spec.policy is not before.policy:  # numbers are read from the row
-                rows.change_revision(connection, before.workspace_id)
-            after = _found(connection, actor, str(before.id))
-            details = changes(before, after)
-            audit.record(connection, actor, "limit.change", [before.id], details=details)
+                return self._used(connection, after)
         logger.info("limit.changed", limit_id=before.id)
-        self._admit(after.workspace_id, after.id)
+        self.after_change(actor, after.id)
         with self._database.autocommit() as connection:
             return self._used(connection, after)
+
+    def after_change(self, actor: Actor, limit_id: UUID) -> None:
+        """Let begin what a limit allows now, after its change is committed."""
+        self._admit(actor.workspace_id, limit_id)
 
     def delete(self, actor: Actor, reference: str) -> None:
         """Delete a limit: what waits for it alone begins. Needs the same role as `create`.
@@ -140,20 +111,20 @@ class WorkspaceLimits:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _locked(connection, actor, reference)
-            _require(actor, found.task_id or found.workflow_id)
-            rows.delete(connection, found.id)
-            pauses.remove_of_limits(connection, [found.id])
-            rows.change_revision(connection, found.workspace_id)
-            details = {"name": found.name}
-            audit.record(connection, actor, "limit.delete", [found.id], details=details)
-        logger.info("limit.deleted", limit_id=found.id)
-        self._admit(found.workspace_id, found.id)
+            gone = _locked(connection, actor, reference)
+            require(actor, gone.task_id or gone.workflow_id)
+            rows.delete(connection, gone.id)
+            pauses.remove_of_limits(connection, [gone.id])
+            rows.change_revision(connection, gone.workspace_id)
+            details = {"name": gone.name}
+            audit.record(connection, actor, "limit.delete", [gone.id], details=details)
+        logger.info("limit.deleted", limit_id=gone.id)
+        self._admit(gone.workspace_id, gone.id)
 
     def get(self, actor: Actor, reference: str) -> UsedLimit:
         """Return a limit of the workspace, by its id or name. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            return self._used(connection, _found(connection, actor, reference))
+            return self._used(connection, found(connection, actor, reference))
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[UsedLimit]:
         """Return a page of the workspace's limits, the newest first. Raises CursorInvalidError."""
@@ -163,13 +134,13 @@ class WorkspaceLimits:
     def _find(
         self, connection: Connection, *, workspace: UUID, before: UUID | None, limit: int
     ) -> list[UsedLimit]:
-        found = rows.find(connection, workspace=workspace, before=before, limit=limit)
-        used = rows.use(connection, [each.id for each in found], most=MOST_COUNTED)
-        return [UsedLimit(each, used[each.id]) for each in found]
+        page = rows.find(connection, workspace=workspace, before=before, limit=limit)
+        used = rows.use(connection, [each.id for each in page], most=MOST_COUNTED)
+        return [UsedLimit(each, used[each.id]) for each in page]
 
-    def _used(self, connection: Connection, found: WorkspaceLimit) -> UsedLimit:
-        used = rows.use(connection, [found.id], most=MOST_COUNTED)
-        return UsedLimit(found, used[found.id])
+    def _used(self, connection: Connection, limit: WorkspaceLimit) -> UsedLimit:
+        used = rows.use(connection, [limit.id], most=MOST_COUNTED)
+        return UsedLimit(limit, used[limit.id])
 
     def _admit(self, workspace_id: UUID, limit_id: UUID) -> None:
         """Give out the slots that there are now, and send what has got its own."""
@@ -179,7 +150,63 @@ class WorkspaceLimits:
             self._dispatch.try_to_send()
 
 
-def _require(actor: Actor, subject: UUID | None) -> None:
+def add(
+    connection: Connection,
+    actor: Actor,
+    name: str,
+    spec: LimitSpec,
+    *,
+    task_id: UUID | None,
+    workflow_id: UUID | None,
+) -> WorkspaceLimit:
+    """Store a limit in the caller's transaction. Raises what `WorkspaceLimits.create` raises."""
+    require(actor, task_id or workflow_id)
+    limit_id, workspace_id = uuid7(), actor.workspace_id
+    values = {
+        "id": limit_id,
+        "workspace_id": workspace_id,
+        "name": name,
+        "task_id": task_id,
+        "workflow_id": workflow_id,
+        "owner_id": actor.user_id,
+        "created_by": actor.name,
+        **_values(spec),
+    }
+    if not workspaces.lock(connection, workspace_id):
+        raise NotFoundError("workspace", workspace_id)
+    _check_number(connection, workspace_id, task_id, workflow_id)
+    if not rows.add(connection, values):
+        raise NameTakenError(
+            f"The workspace already has a limit named {name!r}; choose another name or change "
+            "that one.",
+            field="name",
+        )
+    rows.change_revision(connection, workspace_id)
+    of = {"task_id": task_id and str(task_id), "workflow_id": workflow_id and str(workflow_id)}
+    details = {"name": name, **of, **_values(spec)}
+    audit.record(connection, actor, "limit.create", [limit_id], details=details)
+    return found(connection, actor, str(limit_id))
+
+
+def change(
+    connection: Connection, actor: Actor, before: WorkspaceLimit, spec: LimitSpec
+) -> WorkspaceLimit:
+    """Change a locked limit in the caller's transaction; then call `WorkspaceLimits.after_change`.
+
+    Raises ForbiddenError.
+    """
+    require(actor, before.task_id or before.workflow_id)
+    if spec == before.spec:
+        return before
+    rows.change(connection, before.id, _values(spec))
+    if spec.policy is not before.policy:  # numbers are read from the row
+        rows.change_revision(connection, before.workspace_id)
+    after = found(connection, actor, str(before.id))
+    audit.record(connection, actor, "limit.change", [before.id], details=changes(before, after))
+    return after
+
+
+def require(actor: Actor, subject: object) -> None:
     """Raise ForbiddenError unless the actor may set a limit of `subject`, or of the workspace."""
     actor.require(Role.ADMIN if subject is None else Role.OPERATOR)
 
@@ -201,19 +228,20 @@ def _check_number(
         )
 
 
-def _found(
+def found(
     connection: Connection, actor: Actor, reference: str, *, lock: bool = False
 ) -> WorkspaceLimit:
+    """Return a limit by its id or name, locked if wanted. Raises NotFoundError."""
     workspace = actor.workspace_id
     key = parse_uuid(reference) or rows.id_of_name(connection, reference, workspace=workspace)
-    found = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
-    return present(found, "limit", reference)
+    stored = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
+    return present(stored, "limit", reference)
 
 
 def _locked(connection: Connection, actor: Actor, reference: str) -> WorkspaceLimit:
     """Lock a limit for a change: its workspace before it, as its deletion and new limits do."""
     workspaces.lock(connection, actor.workspace_id)
-    return _found(connection, actor, reference, lock=True)
+    return found(connection, actor, reference, lock=True)
 
 
 def _changed(before: WorkspaceLimit, wanted: Mapping[str, object]) -> LimitSpec:

@@ -88,11 +88,13 @@ class FieldChange(Wire):
 class AppliedResource(Wire):
     """What `apply` did with one resource of the document."""
 
-    kind: Literal["agent", "task", "budget", "workflow"] = Field(examples=["agent"])
+    kind: Literal["agent", "task", "budget", "workflow", "limit", "schedule", "hook"] = Field(
+        examples=["agent"]
+    )
     name: str = Field(examples=["writer"])
     action: Action
     id: UUID | None = Field(description="Null if a dry run would create it.")
-    version: int | None = Field(description="The current version; null for budgets.")
+    version: int | None = Field(description="The current version; null for what has no versions.")
     changes: list[FieldChange]
     warnings: list[str] = Field(
         default=[],

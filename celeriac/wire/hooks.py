@@ -22,6 +22,7 @@ class Hook(Wire):
         description="Where the sender posts to: at CELERIAC_PUBLIC_URL, or where the API listens.",
         examples=[_URL],
     )
+    name: str | None = Field(description="Unique in the workspace.", examples=["shop"])
     task_id: UUID | None = Field(examples=[ID])
     task_name: str | None = Field(
         description="Null for a workflow, and if the task was deleted.", examples=["summarise"]

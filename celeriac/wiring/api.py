@@ -22,7 +22,7 @@ from celeriac.services.cassettes import Cassettes
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.doctor.examine import Doctor
-from celeriac.services.documents import Apply
+from celeriac.services.documents.apply import Apply
 from celeriac.services.execution_logs import ExecutionLogs
 from celeriac.services.executions.bulk import Bulk
 from celeriac.services.executions.change import Change
@@ -113,12 +113,12 @@ class ApiServices:
         )
         self.reports = ReportStore(database)
         self.budgets = Budgets(database, container.specs, container.live)
-        self.apply, self.usage = Apply(database, self.agents, self.budgets), Usage(database)
         self.failures, self.rollups = Failures(database), Rollups(database)
         self.bulk_jobs = BulkJobs(database, build_performers(container))
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         hook_keys = HookKeys(key)
-        self.hooks = Hooks(database, hook_keys)
+        self.usage, self.hooks = Usage(database), Hooks(database, hook_keys)
+        self.apply = Apply(database, self.agents, self.budgets, self.limits, self.hooks)
         self.receive = Receive(database, hook_keys, container.submit, self.runs)
         self.celery_tasks = CeleryTasks(
             database,

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.schedules.model import FireStatus, SkipReason, Timing
-from celeriac.domain.schedules.policies import Misfire, Overlap
-from celeriac.services.schedules.manage import NewSchedule, Policies, Schedules
+from celeriac.domain.schedules.policies import Misfire, Overlap, Policies
+from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter, Target
+from celeriac.services.schedules.stored import NewSchedule
 from celeriac.services.workflows.runs import Runs
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import Fleet, running_fleet

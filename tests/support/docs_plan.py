@@ -86,8 +86,9 @@ RUN: dict[tuple[str, str], str] = {
     ("examples/sales/README.md", "celeriac approvals list --run last"): SALES,
     ("examples/sales/README.md", "BATCH=$("): SALES,
     ("examples/sales/README.md", "celeriac approvals answer last --deny"): SALES,
-    ("examples/sales/README.md", "celeriac schedules create morning"): SALES,
-    ("examples/sales/README.md", "celeriac hooks create --task receive_lead"): SALES,
+    ("examples/sales/README.md", "celeriac schedules preview morning"): SALES,
+    ("examples/sales/README.md", "celeriac limits show judging"): SALES,
+    ("examples/sales/README.md", "celeriac hooks rotate website"): SALES,
     ("examples/sales/README.md", "pytest\n"): SALES,
 }
 """How a block is run."""

@@ -11,9 +11,11 @@ from sqlalchemy import text
 from celeriac.db.engine import Connection
 from celeriac.domain.accounts import Actor
 from celeriac.domain.schedules.model import Fire, FireStatus, Schedule, SkipReason, Timing
+from celeriac.domain.schedules.policies import Policies
 from celeriac.services.schedules.fire import Clock, FireSchedules
-from celeriac.services.schedules.manage import NewSchedule, Policies, Schedules
+from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Start, Starter, Target
+from celeriac.services.schedules.stored import NewSchedule
 from celeriac.services.schedules.waiting import StartWaiting
 from tests.support.core import LIMIT
 from tests.support.workflows import Flows

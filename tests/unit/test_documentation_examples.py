@@ -62,7 +62,8 @@ def read_mcp(text: str) -> None:
 
 
 def read_document(text: str) -> None:
-    assert set(yaml.safe_load(text)) == {"agents", "tasks", "budgets"}  # the e2e tests apply it
+    sections = {"agents", "tasks", "budgets", "limits", "schedules", "hooks"}
+    assert set(yaml.safe_load(text)) == sections  # the e2e tests apply it
 
 
 def read_approvals(text: str) -> None:

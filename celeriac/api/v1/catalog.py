@@ -1,9 +1,9 @@
-"""Agents and tasks over HTTP, and documents of agents, tasks, budgets and workflows."""
+"""Agents and tasks over HTTP, and documents of them and of what starts them."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from fastapi import APIRouter, Path, Query
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from starlette.responses import Response
 
 from celeriac import wire
@@ -14,6 +14,9 @@ from celeriac.api.core.parameters import Reference, Services, Shared
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.api.v1.budgets import NewBudget
+from celeriac.api.v1.hooks import NewHook
+from celeriac.api.v1.limits import NewLimit
+from celeriac.api.v1.schedules import NewSchedule
 from celeriac.domain import document
 from celeriac.domain.agents import AgentSpec
 from celeriac.domain.base import Name, Strict
@@ -163,8 +166,55 @@ class TaskEntry(NewTask):
     )
 
 
+class LimitEntry(NewLimit):
+    """A limit to create, or of which to change the numbers or the policy."""
+
+    def plain(self) -> document.LimitEntry:
+        """Return the entry as services take it."""
+        return document.LimitEntry(
+            name=self.name, spec=self.spec(), task=self.task, workflow=self.workflow
+        )
+
+
+class ScheduleEntry(NewSchedule):
+    """A schedule to create or to change."""
+
+    active: bool | None = Field(default=None, description=_KEPT)  # type: ignore[assignment]
+
+    def plain(self) -> document.ScheduleEntry:
+        """Return the entry as services take it."""
+        return document.ScheduleEntry(
+            name=self.name,
+            task=self.task,
+            workflow=self.workflow,
+            input=self.input,
+            timing=self.timing(),
+            policies=self.policies(),
+            active=self.active,
+        )
+
+
+class HookEntry(NewHook):
+    """A hook to create or to change."""
+
+    name: Name = Field(description="Unique in the workspace; it identifies the hook.")
+    description: Description | None = Field(default=None, description=_KEPT)  # type: ignore[assignment]
+    active: bool | None = Field(default=None, description=_KEPT)
+    secret_env: str | None = Field(
+        default=None,
+        max_length=200,
+        description="The environment variable from which clients take `secret`.",
+    )
+
+    @model_validator(mode="after")
+    def _starts_one(self) -> Self:
+        if (self.task is None) == (self.workflow is None):
+            raise ValueError("name one of these: a task or a workflow")
+        return self
+
+
 class Document(Strict):
-    """The desired agents, tasks, budgets and workflows; others stay as they are."""
+    """The desired state of what is named here; everything else stays as it is."""
 
     BULK: ClassVar[bool] = True
 
@@ -181,6 +231,9 @@ class Document(Strict):
             description="Documents of workflows, each with its name in `workflow`.",
         ),
     ]
+    limits: Annotated[list[LimitEntry], Field(max_length=_MAX_ENTRIES, default_factory=list)]
+    schedules: Annotated[list[ScheduleEntry], Field(max_length=_MAX_ENTRIES, default_factory=list)]
+    hooks: Annotated[list[HookEntry], Field(max_length=_MAX_ENTRIES, default_factory=list)]
 
     def plain(self) -> document.Document:
         """Return the document as services take it."""
@@ -194,6 +247,9 @@ class Document(Strict):
                 for each in self.budgets
             ],
             workflows=self.workflows,
+            limits=[each.plain() for each in self.limits],
+            schedules=[each.plain() for each in self.schedules],
+            hooks=[document.HookEntry(**dict(each)) for each in self.hooks],
         )
 
 
@@ -292,7 +348,10 @@ def apply_document(
     services: Services,
     dry_run: Annotated[bool, Query(description="Return the changes, and write nothing.")] = False,
 ) -> wire.Applied:
-    """Create agents, tasks, budgets and workflows that are missing and change those that differ.
+    """Create what is missing and change what differs.
+
+    Agents, tasks, budgets, workflows, limits, schedules and hooks. Hooks, and limits of the whole
+    workspace, need the role admin. No secret of a hook is in the answer: rotate it to get one.
 
     All or nothing; nothing is deleted. The same document again changes nothing. `fields` of a
     problem has every fault of the document.

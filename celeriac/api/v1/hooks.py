@@ -17,7 +17,7 @@ from celeriac.api.core.pages import Paging
 from celeriac.api.core.parameters import Reference, Services, Shared
 from celeriac.api.core.requests import MAX_BULK_VALUES, REPLAYED, JsonRoute, parse
 from celeriac.api.core.responses import json_response, problem_responses
-from celeriac.domain.base import Strict
+from celeriac.domain.base import Name, Strict
 from celeriac.domain.errors import InvalidInputError, TooLargeError
 from celeriac.domain.expressions import MAX_CHARACTERS
 from celeriac.domain.hooks.model import (
@@ -88,6 +88,9 @@ class NewHook(Strict):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_HOOK]})
 
+    name: Name | None = Field(
+        default=None, description="Unique in the workspace; it can't be changed later."
+    )
     task: Reference | None = Field(default=None, description="The task's id, or its name.")
     workflow: Reference | None = Field(default=None, description="The workflow's id, or its name.")
     description: Description = ""

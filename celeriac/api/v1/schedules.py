@@ -28,10 +28,10 @@ from celeriac.domain.schedules.policies import (
     MAX_WINDOW_SECONDS,
     Misfire,
     Overlap,
+    Policies,
 )
-from celeriac.services.schedules.manage import NewSchedule as Wanted
-from celeriac.services.schedules.manage import Policies
 from celeriac.services.schedules.start import Target
+from celeriac.services.schedules.stored import NewSchedule as Wanted
 from celeriac.wiring.api import ApiServices
 
 router = APIRouter(prefix="/schedules", tags=["schedules"], route_class=JsonRoute)
@@ -126,16 +126,24 @@ class NewSchedule(Strict):
         return Wanted(
             name=self.name,
             target=target,
-            timing=Timing(self.cron, self.every_seconds, self.at, self.zone),
-            policies=Policies(
-                self.overlap,
-                self.misfire,
-                self.catch_up,
-                self.window_seconds,
-                self.jitter_seconds,
-                self.late_seconds,
-            ),
+            timing=self.timing(),
+            policies=self.policies(),
             active=self.active,
+        )
+
+    def timing(self) -> Timing:
+        """Return when it fires."""
+        return Timing(self.cron, self.every_seconds, self.at, self.zone)
+
+    def policies(self) -> Policies:
+        """Return what it does with fires that are late or overlap."""
+        return Policies(
+            self.overlap,
+            self.misfire,
+            self.catch_up,
+            self.window_seconds,
+            self.jitter_seconds,
+            self.late_seconds,
         )
 
 

@@ -1,4 +1,4 @@
-"""`celeriac apply`: agents, tasks, budgets and workflows from files."""
+"""`celeriac apply`: agents, tasks and what starts them, from files."""
 
 import difflib
 import json
@@ -45,7 +45,9 @@ def apply(
         bool, typer.Option("--exit-code", help="With --dry-run: exit with 1 if anything differs.")
     ] = False,
 ) -> None:
-    """Create or change agents, tasks, budgets and workflows, as files or modules say.
+    """Create or change agents, tasks and what starts them, as files or modules say.
+
+    A file has agents, tasks, budgets, workflows, limits, schedules and hooks.
 
     Nothing is deleted, and resources that are not named stay as they are. All
     files are checked first and applied together or not at all. Applied again,

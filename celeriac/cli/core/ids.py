@@ -41,6 +41,8 @@ class IdOf:
     """The group of commands for it, if it is not named like the kind."""
     twin: str | None = None
     """A kind whose ids people confuse with it, as in `client.workflow_runs`."""
+    named: bool = False
+    """Whether some have names, which commands take, too."""
     either: bool = False
     """Whether the command also takes the id of a twin."""
 
@@ -80,6 +82,9 @@ class IdOf:
                 f"None of the newest {SEARCHED} {self._kind} has an id that begins or ends with "
                 f"{text}."
             )
+        elif self.named:
+            found = [each.id for each in islice(resource.list(), SEARCHED) if each.name == text]
+            missing = f"There is no {self._kind.removesuffix('s')} {text}."
         else:
             raise UsageProblemError(
                 f"{text!r} is not the id of {self.noun}.",
@@ -271,8 +276,12 @@ BulkJobId = Annotated[
 ]
 HookId = Annotated[
     str,
-    _argument("HOOK", "hook", ", from `hooks list`", ids_of("hooks")),
-    IdOf("hooks", "a hook"),
+    typer.Argument(
+        metavar="HOOK",
+        help="The hook's name or id, from `hooks list`. Whole, its beginning or end, or last.",
+        autocompletion=ids_of("hooks"),
+    ),
+    IdOf("hooks", "a hook", named=True),
 ]
 DeliveryId = Annotated[
     str,

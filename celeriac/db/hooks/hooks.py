@@ -9,11 +9,11 @@ from sqlalchemy import (
     Select,
     cast,
     func,
-    insert,
     literal,
     select,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import memberships, users
@@ -45,6 +45,7 @@ def add(
     *,
     workspace_id: UUID,
     owner_id: UUID,
+    name: str | None,
     task_id: UUID | None,
     workflow_id: UUID | None,
     description: str,
@@ -53,12 +54,13 @@ def add(
     when: str | None,
     per_minute: int,
     sealed: bytes | None,
-) -> None:
-    """Insert a hook with its first secret; `sealed` is a given one."""
+) -> bool:
+    """Insert a hook with its first secret, `sealed` if given; False if the name is taken."""
     values = {
         "id": hook_id,
         "workspace_id": workspace_id,
         "owner_id": owner_id,
+        "name": name,
         "task_id": task_id,
         "workflow_id": workflow_id,
         "description": description,
@@ -68,7 +70,14 @@ def add(
         "per_minute": per_minute,
         "secret_sealed": sealed,
     }
-    connection.execute(insert(table).values(**values))
+    statement = insert(table).values(**values).on_conflict_do_nothing().returning(table.c.id)
+    return connection.execute(statement).first() is not None
+
+
+def id_of_name(connection: Connection, name: str, *, workspace: UUID) -> UUID | None:
+    """Return the id of the hook that is named so in `workspace`, or None."""
+    query = select(table.c.id).where(table.c.workspace_id == workspace, table.c.name == name)
+    return connection.execute(query).scalar_one_or_none()
 
 
 def get(
@@ -77,6 +86,12 @@ def get(
     """Return a hook of `workspace`, or None; `lock` locks it for a change."""
     query = _SELECT.where(table.c.id == hook_id, table.c.workspace_id == workspace)
     return read_one(connection, query.with_for_update(of=table) if lock else query, _hook)
+
+
+def sealed_secret(connection: Connection, hook_id: UUID) -> bytes | None:
+    """Return the current secret of a hook as it is stored; None if it was not given."""
+    query = select(table.c.secret_sealed).where(table.c.id == hook_id)
+    return _bytes(connection.execute(query).scalar_one())
 
 
 def find(connection: Connection, *, workspace: UUID, before: UUID | None, limit: int) -> list[Hook]:
@@ -95,6 +110,8 @@ def change(
     connection: Connection,
     hook_id: UUID,
     *,
+    task_id: UUID | None,
+    workflow_id: UUID | None,
     description: str,
     mapping: JsonObject | None,
     when: str | None,
@@ -102,6 +119,8 @@ def change(
 ) -> None:
     """Change a hook."""
     values: dict[str, object] = {
+        "task_id": task_id,
+        "workflow_id": workflow_id,
         "description": description,
         "mapping": mapping,
         "condition": when,

@@ -20,6 +20,8 @@ hooks = table_of_ids(
     Column("workspace_id", Uuid, nullable=False),
     # who made it, and with whose rights it acts
     Column("owner_id", Uuid, nullable=False),
+    # with which documents identify it
+    Column("name", Text),
     Column("task_id", Uuid),
     Column("workflow_id", Uuid),
     Column("description", Text, nullable=False, server_default=""),
@@ -41,6 +43,7 @@ hooks = table_of_ids(
     enum_check("verification", Verification),
     CheckConstraint("num_nonnulls(task_id, workflow_id) = 1", name="one_target"),
     Index(None, "workspace_id", "id"),
+    Index("uq_hooks_workspace_id_name", "workspace_id", "name", unique=True),
 )
 """URLs whose requests start work."""
 

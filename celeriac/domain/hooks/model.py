@@ -57,6 +57,8 @@ class Hook:
     workspace_id: UUID
     owner_id: UUID
     """Who has made it, and with whose rights it acts."""
+    name: str | None
+    """Unique in its workspace."""
     task_id: UUID | None
     task_name: str | None
     workflow_id: UUID | None

@@ -148,3 +148,15 @@ def interval_fires(
     every = timedelta(seconds=every_seconds)
     passed = max((after - anchor) // every + 1, 1)
     return tuple(anchor + (passed + n) * every for n in range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """What a schedule does with fires that are late or overlap."""
+
+    overlap: Overlap = Overlap.SKIP
+    misfire: Misfire = Misfire.LATEST
+    catch_up: int = 10
+    window_seconds: int = 86_400
+    jitter_seconds: int = 0
+    late_seconds: int = 300

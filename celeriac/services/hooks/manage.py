@@ -14,7 +14,7 @@ from celeriac.db.engine import Connection, Database
 from celeriac.db.hooks import deliveries, hooks
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import changes
-from celeriac.domain.errors import ConflictError, InvalidInputError, NotFoundError
+from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError, NotFoundError
 from celeriac.domain.hooks.mapping import check_mapping, check_when
 from celeriac.domain.hooks.model import (
     DEFAULT_PER_MINUTE,
@@ -47,6 +47,7 @@ MAX_MAPPING = 64_000
 class NewHook:
     """A hook to create: of `task` and `workflow` one is given, as an id or a name."""
 
+    name: str | None = None
     task: str | None = None
     workflow: str | None = None
     description: str = ""
@@ -103,35 +104,47 @@ class Hooks:
         if (new.task is None) == (new.workflow is None):
             raise InvalidInputError("Give a task or a workflow, and not both.", field="task")
         check_when(new.when)
+        with self._database.transaction() as connection:
+            made = self.add(connection, actor, new)
+            stored = StoredSecret(1, hooks.sealed_secret(connection, made.id))
+        logger.info("hook.created", hook_id=made.id)
+        return ShownSecret(made, self._keys.secret(made.id, stored))
+
+    def add(self, connection: Connection, actor: Actor, new: NewHook) -> Hook:
+        """Store a hook in the caller's transaction. Raises what `create` raises."""
+        actor.require(Role.ADMIN)
         hook_id = uuid7()
         sealed = self._sealed(hook_id, 1, new.verification, new.secret)
-        with self._database.transaction() as connection:
-            task_id, workflow_id = _target(connection, actor, new)
-            _check_mapping(connection, actor, task_id, workflow_id, new.mapping)
-            if hooks.count(connection, actor.workspace_id) >= MOST_HOOKS:
-                raise ConflictError(
-                    f"The workspace has {MOST_HOOKS} hooks, which is the most; delete one first."
-                )
-            hooks.add(
-                connection,
-                hook_id,
-                workspace_id=actor.workspace_id,
-                owner_id=actor.user_id,
-                task_id=task_id,
-                workflow_id=workflow_id,
-                description=new.description,
-                verification=new.verification,
-                mapping=new.mapping,
-                when=new.when,
-                per_minute=new.per_minute,
-                sealed=sealed,
+        task_id, workflow_id = _target(connection, actor, new)
+        _check_mapping(connection, actor, task_id, workflow_id, new.mapping)
+        if hooks.count(connection, actor.workspace_id) >= MOST_HOOKS:
+            raise ConflictError(
+                f"The workspace has {MOST_HOOKS} hooks, which is the most; delete one first."
             )
-            made = _found(connection, actor, hook_id)
-            target = task_id or workflow_id
-            _record(connection, actor, "create", hook_id, starts=str(target),
-                    verification=new.verification.value)  # fmt: skip
-        logger.info("hook.created", hook_id=hook_id)
-        return ShownSecret(made, self._keys.secret(hook_id, StoredSecret(1, sealed)))
+        stored = hooks.add(
+            connection,
+            hook_id,
+            workspace_id=actor.workspace_id,
+            owner_id=actor.user_id,
+            name=new.name,
+            task_id=task_id,
+            workflow_id=workflow_id,
+            description=new.description,
+            verification=new.verification,
+            mapping=new.mapping,
+            when=new.when,
+            per_minute=new.per_minute,
+            sealed=sealed,
+        )
+        if not stored:
+            raise NameTakenError(
+                f"The workspace already has a hook named {new.name!r}; choose another name or "
+                "change that one.",
+                field="name",
+            )
+        _record(connection, actor, "create", hook_id, starts=str(task_id or workflow_id),
+                verification=new.verification.value)  # fmt: skip
+        return _found(connection, actor, hook_id)
 
     def get(self, actor: Actor, hook_id: UUID) -> Hook:
         """Return a hook. Raises ForbiddenError, NotFoundError."""
@@ -157,14 +170,7 @@ class Hooks:
         check_when(change.values.get("when"))
         with self._database.transaction() as connection:
             before = _found(connection, actor, hook_id, lock=True)
-            mapping = change.values.get("mapping")
-            _check_mapping(connection, actor, before.task_id, before.workflow_id, mapping)
-            names = ("description", "mapping", "when", "per_minute")
-            values = {name: change.values.get(name, getattr(before, name)) for name in names}
-            hooks.change(connection, hook_id, **values)
-            after = _found(connection, actor, hook_id)
-            fields = sorted(changes(before, after))
-            _record(connection, actor, "change", hook_id, fields=fields)
+            after = change_hook(connection, actor, before, change.values)
         logger.info("hook.changed", hook_id=hook_id)
         return after
 
@@ -179,10 +185,7 @@ class Hooks:
     def _set_active(self, actor: Actor, hook_id: UUID, *, active: bool) -> Hook:
         actor.require(Role.ADMIN)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, hook_id, lock=True)
-            if found.active is not active:
-                hooks.set_active(connection, hook_id, active=active)
-                _record(connection, actor, "resume" if active else "pause", hook_id)
+            set_active(connection, actor, _found(connection, actor, hook_id, lock=True), active)
             return _found(connection, actor, hook_id)
 
     def rotate(
@@ -260,6 +263,31 @@ class Hooks:
         if fault is not None:
             raise InvalidInputError(f"secret {fault}.", field="secret")
         return self._keys.sealed(hook_id, number, secret)
+
+
+def change_hook(
+    connection: Connection, actor: Actor, before: Hook, given: Mapping[str, Any]
+) -> Hook:
+    """Change what is in `given` of a locked hook, which may also be what it starts.
+
+    Raises InvalidInputError.
+    """
+    names = ("task_id", "workflow_id", "description", "mapping", "when", "per_minute")
+    values = {name: given.get(name, getattr(before, name)) for name in names}
+    _check_mapping(
+        connection, actor, values["task_id"], values["workflow_id"], given.get("mapping")
+    )
+    hooks.change(connection, before.id, **values)
+    after = _found(connection, actor, before.id)
+    _record(connection, actor, "change", before.id, fields=sorted(changes(before, after)))
+    return after
+
+
+def set_active(connection: Connection, actor: Actor, locked: Hook, active: bool) -> None:  # noqa: FBT001 - its new value
+    """Pause a locked hook, or resume it."""
+    if locked.active is not active:
+        hooks.set_active(connection, locked.id, active=active)
+        _record(connection, actor, "resume" if active else "pause", locked.id)
 
 
 def _target(connection: Connection, actor: Actor, new: NewHook) -> tuple[UUID | None, UUID | None]:

@@ -1,22 +1,20 @@
 """Schedules of a workspace: created, changed, paused, run by hand, and their fires listed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import islice
-from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, engine
-from celeriac.db.engine import Connection, Database
+from celeriac.db import engine
+from celeriac.db.engine import Database
 from celeriac.db.executions.lifecycle import StaleSpecError
 from celeriac.db.schedules import fires
 from celeriac.db.schedules import schedules as rows
 from celeriac.domain.accounts import Actor, Role
-from celeriac.domain.audit import changes
-from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError
+from celeriac.domain.errors import ConflictError, InvalidInputError
 from celeriac.domain.paging import Page
 from celeriac.domain.schedules.backfill import (
     CHOICES,
@@ -33,63 +31,32 @@ from celeriac.domain.schedules.model import (
     Preview,
     Schedule,
     SkipReason,
-    Timing,
-    counted_before,
 )
 from celeriac.domain.schedules.policies import (
     MAX_WAITING,
     Action,
-    Misfire,
     Overlap,
-    jittered,
 )
 from celeriac.domain.schedules.zones import time_zone
-from celeriac.kit.ids import parse_uuid, uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.words import counted
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.reading import present, read_page
+from celeriac.services.schedules import stored
 from celeriac.services.schedules.fire import (
     STALE_TRIES,
     Clock,
     Prepared,
     UnderWay,
     fire,
-    skip,
     target_of,
 )
 from celeriac.services.schedules.start import Starter, Target
+from celeriac.services.schedules.stored import NewSchedule
 
 logger = structlog.get_logger(__name__)
 
-MOST_SCHEDULES = 1_000
-"""How many a workspace may have."""
-
 _TIMING = frozenset({"cron", "every_seconds", "at"})
-_MICROSECOND = timedelta(microseconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Policies:
-    """What a schedule does with fires that are late or overlap."""
-
-    overlap: Overlap = Overlap.SKIP
-    misfire: Misfire = Misfire.LATEST
-    catch_up: int = 10
-    window_seconds: int = 86_400
-    jitter_seconds: int = 0
-    late_seconds: int = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSchedule:
-    """A schedule to create; `target` is checked before it is stored."""
-
-    name: str
-    target: Target
-    timing: Timing
-    policies: Policies = field(default_factory=Policies)
-    active: bool = True
 
 
 class Schedules:
@@ -116,36 +83,9 @@ class Schedules:
         """
         actor.require(Role.OPERATOR)
         self._check(actor, new.target, new.timing.zone)
-        schedule_id = uuid7()
         with self._database.transaction() as connection:
-            now = self._clock(connection)
-            new.timing.check(now)
-            if rows.count(connection, actor.workspace_id) >= MOST_SCHEDULES:
-                raise ConflictError(
-                    f"The workspace has {MOST_SCHEDULES} schedules, which is the most; delete one "
-                    "first."
-                )
-            values: dict[str, object] = {
-                "id": schedule_id,
-                "workspace_id": actor.workspace_id,
-                "owner_id": actor.user_id,
-                "name": new.name,
-                "task_id": new.target.task_id,
-                "workflow_id": new.target.workflow_id,
-                "input": new.target.input,
-                "active": new.active,
-                **_timed(schedule_id, new.timing, now, new.policies.jitter_seconds),
-                **_policies(new.policies),
-            }
-            if not rows.add(connection, values):
-                raise NameTakenError(
-                    f"The workspace already has a schedule named {new.name!r}; choose another "
-                    "name or change that one.",
-                    field="name",
-                )
-            _record(connection, actor, "create", schedule_id)
-            made = _found(connection, actor, str(schedule_id))
-        logger.info("schedule.created", schedule_id=schedule_id)
+            made = stored.add(connection, actor, new, self._clock(connection))
+        logger.info("schedule.created", schedule_id=made.id)
         return made
 
     def _check(self, actor: Actor, target: Target, zone: str) -> None:
@@ -159,7 +99,7 @@ class Schedules:
     def get(self, actor: Actor, reference: str) -> Schedule:
         """Return a schedule by its id or name. Raises NotFoundError."""
         with self._database.autocommit() as connection:
-            return _found(connection, actor, reference)
+            return stored.found(connection, actor, reference)
 
     def find(self, actor: Actor, *, cursor: str | None = None, limit: int = 50) -> Page[Schedule]:
         """Return a page of the workspace's schedules, the newest first.
@@ -184,22 +124,9 @@ class Schedules:
             target = Target(before.task_id, before.workflow_id, _object(values["input"]))
             self._check(actor, target, before.zone)
         with self._database.transaction() as connection:
-            before = _found(connection, actor, reference, lock=True)
-            schedule_id = before.id
-            wanted = replace(before, **values)  # type: ignore[arg-type] # checked by the caller
-            if wanted.timing != before.timing:
-                now = self._clock(connection)
-                wanted.timing.check(now)
-                timed = _timed(schedule_id, wanted.timing, now, wanted.jitter_seconds)
-                values |= timed
-            elif before.next_fire_at is not None:
-                values["due_at"] = wanted.starts_at(before.next_fire_at)
-            rows.change(connection, schedule_id, values)
-            after = _found(connection, actor, str(schedule_id))
-            # not the input, which may hold secrets
-            fields = sorted(changes(before, after))
-            _record(connection, actor, "change", schedule_id, fields=list(fields))
-        logger.info("schedule.changed", schedule_id=schedule_id)
+            before = stored.found(connection, actor, reference, lock=True)
+            after = stored.change(connection, actor, before, values, self._clock(connection))
+        logger.info("schedule.changed", schedule_id=after.id)
         return after
 
     def delete(self, actor: Actor, reference: str) -> None:
@@ -209,10 +136,10 @@ class Schedules:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            schedule_id = _found(connection, actor, reference, lock=True).id
+            schedule_id = stored.found(connection, actor, reference, lock=True).id
             fires.skip_waiting(connection, schedule_id, SkipReason.DELETED)
             rows.delete(connection, schedule_id)
-            _record(connection, actor, "delete", schedule_id)
+            stored.record(connection, actor, "delete", schedule_id)
         logger.info("schedule.deleted", schedule_id=schedule_id)
 
     def pause(self, actor: Actor, reference: str) -> Schedule:
@@ -222,12 +149,9 @@ class Schedules:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, reference, lock=True)
-            skipped = fires.skip_waiting(connection, found.id, SkipReason.PAUSED)
-            if found.active or skipped:
-                rows.change(connection, found.id, {"active": False})
-                _record(connection, actor, "pause", found.id, skipped=skipped)
-            return _found(connection, actor, reference)
+            found = stored.found(connection, actor, reference, lock=True)
+            stored.pause(connection, actor, found)
+            return stored.found(connection, actor, reference)
 
     def resume(self, actor: Actor, reference: str, *, catch_up: bool = False) -> Schedule:
         """Let a paused schedule fire again.
@@ -238,18 +162,9 @@ class Schedules:
         """
         actor.require(Role.OPERATOR)
         with self._database.transaction() as connection:
-            found = _found(connection, actor, reference, lock=True)
-            if not found.active:
-                now = self._clock(connection)
-                values: dict[str, object] = {"active": True}
-                if not catch_up and found.next_fire_at is not None and found.next_fire_at <= now:
-                    gone = counted_before(found, now + _MICROSECOND)
-                    if gone is not None:
-                        skip(connection, found, gone, SkipReason.PAUSED)
-                    values |= _next(found, now)
-                rows.change(connection, found.id, values)
-                _record(connection, actor, "resume", found.id, catch_up=catch_up)
-            return _found(connection, actor, reference)
+            found = stored.found(connection, actor, reference, lock=True)
+            stored.resume(connection, actor, found, self._clock(connection), catch_up=catch_up)
+            return stored.found(connection, actor, reference)
 
     def run(self, actor: Actor, reference: str, *, force: bool = False) -> Fire:
         """Start what a schedule starts, now, as `actor`; its next fire stays as it is.
@@ -260,12 +175,12 @@ class Schedules:
         actor.require(Role.OPERATOR)
         with self._database.autocommit() as connection:
             at = self._clock(connection)
-            target = target_of(_found(connection, actor, reference), at, FireKind.MANUAL)
+            target = target_of(stored.found(connection, actor, reference), at, FireKind.MANUAL)
         for attempt in range(STALE_TRIES):
             start = self._starter.prepare(actor, target, fresh=attempt > 0)
             try:
                 with self._database.transaction() as connection:
-                    schedule = _found(connection, actor, reference, lock=True)
+                    schedule = stored.found(connection, actor, reference, lock=True)
                     fired = fire(
                         connection,
                         schedule,
@@ -275,14 +190,14 @@ class Schedules:
                         kind=FireKind.MANUAL,
                         action=Action.START if force else UnderWay(connection, schedule).decide(),
                     )
-                    _record(connection, actor, "run", schedule.id, force=force)
-                    stored = fires.get(connection, present(fired.fire_id, "fire", reference))
+                    stored.record(connection, actor, "run", schedule.id, force=force)
+                    happened = fires.get(connection, present(fired.fire_id, "fire", reference))
             except StaleSpecError:
                 continue
             if fired.start is not None:
                 fired.start.begin()
                 self._dispatch.try_to_send()
-            return stored
+            return happened
         raise ConflictError("The task is being changed; send the request again.")
 
     def backfill(
@@ -312,7 +227,7 @@ class Schedules:
         target = target_of(found, end, FireKind.BACKFILL)
         self._starter.prepare(actor, target, fresh=True)
         with self._database.transaction() as connection:
-            schedule = _found(connection, actor, reference, lock=not dry_run)
+            schedule = stored.found(connection, actor, reference, lock=not dry_run)
             check_range(start, end, self._clock(connection))
             # what is due is for the keeper, and what a pause has missed for its end
             until = min(end, schedule.next_fire_at or end)
@@ -331,7 +246,9 @@ class Schedules:
                 connection, schedule, wanted.fires, owner_id=actor.user_id, overlap=overlap
             )
             details = {"from": start.isoformat(), "to": end.isoformat(), "overlap": overlap.value}
-            _record(connection, actor, "backfill", schedule.id, fires=len(wanted.fires), **details)
+            stored.record(
+                connection, actor, "backfill", schedule.id, fires=len(wanted.fires), **details
+            )
         logger.info("schedule.backfilled", schedule_id=schedule.id, fires=len(wanted.fires))
         return wanted
 
@@ -341,7 +258,7 @@ class Schedules:
         Raises NotFoundError.
         """
         with self._database.autocommit() as connection:
-            schedule = _found(connection, actor, reference)
+            schedule = stored.found(connection, actor, reference)
             now = self._clock(connection)
         zone = time_zone(schedule.zone)
         return schedule.zone, [
@@ -367,62 +284,7 @@ class Schedules:
         return read_page(self._database, "schedule-fires", cursor, limit, find)
 
 
-def _timed(
-    schedule_id: UUID, timing: Timing, now: datetime, jitter_seconds: int
-) -> dict[str, object]:
-    """Return the values of a timing that begins now."""
-    following = next(timing.fires(now, now), None)
-    return {
-        "cron": timing.cron,
-        "every_seconds": timing.every_seconds,
-        "at": timing.at,
-        "zone": timing.zone,
-        "anchor_at": now,
-        "next_fire_at": following,
-        "due_at": None if following is None else jittered(schedule_id, following, jitter_seconds),
-    }
-
-
-def _next(schedule: Schedule, now: datetime) -> dict[str, object]:
-    following = next(schedule.fires(now), None)
-    return {
-        "next_fire_at": following,
-        "due_at": None if following is None else schedule.starts_at(following),
-    }
-
-
-def _policies(policies: Policies) -> dict[str, object]:
-    return {
-        "overlap": policies.overlap.value,
-        "misfire": policies.misfire.value,
-        "catch_up": policies.catch_up,
-        "window_seconds": policies.window_seconds,
-        "jitter_seconds": policies.jitter_seconds,
-        "late_seconds": policies.late_seconds,
-    }
-
-
 def _object(value: object) -> JsonObject:
     if not isinstance(value, dict):
         raise InvalidInputError("input must be an object.", field="input")
     return value
-
-
-def _found(connection: Connection, actor: Actor, reference: str, *, lock: bool = False) -> Schedule:
-    workspace = actor.workspace_id
-    key = parse_uuid(reference) or rows.id_of_name(connection, reference, workspace=workspace)
-    found = None if key is None else rows.get(connection, key, workspace=workspace, lock=lock)
-    return present(found, "schedule", reference)
-
-
-def _record(
-    connection: Connection, actor: Actor, verb: str, schedule_id: UUID, **details: object
-) -> None:
-    audit.record(
-        connection,
-        actor,
-        f"schedule.{verb}",
-        [schedule_id],
-        details=details,
-        workspace_id=actor.workspace_id,
-    )

@@ -130,7 +130,7 @@ _TEXT = "celeriac agents create writer --model local/smollm2 --set keep_session:
 
 PAGES: dict[str, Page] = {
     "docs/api.md": Page(program=_CLIENT, printed=("Hello there, friend.", "retried: 0")),
-    "docs/apply.md": Page(printed=("Hello there, friend.", "3 created", "\n0 0 3\n")),
+    "docs/apply.md": Page(printed=("Hello there, friend.", "6 created", "\n0 0 6\n")),
     "docs/approvals.md": Page(
         program=_CLIENT,
         after="from celeriac.adapters.webhook import signature\nnow = int(time.time())\n"

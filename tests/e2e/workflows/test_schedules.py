@@ -7,8 +7,9 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.schedules.model import FireStatus, Timing
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.services.schedules.manage import NewSchedule, Schedules
+from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter, Target
+from celeriac.services.schedules.stored import NewSchedule
 from tests.support.fleet_workflows import FleetWorkflows
 from tests.support.waiting import wait_until
 

@@ -8,11 +8,11 @@ from celeriac.db import workspaces
 from celeriac.domain.executions.model import Stopped
 from celeriac.domain.executions.states import Status
 from celeriac.domain.schedules.model import FireKind, FireStatus, SkipReason
-from celeriac.domain.schedules.policies import MAX_WAITING, Misfire, Overlap
+from celeriac.domain.schedules.policies import MAX_WAITING, Misfire, Overlap, Policies
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.catalog.tasks import Tasks
-from celeriac.services.schedules.manage import NewSchedule, Policies
 from celeriac.services.schedules.start import Target
+from celeriac.services.schedules.stored import NewSchedule
 from tests.support.catalog import make_colleague
 from tests.support.core import LIMIT
 from tests.support.schedules import HOURLY, ScheduleDesk

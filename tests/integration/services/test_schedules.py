@@ -22,8 +22,8 @@ from celeriac.domain.schedules.policies import Misfire, Overlap
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.catalog.tasks import Tasks
-from celeriac.services.schedules.manage import NewSchedule
 from celeriac.services.schedules.start import Target
+from celeriac.services.schedules.stored import NewSchedule
 from tests.support.catalog import make_actor, make_colleague
 from tests.support.core import LIMIT
 from tests.support.schedules import HOURLY, ScheduleDesk, disturbed

@@ -975,6 +975,7 @@ CREATE TABLE hooks (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
+    name TEXT,
     task_id uuid,
     workflow_id uuid,
     description text NOT NULL DEFAULT '',
@@ -996,6 +997,7 @@ CREATE TABLE hooks (
     CONSTRAINT ck_hooks_one_target CHECK (num_nonnulls(task_id, workflow_id) = 1)
 );
 CREATE INDEX ix_hooks_workspace_id_id ON hooks (workspace_id, id);
+CREATE UNIQUE INDEX uq_hooks_workspace_id_name ON hooks (workspace_id, name);
 
 CREATE TABLE hook_deliveries (
     id uuid NOT NULL,

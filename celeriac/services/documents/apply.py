@@ -1,14 +1,14 @@
-"""Apply: creates and changes agents, tasks, budgets and workflows from one document."""
+"""Apply: creates and changes what one document names: agents, tasks, and what starts them."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
 
-from celeriac.db import accounts, owners
+from celeriac.db import accounts, owners, workspaces
 from celeriac.db.catalog import AGENTS, TASKS, WORKFLOWS, Spec, T, Versioned, store_specs
 from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
@@ -21,7 +21,6 @@ from celeriac.domain.document import (
     Document,
     Outcome,
     TaskEntry,
-    differences,
     duplicates,
     plain,
 )
@@ -41,6 +40,10 @@ from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
 from celeriac.services.catalog import versioned
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import add_task, change_task, check_prompt, task_faults
+from celeriac.services.documents.starts import Starts
+from celeriac.services.documents.steps import Step, compared, created
+from celeriac.services.hooks.manage import Hooks
+from celeriac.services.limits import WorkspaceLimits
 from celeriac.services.workflows.catalog import catalog_of, check_workflow
 
 logger = structlog.get_logger(__name__)
@@ -48,26 +51,22 @@ logger = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """The change for one entry; `write` makes it and returns the outcome with its ids."""
-
-    outcome: Outcome
-    write: Callable[[Connection], Outcome]
-
-    def apply(self, connection: Connection) -> Outcome:
-        """Make the change, if there is one."""
-        unchanged = self.outcome.action is Action.UNCHANGED
-        return self.outcome if unchanged else self.write(connection)
-
-
 class Apply:
     """Applies documents. Safe to share between threads."""
 
-    def __init__(self, database: Database, agents: Agents, budgets: Budgets) -> None:
+    def __init__(
+        self,
+        database: Database,
+        agents: Agents,
+        budgets: Budgets,
+        limits: WorkspaceLimits,
+        hooks: Hooks,
+    ) -> None:
         self._database = database
         self._agents = agents
         self._budgets = budgets
+        self._limits = limits
+        self._hooks = hooks
 
     def __call__(self, actor: Actor, document: Document, *, dry_run: bool) -> list[Outcome]:
         """Create what is missing and change what differs, in one transaction.
@@ -80,12 +79,18 @@ class Apply:
         actor.require(Role.OPERATOR)
         if any(entry.user_id is not None for entry in document.budgets):
             actor.require_administrator()
+        if document.hooks or any(not (each.task or each.workflow) for each in document.limits):
+            actor.require(Role.ADMIN)
         faults = [*duplicates(document), *self._agent_faults(document)]
         with self._database.transaction() as connection:
             if not dry_run:
+                if document.limits:  # as a change of a limit does: the workspace before all else
+                    workspaces.lock(connection, actor.workspace_id)
                 owners.hold_catalog(connection, actor.workspace_id)
             plan = _Plan(connection, actor, document, lock=not dry_run)
             steps = plan.steps()
+            starts = Starts(connection, actor, plan, self._hooks, lock=not dry_run)
+            steps += starts.steps(document)
             if faults := [*faults, *plan.faults]:
                 raise DocumentInvalidError([(fault.place, fault.message) for fault in faults])
             if dry_run:
@@ -111,6 +116,8 @@ class Apply:
                 continue
             if outcome.kind == "budget" and outcome.id is not None:
                 self._budgets.after_put(actor, outcome.id)
+            if outcome.kind == "limit" and outcome.id is not None:
+                self._limits.after_change(actor, outcome.id)
             logger.info(
                 "document.applied",
                 kind=outcome.kind,
@@ -136,7 +143,7 @@ class _Plan:
         """Those of the document that are valid by themselves, by their place in it."""
         self.faults: list[Fault] = []
 
-    def steps(self) -> list[_Step]:
+    def steps(self) -> list[Step]:
         """Return the changes in the order of the document; fills `faults`."""
         document = self._document
         return [
@@ -149,22 +156,22 @@ class _Plan:
     def _stored(self, kind: Versioned[T], name: str) -> T | None:
         return versioned.get_named(self._connection, kind, self._actor, name, lock=self._lock)
 
-    def _agent(self, entry: AgentEntry) -> _Step:
+    def _agent(self, entry: AgentEntry) -> Step:
         found = self._stored(AGENTS, entry.name)
         description = _either(entry.description, found.description if found else None, "")
         after = {"description": description, "spec": plain(entry.spec.model_dump())}
         write: Callable[..., Agent]
         if found is None:
             given = {"runner": entry.spec.runner.value, **_given(entry.spec)}
-            outcome = _created("agent", entry.name, {"description": description, "spec": given})
+            outcome = created("agent", entry.name, {"description": description, "spec": given})
             write = partial(versioned.add, stored=AGENTS, actor=self._actor, name=entry.name)
         else:
             before = {"description": found.description, "spec": plain(found.spec.model_dump())}
-            outcome = _compared("agent", entry.name, before, after, **_at(found))
+            outcome = compared("agent", entry.name, before, after, **_at(found))
             write = partial(versioned.change, stored=AGENTS, actor=self._actor, before=found)
         return _step(outcome, partial(write, description=description, spec=entry.spec))
 
-    def _task(self, place: str, entry: TaskEntry) -> _Step:
+    def _task(self, place: str, entry: TaskEntry) -> Step:
         for fault in task_faults(entry.spec or TaskSpec()):
             self._fault(f"{place}.{_in_spec(fault.field)}", fault.message)
         found = self._stored(TASKS, entry.name)
@@ -178,7 +185,7 @@ class _Plan:
         top = {"agent": agent, "description": description, "active": active}
         write: Callable[..., Task]
         if found is None:
-            outcome = _created("task", entry.name, {**top, "spec": _given(spec)})
+            outcome = created("task", entry.name, {**top, "spec": _given(spec)})
             write = partial(add_task, actor=self._actor, name=entry.name)
         else:
             before = {
@@ -188,7 +195,7 @@ class _Plan:
                 "spec": plain(found.spec.model_dump()),
             }
             after = {**top, "spec": plain(spec.model_dump())}
-            outcome = _compared("task", entry.name, before, after, **_at(found))
+            outcome = compared("task", entry.name, before, after, **_at(found))
             write = partial(change_task, actor=self._actor, task=found)
         values = {"agent": entry.agent, "description": description, "active": active}
         return _step(outcome, partial(write, spec=spec, **values))
@@ -214,7 +221,7 @@ class _Plan:
             return entry.agent, None
         return agent.name, agent.spec
 
-    def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[_Step]:
+    def _budgets(self, entries: Sequence[BudgetEntry]) -> Iterator[Step]:
         first: dict[tuple[object, str], int] = {}
         for index, entry in enumerate(entries):
             place = f"budgets.{index}"
@@ -249,16 +256,16 @@ class _Plan:
             )
             return None
 
-    def _budget(self, entry: BudgetEntry, scope: BudgetScope, subject_id: UUID | None) -> _Step:
+    def _budget(self, entry: BudgetEntry, scope: BudgetScope, subject_id: UUID | None) -> Step:
         found = None if subject_id is None else budget_of(
             self._connection, subject_id, entry.period
         )  # fmt: skip
         after = plain(entry.budget.model_dump())
         if found is None:
-            outcome = _created("budget", entry.name, after)
+            outcome = created("budget", entry.name, after)
         else:
             before = plain(found.budget.model_dump())
-            outcome = _compared("budget", entry.name, before, after, id=found.id)
+            outcome = compared("budget", entry.name, before, after, id=found.id)
 
         def write(connection: Connection) -> Outcome:
             subject = (
@@ -274,9 +281,9 @@ class _Plan:
             )
             return replace(outcome, id=budget_id)
 
-        return _Step(outcome, write)
+        return Step(outcome, write)
 
-    def _workflows(self) -> Iterator[_Step]:
+    def _workflows(self) -> Iterator[Step]:
         for index, written in enumerate(self._document.workflows):
             workflow, faults = workflow_documents.check(written)
             for fault in faults:
@@ -321,23 +328,50 @@ class _Plan:
         inputs |= {workflow.name: workflow.spec.input for workflow in self.workflows.values()}
         return Catalog(tasks, inputs)
 
-    def _workflow(self, workflow: workflow_documents.Workflow, written: JsonObject) -> _Step:
+    def _workflow(self, workflow: workflow_documents.Workflow, written: JsonObject) -> Step:
         found = self._stored(WORKFLOWS, workflow.name)
         described = workflow.description if "description" in written else None
         description = _either(described, found.description if found else None, "")
         write: Callable[..., Workflow]
         if found is None:
             given = {**_given(workflow.spec), "order": None}
-            outcome = _created(
+            outcome = created(
                 "workflow", workflow.name, {"description": description, "spec": given}
             )
             write = partial(versioned.add, stored=WORKFLOWS, actor=self._actor, name=workflow.name)
         else:
             before = {"description": found.description, "spec": plain(found.spec.model_dump())}
             after = {"description": description, "spec": plain(workflow.spec.model_dump())}
-            outcome = _compared("workflow", workflow.name, before, after, **_at(found))
+            outcome = compared("workflow", workflow.name, before, after, **_at(found))
             write = partial(versioned.change, stored=WORKFLOWS, actor=self._actor, before=found)
         return _step(outcome, partial(write, description=description, spec=workflow.spec))
+
+    def task(self, reference: str) -> tuple[str, JsonObject] | None:
+        """Return the name of a task and the schema of its variables, as the document leaves them.
+
+        None if there is no such task, here or stored.
+        """
+        for entry in self._document.tasks:
+            if entry.name == reference and entry.spec is not None:
+                return entry.name, entry.spec.variables_schema
+        if reference in self._tasks and self._tasks[reference] is None:
+            return reference, {}
+        try:
+            found = versioned.get(self._connection, TASKS, self._actor, reference)
+        except NotFoundError:
+            return None
+        return found.name, found.spec.variables_schema
+
+    def workflow(self, reference: str) -> tuple[str, JsonObject] | None:
+        """Return the name of a workflow and the schema of its input; see `task`."""
+        for workflow in self.workflows.values():
+            if workflow.name == reference:
+                return workflow.name, workflow.spec.input
+        try:
+            found = versioned.get(self._connection, WORKFLOWS, self._actor, reference)
+        except NotFoundError:
+            return None
+        return found.name, found.spec.input
 
     def _fault(self, field: str, message: str) -> None:
         self.faults.append(Fault(field, message))
@@ -364,25 +398,12 @@ def _below(place: str, field: str) -> str:
     return f"{place}.{field}" if field else place
 
 
-def _created(kind: str, name: str, values: JsonObject) -> Outcome:
-    changes = [each for each in differences({}, values) if each.after not in (None, "", {})]
-    return Outcome(kind=kind, name=name, action=Action.CREATE, changes=changes)
-
-
-def _compared(
-    kind: str, name: str, before: JsonObject, after: JsonObject, **stored: Any
-) -> Outcome:
-    changes = differences(before, after)
-    action = Action.CHANGE if changes else Action.UNCHANGED
-    return Outcome(kind=kind, name=name, action=action, changes=changes, **stored)
-
-
 def _at(stored: Agent | Task | Workflow) -> dict[str, Any]:
     return {"id": stored.id, "version": stored.version}
 
 
-def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task | Workflow]) -> _Step:
+def _step(outcome: Outcome, write: Callable[[Connection], Agent | Task | Workflow]) -> Step:
     def write_outcome(connection: Connection) -> Outcome:
         return replace(outcome, **_at(write(connection)))
 
-    return _Step(outcome, write_outcome)
+    return Step(outcome, write_outcome)

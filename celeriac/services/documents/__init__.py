@@ -1,0 +1,1 @@
+"""Documents: what is stored is made to be as a file says."""
