@@ -1,5 +1,6 @@
 """Executions: submit, wait, list, cancel, retry; events and reports. Plain Celery tasks."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -225,6 +226,37 @@ class Executions(Resource):
         """
         params = filter_fields(wanted) | given(include=None if include is None else list(include))
         return self._transport.pages(wire.ExecutionSummary, path(_EXECUTIONS), params)
+
+    def search(
+        self, text: str, *, windows: int | None = 20, **wanted: Unpack[ExecutionFilter]
+    ) -> Iterator[wire.ExecutionSummary]:
+        """Yield executions that have a text, the newest first; `wanted` as in `list`.
+
+        Each request looks a bounded number of executions further back. After so many of them,
+        `windows`, the search ends, and may have left out older ones: `search_windows` tells how far
+        back it looked. None goes on to the oldest.
+        """
+        for window in self.search_windows(text, windows=windows, **wanted):
+            yield from window.items
+
+    def search_windows(
+        self,
+        text: str,
+        *,
+        windows: int | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+        **wanted: Unpack[ExecutionFilter],
+    ) -> Iterator[wire.SearchWindow]:
+        """Yield what each request of a search has found, `searched_back_to` and `next_cursor`."""
+        params = filter_fields(wanted) | given(text=text, limit=limit)
+        for _ in itertools.count() if windows is None else range(windows):
+            asked = {**params, "cursor": cursor}
+            window = self._transport.get(wire.SearchWindow, path(_EXECUTIONS, "search"), asked)
+            yield window
+            cursor = window.next_cursor
+            if cursor is None:
+                return
 
     def export(
         self,

@@ -12,7 +12,7 @@ from celeriac.domain.executions.model import RunOptions
 from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.executions.why import ReasonCode, SubjectKind
-from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Wire, links
+from celeriac.wire.base import AT, CELERY_ID, ID, LATER, Dollars, Links, Page, Wire, links
 
 
 class Progress(Wire):
@@ -188,6 +188,19 @@ class ExecutionSummary(Wire):
         report="/api/v1/task-executions/{id}/report",
         approvals="/api/v1/approvals?execution_id={id}",
         children="/api/v1/task-executions?parent_id={id}",
+    )
+
+
+class SearchWindow(Page[ExecutionSummary]):
+    """What one request of a search has found, the newest first."""
+
+    next_cursor: str | None = Field(
+        default=None,
+        description="Send it as `cursor` to go on with older executions; null if there are none.",
+    )
+    looked_at: int = Field(description="How many executions this request has looked at.")
+    searched_back_to: datetime | None = Field(
+        description="When the oldest of these was created; null if none matches the filter."
     )
 
 

@@ -29,6 +29,7 @@ from celeriac.services.executions.change import Change
 from celeriac.services.executions.pauses import Pauses
 from celeriac.services.executions.queries import Queries
 from celeriac.services.executions.repeat import Repeat
+from celeriac.services.executions.search import Search
 from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.failures import Failures
 from celeriac.services.hooks.manage import Hooks
@@ -93,7 +94,7 @@ class ApiServices:
         self.schedules = Schedules(
             database, Starter(container.submit, self.runs), container.dispatch
         )
-        self.queries = Queries(database)
+        self.queries, self.search = Queries(database), Search(database)
         self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
         self.limits = WorkspaceLimits(database, container.limits, container.dispatch)
         self.pauses = Pauses(database, container.dispatch, container.limits)

@@ -24,6 +24,7 @@ from celeriac.cli.executions.export import export
 from celeriac.cli.executions.following import event_line, overshoot
 from celeriac.cli.executions.listing import Bulky, follow_list
 from celeriac.cli.executions.notes import error_text, flagged, note, own_frames, waits_for
+from celeriac.cli.executions.search import search
 from celeriac.cli.executions.selection import LiveSelection, labels_of
 from celeriac.cli.executions.tree import tree
 from celeriac.domain.executions.states import Status
@@ -202,6 +203,7 @@ def label(
 
 app.command()(cancel)
 api_command(app)(export)
+api_command(app)(search)
 api_command(app)(tree)
 app.command()(retry)
 app.command()(prioritise)

@@ -156,14 +156,14 @@ _COMPUTED = {
 }
 
 
-def _beside(rows: Table, *conditions: ColumnElement[bool]) -> LateralFromClause:
+def beside(rows: Table, *conditions: ColumnElement[bool]) -> LateralFromClause:
     """Return the execution's row of a table; looked for each time, never by reading all rows."""
     its_own = select(rows).where(rows.c.execution_id == table.c.id, *conditions).correlate(table)
     return its_own.offset(0).lateral(f"its_{rows.name}")
 
 
-_INPUTS = _beside(execution_inputs)
-_RESULTS = _beside(execution_results)
+_INPUTS = beside(execution_inputs)
+_RESULTS = beside(execution_results)
 
 
 def _stored(inputs: FromClause, results: FromClause) -> dict[str, ColumnElement[Any]]:
@@ -197,7 +197,7 @@ _ONE = bindparam("one", type_=table.c.id.type)
 _SELECT_ONE = _selected(
     BULKY,
     # so the other partitions of these tables are left out from the start, too
-    *(_beside(rows, rows.c.execution_id == _ONE) for rows in (execution_inputs, execution_results)),
+    *(beside(rows, rows.c.execution_id == _ONE) for rows in (execution_inputs, execution_results)),
 ).where(table.c.id == _ONE)
 _execution = reader(Execution, options=run_options, labels=lambda stored: stored or {})
 
@@ -280,14 +280,14 @@ def find_ids(
     connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
 ) -> list[UUID]:
     """Return the ids of what `find` returns."""
-    return list(connection.execute(_page(wanted, before=before, limit=limit)).scalars())
+    return list(connection.execute(page_of(wanted, before=before, limit=limit)).scalars())
 
 
 def end_of(
     connection: Connection, wanted: ExecutionFilter, *, before: UUID | None, limit: int
 ) -> UUID | None:
     """Return the id of the last of `limit` executions; None if no more than these match."""
-    found = _page(wanted, before=before, limit=limit + 1).subquery()
+    found = page_of(wanted, before=before, limit=limit + 1).subquery()
     key = found.c[0]
     query = select(key).order_by(key.desc()).offset(limit - 1).limit(2)
     ends = list(connection.execute(query).scalars())
@@ -316,7 +316,7 @@ def count(
 ) -> int:
     """Return how many executions with smaller ids than `before` there are; at most `most`."""
     # in the order of the list: so the planner reads by the index that serves the list
-    found = _page(wanted, before=before, limit=most).subquery()
+    found = page_of(wanted, before=before, limit=most).subquery()
     return int(connection.execute(select(func.count()).select_from(found)).scalar_one())
 
 
@@ -334,7 +334,7 @@ def find(
     """
     query = _selected(include)
     if len(_statuses(wanted)) > 1 or wanted.labels:
-        ids = func.array(_page(wanted, before=before, limit=limit).scalar_subquery())
+        ids = func.array(page_of(wanted, before=before, limit=limit).scalar_subquery())
         query = query.where(table.c.id == func.any(ids)).order_by(table.c.id.desc()).limit(limit)
     else:
         query = newest(_filtered(query, wanted), table.c.id, before=before, limit=limit)
@@ -343,7 +343,7 @@ def find(
     return read_bounded(connection, query, _execution, bulky=[_STORED[name] for name in include])
 
 
-def _page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
+def page_of(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
     """Return a query for the ids of a page: of several statuses, the newest of each one's page."""
     key = table.c.id
     if wanted.labels:

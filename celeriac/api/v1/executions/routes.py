@@ -28,6 +28,7 @@ from celeriac.api.v1.executions.schemas import (
     PrioritiseMany,
     ResponseMode,
     RetryMany,
+    SearchMany,
 )
 from celeriac.api.v1.executions.selected import selected
 from celeriac.api.v1.executions.stream import LAST_EVENT_ID, MAX_SEQ, STREAM, stream
@@ -65,6 +66,34 @@ def list_executions(
     items = list(map(views.summary, page.items))
     shown = wire.Page[wire.ExecutionSummary](items=items, next_cursor=page.next_cursor)
     return json_response(shown, exclude={"items": {"__all__": set(BULKY) - set(query.include)}})
+
+
+@router.get(
+    "/search",
+    response_model=wire.SearchWindow,
+    summary="Search executions for a text",
+    responses=problem_responses(404),
+)
+def search_executions(
+    actor: Caller, services: Services, query: Annotated[SearchMany, Query()]
+) -> Response:
+    """Look for a text in the executions of the workspace, from the newest to older ones.
+
+    One request looks only as far back as a bounded time allows, and says how far:
+    `searched_back_to`. It may find nothing and still have a `next_cursor`, which continues with
+    older executions; without one, all that match the filter were looked at.
+    """
+    wanted = selected(query, actor, services)
+    found = services.search.window(
+        actor, wanted, query.text, cursor=query.cursor, limit=query.limit
+    )
+    shown = wire.SearchWindow(
+        items=list(map(views.summary, found.items)),
+        looked_at=found.looked_at,
+        searched_back_to=found.searched_back_to,
+        next_cursor=found.next_cursor,
+    )
+    return json_response(shown, exclude={"items": {"__all__": set(BULKY)}})
 
 
 DryRun = Annotated[bool, Query(description="Only count the matches; change nothing.")]

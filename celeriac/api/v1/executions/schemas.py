@@ -13,6 +13,7 @@ from celeriac.domain.base import Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.search import LONGEST_TEXT
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.labels import MOST_LABELS, LabelKey, LabelValue, parse_label
@@ -275,6 +276,25 @@ class ListMany(ListFilter):
 
     limit: Annotated[int, Field(strict=False)] = Field(
         default=50, ge=1, le=MAX_PAGE, description="Items on a page."
+    )
+
+
+SearchText = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
+
+
+class SearchMany(Selection):
+    """A text to look for, and in which executions."""
+
+    text: SearchText = Field(
+        description="Literal, in upper or lower case: of the task's name, variables, result, "
+        "labels, error message or note of the progress.",
+        examples=["order A-1734"],
+    )
+    status: list[Annotated[Status, Field(strict=False)]] = Field(
+        default=[], description="One or several."
+    )
+    limit: Annotated[int, Field(strict=False)] = Field(
+        default=50, ge=1, le=MAX_PAGE, description="The most finds of one answer."
     )
 
 
