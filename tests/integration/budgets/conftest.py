@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import text
 
 from celeriac.db.engine import Database
 from tests.support.core import Core
+from tests.support.emptying import empty
 from tests.support.servers import PostgresServer
 from tests.support.spending import Spending
+
+EMPTIED = """
+executions execution_inputs execution_results events model_calls approvals
+budgets budget_windows budget_reservations usage_days usage_deltas model_call_times
+""".split()
 
 
 @pytest.fixture(scope="package")
@@ -25,13 +30,7 @@ def shared_database(postgres_server: PostgresServer, migrated: str) -> Iterator[
 def core(shared_database: Database) -> Core:
     """The services, on a database that is emptied of all that executions leave."""
     with shared_database.transaction() as connection:
-        connection.execute(
-            text(
-                "TRUNCATE executions, execution_inputs, execution_results,"
-                " events, model_calls, approvals, budgets, budget_windows,"
-                " budget_reservations, usage_days, usage_deltas, model_call_times"
-            )
-        )
+        empty(connection, EMPTIED)
     return Core(shared_database)
 
 

@@ -4,15 +4,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
 from tests.support.core import Core
 from tests.support.durable_bench import Bench
+from tests.support.emptying import empty
 from tests.support.schedules import ScheduleDesk
 from tests.support.servers import PostgresServer
 from tests.support.workflows import Flows
+
+EMPTIED = """
+workflow_runs step_runs fan_ins step_items item_ends run_limits execution_labels
+execution_limits execution_rates debounces limits schedules schedule_fires pauses
+maintenance_jobs bulk_jobs bulk_job_items executions execution_inputs execution_results events
+model_calls idempotency_keys audit_logs audit_seals sessions session_messages approvals
+usage_days model_call_times usage_deltas execution_ends execution_rollups failure_groups
+workers deliveries webhook_endpoints hooks hook_deliveries budget_windows steps children
+live_children execution_trees ended_parents celery_calls
+""".split()
+"""What executions leave; users, agents and tasks stay."""
 
 
 @pytest.fixture
@@ -39,23 +50,7 @@ def database(shared_database: Database) -> Database:
     """The module's database, emptied of all that executions leave."""
     shared_database.engine.dispose()  # the test before may have cut its connections
     with shared_database.transaction() as connection:
-        connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
-        connection.execute(
-            text(
-                "TRUNCATE workflow_runs, step_runs, fan_ins, step_items, item_ends, run_limits,"
-                " execution_labels, execution_limits, execution_rates, debounces, limits,"
-                " schedules, schedule_fires, pauses, maintenance_jobs,"
-                " bulk_jobs, bulk_job_items,"
-                " executions, execution_inputs, execution_results,"
-                " events, model_calls, idempotency_keys, audit_logs,"
-                " audit_seals, sessions, session_messages, approvals, usage_days, model_call_times,"
-                " usage_deltas, execution_ends, execution_rollups, failure_groups, workers,"
-                " deliveries,"
-                " webhook_endpoints, hooks, hook_deliveries,"
-                " budget_windows,"
-                " steps, children, live_children, execution_trees, ended_parents, celery_calls"
-            )
-        )
+        empty(connection, EMPTIED)
     return shared_database
 
 
