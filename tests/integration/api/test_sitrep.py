@@ -1,6 +1,7 @@
 """The situation report over HTTP, with real servers."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from celeriac.db import sitrep, workers
 from celeriac.domain.accounts import Role
 from celeriac.domain.operations import WorkerReport
 from celeriac.kit.ids import uuid7
+from celeriac.services.operations import metrics, sources
 from celeriac.wiring.core import CoreServices, celery_options
 from tests.support.api import EXECUTE, Asker
 
@@ -187,6 +189,63 @@ def test_a_stored_result_that_nobody_can_read_leaves_the_others(
     states = {each["task_id"]: each["status"] for each in found}
     assert (states[ids[0]], states[ids[1]]) == ("completed", None)
     assert states[ids[2]] == "pending"
+
+
+@pytest.mark.requirement("D7")
+def test_stored_results_and_events_that_nobody_reads_change_nothing(
+    ada: Asker, admin: Asker, container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100,000 results of Celery tasks, and as many events for a consumer that is gone."""
+    monkeypatch.setattr(sources, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(metrics, "_KEPT_SECONDS", 0.0)
+    ping = {"name": "celeriac.tasks.monitoring.ping"}
+    assert ada.post("/api/v1/celery-tasks", json=ping).is_success
+    app = create_app(celery_options(container.settings, publisher=True))
+    results = app.backend.client
+    with app.connection_for_write() as broker:
+        events = broker.default_channel.client
+
+        def asked() -> tuple[Counter[str], dict[str, Any], Any]:
+            before = Counter(commands(results))
+            figures = report_of(ada)
+            messages = report_of(admin, scope="instance")["broker"]["data"]
+            assert admin.get("/metrics").is_success
+            return Counter(commands(results)) - before, figures, messages
+
+        asked()  # connects
+        few, figures, messages = asked()
+        for part in range(20):
+            prefix = app.backend.get_key_for_task(f"a{part}-").decode()
+            assert results.eval(_MANY_RESULTS, 0, prefix) == 5_000
+            assert events.eval(_MANY_EVENTS, 1, "celeryev.gone") == 5_000
+        many, later, still = asked()
+    assert not {"keys", "scan", "lrange", "smembers", "randomkey", "dbsize"} & many.keys()
+    assert many["mget"] == few["mget"]
+    assert still == messages
+    assert later["recent_tasks"]["data"] == figures["recent_tasks"]["data"]
+    assert later["total_tasks"] == figures["total_tasks"]
+
+
+def commands(client: Any) -> dict[str, int]:
+    """Return how often the server was sent each command, but for what the test itself sends."""
+    found = client.info("commandstats")
+    return {
+        name.removeprefix("cmdstat_"): each["calls"]
+        for name, each in found.items()
+        if name not in {"cmdstat_info", "cmdstat_eval"}
+    }
+
+
+_MANY_RESULTS = """
+for n = 1, 5000 do
+    redis.call('SET', ARGV[1] .. n, '{"status": "SUCCESS", "result": 1}', 'EX', 600)
+end
+return 5000
+"""
+_MANY_EVENTS = """
+for n = 1, 5000 do redis.call('LPUSH', KEYS[1], '{"body": "e"}') end
+return 5000
+"""
 
 
 @pytest.mark.requirement("D1")
