@@ -33,6 +33,10 @@ class History:
             partitions.ensure(connection, [uuid7_at(self.begin), uuid7_at(datetime.now(UTC))])
         core.execute(_TASK, rare=self.rare, common=core.task)
         core.execute(_WORKER)  # so that what is submitted is sent
+        # each workspace has sums of each of the last hours at every size, or statistics of a day
+        # would read more rows only because the smallest history has gaps
+        core.execute(_BUSY_DAY, workspace=core.actor.workspace_id, task=core.task)
+        self._fold()
         actor = core.actor
         core.execute(
             _USAGE,
@@ -86,6 +90,15 @@ WHERE id = :common
 _WORKER = text("""
 INSERT INTO workers (id, hostname, pid, pool, slots, version, seen_at)
 VALUES (gen_random_uuid(), 'w', 1, 'threads', 1000000, '', now() + interval '100 years')
+""")
+
+_BUSY_DAY = text("""
+INSERT INTO execution_ends (workspace_id, task_id, ended_at, wait_ms, run_ms, input_tokens,
+                            output_tokens, model_calls, retries, crashes, cost, outcome, queue)
+SELECT CASE WHEN n = 50 THEN :workspace ELSE CAST(lpad(CAST(n AS text), 32, '0') AS uuid) END,
+       :task, now() - make_interval(hours => hour), 10, 1000, 0, 0, 0, 0, 0, 0, 'completed',
+       'task_execution'
+FROM generate_series(0, 50) AS n, generate_series(0, 24) AS hour
 """)
 
 _USAGE = text("""
