@@ -23,6 +23,7 @@ class Code(StrEnum):
     CONFIGURATION = "configuration"
     STACK = "stack"
     AGENT_USER = "agent_user"
+    CONFINEMENT = "confinement"
     LOCAL_MODEL = "local_model"
     CREWAI = "crewai"
     CLAUDE_CODE = "claude_code"
@@ -57,6 +58,7 @@ SUBJECTS: Mapping[Code, str] = {
     Code.PYTHON: "Python",
     Code.STACK: "celeriac up",
     Code.AGENT_USER: "agents",
+    Code.CONFINEMENT: "confinement",
     Code.LOCAL_MODEL: "local model",
     Code.CREWAI: "CrewAI",
     Code.CLAUDE_CODE: "Claude Code",

@@ -33,6 +33,8 @@ class WorkerReport:
     """For each of them, how many seconds before the report its last message was received."""
     lacks: Sequence[str] = ()
     """Messages of errors about what agents need and this process doesn't have, the latest last."""
+    confinement: str | None = None
+    """What confines its agents: `bubblewrap` or `none`; None for a worker of an older release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

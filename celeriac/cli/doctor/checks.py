@@ -24,7 +24,8 @@ from celeriac.kit.processes import identify
 from celeriac.kit.words import counted
 from celeriac.settings import Settings
 from celeriac.version import __version__
-from celeriac.wiring.core import child_user
+from celeriac.wiring.confinement import checked_sandbox
+from celeriac.wiring.core import child_user, places
 from celeriac.wiring.doctor import build_checks
 
 _OLDEST = (3, 11)
@@ -110,6 +111,19 @@ def _of_ourselves() -> Finding:
             "Unset CELERIAC_AGENT_USER.",
         )
     return ok(Code.AGENT_USER, f"run as this user (user id {os.geteuid()}), who owns the home")
+
+
+def check_confinement(settings: Settings) -> Finding:
+    """Check whether agents can be confined here as the settings ask, by a program in a sandbox."""
+    driver = settings.confinement.driver
+    if driver == "none":
+        return ok(Code.CONFINEMENT, "off: agents see what their user may read")
+    try:
+        checked_sandbox(settings, child_user(settings, make=False), places(settings).workdirs)
+    except ConfigurationError as error:
+        return failed(Code.CONFINEMENT, error.message, None, Cause.MISCONFIGURED)
+    network = settings.confinement.network
+    return ok(Code.CONFINEMENT, f"agents run in sandboxes of {driver}; network: {network}")
 
 
 def check_claude(settings: Settings) -> Finding:

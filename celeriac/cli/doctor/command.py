@@ -79,6 +79,7 @@ def _findings(
         yield failed(Code.CONFIGURATION, error.message, None, Cause.MISCONFIGURED)
         return
     yield checks.check_agents(settings)
+    yield checks.check_confinement(settings)
     yield checks.check_model(settings.models.absolute())
     yield checks.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield checks.check_claude(settings)

@@ -32,6 +32,7 @@ workers = table_of_ids(
     # seconds before seen_at
     Column("unknown_tasks_ages", ARRAY(Double), nullable=False, server_default=text("'{}'")),
     Column("lacks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    Column("confinement", Text),
     timestamp("started_at", now=True),
     timestamp("seen_at", now=True),
     timestamp("stopped_at"),

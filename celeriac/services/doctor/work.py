@@ -46,8 +46,14 @@ def _judge_worker(worker: WorkerRow, *, alone: bool) -> Finding:
         Code.WORKERS,
         f"{who}: {worker.running} running, {counted(worker.slots, 'slot')} and "
         f"{counted(worker.coroutines, 'coroutine')}, "
-        f"{size(worker.memory_bytes)}",
+        f"{size(worker.memory_bytes)}{_confined(worker)}",
     )
+
+
+def _confined(worker: WorkerRow) -> str:
+    if worker.confinement in {None, "none"}:
+        return ""
+    return f"; its agents are confined by {worker.confinement}"
 
 
 def _judge_messages(found: Sequence[WorkerRow]) -> Iterator[Finding]:

@@ -286,8 +286,10 @@ def test_doctor_names_what_is_wrong_with_workers_and_queues(
     unserved = ("queues", "3 executions queued in 'reports', to which no worker listens")
     assert alone[unserved] == "warning"
 
-    _report(opened, "good", consuming=True, queues=["reports"])
+    _report(opened, "good", consuming=True, queues=["reports"], confinement="bubblewrap")
     together = found()
+    (good,) = [message for _, message in together if message.startswith("good@here")]
+    assert good.endswith("its agents are confined by bubblewrap")
     assert together[deaf] == "warning", "another worker takes messages"
     assert unserved not in together
     opened.close()

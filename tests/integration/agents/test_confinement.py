@@ -14,6 +14,8 @@ from celeriac.agents.child.process import ChildCommand, ChildProcess, Confinemen
 from celeriac.agents.child.protocol import ResultMessage
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.models import Provider
+from celeriac.cli.doctor.checks import check_confinement
+from celeriac.domain.doctor import Cause, Level
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.processes import identify, still_running
@@ -372,9 +374,22 @@ def test_a_worker_that_cant_confine_says_why_and_how_to_correct_that(
         (programs / "bwrap").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
 
+    finding = check_confinement(load(home))
+    assert (finding.level, finding.cause) == (Level.FAILED, Cause.MISCONFIGURED)
     with pytest.raises(ConfigurationError, match=reason) as caught:
         checked_sandbox(load(home), confined_user(), home / "work")
+    assert finding.message == caught.value.message
     assert "CELERIAC_CONFINEMENT_DRIVER=none" in caught.value.message
+
+
+def test_doctor_tries_the_sandbox(home: Path) -> None:
+    sandbox_for(home)  # skips where there is no bubblewrap
+
+    finding = check_confinement(load(home))
+
+    assert finding.level is Level.OK
+    assert finding.message == "agents run in sandboxes of bubblewrap; network: none"
+    assert check_confinement(Settings.load(home=home)).message.startswith("off: ")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run agents as root")

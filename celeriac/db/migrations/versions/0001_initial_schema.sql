@@ -454,6 +454,7 @@ CREATE TABLE workers (
     unknown_tasks text[] NOT NULL DEFAULT '{}',
     unknown_tasks_ages double precision[] NOT NULL DEFAULT '{}',
     lacks text[] NOT NULL DEFAULT '{}',
+    confinement text,
     CONSTRAINT pk_workers PRIMARY KEY (id)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
