@@ -6,7 +6,7 @@ docs/adr/0078-bounded-waits-for-servers.md.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,8 @@ class BoundedConnection(psycopg.Connection[Any]):
     """A connection that is closed if an answer does not come in time."""
 
     answer_seconds: float | None = None
+    on_late: Callable[[], None] | None = None
+    """Called when an answer has not come in time."""
 
     def wait(
         self,
@@ -55,6 +57,8 @@ class BoundedConnection(psycopg.Connection[Any]):
                 raise
             # nobody reads the answer any more, so nothing else can be asked on this connection
             self.pgconn.finish()
+            if self.on_late is not None:
+                self.on_late()
             raise psycopg.OperationalError(
                 f"it has not answered within {self.answer_seconds:g} s"
             ) from error
@@ -63,14 +67,17 @@ class BoundedConnection(psycopg.Connection[Any]):
 class Connecting:
     """Opens the connections of a pool. Safe to share between threads.
 
-    While a server does not even accept connections, one caller tries it at a time, and the others
-    are refused at once: a hundred requests that wait for ten connections must not take turns in
-    waiting for the server.
+    A hundred requests that wait for ten connections must not take turns in waiting for a server
+    that does not answer. So when an answer has not come, one caller tries a connection, and the
+    others wait for what it finds. While the server accepts none, one at a time tries, and the
+    others are refused at once.
     """
 
     def __init__(self, answer_seconds: float | None) -> None:
         self._answer_seconds = answer_seconds
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._doubtful = False
+        """Whether an answer has not come, and no connection was opened since."""
         self._late: str | None = None
         """Why the last connection was given up after CONNECT_SECONDS; None if it was not."""
         self._trying = False
@@ -82,30 +89,37 @@ class Connecting:
 
         Raises psycopg.OperationalError.
         """
-        with self._turn() as late:
-            if late is not None:
-                raise psycopg.OperationalError(late)
+        with self._turn():
             try:
                 connection = BoundedConnection.connect(*args, **options)
             except psycopg.errors.ConnectionTimeout:
                 self._late = f"it has accepted no connection within {CONNECT_SECONDS} s"
                 raise
             except psycopg.Error:
-                self._late = None
+                self._late, self._doubtful = None, False
                 raise
-            self._late = None
+            self._late, self._doubtful = None, False
         connection.answer_seconds = self._answer_seconds
+        connection.on_late = self._doubt
         return connection
 
+    def _doubt(self) -> None:
+        self._doubtful = True
+
     @contextmanager
-    def _turn(self) -> Iterator[str | None]:
-        """Yield None to a caller that may try, else why it may not."""
-        with self._lock:
-            refused = self._late if self._trying else None
-            alone = self._late is not None and refused is None
+    def _turn(self) -> Iterator[None]:
+        """Wait until the caller may try; raise psycopg.OperationalError if it may not."""
+        with self._changed:
+            if self._trying:
+                self._changed.wait_for(lambda: self._late is not None or not self._trying)
+                if self._late is not None:
+                    raise psycopg.OperationalError(self._late)
+            alone = self._late is not None or self._doubtful
             self._trying = self._trying or alone
         try:
-            yield refused
+            yield
         finally:
             if alone:
-                self._trying = False
+                with self._changed:
+                    self._trying = False
+                    self._changed.notify_all()

@@ -13,13 +13,15 @@ from sqlalchemy import text
 
 from celeriac import wire
 from celeriac.client import Client, ClientError
+from celeriac.db.connections import CONNECT_SECONDS
 from celeriac.domain.doctor import Code
 from celeriac.domain.doctor import Level as Diagnosis
 from celeriac.domain.executions.states import Status
 from celeriac.domain.sitrep import Level
 from celeriac.services.doctor.examine import CHECK_SECONDS
+from tests.support.every_endpoint import EveryEndpoint, every_endpoint
 from tests.support.fixtures import migrated_database
-from tests.support.fleet import Fleet, running_fleet
+from tests.support.fleet import UNHURRIED, Fleet, running_fleet
 from tests.support.places import temporary_directory
 from tests.support.programs import Program
 from tests.support.servers import (
@@ -36,7 +38,12 @@ pytestmark = pytest.mark.requirement("D1", "D5", "A23")
 BOUND_SECONDS = 10.0
 """An answer takes at most two seconds on a machine that is not busy with other tests."""
 
+STATEMENT_SECONDS = 1
+ANSWER_SECONDS = 2 * STATEMENT_SECONDS + CONNECT_SECONDS
+"""The bound of requests in docs/operations.md, with a shorter limit of statements."""
+
 QUICK = {
+    "CELERIAC_API_STATEMENT_SECONDS": str(STATEMENT_SECONDS),
     "CELERIAC_SITREP_NO_WORKER_SECONDS": "0.2",
     "CELERIAC_SITREP_QUEUE_SECONDS": "1",
     "CELERIAC_SITREP_QUEUE_CRITICAL_SECONDS": "1000",
@@ -215,32 +222,79 @@ def killed(server: RunningServer) -> Iterator[None]:
         server.start()
 
 
+@pytest.fixture
+def endpoints(fleet: Fleet, client: Client) -> Iterator[EveryEndpoint]:
+    """All endpoints, which must answer within their bound and what a busy machine adds."""
+    task, seconds = fleet.task("note"), ANSWER_SECONDS + BOUND_SECONDS
+    with every_endpoint(
+        client.base_url, fleet.key(), task, str(fleet.diary), seconds=seconds
+    ) as made:
+        yield made
+
+
 def test_a_server_that_is_away_is_named_in_time(
     fleet: Fleet,
     client: Client,
+    endpoints: EveryEndpoint,
     own_postgres: PostgresServer,
     own_valkey: ValkeyServer,
 ) -> None:
+    answers, submitted = endpoints.ask()
+    assert [each.path for each in answers if each.status != OK] == ["/health/celery"], "no worker"
+    assert submitted.status == ACCEPTED
+    fleet.beat(**UNHURRIED)
     fleet.lasting_worker("w1")
     reported(client)
     doctor_names_a_frozen_server(fleet, client, own_postgres, own_valkey)
     for without in (frozen, killed):
-        a_server_is_away(client, own_postgres, own_valkey, without)
+        a_server_is_away(client, endpoints, own_postgres, own_valkey, without)
+    # what was refused is repeated, and nothing is there twice
+    repeated = [endpoints.submit(key) for key in endpoints.keys]
+    assert {each.status for each in repeated} == {ACCEPTED}
+    count = fleet.scalar(text("SELECT count(*) FROM executions"))
+    assert count == len(endpoints.keys)
+    wait_until(lambda: len(fleet.ids(Status.COMPLETED)) == count, "all have ended")
+    assert len(fleet.diary_lines()) == count
+    fleet.assert_consistent()
+
+
+OK, ACCEPTED, UNAVAILABLE = 200, 202, 503
+
+WITHOUT_DATABASE = {
+    "/health/live",
+    "/metrics",
+    "/api/v1/doctor",
+    "/api/v1/scheduler/sitrep",
+    "/api/v1/webhook-callback-secret",
+}
+"""Answered without PostgreSQL while the key is known; those that report say what is missing."""
 
 
 def a_server_is_away(
     client: Client,
+    endpoints: EveryEndpoint,
     own_postgres: PostgresServer,
     own_valkey: ValkeyServer,
     without: Callable[[RunningServer], AbstractContextManager[None]],
 ) -> None:
     with without(own_valkey):
+        answers, submitted = endpoints.ask()
+        assert submitted.status == ACCEPTED, submitted
+        for each in answers:
+            # a worker that has noticed says that it takes nothing
+            assert each.status == OK or each.path == "/health/celery", each
         reported(client, "redis_unavailable")
         report = bounded(client)
         assert report.workers.ok, "PostgreSQL was not asked"
         wait_until(lambda: not bounded(client).broker.ok, "the broker's last answer is old")
     reported(client)
     with without(own_postgres):
+        answers, submitted = endpoints.ask()
+        assert submitted.status == UNAVAILABLE, submitted
+        for each in answers:
+            if each.status != OK or each.path not in WITHOUT_DATABASE:
+                assert each.status == UNAVAILABLE, each
+                assert "database" in each.text, each
         report = reported(client, "database_unavailable")
         # while the key is known, the last-known data is shown; afterwards nobody is known
         wait_until(lambda: bounded(client).workers.data is None, "the key is forgotten")
