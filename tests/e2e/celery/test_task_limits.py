@@ -1,6 +1,7 @@
 """Limits by key with real workers."""
 
 from itertools import pairwise
+from statistics import median
 
 import pytest
 
@@ -9,17 +10,43 @@ from celeriac.domain.limits import ConcurrencyLimit
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
 
+_PROMISED_SECONDS = 1.0
+_BUSY_MACHINE_SECONDS = 10.0
+"""One of them may take this long where other processes hold the processor; most may not."""
+
 
 @pytest.mark.requirement("F13")
-def test_executions_with_one_key_run_one_after_the_other_in_their_order(
+@pytest.mark.failure("Q3")
+def test_with_one_slot_each_end_lets_the_next_one_start_within_a_second(
     fleet: Fleet, worker: Program
 ) -> None:
-    task = fleet.task("nap", concurrency=[ConcurrencyLimit(key="'one'", max=1)])
-    ids = [fleet.submit(task, seconds=0.05) for _ in range(6)]
+    """They run one at a time in their order, by the rows: whether one completes, fails, is stopped.
+
+    The clock is the database's, from `completed_at` of one to `started_at` of the next.
+    """
+    one = [ConcurrencyLimit(key="'one'", max=1)]
+    completes, fails, runs_on = (
+        fleet.task(function, concurrency=one) for function in ("nap", "refuse", "hold")
+    )
+    notes = {"diary": str(fleet.notes / "one at a time")}
+    ids, to_cancel = [], []
+    for _ in range(3):
+        to_cancel.append(fleet.submit(runs_on, gate="/never", **notes))
+        ids += [to_cancel[-1], fleet.submit(completes, seconds=0.05), fleet.submit(fails, **notes)]
+    ids.append(fleet.submit(completes, seconds=0))
+
+    for each in to_cancel:
+        fleet.wait_status(each, Status.RUNNING)
+        fleet.container.cancel(fleet.actor, [each])
     ended = fleet.wait_terminal(ids)
-    assert {each.status for each in ended} == {Status.COMPLETED}
-    spans = [(each.started_at, each.completed_at) for each in ended]
-    for (_, before), (after, _) in pairwise(spans):
-        assert before is not None
-        assert after is not None
-        assert before <= after
+
+    ends = [Status.CANCELLED, Status.COMPLETED, Status.FAILED]
+    assert [each.status for each in ended] == [*ends * 3, Status.COMPLETED]
+    free = []
+    for before, after in pairwise(ended):
+        assert before.completed_at is not None
+        assert after.started_at is not None
+        free.append((after.started_at - before.completed_at).total_seconds())
+    assert min(free) >= 0, "two had the slot at once"
+    assert median(free) < _PROMISED_SECONDS
+    assert max(free) < _BUSY_MACHINE_SECONDS
