@@ -1,10 +1,14 @@
 """Migrations of a later release, which is made up."""
 
+import os
+import shutil
 from pathlib import Path
 
 from alembic.script import ScriptDirectory
 
 import celeriac.db.migrate
+from celeriac.version import __version__
+from tests.support.programs import REPOSITORY
 
 LATER = '''
 """A column for executions."""
@@ -50,15 +54,33 @@ phase = "post"
 
 
 def upgrade():
-    op.execute("ALTER TABLE executions DROP COLUMN request_id")
+    op.execute("DROPS")
 '''
 
+_COLUMN = "ALTER TABLE executions DROP COLUMN request_id"
+_INDEX = "DROP INDEX ix_executions_truncated"
 
-def write_migrations(directory: Path, *, more: str = "") -> Path:
+
+def next_release(directory: Path) -> dict[str, str]:
+    """Make a release after this one in `directory`, and return the environment of its programs.
+
+    It has the programs of this release, another version, and the three migrations; what
+    `0004_drops` drops is an index that its programs can do without.
+    """
+    package = directory / "celeriac"
+    shutil.copytree(REPOSITORY / "celeriac", package)
+    version = package / "version.py"
+    version.write_text(version.read_text().replace(__version__, "99.0.0"))
+    write_migrations(package / "db" / "migrations" / "versions", drops=_INDEX)
+    return {"PYTHONPATH": os.pathsep.join(map(str, (directory, REPOSITORY)))}
+
+
+def write_migrations(directory: Path, *, more: str = "", drops: str = _COLUMN) -> Path:
     """Write `0002_adds`, `0003_indexes` and `0004_drops`, and `more`, into `directory`."""
     here = Path(celeriac.db.migrate.__file__).parent / "migrations"
     head = ScriptDirectory(str(here)).get_current_head()
     first = LATER.replace("BEFORE", str(head))
-    for number, module in enumerate([first, _INDEXES, _DROPS, *([more] if more else [])]):
+    last = _DROPS.replace("DROPS", drops)
+    for number, module in enumerate([first, _INDEXES, last, *([more] if more else [])]):
         (directory / f"later_{number}.py").write_text(module)
     return directory
