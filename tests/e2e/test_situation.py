@@ -19,6 +19,7 @@ from celeriac.domain.doctor import Level as Diagnosis
 from celeriac.domain.executions.states import Status
 from celeriac.domain.sitrep import Level
 from celeriac.services.doctor.examine import CHECK_SECONDS
+from tests.support.alerts import Alerts
 from tests.support.every_endpoint import EveryEndpoint, every_endpoint
 from tests.support.fixtures import migrated_database
 from tests.support.fleet import UNHURRIED, Fleet, running_fleet
@@ -53,6 +54,8 @@ QUICK = {
     "CELERIAC_SITREP_KEEPER_SECONDS": "1000",
 }
 
+METRICS_TOKEN = "scrapes of tests alone: 0123456789abcdef"
+
 
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
@@ -83,8 +86,15 @@ def fleet(own_postgres: PostgresServer, own_valkey: ValkeyServer) -> Iterator[Fl
 def client(fleet: Fleet) -> Iterator[Client]:
     """The client of an administrator."""
     token = fleet.key()
-    address = fleet.address_of(fleet.api(**QUICK))
+    address = fleet.address_of(fleet.api(**QUICK, CELERIAC_API_METRICS_TOKEN=METRICS_TOKEN))
     with Client(address, api_key=token, timeout=BOUND_SECONDS) as made:
+        yield made
+
+
+@pytest.fixture
+def alerts(client: Client) -> Iterator[Alerts]:
+    """The shipped alert rules; a test asks `check` at its end what they said at its stations."""
+    with Alerts(client.base_url, METRICS_TOKEN) as made:
         yield made
 
 
@@ -110,7 +120,7 @@ def reported(client: Client, *wanted: str, scope: str = "workspace") -> wire.Sit
     return seen[-1]
 
 
-def comes_back(fleet: Fleet, client: Client, group: wire.FailureGroup) -> None:
+def comes_back(fleet: Fleet, client: Client, alerts: Alerts, group: wire.FailureGroup) -> None:
     """A failure that was resolved happens again; then it is known."""
     client.failures.change(group.id, state="resolved", note="Fixed in 2.1.")
     again = fleet.submit(group.task_id, diary=str(fleet.diary), times=9)
@@ -118,11 +128,14 @@ def comes_back(fleet: Fleet, client: Client, group: wire.FailureGroup) -> None:
     report = reported(client, "failure_rate_high", "failure_regressed")
     assert any("--state regressed" in each.cure for each in report.problems)
     assert client.failures.get(group.id).last_execution_id == again
+    alerts.see(
+        "CeleriacFailuresRegressed", metric="celeriac_failure_groups", state="regressed", value=1
+    )
     client.failures.change(group.id, state="known")
     reported(client, "failure_rate_high")
 
 
-def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
+def test_a_day_in_the_life(fleet: Fleet, client: Client, alerts: Alerts) -> None:
     assert reported(client).level is Level.WELL
     # nobody works
     note, diary = fleet.task("note"), str(fleet.diary)
@@ -130,7 +143,13 @@ def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
     report = reported(client, "no_worker_for_queue")
     assert report.level is Level.CRITICAL
     assert "celeriac worker -Q task_execution" in report.problems[0].cure
-    beat = fleet.beat()
+    alerts.see(
+        "CeleriacKeeperSilent",  # none has ever run
+        "CeleriacNoWorkerForQueue",
+        metric="celeriac_queue_backlog",
+        value=1,
+    )
+    beat = fleet.beat(CELERIAC_KEEPER_RESEND_SECONDS="3600")
     worker = fleet.lasting_worker("w1", slots=1, CELERIAC_WORKER_COROUTINES="0")
     fleet.wait_terminal([first])
     reported(client)
@@ -139,10 +158,27 @@ def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
     report = reported(client, "queue_old")
     assert report.level is Level.WARNING
     assert (report.active_tasks, report.pending_tasks) == (1, 2)
+    change(fleet, WAITED, rows=2)
+    alerts.see("CeleriacQueueOldestAge", metric="celeriac_queue_oldest_age_seconds", value=301)
     fleet.open_gate()
     fleet.wait_terminal(held)
     reported(client)
-    # a task fails in two ways: for good, and after its last retry
+    fails_in_two_ways(fleet, client, alerts)
+    waits_for_people(fleet, client, alerts, beat, note)
+    # the worker hangs
+    others = ("failure_rate_high", "approval_old", "paused", "budget_spent")
+    worker.freeze()
+    report = reported(client, *others, "worker_missed_lease")
+    assert report.workers.data is not None
+    assert [each.status for each in report.workers.data] == ["silent"]
+    worker.thaw()
+    reported(client, *others)
+    alerts.check(fleet.home)
+
+
+def fails_in_two_ways(fleet: Fleet, client: Client, alerts: Alerts) -> None:
+    diary = str(fleet.diary)
+    # for good, and after its last retry
     stumbling = fleet.task("stumble", retry={"max_retries": 0})
     failing = [
         fleet.submit(fleet.task("refuse"), diary=diary),
@@ -159,29 +195,29 @@ def test_a_day_in_the_life(fleet: Fleet, client: Client) -> None:
     groups = {each.title: each for each in client.failures.list()}
     assert {each.failures for each in groups.values()} == {1}, "two causes, two groups"
     assert {each.last_execution_id for each in groups.values()} == set(failing)
-    comes_back(fleet, client, next(each for each in groups.values() if each.task_id == stumbling))
-    waits_for_people(fleet, client, beat, note)
-    # the worker hangs
-    others = ("failure_rate_high", "approval_old", "paused", "budget_spent")
-    worker.freeze()
-    report = reported(client, *others, "worker_missed_lease")
-    assert report.workers.data is not None
-    assert [each.status for each in report.workers.data] == ["silent"]
-    worker.thaw()
-    reported(client, *others)
+    alerts.see("CeleriacNewFailureGroup", metric="celeriac_failure_groups", state="new", value=2)
+    fleet.wait_terminal(fleet.batch(stumbling, [{"diary": diary, "times": 9}] * 20))
+    alerts.see("CeleriacFailureRate", metric="celeriac_executions_total", status="failed", value=21)
+    group = next(each for each in groups.values() if each.task_id == stumbling)
+    comes_back(fleet, client, alerts, group)
 
 
-def waits_for_people(fleet: Fleet, client: Client, beat: Program, note: UUID) -> None:
+def waits_for_people(
+    fleet: Fleet, client: Client, alerts: Alerts, beat: Program, note: UUID
+) -> None:
     diary = str(fleet.diary)
     # the keeper is gone, and a schedule is late
     beat.kill()
     client.schedules.create("nightly", task=str(note), input={"diary": diary}, every_seconds=60)
     change(fleet, "UPDATE schedules SET due_at = now() - interval '90 seconds'")
     reported(client, "failure_rate_high", "schedule_late")
+    alerts.see("CeleriacScheduleLate", metric="celeriac_schedule_late_seconds", value=61)
     change(fleet, "UPDATE schedules SET due_at = now() + interval '1 hour'")
     # a question waits for a person
     fleet.submit(fleet.task("ask_by"), schema={"type": "object"})
     reported(client, "failure_rate_high", "approval_old")
+    change(fleet, "UPDATE approvals SET created_at = now() - interval '25 hours'")
+    alerts.see("CeleriacApprovalsOld", metric="celeriac_approval_oldest_age_seconds", value=86_401)
     # somebody pauses a queue, which is no fault
     client.pauses.pause("queue", queue="mail", reason="Supplier away.")
     reported(client, "failure_rate_high", "approval_old", "paused")
@@ -190,7 +226,15 @@ def waits_for_people(fleet: Fleet, client: Client, beat: Program, note: UUID) ->
     for tokens, code in ((90, "budget_nearly_spent"), (100, "budget_spent")):
         change(fleet, SPEND, tokens=tokens)
         reported(client, "failure_rate_high", "approval_old", "paused", code)
+    alerts.see(
+        "CeleriacApprovalsOld",
+        "CeleriacBudgetNearlySpent",
+        metric="celeriac_budget_spent_ratio",
+        value=1,
+    )
 
+
+WAITED = "UPDATE executions SET queued_at = now() - interval '310 s' WHERE status = 'queued'"
 
 SPEND = """
 INSERT INTO budget_windows (budget_id, window_key, spent_tokens)
@@ -199,9 +243,9 @@ ON CONFLICT (budget_id, window_key) DO UPDATE SET spent_tokens = excluded.spent_
 """
 
 
-def change(fleet: Fleet, statement: str, **values: object) -> None:
+def change(fleet: Fleet, statement: str, *, rows: int = 1, **values: object) -> None:
     with fleet.container.database.transaction() as connection:
-        assert connection.execute(text(statement), values).rowcount == 1
+        assert connection.execute(text(statement), values).rowcount == rows
 
 
 @contextmanager
