@@ -1,20 +1,26 @@
-"""The database engine: connections, transactions, errors by SQLSTATE, server settings."""
+"""The database engine: connections, their waits, transactions, errors by SQLSTATE.
 
+A frozen server keeps no limit of its own, and its kernel acknowledges what it is sent: so answers
+are waited for a bounded time (docs/adr/0078-bounded-waits-for-servers.md).
+"""
+
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection as Connection  # noqa: PLC0414 - exported for services
 from sqlalchemy import Engine, TextClause, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from celeriac.db.connections import CONNECT_SECONDS, Connecting, answer_seconds
 from celeriac.db.plans import MADE_FOR_VALUES, keep_plans
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.kit.json_types import dumps, loads
@@ -25,6 +31,12 @@ LOCK_SECONDS = 10.0
 STATEMENT_SECONDS = 60.0
 UNACKNOWLEDGED_SECONDS = 25.0
 _POOL_SECONDS = 30
+CONNECT_SECONDS = 5
+"""How long each server of an address may take to accept a connection."""
+
+_MARGIN_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
+_INTERVAL_SECONDS = 0.1
 
 _UNAVAILABLE = (
     "08",  # connection exceptions
@@ -46,6 +58,112 @@ _REFUSED = (
     "23",  # constraint violations
     "54",  # limits of the server: a row or a value that is too large
 )
+
+
+def answer_seconds(statement_seconds: float) -> float | None:
+    """Return how long to wait for the answer to a statement; None for one without a limit.
+
+    Longer than the server's own limit, so that a server that lives ends the statement itself and
+    says so. At most twice as long, so that short limits stay short.
+    """
+    if not statement_seconds:
+        return None
+    return statement_seconds + min(_MARGIN_SECONDS, statement_seconds)
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed if an answer does not come in time."""
+
+    answer_seconds: float | None = None
+    on_late: Callable[[], None] | None = None
+    """Called when an answer has not come in time."""
+
+    def wait(
+        self,
+        gen: PQGen[RV],
+        interval: float = _INTERVAL_SECONDS,
+        timeout: float | None = None,
+    ) -> RV:
+        """Wait as psycopg does, for at most `answer_seconds`.
+
+        Raises psycopg.OperationalError when the time is up. Whether the statement was executed, or
+        will be, is then not known.
+        """
+        try:
+            return super().wait(gen, interval, timeout or self.answer_seconds)
+        except psycopg.OperationalError as error:
+            if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
+                raise
+            # nobody reads the answer any more, so nothing else can be asked on this connection
+            self.pgconn.finish()
+            if self.on_late is not None:
+                self.on_late()
+            raise psycopg.OperationalError(
+                f"it has not answered within {self.answer_seconds:g} s"
+            ) from error
+
+
+class Connecting:
+    """Opens the connections of a pool. Safe to share between threads.
+
+    A hundred requests that wait for ten connections must not take turns in waiting for a server
+    that does not answer. So when an answer has not come, one caller tries a connection, and the
+    others wait for what it finds. While the server accepts none, one at a time tries, with a pause
+    after each try, and the others are refused at once.
+    """
+
+    def __init__(self, answer_seconds: float | None) -> None:
+        self._answer_seconds = answer_seconds
+        self._changed = threading.Condition()
+        self._doubtful = False
+        """Whether an answer has not come, and no connection was opened since."""
+        self._late: str | None = None
+        """Why the last connection was given up after CONNECT_SECONDS; None if it was not."""
+        self._pause_ends = 0.0
+        self._trying = False
+
+    def __call__(
+        self, _dialect: object, _record: object, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> BoundedConnection:
+        """Return a new connection; for SQLAlchemy's event `do_connect`.
+
+        Raises psycopg.OperationalError.
+        """
+        with self._turn():
+            try:
+                connection = BoundedConnection.connect(*args, **options)
+            except psycopg.errors.ConnectionTimeout:
+                self._pause_ends = time.monotonic() + _PAUSE_SECONDS
+                self._late = f"it has accepted no connection within {CONNECT_SECONDS} s"
+                raise
+            except psycopg.Error:
+                self._late, self._doubtful = None, False
+                raise
+            self._late, self._doubtful = None, False
+        connection.answer_seconds = self._answer_seconds
+        connection.on_late = self._doubt
+        return connection
+
+    def _doubt(self) -> None:
+        self._doubtful = True
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until the caller may try; raise psycopg.OperationalError if it may not."""
+        with self._changed:
+            waited = self._trying
+            self._changed.wait_for(lambda: self._late is not None or not self._trying)
+            if self._late is not None and (waited or time.monotonic() < self._pause_ends):
+                raise psycopg.OperationalError(self._late)
+            alone = self._late is not None or self._doubtful
+            self._trying = self._trying or alone
+        try:
+            yield
+        finally:
+            if alone:
+                with self._changed:
+                    self._trying = False
+                    self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +308,7 @@ def first_line(error: Exception) -> str:
 _PREPARE_AFTER = 1
 """A statement is prepared when it comes again: then it is parsed once."""
 
-_SESSION = {
+SESSION = {
     "timezone": "UTC",
     # Plans are cached. One made for a small table must not scan the table when it is large.
     "enable_seqscan": "off",
@@ -201,7 +319,7 @@ _SESSION = {
 
 
 def _options(limits: Mapping[str, float]) -> str:
-    options = _SESSION | {name: f"{round(value * 1000)}" for name, value in limits.items()}
+    options = SESSION | {name: f"{round(value * 1000)}" for name, value in limits.items()}
     return " ".join(f"-c {name}={value}" for name, value in options.items())
 
 
@@ -275,88 +393,6 @@ def _known(error: DBAPIError, address: str) -> DatabaseUnavailableError | None:
 
 def _sqlstate(error: Exception) -> str | None:
     return getattr(getattr(error, "orig", error), "sqlstate", None)
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseServer:
-    """The server's version, current time, and connections in use and allowed."""
-
-    version: str
-    number: int
-    """`server_version_num`: 180006 for 18.6."""
-    now: datetime
-    connections: int
-    max_connections: int
-
-
-def describe(connection: Connection) -> DatabaseServer:
-    """Return the server's version, clock and connections."""
-    row = connection.execute(
-        text(
-            "SELECT current_setting('server_version'), "
-            "current_setting('server_version_num')::int, clock_timestamp(), "
-            "(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), "
-            "current_setting('max_connections')::int"
-        )
-    ).one()
-    return DatabaseServer(*row)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """The settings that hold in a session; limits in seconds, 0 for none."""
-
-    role: str
-    database: str
-    timezone: str
-    seqscan: bool
-    plan_cache_mode: str
-    lock_seconds: float
-    statement_seconds: float
-
-    def role_faults(self, lock_seconds: float) -> dict[str, str]:
-        """Return the settings that are wrong, each with its right value.
-
-        Statements must wait at most `lock_seconds` for a lock.
-        """
-        mode = _SESSION["plan_cache_mode"]
-        right = {
-            "timezone": (self.timezone in _UTC, _SESSION["timezone"]),
-            "enable_seqscan": (not self.seqscan, _SESSION["enable_seqscan"]),
-            "plan_cache_mode": (self.plan_cache_mode == mode, mode),
-            "lock_timeout": (0 < self.lock_seconds <= lock_seconds, f"{lock_seconds * 1000:.0f}ms"),
-            "statement_timeout": (
-                0 < self.statement_seconds <= STATEMENT_SECONDS,
-                f"{STATEMENT_SECONDS:.0f}s",
-            ),
-        }
-        return {name: value for name, (is_right, value) in right.items() if not is_right}
-
-    def cure(self, faults: Mapping[str, str]) -> str:
-        """Return the statements that set `faults` right for the role, in this database."""
-        where = f"ALTER ROLE {_quoted(self.role)} IN DATABASE {_quoted(self.database)}"
-        return " ".join(f"{where} SET {name} = '{value}';" for name, value in faults.items())
-
-
-_UTC = ("UTC", "Etc/UTC")
-
-
-def session_settings(connection: Connection) -> SessionSettings:
-    """Return the settings of the session, which behind a pooler are those of the role."""
-    row = connection.execute(_SETTINGS).one()
-    return SessionSettings(*row)
-
-
-_SETTINGS = text("""
-SELECT current_user, current_database(), current_setting('TimeZone'),
-       current_setting('enable_seqscan')::boolean, current_setting('plan_cache_mode'),
-       (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'lock_timeout'),
-       (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'statement_timeout')
-""")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def read_only(connection: Connection) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from celeriac import wire
 from celeriac.client import Client, ClientError
-from celeriac.db.connections import CONNECT_SECONDS
+from celeriac.db.engine import CONNECT_SECONDS
 from celeriac.domain.doctor import Code
 from celeriac.domain.doctor import Level as Diagnosis
 from celeriac.domain.executions.states import Status

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from celeriac.db import diagnosis, engine, maintenance, migrate, partitions, workers
+from celeriac.db import diagnosis, maintenance, migrate, partitions, server, workers
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.doctor import (
@@ -84,10 +84,10 @@ class Checks:
         it = self.installation
         try:
             with it.database() as database, database.autocommit() as connection:
-                said = engine.describe(connection)
+                said = server.describe(connection)
                 skew = abs((said.now - datetime.now(UTC)).total_seconds())
                 schema = migrate.schema(connection)
-                session = engine.session_settings(connection)
+                session = server.session_settings(connection)
                 odd = partitions.odd_partitions(connection) if schema.usable else []
                 there = partitions.periods(connection) if schema.usable and not odd else []
         except ConfigurationError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from celeriac.db import engine, migrate, partitions
+from celeriac.db import engine, migrate, partitions, server
 from celeriac.domain.doctor import Cause, Code, Finding, RedisServer, failed, ok, warning
 from celeriac.kit.units import duration, size
 from celeriac.kit.words import counted
@@ -29,7 +29,7 @@ def database_cure(message: str) -> str:
     return "Start it or correct DATABASE_URL; `celeriac up` starts one of its own."
 
 
-def judge_server(said: engine.DatabaseServer, address: str) -> Finding:
+def judge_server(said: server.DatabaseServer, address: str) -> Finding:
     """Judge the version of the server, and how many connections are left."""
     where = f"{said.version} at {address}"
     if said.number < _OLDEST:
@@ -42,7 +42,7 @@ def judge_server(said: engine.DatabaseServer, address: str) -> Finding:
 
 
 def judge_session(
-    session: engine.SessionSettings, *, pooled: bool, lock_seconds: float
+    session: server.SessionSettings, *, pooled: bool, lock_seconds: float
 ) -> Finding | None:
     """Judge the settings of a session, which a pooler takes from the role."""
     faults = session.role_faults(lock_seconds if pooled else engine.LOCK_SECONDS)

@@ -21,8 +21,7 @@ from sqlalchemy.exc import (
 )
 from structlog.testing import capture_logs
 
-from celeriac.db.connections import Connecting
-from celeriac.db.engine import Database, refuses
+from celeriac.db.engine import Connecting, Database, refuses
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
@@ -177,15 +176,25 @@ def test_one_caller_at_a_time_tries_a_server_that_accepts_nothing() -> None:
         options = {"host": "127.0.0.1", "port": address[1], "connect_timeout": 2}
         connecting(None, None, (), options)
 
+    def tried() -> bool:
+        try:
+            connect()
+        except psycopg.OperationalError as error:
+            if "has accepted no connection" in str(error):
+                return False
+            raise
+        return True
+
     with ThreadPoolExecutor(1) as others, socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         with pytest.raises(psycopg.errors.ConnectionTimeout):
             connect()
         server.accept()[0].close()  # that of the first
-        trying = others.submit(connect)
+        assert not tried(), "a pause comes first"
+        trying = others.submit(wait_until, tried, "it may be tried")
         accepted, _ = server.accept()
-        with accepted, pytest.raises(psycopg.OperationalError, match="has accepted no connection"):
-            connect()
+        with accepted:
+            assert not tried(), "another one tries"
     assert isinstance(trying.exception(), psycopg.OperationalError)
     with pytest.raises(psycopg.OperationalError, match="refused"):  # it tries itself
         connect()

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import text
 
-from celeriac.db.engine import Database, Pooler, session_settings
+from celeriac.db.engine import Database, Pooler
+from celeriac.db.server import session_settings
 
 
 @contextmanager
