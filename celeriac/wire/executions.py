@@ -448,7 +448,10 @@ class MaintenanceJob(Wire):
     interval_seconds: float = Field(description="The pause between two runs.", examples=[0.5])
     started_at: datetime
     ended_at: datetime
-    next_at: datetime = Field(description="When the same beat runs it again.")
+    next_at: datetime = Field(
+        description="When the same beat was to run it again. Jobs that run more often than once a "
+        "minute have run since."
+    )
     done: int = Field(description="How much it did; 0 if it failed.", examples=[3])
     failures: int = Field(description="How often it has failed in a row.", examples=[0])
     error: str | None = Field(description="Why it failed.")
