@@ -76,7 +76,7 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
         WHERE execution_id = {TALK} AND type = 'custom'""",
     ("event lost", Harm.LOST): f"""
         DELETE FROM events
-        WHERE execution_id = {TALK} AND data @> '{{"data": {{"number": 2}}}}'""",
+        WHERE execution_id = {TALK} AND CAST(data AS jsonb) @> '{{"data": {{"number": 2}}}}'""",
     ("model call doubled", Harm.DOUBLED): f"""
         INSERT INTO model_calls (id, execution_id, attempt, provider, model, input_tokens,
                                  output_tokens, cached_tokens, latency_ms)
@@ -95,6 +95,11 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
         UPDATE executions
         SET agent_version_id = (SELECT current_version_id FROM agents WHERE name = 'release-3')
         WHERE id = {RELEASE}""",
+    ("more at once than the limit", Harm.DOUBLED): """
+        UPDATE events SET at = '2026-01-01'
+        WHERE type = 'started' AND execution_id IN (
+            SELECT e.id FROM executions e JOIN tasks t ON t.id = e.task_id
+            WHERE t.name = 'limited')""",
     ("log breaks the table of states", Harm.OTHER): f"""
         DELETE FROM events WHERE execution_id = {NOOP} AND type = 'started'""",
     ("tables disagree", Harm.LOST): f"""

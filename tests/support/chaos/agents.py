@@ -59,6 +59,16 @@ async def talk(
     return _done(ctx, token, diary)
 
 
+@celeriac.agent("chaos limited")
+async def limited(
+    ctx: "AgentContext", token: str, diary: str, line: str, pause: float
+) -> dict[str, Any]:
+    """Take a moment; limits say how many do so at once."""
+    _begin(ctx, token, diary)
+    await asyncio.sleep(pause)
+    return _done(ctx, token, diary) | {"line": line}
+
+
 @celeriac.agent("chaos stumble")
 async def stumble(ctx: "AgentContext", token: str, diary: str, times: int) -> dict[str, Any]:
     """Fail in the first `times` attempts."""

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+from zlib import crc32
 
 from celeriac.client import Client
 from celeriac.domain.agents import AgentSpec, LlmAgent, PythonAgent
 from celeriac.domain.budgets import Budget
+from celeriac.domain.limits import ConcurrencyLimit
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from tests.support.chaos import agents
 from tests.support.chaos.plan import Submission
@@ -24,6 +26,11 @@ _MAX_CRASHES = 5
 _SLOW_SECONDS = 0.3
 THINKING, ASKING = "thinking", "asking"
 
+LINES = ("line a", "line b")
+TOGETHER = "together"
+MOST_AT_ONCE = {**dict.fromkeys(LINES, 2), f"limit:{TOGETHER}": 3}
+"""How many of `limited` may run at once, by the keys that executions have: see `limit_keys`."""
+
 _FUNCTIONS = ("noop", "talk", "plain", "stumble", "refuse", "ask", "hold", "hold_plain")
 BY_VERSION, BY_AGENT = "release-by-version", "release-by-agent"
 
@@ -35,6 +42,10 @@ def make_catalog(client: Client) -> None:
         budget = Budget(max_tokens=1_000_000) if name == "talk" else None
         client.tasks.create(_name(name), _name(name), task_spec(budget=budget))
     client.tasks.create("later", "noop", task_spec())
+    client.agents.create("limited", _function("limited"))
+    of_line = ConcurrencyLimit(key="variables.line", max=MOST_AT_ONCE[LINES[0]])
+    client.tasks.create("limited", "limited", task_spec(concurrency=[of_line]))
+    client.limits.create(TOGETHER, task="limited", max=MOST_AT_ONCE[f"limit:{TOGETHER}"])
     for name, prompt in (("think", THINKING), ("ask_parked", ASKING)):
         client.agents.create(_name(name), LlmAgent(model=MODEL, may_ask=name == "ask_parked"))
         spec = task_spec(
@@ -72,7 +83,9 @@ def variables_of(work: Submission, token: str, diary: str) -> dict[str, Any]:
         variables["diary"] = diary
     if work.kind in ("talk", "plain", "stumble"):
         variables["times"] = work.times
-    if work.kind in ("talk", "plain"):
+    if work.kind == "limited":
+        variables["line"] = LINES[crc32(token.encode()) % len(LINES)]
+    if work.kind in ("talk", "plain", "limited"):
         variables["pause"] = work.pause
     return variables
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celeriac.domain.executions.events import EventType
-from tests.support.chaos.catalog import Model, model_calls_of
+from tests.support.chaos.catalog import MOST_AT_ONCE, Model, model_calls_of
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import TERMINAL, Facts
 from tests.support.chaos.faults import Happening
@@ -279,6 +279,22 @@ def logs_lead_to_statuses(case: Case) -> Iterator[Finding]:
             yield case.found("log breaks the table of states", Harm.OTHER, row, detail)
 
 
+def within_limits(case: Case) -> Iterator[Finding]:
+    """At no time more executions with one key have run than its limit allows."""
+    changes: dict[str, list[tuple[float, int]]] = {key: [] for key in MOST_AT_ONCE}
+    for row in case.facts.rows.values():
+        for begin, end in case.facts.running(row) if row.limit_keys else ():
+            for key in row.limit_keys:
+                changes[key] += [(begin, 1), (end, -1)]
+    for key, most in MOST_AT_ONCE.items():
+        running = 0
+        for at, change in sorted(changes[key]):  # at the same time, ends come first
+            running += change
+            if running > most:
+                detail = f"{running} ran at once, {most} may"
+                yield Finding("more at once than the limit", Harm.DOUBLED, key, detail, (at, at))
+
+
 CHECKS: Iterable[Callable[[Case], Iterator[Finding]]] = (
     accepted,
     stored_once,
@@ -290,5 +306,6 @@ CHECKS: Iterable[Callable[[Case], Iterator[Finding]]] = (
     told_once,
     charged_once,
     right_release,
+    within_limits,
     logs_lead_to_statuses,
 )

@@ -11,10 +11,14 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.domain.executions.events import TERMINAL_EVENTS, EventType
 from tests.support.chaos.agents import BEGIN, END
 from tests.support.chaos.driver import Driver, Entry
 
 _LIFE_SECONDS = 5.0
+LEAVES = frozenset({*TERMINAL_EVENTS, EventType.RETRY_SCHEDULED, EventType.HANDED_BACK,
+                    EventType.WAITING, EventType.WORKER_LOST})  # fmt: skip
+"""Events with which an attempt runs no longer."""
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
 _EXECUTIONS = text("""
@@ -22,6 +26,7 @@ SELECT e.id, e.status, e.attempt, e.retry_count, e.crash_count, i.variables->>'t
        r.result, e.error_code, e.error_message, e.available_at, e.created_at, e.started_at,
        e.completed_at, e.message_count, e.tool_call_count, e.model_call_count, e.input_tokens,
        e.output_tokens, e.cost, s.body->>'function' AS function,
+       e.limit_keys,
        (SELECT sum(w.spent_tokens) FROM budget_windows w WHERE w.budget_id = e.id) AS spent_tokens
 FROM executions e JOIN agent_versions v ON v.id = e.agent_version_id
 JOIN specs s ON s.hash = v.spec_hash
@@ -106,6 +111,18 @@ class Facts:
     def begun(self, row: Any) -> list[Effect]:
         """Return the begins of an execution's attempts."""
         return [each for each in self.effects[str(row.id)] if each.step == BEGIN]
+
+    def running(self, row: Any) -> Iterator[tuple[float, float]]:
+        """Yield when each attempt of an execution ran, by its log and the database's clock."""
+        since = None
+        for event in self.events[str(row.id)]:
+            if event.type == EventType.STARTED:
+                since = event.at
+            elif since is not None and event.type in LEAVES:
+                yield since, event.at
+                since = None
+        if since is not None:
+            yield since, float("inf")
 
     def ended(self, row: Any) -> list[Effect]:
         """Return the ends of an execution's attempts."""

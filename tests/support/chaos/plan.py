@@ -127,6 +127,7 @@ _KINDS = {
     "plain": 5,
     "think": 9,
     "later": 8,
+    "limited": 8,
     "stumble": 6,
     "refuse": 2,
     "ask": 3,
@@ -138,7 +139,7 @@ _KINDS = {
 }
 """Kinds of work (`tests.support.chaos.catalog`), and how often each is chosen."""
 
-_BATCHES = {"noop": 0.2, "talk": 0.05, "stumble": 0.1, "release-by-version": 0.3,
+_BATCHES = {"noop": 0.2, "limited": 0.2, "talk": 0.05, "stumble": 0.1, "release-by-version": 0.3,
             "release-by-agent": 0.3}  # fmt: skip
 """The share of requests for a kind that are batches."""
 
