@@ -110,7 +110,7 @@ def producer_of(app: Celery) -> Iterator[Producer]:
 
 
 _CONSUMER_TIMEOUT_MS = 365 * 86_400_000
-"""How long RabbitMQ waits for an acknowledgement, instead of 30 minutes: as long as a task runs."""
+"""How long RabbitMQ waits for an acknowledgement, instead of 30 minutes: while a slot is busy."""
 
 
 class _DeclaredQueues(Queues):
@@ -195,8 +195,8 @@ def _acknowledgement(options: CeleryOptions) -> dict[str, Any]:
     With Redis they are acknowledged as soon as a slot takes them, immediately before the claim: an
     unacknowledged one is delivered again after the visibility timeout, however long its execution
     runs. A worker whose slots are all busy takes no message, unless its prefetch multiplier is set.
-    RabbitMQ delivers as many messages as are acknowledged, to busy workers too, so there they are
-    acknowledged at the end (docs/adr/0038-early-acknowledgement.md).
+    RabbitMQ delivers as many messages as are acknowledged, to busy workers too, so there one is
+    acknowledged when its slot is free again (docs/adr/0038-early-acknowledgement.md).
     """
     if not _is_redis(options.broker_url):
         return {}

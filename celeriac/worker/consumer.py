@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from amqp.exceptions import PreconditionFailed, RecoverableConnectionError
 from celery import signals
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -47,6 +48,9 @@ class Consumer(CeleryConsumer):
             "celeriac.worker.gossip:Gossip",
         )
 
+    loop: Any
+    """What Celery runs for as long as its connection lasts."""
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._status: ConsumerStatus = self.app.celeriac.consumer
@@ -54,6 +58,8 @@ class Consumer(CeleryConsumer):
         self._ticked = 0.0
         self._away = False
         self._paused = False
+        self._consume = self.loop
+        self.loop = self._consume_until_closed
 
     def start(self) -> None:
         """Consume until the worker stops; an unexpected error shuts the worker down."""
@@ -64,6 +70,18 @@ class Consumer(CeleryConsumer):
             raise
         finally:
             self._status.stopped()
+
+    def _consume_until_closed(self, *args: Any) -> None:
+        """Run Celery's loop; raise RecoverableConnectionError if RabbitMQ closes its channel.
+
+        It does so when a message is not acknowledged within the server's `consumer_timeout`. Celery
+        would end the worker, which has only to connect again. Refused declarations of queues, which
+        no new connection cures, come before the loop and end the worker.
+        """
+        try:
+            self._consume(*args)
+        except PreconditionFailed as error:
+            raise RecoverableConnectionError(str(error)) from error
 
     def on_ready(self) -> None:
         """Update the status before Celery reports that the worker is ready."""

@@ -10,16 +10,19 @@ from tests.support.command_line import CommandLine
 from tests.support.fleet import UNHURRIED, Fleet, nap, naps_under_way
 from tests.support.rabbitmq import RabbitMQ, running_rabbitmq
 from tests.support.servers import ValkeyServer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("F10")
 
 QUEUE = "task_execution"
 COUNT = 200
+CONSUMER_TIMEOUT = 6.0
+"""Seconds until RabbitMQ closes the channel of an unacknowledged message; longer than most wait."""
 
 
 @pytest.fixture(scope="module")
 def rabbitmq() -> Iterator[RabbitMQ]:
-    with running_rabbitmq() as server:
+    with running_rabbitmq(consumer_timeout=CONSUMER_TIMEOUT) as server:
         yield server
 
 
@@ -68,3 +71,30 @@ def test_killed_amid_the_work(fleet: Fleet, rabbitmq: RabbitMQ) -> None:
     done = fleet.wait_terminal([*ids, accepted], within=90)
     assert {(each.status, each.attempt) for each in done} == {(Status.COMPLETED, 1)}
     assert len(fleet.diary_lines()) == COUNT + 1, "work was done twice"
+
+
+@pytest.mark.requirement("B2")
+def test_runs_longer_than_the_consumer_timeout_run_once(fleet: Fleet, rabbitmq: RabbitMQ) -> None:
+    """An agent with a slot of its own loses its worker the channel before RabbitMQ 3.12: ADR 38."""
+    fleet.beat(**UNHURRIED)
+    worker = fleet.worker(slots=2, **UNHURRIED)
+    known = timed_out(rabbitmq)
+    values = {"diary": str(fleet.diary), "seconds": 1.3 * CONSUMER_TIMEOUT}
+    waits = fleet.submit(fleet.task("nap"), **values)
+    assert fleet.wait_terminal([waits])[0].status is Status.COMPLETED
+    assert timed_out(rabbitmq) == known, "what only waits has no unacknowledged message"
+    with_slot = fleet.submit(fleet.task("plain_nap"), **values)
+    done = fleet.wait_terminal([waits, with_slot])
+    assert {(each.status, each.attempt, each.crash_count) for each in done} == {
+        (Status.COMPLETED, 1, 0)
+    }
+    assert len(fleet.diary_lines()) == 2, "an attempt was made twice"
+    if timed_out(rabbitmq) > known:
+        wait_until(lambda: fleet.dropped(worker, with_slot), "the second delivery is thrown away")
+    after = nap(fleet)
+    assert fleet.wait_terminal([after])[0].status is Status.COMPLETED, "it consumes again"
+
+
+def timed_out(rabbitmq: RabbitMQ) -> int:
+    """How many channels RabbitMQ has closed because a message was not acknowledged in time."""
+    return rabbitmq.log.read_text(errors="replace").count("delivery acknowledgement on channel")

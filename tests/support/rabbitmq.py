@@ -16,18 +16,20 @@ from tests.support.servers import RunningServer, packaged_program
 
 _PACKAGE = "rabbitmq-server"
 _START_SECONDS = 90.0
+_TICK_MS = 500
+"""How often a channel looks at its time-out; every minute if not set."""
 
 
 class RabbitMQ(RunningServer):
     """A node that keeps its data and its address when it is started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, consumer_timeout: float) -> None:
         # not the packaged wrapper, which becomes another user and writes to its directories
         program = packaged_program("rabbitmq-server", _PACKAGE)
         user = find_service_user()
         self._port = reserve_port()
         epmd_port = str(reserve_port())
-        environment = _environment(directory, epmd_port, self._port)
+        environment = _environment(directory, epmd_port, self._port, consumer_timeout)
         (directory / "plugins").write_text("[].")
         (directory / "rabbitmq.conf").write_text(f"listeners.tcp.local = {LOOPBACK}:{self._port}\n")
         give_directory(directory, user)
@@ -80,7 +82,14 @@ class RabbitMQ(RunningServer):
             yield connection
 
 
-def _environment(directory: Path, epmd_port: str, port: int) -> Mapping[str, str]:
+def _environment(
+    directory: Path, epmd_port: str, port: int, consumer_timeout: float
+) -> Mapping[str, str]:
+    arguments = {
+        "kernel inet_dist_use_interface": "{127,0,0,1}",
+        "rabbit consumer_timeout": round(consumer_timeout * 1000),
+        "rabbit channel_tick_interval": _TICK_MS,
+    }
     return {
         "PATH": "/usr/bin:/bin",
         "LC_ALL": "C.UTF-8",
@@ -99,17 +108,22 @@ def _environment(directory: Path, epmd_port: str, port: int) -> Mapping[str, str
         "RABBITMQ_LOG_BASE": str(directory / "logs"),
         "RABBITMQ_LOGS": "-",
         "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "generated"),
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(
+            f"-{name} {value}" for name, value in arguments.items()
+        ),
     }
 
 
 @contextmanager
-def running_rabbitmq() -> Iterator[RabbitMQ]:
-    """Run a node in a temporary directory, and remove both at the end."""
+def running_rabbitmq(*, consumer_timeout: float) -> Iterator[RabbitMQ]:
+    """Run a node in a temporary directory, and remove both at the end.
+
+    It closes a channel whose message is not acknowledged within `consumer_timeout` seconds.
+    """
     with temporary_directory() as directory:
         place = directory / "rabbitmq"
         place.mkdir()
-        server = RabbitMQ(place)
+        server = RabbitMQ(place, consumer_timeout=consumer_timeout)
         try:
             server.start()
             yield server
