@@ -1,4 +1,4 @@
-"""Run agents in tests without servers and without models (docs/testing-agents.md).
+"""Run agents and workflows in tests without servers and without models (docs/testing-agents.md).
 
 from celeriac.testing import run_agent
 
@@ -10,6 +10,8 @@ def test_a_complaint_is_sorted():
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import CassetteMismatchError, OutputInvalidError
 from celeriac.testing.running import AgentRun, run_agent, run_function, run_task
+from celeriac.testing.workflow_runs import StepError, StepOutcome, WorkflowRun
+from celeriac.testing.workflows import run_workflow
 
 __all__ = [
     "AgentRun",
@@ -17,7 +19,11 @@ __all__ = [
     "CassetteMismatchError",
     "OutputInvalidError",
     "Question",
+    "StepError",
+    "StepOutcome",
+    "WorkflowRun",
     "run_agent",
     "run_function",
     "run_task",
+    "run_workflow",
 ]

@@ -1,7 +1,7 @@
 """Runs an agent in the test's process; a cassette answers its model requests."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -93,7 +93,28 @@ def run_agent(
         raise InvalidInputError("Name the file to record into.", field="cassette")
     replayed = None
     if not record:
-        replayed = _NOTHING if cassette is None else read_cassette(Path(cassette))
+        replayed = NOTHING_RECORDED if cassette is None else read_cassette(Path(cassette))
+    file = Path(cassette) if record and cassette is not None else None
+    return run_replayed(
+        agent, task, variables, replayed, record_to=file, answer=answer, children=children
+    )
+
+
+def run_replayed(
+    agent: Spec,
+    task: Spec,
+    variables: JsonObject,
+    replayed: Cassette | None,
+    *,
+    record_to: Path | None = None,
+    answer: Answers | None = None,
+    children: Children | None = None,
+    step_results: Mapping[str, list[JsonValue]] | None = None,
+) -> AgentRun:
+    """Run a task of an agent on a cassette that was read; None records into `record_to`.
+
+    `step_results` are what `ctx.results` gives, by the steps of a workflow. Else as `run_agent`.
+    """
     with tempfile.TemporaryDirectory(prefix="celeriac-") as home:
         execution = _Execution(
             Path(home),
@@ -102,12 +123,13 @@ def run_agent(
             variables,
             answer=answer,
             children=children,
+            step_results=step_results or {},
         )
         try:
             return execution.run(replayed)
         finally:
-            if record and cassette is not None:
-                Path(cassette).write_text(dump(execution.recorded), "utf-8")
+            if record_to is not None:
+                record_to.write_text(dump(execution.recorded), "utf-8")
 
 
 def run_task(
@@ -144,7 +166,7 @@ def run_function(
     return run_agent(function_spec(function), {}, variables, answer=answer, children=children)
 
 
-_NOTHING = Cassette(Header(celeriac_cassette=1))
+NOTHING_RECORDED = Cassette(Header(celeriac_cassette=1))
 
 
 def _child_of(children: Children, task: str, variables: JsonObject) -> Child:
@@ -197,6 +219,7 @@ class _Execution:
         *,
         answer: Answers | None,
         children: Children | None,
+        step_results: Mapping[str, list[JsonValue]],
     ) -> None:
         check_variables(task.variables_schema, variables)
         self._home = home
@@ -214,6 +237,7 @@ class _Execution:
             limits=task.limits,
         )
         self._context = _Context(home / "work", task.limits.hard_seconds, answer)
+        self._context.results_of_steps = dict(step_results)
         if children is not None:
             self._context.stored_steps.run_child = partial(_child_of, children)
         self._context.recorded = Cassette(

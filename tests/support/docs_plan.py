@@ -193,6 +193,10 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/e2e/cli/test_sessions.py downloads some",
     ("docs/testing-agents.md", "HERE = Path"): "is examples/testing/test_sorter.py, which "
     "tests/integration/llm/test_testing.py runs",
+    ("docs/testing-agents.md", "REFUNDS"): "is examples/testing/test_refunds.py, which "
+    "tests/integration/llm/test_testing.py runs",
+    ("docs/testing-agents.md", "sweep_leads"): "a part of a test; examples/sales/tests does so, "
+    "which tests/e2e/readme/test_sales.py runs",
     ("docs/testing-agents.md", "answer=lambda"): "a part of a test; "
     "tests/integration/llm/test_testing.py answers questions so",
     ("docs/testing-agents.md", "run_function("): "a part of a test; examples/sales/tests does so, "

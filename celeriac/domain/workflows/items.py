@@ -1,9 +1,18 @@
 """The rules of a step's items: how many may fail, and how a step settles (pure)."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from celeriac.domain.workflows.model import Step
 from celeriac.domain.workflows.states import StepTransition
+from celeriac.kit.text import clip
+from celeriac.kit.words import counted
+
+TOO_MANY_FAILURES: Final = "too_many_failures"
+"""The error code of a map of which more items failed than may."""
+
+_SHOWN = 300
+"""Characters of an item's error in that of its step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +44,11 @@ def settled_as(ended: Ended, *, allowed: int, stopped: bool) -> StepTransition:
     if ended.cancelled and (stopped or ended.failed + ended.cancelled > allowed):
         return StepTransition.CANCEL
     return StepTransition.COMPLETE
+
+
+def too_many_failures(
+    failed: int, width: int, allowed: int, *, first: tuple[int, str] | None
+) -> str:
+    """Return the error of a map; `first` is the number and the error of the first failed item."""
+    said = f"{failed} of {counted(width, 'item')} failed; {allowed} may."
+    return said if first is None else f"{said} Item {first[0]}: {clip(first[1], _SHOWN)}"

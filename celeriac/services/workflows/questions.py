@@ -13,7 +13,7 @@ from celeriac.domain.expressions.templates import render
 from celeriac.domain.workflows.model import NoAnswer, Step
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
 from celeriac.domain.workflows.states import StepStatus, StepTransition
-from celeriac.kit.json_types import JsonValue, checked
+from celeriac.kit.json_types import JsonObject, JsonValue, checked
 from celeriac.kit.text import clip
 
 APPROVAL_DENIED = "approval_denied"
@@ -32,16 +32,21 @@ def ask(
 
     Raises CeleriacError for a `show` that has no value or can't be stored.
     """
-    question = Question(
-        key=step.step,
+    question = question_of(step.step, spec, scope)
+    approval_id = questions.ask(connection, run, step.step_no, question)
+    return NewItem(0, approval_id=approval_id, status=StepStatus.RUNNING)
+
+
+def question_of(step: str, spec: Step, scope: Mapping[str, Any]) -> Question:
+    """Return the question of a step. Raises CeleriacError for a `show` as `ask` does."""
+    return Question(
+        key=step,
         kind=QuestionKind.STEP,
         title=spec.target,
         arguments=_shown(render(spec.show, scope)),
         expires_seconds=MAX_EXPIRES_SECONDS if spec.expires is None else spec.expires,
         on_expiry=_ON_EXPIRY[spec.on_expiry],
     )
-    approval_id = questions.ask(connection, run, step.step_no, question)
-    return NewItem(0, approval_id=approval_id, status=StepStatus.RUNNING)
 
 
 def _shown(value: JsonValue) -> dict[str, JsonValue]:
@@ -66,22 +71,23 @@ def settled_by(
         return StepTransition.CANCEL, None, None
     item = found[0]
     match item.status:
-        case StepStatus.COMPLETED:
-            return StepTransition.COMPLETE, None, None
-        case StepStatus.DENIED if spec.on_denial is NoAnswer.SKIP or _expired(item.result):
-            return StepTransition.DENY, None, None
-        case StepStatus.DENIED:
-            return StepTransition.FAIL, APPROVAL_DENIED, _denial(item.result)
+        case StepStatus.COMPLETED | StepStatus.DENIED:
+            return answered(spec, item.result)
         case StepStatus.CANCELLED:
             return StepTransition.CANCEL, None, None
     return StepTransition.FAIL, item.error_code, item.error_message
 
 
-def _expired(answer: JsonValue) -> bool:
-    return isinstance(answer, dict) and answer["expired"] is True
-
-
-def _denial(answer: JsonValue) -> str:
+def answered(spec: Step, answer: JsonValue) -> tuple[StepTransition, str | None, str | None]:
+    """Return how an approval step settles with an answer, with the error if it fails."""
     assert isinstance(answer, dict), "the statement that closes a question stores it"
+    if answer["approved"] is True:
+        return StepTransition.COMPLETE, None, None
+    if spec.on_denial is NoAnswer.SKIP or answer["expired"] is True:
+        return StepTransition.DENY, None, None
+    return StepTransition.FAIL, APPROVAL_DENIED, _denial(answer)
+
+
+def _denial(answer: JsonObject) -> str:
     note = answer["note"]
     return f"{answer['by']} denied it" + (f": {clip(str(note), _SHOWN)}" if note else ".")

@@ -20,7 +20,14 @@ from celeriac.domain.errors import CeleriacError, UnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.expressions import ExpressionError
 from celeriac.domain.expressions.templates import render
-from celeriac.domain.workflows.items import Ended, allowed_failures, is_strict, settled_as
+from celeriac.domain.workflows.items import (
+    TOO_MANY_FAILURES,
+    Ended,
+    allowed_failures,
+    is_strict,
+    settled_as,
+    too_many_failures,
+)
 from celeriac.domain.workflows.model import RunFailure, Step, StepKind
 from celeriac.domain.workflows.records import StepRun
 from celeriac.domain.workflows.runs import advance, outcome_of_run, settled
@@ -32,17 +39,12 @@ from celeriac.domain.workflows.states import (
     StepTransition,
 )
 from celeriac.kit.json_types import JsonValue
-from celeriac.kit.text import clip
-from celeriac.kit.words import counted
 from celeriac.services.workflows import questions, undo
 from celeriac.services.workflows.limits import end_unbegun, use_slots
 from celeriac.services.workflows.map_items import list_of
 from celeriac.services.workflows.outcomes import CancelItems, SpawnItems, StopItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
 from celeriac.services.workflows.values import RunValues, holds, result_of
-
-_SHOWN = 300
-"""Characters of an item's error in that of its step."""
 
 _OF_STATUS = {
     StepStatus.READY: StepTransition.UNBLOCK,
@@ -221,12 +223,12 @@ class _Turn:
 
     def _error_of(self, step: StepRun, spec: Step, allowed: int) -> tuple[str, str]:
         if spec.map is not None:
-            said = f"{step.failed} of {counted(step.width, 'item')} failed; {allowed} may."
             failed = item_rows.first_failed(self._connection, step.run_id, step.step_no, step.round)
+            first = None
             if failed is not None:
-                why = failed.error_message or failed.error_code or ""
-                said += f" Item {failed.item_no}: {clip(why, _SHOWN)}"
-            return "too_many_failures", said
+                first = failed.item_no, failed.error_message or failed.error_code or ""
+            said = too_many_failures(step.failed, step.width, allowed, first=first)
+            return TOO_MANY_FAILURES, said
         found = item_rows.items(
             self._connection, step.run_id, step.step_no, step.round, after=-1, limit=1,
             results=False,

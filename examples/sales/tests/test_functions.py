@@ -83,34 +83,8 @@ def test_the_nightly_task_qualifies_what_has_no_score() -> None:
     assert run_function(agents.qualify_new_leads, {}).result == {"qualified": 0}
 
 
-def test_a_csv_is_loaded_and_a_wrong_line_named() -> None:
-    """Nothing is stored of a CSV with a fault."""
-    text = "email,company,employees,message\na@a.example,A,3,Hello\nb@b.example,B,many,Hello\n"
-    with pytest.raises(agents.CsvInvalidError, match="Line 3, employees"):
-        run_function(agents.load_csv, {"text": text})
-    assert unqualified_ids(10) == []
-    loaded = run_function(agents.load_csv, {"text": text.replace("many", "5")}).result
-    assert [lead["company"] for lead in loaded] == ["A", "B"]
-
-
 def test_the_best_leads_come_first_and_failed_ones_are_left_out() -> None:
     """Failed items of the map before are null."""
     leads = [{"id": 1, "score": 50}, None, {"id": 2, "score": 90}, {"id": 3, "score": 90}]
     run = run_function(agents.rank_leads, {"leads": leads, "min_score": 60})
     assert [lead["id"] for lead in run.result] == [2, 3]
-
-
-def test_a_sweep_is_summed_up() -> None:
-    """Also if nothing was enriched, because nobody agreed."""
-    qualified = [{"fit": "high"}, {"fit": "high"}, {"fit": "low"}, None]
-    enriched = [{"industry": "food"}, {"industry": "food"}]
-    run = run_function(agents.sum_up, {"qualified": qualified, "enriched": enriched})
-    assert run.result == {
-        "leads": 4,
-        "failed": 1,
-        "by_fit": {"high": 2, "low": 1},
-        "enriched": 2,
-        "by_industry": {"food": 2},
-    }
-    alone = run_function(agents.sum_up, {"qualified": qualified, "enriched": None})
-    assert alone.result["enriched"] == 0

@@ -43,7 +43,8 @@ def _variables(scene: str) -> dict[str, str]:
 
 def test_the_page_shows_the_example(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "testing-agents.md").read_text()
-    assert (EXAMPLE / "test_sorter.py").read_text() in page
+    for name in ("test_sorter.py", "test_refunds.py"):
+        assert (EXAMPLE / name).read_text() in page
 
 
 def test_the_example_passes_in_a_process_that_has_no_key_and_no_server(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_example_passes_in_a_process_that_has_no_key_and_no_server(tmp_path:
         timeout=60,
         check=False,
     )
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_what_is_recorded_in_a_test_is_replayed_in_it(openai: ModelServer, tmp_path: Path) -> None:
