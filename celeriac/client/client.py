@@ -22,6 +22,7 @@ from celeriac.client.failures import Failures
 from celeriac.client.hooks import Hooks
 from celeriac.client.limits import Limits
 from celeriac.client.pauses import Pauses
+from celeriac.client.saved_views import SavedViews
 from celeriac.client.schedules import Schedules
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
@@ -87,6 +88,7 @@ class Client:
         self.budgets = Budgets(self._transport)
         self.usage = Usage(self._transport)
         self.bulk_jobs = BulkJobs(self._transport)
+        self.views = SavedViews(self._transport)
         self.failures = Failures(self._transport)
         self.statistics = Statistics(self._transport)
         self.webhooks = Webhooks(self._transport)

@@ -41,8 +41,8 @@ class ExecutionOptions(TypedDict, total=False):
     """To find it by."""
 
 
-class ExecutionFilter(TypedDict, total=False):
-    """Selects the executions that match all given values."""
+class Conditions(TypedDict, total=False):
+    """What executions must have; all given values must match."""
 
     ids: Sequence[str | UUID] | None
     """From 1 to 100."""
@@ -72,6 +72,13 @@ class ExecutionFilter(TypedDict, total=False):
     created_after: datetime | None
     """At or after this time, which has a zone."""
     created_before: datetime | None
+
+
+class ExecutionFilter(Conditions, total=False):
+    """Selects the executions that match all given values."""
+
+    view: str | UUID | None
+    """A saved view, whose filter must match, too."""
 
 
 class LiveFilter(ExecutionFilter, total=False):

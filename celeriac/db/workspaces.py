@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from celeriac.db.paging import columns, given, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import api_keys, memberships, users
 from celeriac.db.schema.accounts import workspaces as table
+from celeriac.db.schema.saved_views import views
 from celeriac.domain.accounts import Member, Role, Workspace
 from celeriac.kit.ids import parse_uuid, uuid7
 
@@ -132,6 +133,8 @@ WITH gone_budgets AS (
     WHERE workspace_id = :id AND deleted_at IS NULL
 ), gone_pauses AS (
     DELETE FROM pauses WHERE workspace_id = :id
+), gone_views AS (
+    DELETE FROM views WHERE workspace_id = :id
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL
@@ -265,7 +268,12 @@ def change_member(connection: Connection, workspace_id: UUID, user_id: UUID, rol
 
 
 def remove_member(connection: Connection, workspace_id: UUID, user_id: UUID) -> list[UUID]:
-    """Remove a member and revoke their keys in the workspace; return the ids of the keys."""
+    """Remove a member, their private views and their keys there; return the ids of the keys."""
+    connection.execute(
+        delete(views).where(
+            views.c.workspace_id == workspace_id, views.c.owner_id == user_id, ~views.c.shared
+        )
+    )
     connection.execute(
         delete(memberships).where(
             memberships.c.workspace_id == workspace_id, memberships.c.user_id == user_id

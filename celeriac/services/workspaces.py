@@ -165,7 +165,7 @@ class Workspaces:
     def remove_member(
         self, actor: Actor, reference: str, user_id: UUID, *, without_admin: bool = False
     ) -> None:
-        """Remove a member and revoke their keys in the workspace; what they made stays.
+        """Remove a member, with their keys and private views there; what else they made stays.
 
         Every member may leave, with a key that does not limit their role. Raises ForbiddenError,
         NotFoundError, and ConflictError for a personal workspace or its last admin; administrators

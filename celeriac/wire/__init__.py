@@ -56,6 +56,7 @@ from celeriac.wire.failures import FailureGroup, FailureGroupDetails
 from celeriac.wire.hooks import Hook, HookDelivery, HookReceipt, HookWithSecret
 from celeriac.wire.limits import Limit
 from celeriac.wire.pauses import EndedPause, Pause
+from celeriac.wire.saved_views import SavedView
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.sitrep import (
@@ -185,6 +186,7 @@ __all__ = [
     "RunLimit",
     "RunStep",
     "RunSummary",
+    "SavedView",
     "Schedule",
     "SearchWindow",
     "Session",

@@ -45,6 +45,7 @@ from celeriac.services.operations.rollups import Rollups
 from celeriac.services.operations.sitrep import SitrepOptions, SituationReport, report_database
 from celeriac.services.operations.sources import ASK_SECONDS
 from celeriac.services.reports import ReportStore
+from celeriac.services.saved_views import SavedViews
 from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter
 from celeriac.services.sessions import Sessions
@@ -112,7 +113,7 @@ class ApiServices:
             Artifacts(self.queries, self.sessions, storage),
             _execution_logs(settings, self.queries, storage),
         )
-        self.reports = ReportStore(database)
+        self.reports, self.views = ReportStore(database), SavedViews(database)
         self.budgets = Budgets(database, container.specs, container.live)
         self.failures, self.rollups = Failures(database), Rollups(database)
         self.bulk_jobs = BulkJobs(database, build_performers(container))

@@ -30,6 +30,8 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/api.md", "client.executions.retry_many"): LIVE,
     ("docs/api.md", "celeriac executions export"): LIVE,
     ("docs/api.md", "client.executions.export"): LIVE,
+    ("docs/api.md", "celeriac views create"): LIVE,
+    ("docs/api.md", "client.views.create"): LIVE,
     ("docs/api.md", "celeriac executions search"): LIVE,
     ("docs/api.md", "client.executions.search"): LIVE,
     ("docs/apply.md", "celeriac run summarise"): LIVE,

@@ -15,7 +15,7 @@ from celeriac.api.core.parameters import Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.api.v1.executions.schemas import Criteria
-from celeriac.api.v1.executions.selected import selected
+from celeriac.api.v1.executions.selected import selected, with_view
 from celeriac.domain.base import Strict
 from celeriac.domain.bulk_actions import BulkAction, BulkOutcome
 from celeriac.domain.bulk_jobs import MAX_SCOPE, BulkItem, BulkJob, BulkPreview, NewBulkJob
@@ -124,7 +124,8 @@ def preview_bulk_job(body: BulkJobRequest, actor: Operator, services: Services) 
     many match by then. A preview that nobody starts is deleted after an hour, or once you have made
     ten newer ones.
     """
-    named = body.filter.model_dump(mode="json", exclude_unset=True)
+    wanted = with_view(body.filter, actor, services)  # the job shows what the view was
+    named = wanted.model_dump(mode="json", exclude_unset=True)
     given = {name: value for name, value in named.items() if value is not None}
     stated = body.model_dump(mode="json", include=set(_ARGUMENTS))
     arguments = {name: value for name, value in stated.items() if value is not None}
@@ -132,7 +133,7 @@ def preview_bulk_job(body: BulkJobRequest, actor: Operator, services: Services) 
         action=body.action,
         arguments=arguments,
         given=given,
-        wanted=selected(body.filter, actor, services),
+        wanted=selected(wanted, actor, services),
         limit=body.limit,
     )
     found = _previewed(services.bulk_jobs.preview(actor, new))

@@ -65,10 +65,13 @@ def list_executions(
       celeriac executions list --since 2026-11-22 --json
       celeriac executions list --follow --status failed --since 2h
       celeriac executions list --waiting-for approval
+      celeriac executions list --view failed-last-day --task summarise
       celeriac executions list --batch ID --json --include result
     """
     wanted = selection.for_client()
     if following:
+        if selection.view is not None:
+            raise UsageProblemError("--follow takes no --view: write its filters as options.")
         if selection.failure_group is not None:
             raise UsageProblemError("--failure-group shows what has failed: leave out --follow.")
         if selection.label or selection.without_label:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from celeriac.cli.core.ids import names_of
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.states import Status, WaitingFor
@@ -27,8 +28,7 @@ def parse_moment(text: str) -> datetime:
     Raises BadParameter.
     """
     try:
-        if ago := _AGO.fullmatch(text.strip()):
-            seconds = int(ago[1]) * _SECONDS[ago[2]]
+        if (seconds := _seconds(text)) is not None:
             return datetime.now(UTC) - timedelta(seconds=seconds)
         return datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError) as error:
@@ -38,14 +38,27 @@ def parse_moment(text: str) -> datetime:
         ) from error
 
 
+def _seconds(text: str) -> int | None:
+    """Return the seconds of a duration such as `2h`, or None."""
+    ago = _AGO.fullmatch(text.strip())
+    return None if ago is None else int(ago[1]) * _SECONDS[ago[2]]
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds of `text`, such as `24h`. Raises BadParameter."""
+    if not (seconds := _seconds(text)):
+        raise typer.BadParameter(f"{text!r} is not a duration. Write 90s, 30m, 24h or 7d.")
+    return seconds
+
+
 time_option = partial(typer.Option, parser=parse_moment, metavar="TIME")
 
 FILTERS = "filters such as --status, --task or --since"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Options that select executions. They must all match."""
+class Conditions:
+    """What executions must have, as options. They must all match."""
 
     status: Annotated[
         list[Status], typer.Option("--status", "-s", help="Only with this status. Repeatable.")
@@ -84,8 +97,8 @@ class Selection:
         datetime | None, time_option(help="Only those created before then, in the same forms.")
     ] = None
 
-    def for_client(self) -> "ExecutionFilter":
-        """Return the filter for the client, without options that are not given."""
+    def conditions(self) -> "ExecutionFilter":
+        """Return the conditions for the client, without options that are not given."""
         wanted = {
             "status": [each.value for each in self.status] or None,
             "task": self.task,
@@ -101,6 +114,27 @@ class Selection:
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         return cast("ExecutionFilter", given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Conditions):
+    """Options that select executions. They must all match."""
+
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VIEW",
+            help="Only of this saved view, from `celeriac views list`; other filters narrow it.",
+            autocompletion=names_of("views"),
+        ),
+    ] = None
+
+    def for_client(self) -> "ExecutionFilter":
+        """Return the filter for the client, without options that are not given."""
+        wanted = self.conditions()
+        if self.view is not None:
+            wanted["view"] = self.view
+        return wanted
 
 
 def labels_of(given: Sequence[str]) -> dict[str, str]:

@@ -67,6 +67,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /workspaces/{workspace}/members/{user_id}": {"role": "viewer"},
     "PATCH /schedules/{schedule}": {"zone": "UTC"},
     "PATCH /limits/{limit}": {"max": 2},
+    "PATCH /views/{view}": {"name": "renamed"},
     "POST /schedules/{schedule}/backfill": {
         "from": "2020-01-01T00:00:00Z",
         "to": "2020-01-02T00:00:00Z",
@@ -209,6 +210,9 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "key_id": asker.get(f"{V1}/api-keys").json()["items"][0]["id"],
         "invitation_id": invited.json()["id"],
         "schedule": schedule.json()["id"],
+        "view": asker.post(
+            f"{V1}/views", json={"name": "v", "shared": True, "filter": {"flag": "no_op"}}
+        ).json()["id"],
         "limit": asker.post(f"{V1}/limits", json=limit).json()["id"],
         "pause_id": pause.json()["id"],
         "job_id": started.json()["id"],

@@ -120,6 +120,7 @@ def test_every_criterion_narrows_the_selection(ada: Asker, container: CoreServic
         "created_after": "2100-01-01T00:00:00Z",
         "created_before": "2020-01-01T00:00:00Z",
         "queue": "nowhere",
+        "view": "did-nothing",
     }
     assert narrowing.keys() == BulkFilter.model_fields.keys()
 

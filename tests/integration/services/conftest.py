@@ -17,7 +17,7 @@ from tests.support.workflows import Flows
 EMPTIED = """
 workflow_runs step_runs fan_ins step_items item_ends run_limits execution_labels
 execution_limits execution_rates debounces limits schedules schedule_fires pauses
-maintenance_jobs bulk_jobs bulk_job_items executions execution_inputs execution_results events
+maintenance_jobs bulk_jobs bulk_job_items views executions execution_inputs execution_results events
 model_calls idempotency_keys audit_logs audit_seals sessions session_messages approvals
 usage_days model_call_times usage_deltas execution_ends execution_rollups failure_groups
 workers deliveries webhook_endpoints hooks hook_deliveries budget_windows steps children

@@ -63,6 +63,7 @@ def test_what_is_no_time_says_what_is(text: str) -> None:
         (["retry", "--status", "failed", "--wait"], "--wait follows one execution"),
         (["cancel", "--since", "2w"], "'--since'"),
         (["list", "--until", "tomorrow"], "'--until'"),
+        (["list", "--follow", "--view", "failed-last-day"], "--follow takes no --view"),
     ],
 )
 def test_wrong_options_are_said_before_a_server_is_asked(

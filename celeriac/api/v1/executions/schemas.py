@@ -202,7 +202,7 @@ def _is_label(text: str) -> str:
 _Label = Annotated[str, AfterValidator(_is_label)]
 
 
-class Criteria(Strict):
+class Conditions(Strict):
     """What executions must have; all given fields must match."""
 
     id: list[_Id] = Field(
@@ -249,6 +249,34 @@ class Criteria(Strict):
         default=None, description="Created at or after this time."
     )
     created_before: Timestamp | None = Field(default=None, description="Created before this time.")
+
+
+class Criteria(Conditions):
+    """The same, and those of a saved view."""
+
+    view: Reference | None = Field(
+        default=None,
+        description="A saved view's name or id: its filter must match, too. Other fields narrow it "
+        "and can't widen it.",
+    )
+
+
+LONGEST_WITHIN = 366 * 86_400
+
+
+class ViewFilter(Conditions):
+    """Which executions a saved view selects; all given fields must match."""
+
+    status: list[Annotated[Status, Field(strict=False)]] = Field(
+        default=[], min_length=1, description="One or several."
+    )
+    created_within: int | None = Field(
+        default=None,
+        ge=1,
+        le=LONGEST_WITHIN,
+        description="Created in so many seconds before the view is used.",
+        examples=[86_400],
+    )
 
 
 class Selection(Criteria):

@@ -786,6 +786,21 @@ CREATE TABLE bulk_job_items (
 CREATE INDEX ix_bulk_job_items_others ON bulk_job_items (job_id, outcome, execution_id)
     WHERE outcome <> 'done';
 
+CREATE TABLE views (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    shared boolean NOT NULL,
+    name text NOT NULL,
+    created_by text NOT NULL,
+    filter json NOT NULL,
+    CONSTRAINT pk_views PRIMARY KEY (id)
+);
+CREATE UNIQUE INDEX uq_views_private ON views (workspace_id, owner_id, name) WHERE NOT shared;
+CREATE UNIQUE INDEX uq_views_shared ON views (workspace_id, name) WHERE shared;
+
 CREATE TABLE failure_groups (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
