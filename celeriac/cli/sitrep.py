@@ -108,6 +108,12 @@ def _lines(found: "wire.Sitrep") -> "Iterator[str]":
             f"{window.failed:,} failed, p95 wait {duration(window.wait_p95_seconds)}, "
             f"run {duration(window.run_p95_seconds)}"
         )
+    plain = found.plain_tasks.data
+    if plain is not None and (plain.running or any(plain.totals.model_dump().values())):
+        yield (
+            f"of these, plain Celery tasks: {plain.running:,} active, "
+            f"{plain.totals.completed:,} completed, {plain.totals.failed:,} failed"
+        )
     yield from _parts(found)
     if found.recent_tasks.data is not None:
         for task in found.recent_tasks.data.items[:_SHOWN]:

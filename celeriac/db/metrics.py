@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from celeriac.db import maintenance, sitrep, workers
+from celeriac.db import maintenance, plain_tasks, sitrep, workers
 from celeriac.db.budgets.windows import WINDOW_KEY
 from celeriac.db.engine import clock
 from celeriac.db.executions.silence import is_silent
@@ -278,6 +278,7 @@ def read(
         queues=_queues(connection, {*queues, *(each for each in slots if each is not None)}),
         durations=_durations(connection),
         held=_held(connection),
+        plain_tasks=plain_tasks.by_name(connection),
         models=_models(connection),
         failure_groups=_failure_groups(connection),
         workers=workers.live(connection, within_seconds=alive_seconds),

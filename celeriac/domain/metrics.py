@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from celeriac.domain.operations import WorkerRow
+from celeriac.domain.plain_tasks import CountsByName
 from celeriac.domain.rollups import Histogram
 
 MOST_TASKS = 200
@@ -107,6 +108,7 @@ class DatabaseFigures:
     durations: Sequence[QueueDurations]
     held: Mapping[tuple[str, str], int]
     """Live executions that no queue counts, by status and what they wait for."""
+    plain_tasks: CountsByName
     models: Sequence[ModelDurations]
     failure_groups: Mapping[str, int]
     """By state, of those that have failed last."""

@@ -35,6 +35,8 @@ class WorkerReport:
     """Messages of errors about what agents need and this process doesn't have, the latest last."""
     confinement: str | None = None
     """What confines its agents: `bubblewrap` or `none`; None for a worker of an older release."""
+    plain_running: int = 0
+    """Plain Celery tasks that it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from celeriac.domain.executions.states import Held, SimpleStatus, Status, WaitingFor
+from celeriac.domain.plain_tasks import PlainFigures
 
 T = TypeVar("T")
 
@@ -251,7 +252,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Figures of ended executions, of all time or of a window."""
+    """Figures of what ended, of all time or of a window; times are those of executions."""
 
     completed: int
     failed: int
@@ -319,6 +320,8 @@ class Sitrep:
     """Whether active or pending tasks were counted up to a limit only."""
     totals: Section[Totals]
     window: Section[Totals]
+    plain_tasks: Section[PlainFigures]
+    """The part of plain Celery tasks in these figures; without data for those who don't see it."""
     waiting: Section[Sequence[WaitingReason]]
     recent_tasks: Section[RecentTasks]
     workers: Section[Sequence[WorkerState]]

@@ -45,7 +45,7 @@ class SitrepSection(Wire, Generic[T]):
 
 
 class SitrepTotals(Wire):
-    """Figures of executions that ended."""
+    """Figures of executions and plain Celery tasks that ended; times are those of executions."""
 
     completed: int
     failed: int
@@ -65,6 +65,22 @@ class SitrepTotals(Wire):
         description="The age of the oldest end that is not counted yet; null if all are."
     )
     no_ops: int = Field(default=0, description="Those that completed and had done nothing.")
+
+
+class SitrepEnds(Wire):
+    """How many plain Celery tasks ended."""
+
+    completed: int
+    failed: int
+    cancelled: int = Field(description="Revoked or expired.")
+
+
+class SitrepPlainTasks(Wire):
+    """Plain Celery tasks, as worker processes reported with their last heartbeats."""
+
+    totals: SitrepEnds = Field(description="Of all time.")
+    window: SitrepEnds = Field(description="Of the last minutes.")
+    running: int
 
 
 class SitrepWaiting(Wire):
@@ -195,7 +211,7 @@ class Sitrep(Wire):
         description="The worst first, then the oldest; at most twenty of a kind."
     )
     total_tasks: int | None = Field(
-        description="All executions, ended or not; null if it is not known."
+        description="All executions and plain Celery tasks, ended or not; null if it is not known."
     )
     active_tasks: int | None = Field(description="Running now; at most 1,001 are counted.")
     completed_tasks: int | None
@@ -208,6 +224,11 @@ class Sitrep(Wire):
     capped: bool = Field(description="Whether more are active or pending than were counted.")
     totals: SitrepSection[SitrepTotals] = Field(description="Of all time.")
     window: SitrepSection[SitrepTotals] = Field(description="Of the last minutes.")
+    plain_tasks: SitrepSection[SitrepPlainTasks] = Field(
+        description="The part of plain Celery tasks in these figures. They belong to no workspace: "
+        "for the instance, and for the workspace whose executions Celery tasks start "
+        "(CELERIAC_CALLS_USER); null for others, whose figures are those of executions."
+    )
     waiting: SitrepSection[list[SitrepWaiting]]
     recent_tasks: SitrepSection[RecentTasks] = Field(description="Of the workspace.")
     workers: SitrepSection[list[SitrepWorker]] = Field(description="Of the instance.")

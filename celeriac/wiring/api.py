@@ -167,6 +167,8 @@ def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) ->
             worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
             window_seconds=chosen.window_seconds,
             thresholds=Thresholds(**chosen.model_dump(exclude={"window_seconds"})),
+            calls_user=settings.calls.user,
+            calls_workspace=settings.calls.workspace,
         ),
     )
 

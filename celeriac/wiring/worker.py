@@ -37,6 +37,7 @@ from celeriac.services.executions.limits import AdmitSoon
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
+from celeriac.services.operations.plain_tasks import PlainTaskCounts
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.sessions import SessionStore
 from celeriac.services.workflows.advancing import AdvanceQueue
@@ -228,6 +229,10 @@ class WorkerRuntime:
             prefix=key_prefix(settings),
         )
         self._listener.start()
+
+    def store_counts(self, counts: PlainTaskCounts) -> None:
+        """Add plain tasks that ended to the sums; for the thread of the heartbeat."""
+        counts.store(self._heartbeat_database, lambda: self.registration.worker.id)
 
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""

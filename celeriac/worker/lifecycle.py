@@ -19,7 +19,9 @@ from celeriac.adapters.celery_queue import pool_refusal
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
+from celeriac.services.operations.plain_tasks import PlainTaskCounts
 from celeriac.wiring.core import build_runners
+from celeriac.worker.plain import ParentCounts, connect_counts
 from celeriac.worker.process import Worker, WorkerProcess
 from celeriac.worker.revoke import follow_revocations
 from celeriac.worker.watch import ConsumerWatch
@@ -48,6 +50,9 @@ class Lifecycle(Worker):
 
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
+    _parent: ParentCounts | None = None
+    _elsewhere: PlainTaskCounts = field(default_factory=PlainTaskCounts)
+    """Of a process that is no worker, such as one that runs tasks eagerly: nobody stores it."""
     _last_task: int | None = None
     """Celery replaces a child of prefork after so many tasks, or"""
     _most_kilobytes: int | None = None
@@ -63,6 +68,7 @@ class Lifecycle(Worker):
         signals.worker_ready.connect(self._ready, weak=False)
         signals.worker_process_init.connect(self._child_started, weak=False)
         signals.task_postrun.connect(self._task_ended, weak=False)
+        connect_counts(self._plain_counts)
         signals.worker_process_shutdown.connect(self._close, weak=False)
         signals.worker_shutting_down.connect(self._begin_to_close, weak=False)
         signals.worker_shutdown.connect(self._close, weak=False)
@@ -74,6 +80,15 @@ class Lifecycle(Worker):
                 if self._process is None:
                     self._process = WorkerProcess(self)
         return self._process
+
+    def _plain_counts(self) -> PlainTaskCounts:
+        """Return the counts of this process; the parent of prefork has some without executions."""
+        if self.pool == "prefork" and os.getpid() == self.main_pid:
+            if self._parent is None:
+                self._parent = ParentCounts(self.settings)
+            return self._parent.counts
+        process = self._process
+        return self._elsewhere if process is None else process.plain_counts
 
     def _set_up(self, sender: str, instance: Any, **_: Any) -> None:
         hide_memory()  # it contains secrets; children of prefork inherit the protection
@@ -213,3 +228,5 @@ class Lifecycle(Worker):
             process, self._process = self._process, None
         if process is not None:
             process.close()
+        if self._parent is not None and os.getpid() == self.main_pid:
+            self._parent.close()

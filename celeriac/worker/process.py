@@ -27,6 +27,7 @@ from celeriac.kit.processes import raise_descriptor_limit
 from celeriac.services.executions.attempt import StopReason
 from celeriac.services.executions.calls import StartCalls
 from celeriac.services.operations.health import live_workers
+from celeriac.services.operations.plain_tasks import PlainTaskCounts
 from celeriac.settings import Settings
 from celeriac.version import __version__
 from celeriac.wiring.core import build, worker_lock_seconds
@@ -101,6 +102,7 @@ class WorkerProcess:
         raise_descriptor_limit()  # each event loop of a user's coroutine takes three
         self._worker = worker
         settings = worker.settings
+        self.plain_counts = PlainTaskCounts()
         self._reported: bool | None = None
         self._report_again = 0.0
         self._closing = False
@@ -180,6 +182,7 @@ class WorkerProcess:
         self._call_ended.set()
         for thread in self._threads:
             thread.join(5)
+        self._runtime.store_counts(self.plain_counts)
         self._runtime.heartbeat.sign_off()
         self._worker.counts.set(0)
         self._runtime.close()
@@ -200,6 +203,7 @@ class WorkerProcess:
                     due, again = now + interval, now + _AGAIN_SECONDS
                     self._renew()
                     self._report()
+                    self._runtime.store_counts(self.plain_counts)
                     continue
                 if self._runtime.heartbeat.is_due and now >= again:
                     again = now + _AGAIN_SECONDS
@@ -291,6 +295,7 @@ class WorkerProcess:
             unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
             lacks=self._runtime.lacks.names,
             confinement=self._worker.settings.confinement.driver,
+            plain_running=self.plain_counts.running,
         )
 
 

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from celeriac.domain.executions.states import Status
 from celeriac.domain.failure_states import FailureState
 from celeriac.domain.metrics import DatabaseFigures, DiskFigures, Figures, RedisFigures
+from celeriac.domain.plain_tasks import PlainEnd
 from celeriac.domain.rollups import BUCKETS, Histogram, upper_bound
 from celeriac.version import __version__
 
@@ -63,6 +64,7 @@ class FiguresCollector(Collector):
         if figures.database is not None:
             yield from _tasks(figures.database)
             yield from _durations(figures.database)
+            yield _plain_tasks(figures.database)
             yield from _models(figures.database)
             yield from _queues(figures.database)
             yield _live(figures.database)
@@ -98,6 +100,16 @@ def _tasks(found: DatabaseFigures) -> Iterator[Metric]:
         for name, family in counters.items():
             family.add_metric(labels, task.counts[name])
     yield from (ended, cost, tokens, *counters.values())
+
+
+def _plain_tasks(found: DatabaseFigures) -> Metric:
+    ended = CounterMetricFamily(
+        "celeriac_plain_tasks", "Plain Celery tasks that ended.", labels=("task", "status")
+    )
+    for name, counts in found.plain_tasks.items():
+        for end in PlainEnd:
+            ended.add_metric((name, end.value), getattr(counts, end.value))
+    return ended
 
 
 def _durations(found: DatabaseFigures) -> Iterator[Metric]:

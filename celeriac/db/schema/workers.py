@@ -33,6 +33,9 @@ workers = table_of_ids(
     Column("unknown_tasks_ages", ARRAY(Double), nullable=False, server_default=text("'{}'")),
     Column("lacks", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     Column("confinement", Text),
+    # plain Celery tasks: how many run, and the last batch of counts of those that ended
+    Column("plain_running", Integer, nullable=False, server_default="0"),
+    Column("plain_batch", BigInteger, nullable=False, server_default="0"),
     timestamp("started_at", now=True),
     timestamp("seen_at", now=True),
     timestamp("stopped_at"),

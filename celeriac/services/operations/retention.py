@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import failures, partitions, retention, rollups, sessions, workers
+from celeriac.db import failures, partitions, plain_tasks, retention, rollups, sessions, workers
 from celeriac.db.engine import Connection, Database, clock
 from celeriac.db.partitions import Period
 from celeriac.domain.errors import DatabaseUnavailableError
@@ -179,10 +179,12 @@ class Retention:
         return partial(self._repeat, batch)
 
     def _sums(self, grain: Grain, days: float) -> Callable[[], int]:
-        """Return the step that deletes sums of ended executions older than `days`."""
+        """Return the step that deletes sums of what ended that are older than `days`."""
 
         def delete(connection: Connection, *, days: float, limit: int) -> int:
-            return rollups.delete_old(connection, grain, days=days, limit=limit)
+            deleted = rollups.delete_old(connection, grain, days=days, limit=limit)
+            plain = plain_tasks.delete_old(connection, grain, days=days, limit=limit)
+            return deleted + plain
 
         return self._rows(delete, days)
 

@@ -7,11 +7,13 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from celeriac.db import maintenance, rollups
+from celeriac.db import maintenance, plain_tasks, rollups
 from celeriac.db import sitrep as rows
 from celeriac.db.engine import Connection, Database, Pooler
 from celeriac.domain import problems
 from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.errors import ForbiddenError
+from celeriac.domain.plain_tasks import PlainFigures
 from celeriac.domain.problems import Thresholds
 from celeriac.domain.rollups import Grain, Sums, grain_of
 from celeriac.domain.sitrep import (
@@ -29,6 +31,7 @@ from celeriac.domain.sitrep import (
     WorkerState,
 )
 from celeriac.kit.threads import Threads
+from celeriac.services.executions.calls import CallIdentity
 from celeriac.services.operations import sitrep_parts as parts
 from celeriac.services.operations.recent import Recent
 from celeriac.services.operations.sources import ASK_SECONDS, Question, Sources
@@ -73,6 +76,9 @@ class SitrepOptions:
     worker_seconds: float
     window_seconds: float
     thresholds: Thresholds
+    calls_user: str | None = None
+    """The user whose executions Celery tasks start, and whose workspace sees plain tasks."""
+    calls_workspace: str | None = None
 
 
 class SituationReport:
@@ -89,6 +95,9 @@ class SituationReport:
         self._servers = servers
         self._recent = recent
         self._options = options
+        self._calls = CallIdentity(
+            database, user=options.calls_user, workspace=options.calls_workspace
+        )
         self._sources = Sources()
         self._database_threads = Threads("sitrep-database", _CONNECTIONS)
         self._redis_threads = Threads("sitrep-redis", _REDIS_THREADS)
@@ -111,6 +120,8 @@ class SituationReport:
     ) -> Sitrep:
         """Return the report of the actor's workspace, or of the instance, within two seconds.
 
+        Plain Celery tasks belong to no workspace: they count in the report of the instance, and in
+        that of the workspace whose executions Celery tasks start (CELERIAC_CALLS_USER).
         Recent tasks and schedules are always those of the workspace. Webhook endpoints are for
         admins, the messages at the broker for administrators. Raises ForbiddenError: only an
         administrator sees the instance. Never raises because a server is away.
@@ -151,6 +162,9 @@ class SituationReport:
         return {
             "totals": of(lambda c: _totals(c, workspace)),
             "window": of(lambda c: _window(c, workspace, self._options.window_seconds)),
+            "plain_tasks": Question(
+                workspace, lambda: self._plain(workspace), self._database_threads
+            ),
             "live": of(lambda c: rows.live(c, workspace_id=workspace)),
             "workers": self._of_database(None, self._workers),
             # what one role may not see is not kept for another
@@ -217,11 +231,39 @@ class SituationReport:
             ),
         )
 
+    def _plain(self, workspace: UUID | None) -> PlainFigures | None:
+        """Return the figures of plain tasks; None if the workspace does not see them."""
+        if workspace is not None and not self._starts_calls(workspace):
+            return None
+        seconds = self._options.window_seconds
+        grain = grain_of(seconds)
+        with self._database.autocommit() as connection:
+            since = rollups.span(connection, grain, seconds=seconds).since
+            return PlainFigures(
+                totals=plain_tasks.sums(connection, Grain.TOTAL, since=None),
+                window=plain_tasks.sums(connection, grain, since=since),
+                running=plain_tasks.running(
+                    connection, within_seconds=self._options.worker_seconds
+                ),
+            )
+
+    def _starts_calls(self, workspace: UUID) -> bool:
+        try:
+            return self._calls.actor("sitrep").workspace_id == workspace
+        except ForbiddenError:
+            return False
+
     def _put_together(self, scope: SitrepScope, sections: Mapping[str, Section[Any]]) -> Sitrep:
         live: Section[Sequence[LiveCount]] = sections["live"]
         attention: Section[Attention] = sections["attention"]
         workers: Section[Sequence[WorkerState]] = sections["workers"]
-        totals: Section[Totals] = sections["totals"]
+        plain: Section[PlainFigures] = sections["plain_tasks"]
+        known = plain.data
+        ended = (known.totals, known.window) if known else (None, None)
+        totals: Section[Totals] = parts.mapped(
+            sections["totals"],
+            lambda data: parts.with_plain(data, ended[0]),
+        )
         queues: Section[Sequence[QueueState]] = parts.mapped(
             live, lambda data: parts.queues(data, workers.data or (), attention.data)
         )
@@ -244,9 +286,13 @@ class SituationReport:
             scope=scope,
             as_of=datetime.now(UTC),
             problems=found,
-            **parts.figures(totals.data, live.data),
+            **parts.figures(totals.data, live.data, known),
             totals=totals,
-            window=sections["window"],
+            window=parts.mapped(
+                sections["window"],
+                lambda data: parts.with_plain(data, ended[1]),
+            ),
+            plain_tasks=plain,
             waiting=parts.mapped(live, parts.waiting),
             recent_tasks=sections["recent_tasks"],
             workers=workers,

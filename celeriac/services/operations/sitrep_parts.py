@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from celeriac.db.engine import Connection
 from celeriac.domain.budgets import StoredBudget
 from celeriac.domain.executions.states import Status
 from celeriac.domain.operations import JobRow
+from celeriac.domain.plain_tasks import EndCounts, PlainFigures
 from celeriac.domain.sitrep import (
     MOST_COUNTED,
     MOST_ERROR_CHARACTERS,
@@ -115,8 +117,32 @@ def queues(
     return found
 
 
-def figures(totals: Totals | None, live: Sequence[LiveCount] | None) -> dict[str, Any]:
-    """Return the flat figures (REQUIREMENTS D1), None for what is not known."""
+def with_plain(totals: Totals, plain: EndCounts | None) -> Totals:
+    """Return figures of executions with the plain tasks that ended; times stay as they are."""
+    if plain is None:
+        return totals
+    completed, failed = totals.completed + plain.completed, totals.failed + plain.failed
+    finished = completed + failed
+    rate = totals.per_minute
+    if rate is not None and totals.seconds is not None:
+        rate += plain.ended * 60 / totals.seconds
+    return replace(
+        totals,
+        completed=completed,
+        failed=failed,
+        cancelled=totals.cancelled + plain.cancelled,
+        success_rate=completed / finished if finished else None,
+        per_minute=rate,
+    )
+
+
+def figures(
+    totals: Totals | None, live: Sequence[LiveCount] | None, plain: PlainFigures | None
+) -> dict[str, Any]:
+    """Return the flat figures (REQUIREMENTS D1), None for what is not known.
+
+    `totals` has the plain tasks that ended already.
+    """
     active = pending = None
     capped = False
     if live is not None:
@@ -124,7 +150,7 @@ def figures(totals: Totals | None, live: Sequence[LiveCount] | None) -> dict[str
         for each in live:
             counts[each.status is Status.RUNNING] += each.count
             capped = capped or each.count > MOST_COUNTED
-        active, pending = counts[True], counts[False]
+        active, pending = counts[True] + (plain.running if plain else 0), counts[False]
     known = totals is not None and active is not None and pending is not None
     ended = totals.completed + totals.failed + totals.cancelled if totals else 0
     return {

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import httpx
 import pytest
 import redis
 
@@ -95,6 +96,37 @@ def test_a_failure_keeps_its_traceback(fleet: Fleet, worker: Program) -> None:
     assert failed.state == CeleryState.FAILURE
     assert "StumbleError: no luck" in failed.traceback
     assert "plain_tasks.py" in failed.traceback, "the place where it was raised is missing"
+
+
+@pytest.mark.requirement("D2")
+def test_plain_tasks_count_in_the_situation_report(
+    fleet: Fleet, worker: Program, http: httpx.Client
+) -> None:
+    """The heartbeat of the worker stores how they ended; executions' own tasks are not among."""
+    started, gate = fleet.home / "counted-started", fleet.home / "counted-gate"
+    before = _plain(http)
+    fleet.celery.send_task("plain.hold", args=[str(started), str(gate)])
+    fleet.celery.send_task("plain.fail", args=["no luck"]).get(timeout=60, propagate=False)
+    for _ in range(3):
+        fleet.celery.send_task("plain.echo", args=[1]).get(timeout=60)
+    wait_until(lambda: _plain(http)["running"] == 1, "the one that runs is told")
+    gate.touch()
+    late = fleet.celery.send_task("plain.echo", args=[1], expires=-1)
+    late.get(timeout=60, propagate=False)
+
+    def added() -> JsonObject:
+        now = _plain(http)["totals"]
+        return {name: now[name] - before["totals"][name] for name in now}
+
+    expected = {"completed": 4, "failed": 1, "cancelled": 1}
+    wait_until(lambda: added() == expected, "all have been counted")
+    wait_until(lambda: _plain(http)["running"] == 0, "none runs")
+
+
+def _plain(http: httpx.Client) -> JsonObject:
+    answer = http.get("/api/v1/scheduler/sitrep", params={"scope": "instance"}).raise_for_status()
+    plain: JsonObject = answer.json()["plain_tasks"]["data"]
+    return plain
 
 
 def _meta(valkey: ValkeyServer, task_id: str) -> JsonObject:

@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from celeriac.adapters.celery_queue import create_app
+from celeriac.api.app import create_app as create_api
 from celeriac.cli.main import main
 from celeriac.db import sitrep, workers
 from celeriac.domain.accounts import Role
 from celeriac.domain.operations import WorkerReport
+from celeriac.domain.plain_tasks import PlainEnd
 from celeriac.kit.ids import uuid7
 from celeriac.services.operations import metrics, sources
+from celeriac.services.operations.plain_tasks import PlainTaskCounts
 from celeriac.wiring.core import CoreServices, celery_options
 from tests.support.api import EXECUTE, Asker
 
@@ -320,3 +324,35 @@ def test_a_bulk_job_that_nobody_works_on_is_named(ada: Asker, container: CoreSer
     (problem,) = report_of(ada)["problems"]
     assert problem["text"] == "2 bulk jobs have not gone on for 3 minutes."
     assert problem["link"] == "docs/runbook.md#bulk-job-stuck"
+
+
+@pytest.mark.requirement("D1", "D2")
+def test_plain_tasks_count_for_those_who_may_see_them(
+    ada: Asker, admin: Asker, container: CoreServices
+) -> None:
+    """They are no workspace's: the instance counts them, and the workspace of Celery's calls."""
+    worker = worker_of(container, "task_execution")
+    counts = PlainTaskCounts()
+    for end in (PlainEnd.COMPLETED, PlainEnd.COMPLETED, PlainEnd.FAILED, PlainEnd.CANCELLED):
+        counts.ended("shop.mail", end)
+    assert counts.store(container.database, lambda: worker.id)
+    with container.database.transaction() as connection:
+        workers.report(connection, replace(worker, plain_running=2))
+
+    for hidden in (report_of(ada), report_of(admin)):
+        assert hidden["plain_tasks"] == {**hidden["plain_tasks"], "ok": True, "data": None}
+        assert (hidden["total_tasks"], hidden["totals"]["data"]["failed"]) == (0, 0)
+    whole = report_of(admin, scope="instance")
+    ends = {"completed": 2, "failed": 1, "cancelled": 1}
+    assert whole["plain_tasks"]["data"] == {"totals": ends, "window": ends, "running": 2}
+    figures = ("total_tasks", "active_tasks", "completed_tasks", "failed_tasks", "success_rate")
+    assert [whole[name] for name in figures] == [6, 2, 2, 1, 2 / 3]
+    for part in ("totals", "window"):
+        assert {name: whole[part]["data"][name] for name in ends} == ends
+    assert whole["window"]["data"]["per_minute"] > 0
+
+    chosen = container.settings.calls.model_copy(update={"user": "ada"})
+    settings = container.settings.model_copy(update={"calls": chosen})
+    with TestClient(create_api(replace(container, settings=settings))) as client:
+        own = Asker(client, ada.token)
+        assert report_of(own)["completed_tasks"] == 2

@@ -29,6 +29,7 @@ from celeriac.domain.metrics import (
     TaskFigures,
 )
 from celeriac.domain.operations import WorkerRow
+from celeriac.domain.plain_tasks import EndCounts
 from celeriac.domain.rollups import Histogram
 from celeriac.kit.ids import uuid7
 
@@ -60,6 +61,7 @@ FIGURES = Figures(
             )
         ],
         held={("waiting", "approval"): 1},
+        plain_tasks={"shop.tasks.mail": EndCounts(1, 1, 1)},
         models=[ModelDurations(provider="p", model="m", calls=Histogram({9: 1}), seconds=1.0)],
         failure_groups={"new": 1},
         workers=[WORKER],

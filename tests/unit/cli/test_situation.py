@@ -18,8 +18,8 @@ FIGURES = (
     "success_rate",
 )  # fmt: skip
 SECTIONS = (
-    "totals", "window", "waiting", "recent_tasks", "workers", "queues", "periodic_tasks",
-    "attention", "broker",
+    "totals", "window", "plain_tasks", "waiting", "recent_tasks", "workers", "queues",
+    "periodic_tasks", "attention", "broker",
 )  # fmt: skip
 
 

@@ -455,6 +455,8 @@ CREATE TABLE workers (
     unknown_tasks_ages double precision[] NOT NULL DEFAULT '{}',
     lacks text[] NOT NULL DEFAULT '{}',
     confinement text,
+    plain_running integer NOT NULL DEFAULT 0,
+    plain_batch bigint NOT NULL DEFAULT '0',
     CONSTRAINT pk_workers PRIMARY KEY (id)
 ) WITH (
     autovacuum_vacuum_scale_factor = 0,
@@ -735,6 +737,21 @@ CREATE TABLE execution_rollups (
 CREATE INDEX ix_execution_rollups_workspace ON execution_rollups
     (workspace_id, scope, grain, start);
 CREATE INDEX ix_execution_rollups_age ON execution_rollups (grain, start);
+
+CREATE TABLE plain_task_sums (
+    grain text NOT NULL,
+    start timestamptz NOT NULL,
+    name text NOT NULL,
+    completed bigint NOT NULL DEFAULT '0',
+    failed bigint NOT NULL DEFAULT '0',
+    cancelled bigint NOT NULL DEFAULT '0',
+    CONSTRAINT pk_plain_task_sums PRIMARY KEY (grain, start, name),
+    CONSTRAINT ck_plain_task_sums_grain_known CHECK (grain IN ('minute', 'hour', 'day', 'total'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000,
+    fillfactor = 70
+);
 
 CREATE TABLE bulk_jobs (
     id uuid NOT NULL,

@@ -1,0 +1,125 @@
+"""Sums of plain Celery tasks that ended (docs/adr/0071)."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from celeriac.domain.metrics import OTHER
+from celeriac.domain.plain_tasks import MOST_NAMES, CountsByName, EndCounts
+from celeriac.domain.rollups import Grain
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+_ADD = text("""
+WITH batch AS (
+    UPDATE workers SET plain_batch = :batch
+    WHERE id = :worker_id AND plain_batch < :batch
+    RETURNING id
+), ended AS (
+    SELECT e.*, e.name = :other OR EXISTS (SELECT FROM plain_task_sums s
+                        WHERE s.grain = 'total' AND s.start = to_timestamp(0)
+                          AND s.name = e.name) AS known
+    FROM unnest(CAST(:names AS text[]), CAST(:completed AS bigint[]), CAST(:failed AS bigint[]),
+                CAST(:cancelled AS bigint[])) AS e (name, completed, failed, cancelled)
+), named AS (
+    SELECT CASE WHEN known OR
+                     (SELECT count(*) FROM plain_task_sums
+                      WHERE grain = 'total' AND name NOT IN ('', :other))
+                     + row_number() OVER (PARTITION BY known ORDER BY name) <= :most
+                THEN name ELSE :other END AS name,
+           completed, failed, cancelled
+    FROM ended
+), spread AS (
+    SELECT 'total' AS grain, to_timestamp(0) AS start, name, completed, failed, cancelled FROM named
+    UNION ALL
+    SELECT g.grain, g.start, '', completed, failed, cancelled
+    FROM named,
+    LATERAL (VALUES ('minute', date_trunc('minute', now(), 'UTC')),
+                    ('hour', date_trunc('hour', now(), 'UTC')),
+                    ('day', date_trunc('day', now(), 'UTC')),
+                    ('total', to_timestamp(0))) AS g (grain, start)
+), added AS (
+    -- in the order of their keys, as every other process locks them
+    INSERT INTO plain_task_sums AS s (grain, start, name, completed, failed, cancelled)
+    SELECT grain, start, name, sum(completed), sum(failed), sum(cancelled) FROM spread
+    WHERE CAST(:worker_id AS uuid) IS NULL OR EXISTS (SELECT FROM batch)
+    GROUP BY grain, start, name
+    ORDER BY grain, start, name
+    ON CONFLICT (grain, start, name) DO UPDATE
+    SET completed = s.completed + excluded.completed, failed = s.failed + excluded.failed,
+        cancelled = s.cancelled + excluded.cancelled
+)
+SELECT CAST(:worker_id AS uuid) IS NULL OR EXISTS (SELECT FROM workers WHERE id = :worker_id)
+""")
+
+
+def add(
+    connection: Connection, worker_id: UUID | None, *, batch: int, counts: CountsByName
+) -> bool:
+    """Add a batch of counts to the sums; False, with nothing added, without the worker's row.
+
+    Batches of a worker process are numbered from 1: one that was added before changes nothing.
+    Without a `worker_id` each call adds.
+    """
+    names = sorted(counts)
+    values = {
+        "worker_id": worker_id,
+        "batch": batch,
+        "names": names,
+        "completed": [counts[name].completed for name in names],
+        "failed": [counts[name].failed for name in names],
+        "cancelled": [counts[name].cancelled for name in names],
+        "most": MOST_NAMES,
+        "other": OTHER,
+    }
+    return bool(connection.execute(_ADD, values).scalar_one())
+
+
+_SUMS = text("""
+SELECT coalesce(sum(completed), 0), coalesce(sum(failed), 0), coalesce(sum(cancelled), 0)
+FROM plain_task_sums WHERE grain = :grain AND start >= :since AND name = ''
+""")
+
+
+def sums(connection: Connection, grain: Grain, *, since: datetime | None) -> EndCounts:
+    """Return how many plain tasks ended; `since` is None for all time."""
+    row = connection.execute(_SUMS, {"grain": grain, "since": since or _EPOCH}).one()
+    return EndCounts(*map(int, row))
+
+
+_BY_NAME = text("""
+SELECT name, completed, failed, cancelled FROM plain_task_sums
+WHERE grain = 'total' AND start = to_timestamp(0) AND name <> '' ORDER BY name
+""")
+
+
+def by_name(connection: Connection) -> dict[str, EndCounts]:
+    """Return how many plain tasks of each name ended; at most MOST_NAMES + 1 names."""
+    return {row[0]: EndCounts(*map(int, row[1:])) for row in connection.execute(_BY_NAME)}
+
+
+_RUNNING = text("""
+SELECT coalesce(sum(plain_running), 0) FROM workers
+WHERE stopped_at IS NULL AND lost_at IS NULL AND seen_at > now() - make_interval(secs => :within)
+""")
+
+
+def running(connection: Connection, *, within_seconds: float) -> int:
+    """Return how many plain tasks run in worker processes that reported within the seconds."""
+    return int(connection.execute(_RUNNING, {"within": within_seconds}).scalar_one())
+
+
+_DELETE = text("""
+DELETE FROM plain_task_sums WHERE (grain, start, name) IN (
+    SELECT grain, start, name FROM plain_task_sums
+    WHERE grain = :grain AND start < now() - make_interval(secs => :seconds)
+    ORDER BY start
+    LIMIT :limit)
+""")
+
+
+def delete_old(connection: Connection, grain: Grain, *, days: float, limit: int) -> int:
+    """Delete sums of minutes, hours or days that are older than `days`; return how many rows."""
+    values = {"grain": grain, "seconds": days * 86_400, "limit": limit}
+    return connection.execute(_DELETE, values).rowcount
