@@ -1,7 +1,7 @@
 """The database engine: connections, their waits, transactions, errors by SQLSTATE.
 
 A frozen server keeps no limit of its own, and its kernel acknowledges what it is sent: so answers
-are waited for a bounded time (docs/adr/0078-bounded-waits-for-servers.md).
+are waited for a bounded time (docs/adr/0075-bounded-waits-for-servers.md).
 """
 
 import threading
