@@ -152,6 +152,13 @@ chaos-wide: $(READY) ## 10,000 items whose workers are killed, and 1,000 runs ca
 	@$(BIN)/python -m tests.support.chaos.wide --width $(WIDTH) --kills $(KILLS)
 	@RACES=$(RACES) $(PYTEST) --timeout 900 tests/e2e/workflows/test_cancelled.py -k any_moment
 
+FIRES ?= 1000
+.PHONY: races
+races: RACES := 10000
+races: $(READY) ## 10,000 submissions that race with ends of slots, and 1,000 fires of five beats (RACES= FIRES=)
+	@RACES=$(RACES) $(PYTEST) --timeout 3600 -o faulthandler_timeout=0 tests/integration/services/test_task_limits_races.py -k never_leave_a_slot_free
+	@FIRES=$(FIRES) $(PYTEST) --timeout 3600 -o faulthandler_timeout=0 tests/chaos/test_schedules_killed.py -k five_beats
+
 requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 

@@ -32,6 +32,8 @@ _QUICK = 100
 """By how much fewer wait in a quick run."""
 
 _KEY = "variables.key"
+_PER_WORKER = 10
+"""So many run in one worker process: a claim here renews its lease first, which reads all of it."""
 _MOST_GROWTH = 1.3
 
 
@@ -77,21 +79,22 @@ def _stored(kind: str, number: int) -> str:
     return f"limit:bench:{number}" if kind == "limit of the workspace" else str(number)
 
 
-def _begin(core: Core, number: int, name: str) -> Claim:
-    """Submit the first execution of a key, and claim it."""
+def _begin(core: Core, number: int, name: str) -> tuple[Claim, str]:
+    """Submit the first execution of a key, and claim it for a worker; return both."""
     request = SubmitRequest(task_id=core.task, variables={"key": str(number)})
     execution_id = core.submit(core.actor, request).execution_id
     core.queue.take(DEFAULT_QUEUE)
-    claim = core.claim(core.message(execution_id))
+    worker = f"w{number // _PER_WORKER}"
+    claim = core.claim(core.message(execution_id), worker)
     assert claim is not None, f"nobody else has the slot of {name}"
-    return claim
+    return claim, worker
 
 
-def _pass_on(core: Core, running: deque[Claim]) -> Callable[[], None]:
+def _pass_on(core: Core, running: deque[tuple[Claim, str]]) -> Callable[[], None]:
     """Return a step: one ends, the next of its key gets the slot, is sent and claimed."""
 
     def step() -> None:
-        claim = running.popleft()
+        claim, worker = running.popleft()
         core.end(claim, Completed(None))
         if claim.limit_keys:
             core.limits.of_keys(claim.workspace_id, claim.limit_keys)
@@ -99,9 +102,9 @@ def _pass_on(core: Core, running: deque[Claim]) -> Callable[[], None]:
             core.dispatch.send_eligible()
             envelope = core.queue.take(DEFAULT_QUEUE)
         assert envelope is not None, "the next one is sent"
-        following = core.claim(envelope.message)
+        following = core.claim(envelope.message, worker)
         assert following is not None, "nobody else claims"
-        running.append(following)
+        running.append((following, worker))
 
     return step
 

@@ -1,5 +1,6 @@
 """Limits by key of tasks when much happens at once, and when a process dies in between."""
 
+import os
 import threading
 from collections import defaultdict
 from functools import partial
@@ -32,6 +33,8 @@ MAX = 2
 ALL = 4
 STARTERS = 3
 EACH = 12
+RACES = int(os.environ.get("RACES", "30"))
+"""More by `make races`."""
 
 
 def limited(core: Core) -> Core:
@@ -126,7 +129,7 @@ def test_a_submission_and_the_end_of_the_last_holder_never_leave_a_slot_free(cor
     core = Core(core.database, TaskSpec.model_validate({"concurrency": [limit]}))
     report_worker(core, 8, DEFAULT_QUEUE)
     core.submit(core.actor, request(core, "a"))
-    for _ in range(30):
+    for _ in range(RACES):
         core.dispatch.send_due()
         (holder,) = [each.message for each in iter(lambda: core.queue.take(DEFAULT_QUEUE), None)]
         claim = core.claim(holder)
