@@ -8,15 +8,19 @@ from pydantic import SecretStr
 
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
+from tests.support.database_pool import DatabasePool
 from tests.support.servers import PostgresServer, ValkeyServer
 
 
 @pytest.fixture
 def settings(
-    postgres_server: PostgresServer, valkey_server: ValkeyServer, migrated: str, tmp_path: Path
+    postgres_server: PostgresServer,
+    valkey_server: ValkeyServer,
+    databases: DatabasePool,
+    tmp_path: Path,
 ) -> Iterator[Settings]:
-    """Settings that name a fresh, migrated database, an empty Valkey and a home of their own."""
-    name = postgres_server.fresh_database(migrated)
+    """Settings that name a database as new, an empty Valkey and a home of their own."""
+    name = databases.take()
     valkey_server.flush()
     yield Settings.load().model_copy(
         update={
@@ -29,7 +33,7 @@ def settings(
             "secret_key": SecretStr("a key of tests alone: 0123456789abcdef"),
         }
     )
-    postgres_server.drop_database(name)
+    databases.give_back(name)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from celeriac.db import migrate
+from tests.support.database_pool import DatabasePool
 from tests.support.servers import PostgresServer, ValkeyServer, running_postgres, running_valkey
 
 
@@ -26,6 +27,12 @@ def valkey_server() -> Iterator[ValkeyServer]:
 def migrated(postgres_server: PostgresServer) -> str:
     """The name of a database with our tables, to be copied and never written."""
     return migrated_database(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_server: PostgresServer, migrated: str) -> DatabasePool:
+    """Databases with our tables and no rows, for a test each."""
+    return DatabasePool(postgres_server, migrated)
 
 
 def migrated_database(server: PostgresServer) -> str:
