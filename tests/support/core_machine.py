@@ -37,6 +37,7 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.finish import Finish
 from celeriac.services.executions.pauses import Pauses
 from tests.support.core import Core
+from tests.support.emptying import empty
 from tests.support.forgetful import ForgetfulDatabase
 from tests.support.memory import MemoryTaskQueue
 
@@ -145,21 +146,19 @@ def read_rows(database: Database) -> dict[UUID, Row]:
     return {row[0]: Row(row[0], Status(row[1]), *row[2:]) for row in rows}
 
 
+_EMPTIED = """
+executions execution_inputs execution_results events idempotency_keys audit_logs approvals
+model_calls usage_days usage_deltas model_call_times workers pauses execution_ends failure_groups
+""".split()
+
+
 class CoreWorld(RuleBasedStateMachine):
     """The core with its broker and workers, as a machine sees them; it has no rules yet."""
 
     def __init__(self, database: Database, forgetful: ForgetfulDatabase) -> None:
         super().__init__()
         with database.transaction() as connection:
-            connection.execute(text("SET LOCAL celeriac.audit_retention = on"))
-            connection.execute(
-                text(
-                    "TRUNCATE executions, execution_inputs, execution_results,"
-                    " events, idempotency_keys, audit_logs, approvals,"
-                    " model_calls, usage_days, usage_deltas, model_call_times, workers, pauses,"
-                    " execution_ends, failure_groups"
-                )
-            )
+            empty(connection, _EMPTIED)
         self.queue = RecordingQueue()
         self.core = Core(database, SPEC, self.queue)
         self.forgetful = forgetful
