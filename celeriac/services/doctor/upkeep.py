@@ -103,7 +103,7 @@ def judge_lasting(found: LastingKeys) -> Finding:
     if found.waiting > _MOST_WAITING:
         return warning(
             Code.REDIS_KEYS,
-            f"{where}; {found.waiting:,} events and replies of Celery wait that nobody reads",
+            f"{where}; nobody reads {counted(found.waiting, 'message')} of Celery's own",
             "Stop what asked for them and ended (Flower, `celery events`), then delete the lists "
             "that begin with celeryev or end with reply.celery.pidbox.",
         )
