@@ -38,6 +38,7 @@ from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableEr
 from celeriac.kit.json_types import dumps
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
+    Namespace,
     ProcessIdentity,
     children_descriptor_limit,
     guarded_command,
@@ -99,7 +100,9 @@ class SessionDirectories:
         for left in self.place.glob(f"{RUN_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
 
-    def copy_from(self, other: "SessionDirectories", user: ChildUser) -> None:
+    def copy_from(
+        self, other: "SessionDirectories", user: ChildUser, sandbox: Sandbox | None
+    ) -> None:
         """Fill these with another session's files, which stay as they are.
 
         Links are copied as links: they lead nowhere that they did not lead before. Pipes, sockets
@@ -107,9 +110,9 @@ class SessionDirectories:
         """
         if not other.config.is_dir():
             raise _gone(other)
-        _copy(user, (other.work, self.work), (other.config, self.config))
+        self._copy(user, sandbox, (other.work, self.work), (other.config, self.config))
 
-    def adopt(self, conversation: str, user: ChildUser) -> None:
+    def adopt(self, conversation: str, user: ChildUser, sandbox: Sandbox | None) -> None:
         """See that Claude Code finds a conversation from the working directory.
 
         Raises SessionUnavailableError where there is no such conversation.
@@ -119,23 +122,38 @@ class SessionDirectories:
         if (here / f"{conversation}.jsonl").is_file():
             return
         for found in projects.glob(f"*/{conversation}.jsonl"):
-            _copy(user, (found.parent, here))
+            self._copy(user, sandbox, (found.parent, here))
             return
         raise _gone(self)
 
+    def _copy(self, user: ChildUser, sandbox: Sandbox | None, *pairs: tuple[Path, Path]) -> None:
+        """Copy directories into these, as the user who owns them; raises SessionUnavailableError.
 
-def _copy(user: ChildUser, *pairs: tuple[Path, Path]) -> None:
-    """Copy directories as the user who owns them; raises SessionUnavailableError."""
-    paths = [str(path) for pair in pairs for path in pair]
-    if user.ids is None:
-        copying.copy_trees(*((str(source), str(target)) for source, target in pairs))
-        return
-    user.let_read([Path(sys.executable), Path(copying.__file__)])
-    command = (sys.executable, "-I", "-S", copying.__file__, *paths)
-    done = subprocess.run(
-        guarded_command(command, become=user.ids), capture_output=True, check=False, env={}, cwd="/"
-    )
-    if done.returncode:
+        In the sandbox, if there is one: an agent may have made links that lead out of it.
+        """
+        paths = [str(path) for pair in pairs for path in pair]
+        if user.ids is None and sandbox is None:
+            copying.copy_trees(*((str(source), str(target)) for source, target in pairs))
+            return
+        program = Path(copying.__file__)
+        user.let_read([Path(sys.executable), program])
+        command = [sys.executable, "-I", "-S", str(program), *paths]
+        namespace = None
+        if sandbox is not None:
+            python = (Path(sys.prefix), Path(sys.base_prefix), program)
+            outer = (source for source, _ in pairs if not source.is_relative_to(self.place))
+            shows = (*python, *outer)
+            user.let_through(shows)
+            command = sandbox.command(
+                command, workdir=self.work, shows=shows, writes=(self.config,)
+            )
+            namespace = Namespace(alone=True)
+        done = subprocess.run(
+            guarded_command(command, become=user.ids, namespace=namespace),
+            capture_output=True, check=False, env={}, cwd="/", start_new_session=True,
+        )  # fmt: skip
+        if not done.returncode:
+            return
         said = done.stderr.decode(errors="replace").strip()[-_LAST_WORDS:]
         raise SessionUnavailableError(f"The files of the session can't be copied: {said}")
 

@@ -305,7 +305,7 @@ class ClaudeRunner:
     ) -> SessionDirectories:
         """Create the session's directories, with the files needed to continue the conversation."""
         directories = SessionDirectories.of(self.sessions_root, session_id)
-        source, user = job.session, self.confinement.user
+        source, user, sandbox = job.session, self.confinement.user, self.confinement.sandbox
 
         def make() -> None:
             user.let_read([Path(find_cli()), *programs_of(each.endpoint for each in servers)])
@@ -313,8 +313,9 @@ class ClaudeRunner:
             if start.resume is None:
                 return
             if source is not None and source.id != session_id:
-                directories.copy_from(SessionDirectories.of(self.sessions_root, source.id), user)
-            directories.adopt(start.resume, user)
+                other = SessionDirectories.of(self.sessions_root, source.id)
+                directories.copy_from(other, user, sandbox)
+            directories.adopt(start.resume, user, sandbox)
 
         try:
             await FILES.run(make)

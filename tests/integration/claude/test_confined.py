@@ -9,12 +9,15 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from claude_agent_sdk import project_key_for_directory
 
 from celeriac.agents.child.process import Confinement
+from celeriac.agents.claude.environment import SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.domain.executions.model import Completed
+from celeriac.domain.errors import SessionUnavailableError
+from celeriac.domain.executions.model import Completed, RunOptions
 from celeriac.kit.json_types import JsonObject, loads
-from tests.support.claude_jobs import claude_job
+from tests.support.claude_jobs import claude_job, session_of
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext
 from tests.support.sandboxes import confined_user, sandbox_for
@@ -83,3 +86,47 @@ async def test_its_commands_see_nothing_of_the_worker(
     running = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
     assert [each for each in running if each and str(mark) in each] == []
     assert context.calls, "the model was reached, and metered"
+
+
+async def test_a_confined_session_is_forked(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = claude_job(f"|{json.dumps([command('echo noted > note.txt')])}| [calls]",
+                     allowed_tools=("*",), tools=("Bash",))  # fmt: skip
+    assert isinstance(await runner.run(job, context), Completed)
+    fork = RecordingContext(context.workdir)
+    forked = claude_job(
+        "[remember] Who?",
+        session=session_of(context, job.execution_id),
+        options=RunOptions(fork_session=True),
+    )
+
+    assert isinstance(await runner.run(forked, fork), Completed)
+
+    work = tmp_path / "sessions" / str(fork.session_id) / "work"
+    assert (work / "note.txt").read_text() == "noted\n"
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_links_of_a_confined_session_lead_nowhere_when_its_files_are_copied(
+    bounds: Confinement, tmp_path: Path, forks: bool
+) -> None:
+    """The worker copies conversations: an agent made it write where the agent itself can't."""
+    outside, user = tmp_path / "outside", bounds.user
+    outside.mkdir()
+    outside.chmod(0o777)
+    mine, other = (SessionDirectories.of(tmp_path / "sessions", uuid4()) for _ in range(2))
+    for each in (mine, other):
+        each.make(user)
+    planted = (other if forks else mine).config / "projects"
+    (planted / "planted").mkdir(parents=True)
+    (planted / "planted" / "c1.jsonl").write_text("{}")
+    (planted / "planted" / "authorized_keys").write_text("ssh-ed25519 of-the-agent")
+    (planted / project_key_for_directory(mine.work)).symlink_to(outside)
+
+    if forks:
+        mine.copy_from(other, user, bounds.sandbox)
+    with pytest.raises(SessionUnavailableError):
+        mine.adopt("c1", user, bounds.sandbox)
+
+    assert list(outside.iterdir()) == []
