@@ -88,12 +88,11 @@ def create_debounced(
 
 
 def _by_delay(wanted: Debounce, lines: Sequence[_Line]) -> dict[tuple[float, int], list[int]]:
-    """Return which of the new ones wait how long and have replaced how many, in their order."""
-    found = {
-        index: (wanted.seconds, number)
-        for line in lines
-        for number, index in enumerate(line.indexes)
-    }
+    """Return which of the new ones wait how long and have replaced how many, in their order.
+
+    Those that are replaced at once are one group, so a key with many items costs no more.
+    """
+    found = dict.fromkeys((index for line in lines for index in line.indexes), (wanted.seconds, 0))
     found |= {line.indexes[-1]: (_delay(wanted, line), line.replaced) for line in lines}
     of: dict[tuple[float, int], list[int]] = {}
     for index, each in sorted(found.items()):

@@ -134,6 +134,19 @@ def test_items_of_a_batch_are_debounced_as_if_each_were_submitted_by_itself(core
     core.assert_consistent()
 
 
+def test_a_batch_with_one_key_costs_no_statement_for_each_item(core: Core) -> None:
+    core = debounced(core)
+    core.pending_many([{"key": "a"}] * 2)  # connects, and prepares
+    costs = []
+    for many in (3, 60):
+        with sent(core.database) as statements:
+            *gone, last = core.pending_many([{"key": str(many)}] * many)
+        costs.append(len(statements))
+        assert {core.get(each).options.replaced for each in gone} == {0}
+        assert core.get(last).options.replaced == many - 1
+    assert costs[0] == costs[1]
+
+
 def test_batches_at_once_leave_one_of_each_key(core: Core) -> None:
     core = debounced(core)
     batches = [[{"key": key} for key in keys] for keys in ("abc", "cba", "bbc", "cab") * 2]
