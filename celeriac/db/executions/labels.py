@@ -62,7 +62,7 @@ _WRITE_WITH_EVENT = text(
         columns=", active_at = now(), event_seq = event_seq + 1",
         logged=""", logged AS (
     INSERT INTO events (execution_id, seq, type, attempt, data)
-    SELECT id, event_seq, 'labelled', attempt, CAST(:event AS jsonb) FROM changed
+    SELECT id, event_seq, 'labelled', attempt, CAST(:event AS json) FROM changed
 )""",
     )
 )

@@ -155,6 +155,10 @@ def test_an_agent_labels_its_execution_under_its_lease(core: Core) -> None:
     assert _found(core, ACME) == _found(core, EU) == []
     changed = {"from": {"customer": "acme", "region": "eu"}, "to": {"customer": "beta"}}
     assert _events(core, execution_id) == [changed]
+    after = asyncio.run(labels.change({"a_longer_key": "x"}))
+    assert (
+        list(_events(core, execution_id)[-1]["to"]) == list(after) == ["a_longer_key", "customer"]
+    )
 
     labels._changes = MOST_CHANGES
     with pytest.raises(InvalidInputError, match="200 times"):
