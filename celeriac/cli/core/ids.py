@@ -71,6 +71,9 @@ class IdOf:
             listed = resource.list(top_level=True) if self.nested else resource.list()
             found = [each.id for each in islice(listed, 1)]
             missing = f"There is no {self._kind.removesuffix('s')} yet."
+        elif self.named and (called := _newest_named(resource, text)):
+            # looked for first: a name may look like the beginning of an id
+            found, missing = called, ""
         elif _SHORT_ID.fullmatch(wanted):
             found = _newest_like(resource, wanted)
             if self.twin is not None and not found:
@@ -83,8 +86,7 @@ class IdOf:
                 f"{text}."
             )
         elif self.named:
-            found = [each.id for each in islice(resource.list(), SEARCHED) if each.name == text]
-            missing = f"There is no {self._kind.removesuffix('s')} {text}."
+            found, missing = [], f"There is no {self._kind.removesuffix('s')} {text}."
         else:
             raise UsageProblemError(
                 f"{text!r} is not the id of {self.noun}.",
@@ -142,6 +144,11 @@ def _newest_like(resource: Any, wanted: str) -> list[UUID]:
     return [
         each for each in newest if wanted in (each.hex[: len(wanted)], each.hex[-len(wanted) :])
     ]
+
+
+def _newest_named(resource: Any, name: str) -> list[UUID]:
+    """Return the ids among the newest of what has a name."""
+    return [each.id for each in islice(resource.list(), SEARCHED) if each.name == name]
 
 
 def short_id(whole: UUID | str) -> str:

@@ -24,3 +24,10 @@ def test_last_is_the_newest_run_without_a_parent_however_many_are_below_it() -> 
     client: Any = SimpleNamespace(workflow_runs=Runs())
     mark = IdOf("workflow_runs", "a run of a workflow", nested=True)
     assert mark.resolve(client, "last") == str(PARENT)
+
+
+def test_a_name_that_looks_like_the_beginning_of_an_id_is_found() -> None:
+    named = SimpleNamespace(id=UUID(int=2), name="facade")
+    client: Any = SimpleNamespace(hooks=SimpleNamespace(list=lambda: iter([named])))
+    mark = IdOf("hooks", "a hook", named=True)
+    assert mark.resolve(client, "facade") == mark.resolve(client, "000002") == str(named.id)
