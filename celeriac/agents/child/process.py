@@ -381,14 +381,18 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
 def received_listener(channel: socket.socket) -> socket.socket | None:
     """Return the listening socket that a child sends over `channel` as its first act.
 
-    None for a child that ended before; its stderr says why. Blocks.
+    None for a child that ended before; its stderr says why. Also None for a descriptor that is no
+    socket. Blocks.
     """
     channel.settimeout(_LISTENER_SECONDS)
+    numbers: list[int] = []
     try:
         _, numbers, _, _ = socket.recv_fds(channel, 1, 1)
+        return socket.socket(fileno=numbers[0]) if numbers else None
     except OSError:
+        for number in numbers:
+            os.close(number)
         return None
-    return socket.socket(fileno=numbers[0]) if numbers else None
 
 
 def _popen(

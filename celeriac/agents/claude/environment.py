@@ -15,6 +15,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -336,9 +337,20 @@ class Sandboxed:
         while True:
             channel, _ = await loop.sock_accept(receiver)
             with channel:
-                listener = await PROCESSES.run(received_listener, channel)
+                ours = _user_of(channel) == os.geteuid()
+                listener = await PROCESSES.run(received_listener, channel) if ours else None
             if listener is not None:
                 await self.server.serve(listener)
+
+
+def _user_of(channel: socket.socket) -> int:
+    """Return the user who has connected: every user of the machine can find the socket's name."""
+    said = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(said)[1])
+
+
+_CREDENTIALS = struct.Struct("iII")
+"""Process, user and group (unix(7))."""
 
 
 def find_cli() -> str:

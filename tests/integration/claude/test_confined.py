@@ -1,5 +1,6 @@
 """Claude Code in a sandbox: its commands see and reach nothing of the worker."""
 
+import asyncio
 import json
 import os
 import socket
@@ -12,11 +13,12 @@ import pytest
 from claude_agent_sdk import project_key_for_directory
 
 from celeriac.agents.child.process import Confinement
-from celeriac.agents.claude.environment import SessionDirectories
+from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.model import Completed, RunOptions
 from celeriac.kit.json_types import JsonObject, loads
+from celeriac.kit.sandbox import LoopbackPort, Sandbox
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext
@@ -130,3 +132,21 @@ def test_links_of_a_confined_session_lead_nowhere_when_its_files_are_copied(
         mine.adopt("c1", user, bounds.sandbox)
 
     assert list(outside.iterdir()) == []
+
+
+async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(
+    tmp_path: Path,
+) -> None:
+    """What is no socket is thrown away, and the next listening socket is served."""
+    served: asyncio.Queue[socket.socket] = asyncio.Queue()
+    sandboxed = Sandboxed(
+        Sandbox(), SessionDirectories(tmp_path, tmp_path), (), LoopbackPort(1, served.put)
+    )
+    async with sandboxed.serving():
+        with open(os.devnull) as file, socket.create_server(("127.0.0.1", 0)) as listener:  # noqa: ASYNC230, PTH123
+            for number in (file.fileno(), listener.fileno()):
+                with socket.socket(socket.AF_UNIX) as channel:
+                    channel.connect(f"\0{sandboxed.name}")
+                    socket.send_fds(channel, [b"."], [number])
+            with await asyncio.wait_for(served.get(), 10) as got:
+                assert got.getsockname() == listener.getsockname()
