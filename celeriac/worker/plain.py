@@ -68,7 +68,8 @@ class ParentCounts:
         """Store what is left, if that is possible, and end the thread."""
         self._ended.set()
         self._thread.join(5)
-        self._store()
+        if not self._thread.is_alive():  # else the database is away, and a batch is on its way
+            self._store()
         self._database.close()
 
     def _run(self) -> None:
