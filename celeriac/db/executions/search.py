@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, or_, select, true
 
 from celeriac.db.executions.queries import beside, page_of
 from celeriac.db.schema.catalog import tasks
@@ -19,6 +19,12 @@ ROWS = 200
 
 _MAX_STORED_BYTES = 2_000_000
 """Of variables and results that one statement reads, as they are stored: compressed."""
+
+_MAX_BYTES = 4_000_000
+"""Of variables and results in which one statement looks. Repetitions are stored in a hundredth."""
+
+_LITERAL = "***="
+"""Begins a regular expression without operators."""
 
 _INPUTS, _RESULTS = beside(execution_inputs), beside(execution_results)
 _LARGE = (_INPUTS.c.variables, _RESULTS.c.result)
@@ -68,17 +74,29 @@ def look(
         .outerjoin(_RESULTS, true())
         .subquery()
     )
+    length = sum(
+        (func.coalesce(func.octet_length(cast(sized.c[each.name], Text)), 0) for each in _LARGE),
+        literal(0),
+    )
+    near = (
+        select(
+            sized,
+            func.sum(length).over(order_by=sized.c.id.desc(), rows=(None, -1)).label("before"),
+        )
+        .where(sized.c.place <= ROWS, func.coalesce(sized.c.size_before, 0) < _MAX_STORED_BYTES)
+        .subquery()
+    )
     plain, quoted = words, dumps(words)[1:-1]
     found = or_(
-        _has(sized.c.name, plain),
-        _has(sized.c.error_message, plain),
-        _has(sized.c.progress_note, plain),
-        *(_has(cast(sized.c[name], Text), quoted) for name in ("labels", "variables", "result")),
+        _has(near.c.name, plain),
+        _has(near.c.error_message, plain),
+        _has(near.c.progress_note, plain),
+        *(_has(cast(near.c[name], Text), quoted) for name in ("labels", "variables", "result")),
     )
     query = (
-        select(sized.c.id, sized.c.created_at, sized.c.on_page, func.coalesce(found, False))
-        .where(sized.c.place <= ROWS, func.coalesce(sized.c.size_before, 0) < _MAX_STORED_BYTES)
-        .order_by(sized.c.id.desc())
+        select(near.c.id, near.c.created_at, near.c.on_page, func.coalesce(found, False))
+        .where(func.coalesce(near.c.before, 0) < _MAX_BYTES)
+        .order_by(near.c.id.desc())
     )
     rows = connection.execute(query).all()
     more = bool(rows) and rows[0].on_page > len(rows)
@@ -86,5 +104,9 @@ def look(
 
 
 def _has(column: ColumnElement[str], words: str) -> ColumnElement[bool]:
-    """Whether a text has `words`, in upper or lower case; no character of it is a wildcard."""
-    return column.icontains(words, autoescape=True)
+    """Whether a text has `words`, in upper or lower case; no character of it is a wildcard.
+
+    A regular expression reads each character once. LIKE compares each with all of `words`, where
+    these are repetitions: for seconds.
+    """
+    return column.regexp_match(_LITERAL + words, flags="i")

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.requirement("F19")
 SEARCH = "/api/v1/task-executions/search"
 
 
-@pytest.mark.parametrize("query", ["", "?text=", f"?text={'x' * 201}", "?text=a&queue=b"])
+@pytest.mark.parametrize(
+    "query", ["", "?text=", f"?text={'x' * 201}", "?text=a&queue=b", "?text=a%00"]
+)
 def test_wrong_searches_are_refused(ada: Asker, query: str) -> None:
     assert_problem(ada.get(SEARCH + query), 422, "invalid_input")
 

@@ -1,5 +1,6 @@
 """Searches for a text: what is found, windows that continue, and literal characters."""
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -62,14 +63,31 @@ def test_a_text_is_found_in_all_that_people_see(core: Core) -> None:
         Search(core.database).window(core.actor, ExecutionFilter(), "anna", cursor="x", limit=2)
 
 
-@pytest.mark.parametrize("bound", ["rows", "bytes", "time"])
+@pytest.mark.parametrize("bound", ["rows", "stored bytes", "bytes", "time"])
 def test_windows_continue_where_the_one_before_has_ended(
     core: Core, monkeypatch: pytest.MonkeyPatch, bound: str
 ) -> None:
     ids = [_submit(core, number=f"item-{number}") for number in range(7)]
-    monkeypatch.setattr(rows, "ROWS", 2 if bound != "bytes" else 200)
-    if bound == "bytes":
+    monkeypatch.setattr(rows, "ROWS", 2 if bound in {"rows", "time"} else 200)
+    if bound == "stored bytes":
         monkeypatch.setattr(rows, "_MAX_STORED_BYTES", 1)
+    if bound == "bytes":
+        monkeypatch.setattr(rows, "_MAX_BYTES", 1)
     seconds = 0.0 if bound == "time" else 60.0
     assert _found(core, "item-", seconds=seconds) == ids[::-1]
     assert _found(core, "item-0", seconds=seconds) == [ids[0]]
+
+
+@pytest.mark.parametrize("words", ["é" * 199 + "z", "z" + "é" * 199, "zzzz"])
+def test_repetitions_cost_no_more_than_other_texts(core: Core, words: str) -> None:
+    """They are stored in a hundredth; and each place of them begins as the text does."""
+    for _ in range(8):
+        _submit(core, note="é" * 1_000_000)
+    search = Search(core.database)
+    began = time.monotonic()
+
+    window = search.window(core.actor, ExecutionFilter(), words, cursor=None, limit=2)
+
+    assert time.monotonic() - began < 1.0, "it took 3 s"
+    assert 1 <= window.looked_at < 8
+    assert window.next_cursor

@@ -307,7 +307,15 @@ class ListMany(ListFilter):
     )
 
 
-SearchText = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("the NUL character is in no text; remove it")
+    return text
+
+
+SearchText = Annotated[
+    str, StringConstraints(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_storable)
+]
 
 
 class SearchMany(Selection):
