@@ -1,5 +1,6 @@
 """Sums of plain Celery tasks that ended (docs/adr/0071)."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -108,6 +109,17 @@ WHERE stopped_at IS NULL AND lost_at IS NULL AND seen_at > now() - make_interval
 def running(connection: Connection, *, within_seconds: float) -> int:
     """Return how many plain tasks run in worker processes that reported within the seconds."""
     return int(connection.execute(_RUNNING, {"within": within_seconds}).scalar_one())
+
+
+_NONE_RUN = text("""
+UPDATE workers SET plain_running = 0
+WHERE hostname = :hostname AND pid = ANY(:pids) AND plain_running > 0
+""")
+
+
+def none_run(connection: Connection, hostname: str, pids: Sequence[int]) -> None:
+    """Record that no plain task runs in processes of a worker, which have ended."""
+    connection.execute(_NONE_RUN, {"hostname": hostname, "pids": list(pids)})
 
 
 _DELETE = text("""

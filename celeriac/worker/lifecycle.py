@@ -83,9 +83,7 @@ class Lifecycle(Worker):
 
     def _plain_counts(self) -> PlainTaskCounts:
         """Return the counts of this process; the parent of prefork has some without executions."""
-        if self.pool == "prefork" and os.getpid() == self.main_pid:
-            if self._parent is None:
-                self._parent = ParentCounts(self.settings)
+        if self._parent is not None and os.getpid() == self.main_pid:
             return self._parent.counts
         process = self._process
         return self._elsewhere if process is None else process.plain_counts
@@ -162,10 +160,12 @@ class Lifecycle(Worker):
                 logger.exception("worker.not_built")
                 self.give_up(f"it can't be built: {error}")
                 return
-        elif sender.hub is not None:
-            # Celery learns of a child's end a moment before the child has ended, and checks again
-            # only 5 s later. Until then its slot, and the message sent to it, are stuck.
-            sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
+        else:
+            self._parent = ParentCounts(self.settings, self.hostname, sender.pool)
+            if sender.hub is not None:
+                # Celery learns of a child's end a moment before the child has ended, and checks
+                # again only 5 s later. Until then its slot, and its message, are stuck.
+                sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
         self._follow_sigquit()
 
     def _follow_sigquit(self) -> None:

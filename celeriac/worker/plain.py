@@ -4,16 +4,17 @@ A plain task stands for no execution. Celery's own tasks (`celery.chord_unlock`)
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from celery import signals
+from celery.exceptions import TimeLimitExceeded
 
 from celeriac.adapters.celery_queue import EXECUTE_TASK
 from celeriac.domain.executions.calls import BATCH_PROCESS, EXECUTE_AGENT, EXECUTE_WORKFLOW
 from celeriac.domain.plain_tasks import PlainEnd
-from celeriac.services.operations.plain_tasks import PlainTaskCounts
+from celeriac.services.operations.plain_tasks import PlainTaskCounts, none_run
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
 
@@ -31,8 +32,13 @@ def is_plain(name: str) -> bool:
 def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
     """Count the tasks of this process in what `counts` returns there."""
 
-    def began(sender: Any, **_: Any) -> None:
+    def received(request: Any, **_: Any) -> None:
+        if is_plain(request.name):
+            _delivered(counts(), request.id, request.delivery_info)
+
+    def began(sender: Any, task_id: str, **_: Any) -> None:
         if is_plain(sender.name):
+            _delivered(counts(), task_id, sender.request.delivery_info)
             counts().began()
 
     def left(sender: Any, **_: Any) -> None:
@@ -40,12 +46,14 @@ def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
             counts().left()
 
     def ended(end: PlainEnd) -> Callable[..., None]:
-        def handle(sender: Any, **_: Any) -> None:
-            if is_plain(sender.name):
-                counts().ended(sender.name, end)
+        def handle(sender: Any, task_id: str | None = None, request: Any = None, **of: Any) -> None:
+            if is_plain(sender.name) and not _runs_again(sender, of.get("exception")):
+                counts().ended(sender.name, end, task_id or (request or sender.request).id)
 
         return handle
 
+    # the parent of prefork has the first signal, its children the second one
+    signals.task_received.connect(received, weak=False)
     signals.task_prerun.connect(began, weak=False)
     signals.task_postrun.connect(left, weak=False)
     signals.task_success.connect(ended(PlainEnd.COMPLETED), weak=False)
@@ -53,11 +61,35 @@ def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
     signals.task_revoked.connect(ended(PlainEnd.CANCELLED), weak=False)
 
 
-class ParentCounts:
-    """The counts of the parent of `prefork`: tasks that were revoked or whose child was lost."""
+def _delivered(counts: PlainTaskCounts, task_id: str, delivery: Mapping[str, Any] | None) -> None:
+    """Tell a task that was sent again with an id from one that the broker delivers again."""
+    if not (delivery or {}).get("redelivered"):
+        counts.sent_again(task_id)
 
-    def __init__(self, settings: Settings) -> None:
+
+def _runs_again(task: Any, exception: BaseException | None) -> bool:
+    """Whether a failed task is delivered again: Celery signals this hard time limit all the same.
+
+    For a lost child, which `task_reject_on_worker_lost` has delivered again, it sends no signal.
+    """
+    return isinstance(exception, TimeLimitExceeded) and task.acks_late and not task.acks_on_timeout
+
+
+class ParentCounts:
+    """The counts of the parent of `prefork`: tasks that were revoked or whose child was lost.
+
+    Celery signals twice that one exceeded its hard time limit. The rows of children that were
+    killed say what ran in them until another process takes them for lost; the parent corrects them.
+    """
+
+    def __init__(self, settings: Settings, hostname: str, pool: Any) -> None:
+        """`pool` is Celery's, whose children have started."""
         self.counts = PlainTaskCounts()
+        self._hostname = hostname
+        self._pool = pool
+        self._children: set[int] = set()
+        self._children = self._pids()
+        self._gone: set[int] = set()
         self._seconds = settings.worker.heartbeat_seconds
         self._database = heartbeat_database_of(settings)
         self._ended = threading.Event()
@@ -78,6 +110,24 @@ class ParentCounts:
 
     def _store(self) -> None:
         try:
+            self._correct()
             self.counts.store(self._database, lambda: None)
         except Exception:
             logger.exception("worker.thread_failed", thread="plain-tasks")
+
+    def _correct(self) -> None:
+        """Correct the rows of children that have ended; those that could not be are kept."""
+        children = self._pids()
+        self._gone |= self._children - children
+        self._children = children
+        if not self._gone:
+            return
+        gone = sorted(self._gone)
+        if none_run(self._database, self._hostname, gone):
+            self._gone.difference_update(gone)
+
+    def _pids(self) -> set[int]:
+        try:
+            return set(self._pool.info["processes"])
+        except AttributeError:  # Celery has ended the pool
+            return self._children

@@ -1,9 +1,12 @@
 """Plain Celery tasks as a user of Celery writes them; a worker gets them with `-I`."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from celery import Task, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 
 from tests.support.waiting import wait_until
 
@@ -44,3 +47,13 @@ def hold(started: str, gate: str) -> str:
     Path(started).touch()
     wait_until(Path(gate).exists, "the gate is open", within=60)
     return "let go"
+
+
+@shared_task(name="plain.stick")
+def stick(started: str, gate: str) -> None:
+    """As `hold`, but write the process of each run to `started`, and ignore the soft time limit."""
+    with Path(started).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not Path(gate).exists():
+        with suppress(SoftTimeLimitExceeded):
+            wait_until(Path(gate).exists, "the gate is open", within=60)

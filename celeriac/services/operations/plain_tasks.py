@@ -1,6 +1,6 @@
 """Counts plain Celery tasks in memory, and adds the counts to the sums (docs/adr/0071)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from uuid import UUID
 
@@ -15,6 +15,9 @@ from celeriac.kit.json_types import storable_text
 
 logger = structlog.get_logger(__name__)
 
+MOST_IDS = 1_000
+"""Ids of the tasks that ended last, which a process remembers to count each once."""
+
 
 class PlainTaskCounts:
     """How many plain tasks of this process run, and how many have ended. Safe between threads.
@@ -28,6 +31,7 @@ class PlainTaskCounts:
         self._batch: dict[str, EndCounts] = {}
         self._number = 0
         self._running = 0
+        self._ids: dict[str, None] = {}  # in the order of their ends
 
     @property
     def running(self) -> int:
@@ -44,9 +48,19 @@ class PlainTaskCounts:
         with self._lock:
             self._running -= 1
 
-    def ended(self, name: str, end: PlainEnd) -> None:
-        """Count the end of a task."""
+    def sent_again(self, task_id: str) -> None:
+        """Count the next end of a task too: somebody sent another one with the same id."""
         with self._lock:
+            self._ids.pop(task_id, None)
+
+    def ended(self, name: str, end: PlainEnd, task_id: str) -> None:
+        """Count the end of a task, unless it is among the MOST_IDS that ended last."""
+        with self._lock:
+            if task_id in self._ids:
+                return
+            self._ids[task_id] = None
+            if len(self._ids) > MOST_IDS:
+                del self._ids[next(iter(self._ids))]
             if name not in self._counts and len(self._counts) >= MOST_NAMES:
                 name = OTHER
             self._counts.setdefault(name, EndCounts()).add(end)
@@ -75,6 +89,20 @@ class PlainTaskCounts:
         if added:
             self._batch = {}
         return added
+
+
+def none_run(database: Database, hostname: str, pids: Sequence[int]) -> bool:
+    """Record that no plain task runs in processes of a worker, which have ended.
+
+    Returns whether that is stored.
+    """
+    try:
+        with database.autocommit() as connection:
+            plain_tasks.none_run(connection, hostname, pids)
+    except DatabaseUnavailableError as error:
+        logger.warning("plain_tasks.not_stored", code=error.code, error=error.message)
+        return False
+    return True
 
 
 def _storable(counts: dict[str, EndCounts]) -> dict[str, EndCounts]:

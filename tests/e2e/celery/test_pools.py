@@ -1,14 +1,22 @@
 """Pools (E9): threads, prefork with autoscale, solo; and a worker that lasts (B2)."""
 
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
+import httpx
 import pytest
+from celery.result import AsyncResult
 from sqlalchemy import text
 
-from celeriac.domain.executions.states import Status
+from celeriac.db import plain_tasks
+from celeriac.domain.executions.states import CeleryState, Status
+from celeriac.domain.plain_tasks import EndCounts
+from tests.e2e.celery.conftest import OWN_TASKS
 from tests.support.celery_commands import inspect
 from tests.support.fleet import Fleet
 from tests.support.programs import Program
@@ -36,11 +44,60 @@ def test_autoscale_grows_with_the_work_and_shrinks_after_it(fleet: Fleet, beat: 
 
 
 @pytest.mark.requirement("E9")
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 4)])
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("threads", 4)])
 def test_every_pool_runs_coroutines_and_children(
     fleet: Fleet, beat: Program, pool: str, slots: int
 ) -> None:
     worker = fleet.worker(f"{pool}-1", pool=pool, slots=slots, options=("-Q", f"only-{pool}"))
+    _run_all_kinds(fleet, pool)
+    _end(worker)
+
+
+@pytest.mark.requirement("B7", "D2", "E9")
+def test_prefork_runs_them_and_counts_killed_plain_tasks_once(
+    fleet: Fleet, beat: Program, http: httpx.Client
+) -> None:
+    """One past its hard time limit has failed; one whose child was killed runs again."""
+    started, gate = fleet.home / "stuck-started", fleet.home / "stuck-gate"
+    # as long as a lease lasts, only the parent can say that nothing runs in a killed child
+    worker = fleet.lasting_worker(
+        "prefork-1",
+        pool="prefork",
+        slots=2,
+        options=("-Q", "only-prefork", *OWN_TASKS),
+        CELERIAC_WORKER_LEASE_SECONDS="600",
+    )
+    _run_all_kinds(fleet, "prefork")
+
+    def send(**limits: float) -> AsyncResult:
+        args = [str(started), str(gate)]
+        return fleet.celery.send_task("plain.stick", args=args, queue="only-prefork", **limits)
+
+    def runs() -> list[int]:
+        return [int(pid) for pid in started.read_text().split()] if started.exists() else []
+
+    limited = send(soft_time_limit=0.2, time_limit=0.4)
+    limited.get(timeout=60, propagate=False)
+    assert (limited.state, len(runs())) == (CeleryState.FAILURE, 1)
+    wait_until(lambda: _stuck(fleet).ended > 0, "its end is counted")
+    assert _stuck(fleet) == EndCounts(failed=1)
+
+    killed = send()
+    wait_until(lambda: len(runs()) == 2, "the other one runs")
+    wait_until(lambda: _plain_running(fleet, runs()[1]) == 1, "its process has told")
+    os.kill(runs()[1], signal.SIGKILL)
+    wait_until(lambda: len(runs()) == 3, "it is delivered again")
+    wait_until(lambda: _plain_running(fleet, runs()[1]) == 0, "nothing runs in the killed child")
+    gate.touch()
+    killed.get(timeout=60)
+    wait_until(lambda: _stuck(fleet).completed > 0, "its end is counted")
+    assert _stuck(fleet) == EndCounts(completed=1, failed=1), "each of the two counts once"
+    sitrep = partial(http.get, "/api/v1/scheduler/sitrep", params={"scope": "instance"})
+    wait_until(lambda: sitrep().json()["plain_tasks"]["data"]["running"] == 0, "none runs")
+    _end(worker)
+
+
+def _run_all_kinds(fleet: Fleet, pool: str) -> None:
     ids = [
         fleet.submit(fleet.task(function, queue=f"only-{pool}"), **variables)
         for function, variables in (
@@ -52,7 +109,18 @@ def test_every_pool_runs_coroutines_and_children(
     ]
     assert {done.status for done in fleet.wait_terminal(ids)} == {Status.COMPLETED}
     assert inspect(fleet, "stats", f"{pool}-1")["total"]["celeriac.tasks.execution.run"] >= 1
-    _end(worker)
+
+
+def _stuck(fleet: Fleet) -> EndCounts:
+    with fleet.container.database.autocommit() as connection:
+        return plain_tasks.by_name(connection).get("plain.stick", EndCounts())
+
+
+def _plain_running(fleet: Fleet, pid: int) -> int:
+    query = text(
+        "SELECT plain_running FROM workers WHERE hostname = 'prefork-1@fleet' AND pid = :pid"
+    )
+    return int(fleet.scalar(query, pid=pid))
 
 
 @pytest.mark.requirement("A8")

@@ -333,8 +333,9 @@ def test_plain_tasks_count_for_those_who_may_see_them(
     """They are no workspace's: the instance counts them, and the workspace of Celery's calls."""
     worker = worker_of(container, "task_execution")
     counts = PlainTaskCounts()
-    for end in (PlainEnd.COMPLETED, PlainEnd.COMPLETED, PlainEnd.FAILED, PlainEnd.CANCELLED):
-        counts.ended("shop.mail", end)
+    ends_of = (PlainEnd.COMPLETED, PlainEnd.COMPLETED, PlainEnd.FAILED, PlainEnd.CANCELLED)
+    for number, end in enumerate(ends_of):
+        counts.ended("shop.mail", end, f"{number}")
     assert counts.store(container.database, lambda: worker.id)
     with container.database.transaction() as connection:
         workers.report(connection, replace(worker, plain_running=2))

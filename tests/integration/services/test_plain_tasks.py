@@ -11,7 +11,7 @@ from celeriac.domain.metrics import OTHER
 from celeriac.domain.plain_tasks import MOST_NAMES, EndCounts, PlainEnd
 from celeriac.domain.rollups import Grain
 from celeriac.kit.ids import uuid7
-from celeriac.services.operations.plain_tasks import PlainTaskCounts
+from celeriac.services.operations.plain_tasks import MOST_IDS, PlainTaskCounts
 from tests.support.core import Core, describe
 from tests.support.outages import read_only
 
@@ -40,10 +40,10 @@ def all_sums(core: Core) -> dict[Grain, EndCounts]:
 def test_an_outage_keeps_the_counts_and_adds_them_once(core: Core) -> None:
     worker = register(core)
     counts = PlainTaskCounts()
-    counts.ended("shop.mail", DONE)
+    counts.ended("shop.mail", DONE, "1")
     with read_only(core.database.engine.url):
         assert not counts.store(core.database, lambda: worker)
-        counts.ended("shop.mail", PlainEnd.FAILED)
+        counts.ended("shop.mail", PlainEnd.FAILED, "2")
         assert not counts.store(core.database, lambda: worker)
     assert all_sums(core)[Grain.TOTAL].ended == 0
     for _ in range(3):
@@ -57,11 +57,24 @@ def test_an_outage_keeps_the_counts_and_adds_them_once(core: Core) -> None:
 
 
 @pytest.mark.requirement("D2")
+def test_an_end_counts_once_unless_its_id_is_sent_again_or_long_ago(core: Core) -> None:
+    counts = PlainTaskCounts()
+    for number in range(MOST_IDS + 1):
+        counts.ended("shop.mail", DONE, f"{number}")
+    counts.ended("shop.mail", PlainEnd.FAILED, "1")
+    counts.ended("shop.mail", PlainEnd.FAILED, "0")
+    counts.sent_again("5")
+    counts.ended("shop.mail", PlainEnd.FAILED, "5")
+    assert counts.store(core.database, lambda: None)
+    assert all_sums(core)[Grain.TOTAL] == EndCounts(completed=MOST_IDS + 1, failed=2)
+
+
+@pytest.mark.requirement("D2")
 def test_names_are_bounded_and_old_sums_can_go(core: Core) -> None:
     for turn in range(2):
         counts = PlainTaskCounts()
         for number in range(MOST_NAMES + 5):
-            counts.ended(f"task-{turn}-{number:03}\x00\ud800", DONE)
+            counts.ended(f"task-{turn}-{number:03}\x00\ud800", DONE, f"{number}")
         assert counts.store(core.database, lambda: None)
     with core.database.autocommit() as connection:
         names = plain_tasks.by_name(connection)
