@@ -381,18 +381,25 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
 def received_listener(channel: socket.socket) -> socket.socket | None:
     """Return the listening socket that a child sends over `channel` as its first act.
 
-    None for a child that ended before; its stderr says why. Also None for a descriptor that is no
-    socket. Blocks.
+    None for a child that ended before, whose stderr says why, and for what is no such socket.
+    Blocks.
     """
     channel.settimeout(_LISTENER_SECONDS)
-    numbers: list[int] = []
     try:
         _, numbers, _, _ = socket.recv_fds(channel, 1, 1)
-        return socket.socket(fileno=numbers[0]) if numbers else None
     except OSError:
-        for number in numbers:
-            os.close(number)
         return None
+    if not numbers:
+        return None
+    try:
+        listener = socket.socket(fileno=numbers[0])
+    except OSError:  # it is no socket
+        os.close(numbers[0])
+        return None
+    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return listener
+    listener.close()
+    return None
 
 
 def _popen(

@@ -320,7 +320,13 @@ class Sandboxed:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Take the listening sockets that come over the Unix socket, and serve them."""
+        """Take the listening sockets that come over the Unix socket, and serve them.
+
+        In the machine's network nobody sends one, and agents could.
+        """
+        if self.sandbox.shares_network:
+            yield
+            return
         with socket.socket(socket.AF_UNIX) as receiver:
             receiver.bind(f"\0{self.name}")
             receiver.listen()
@@ -337,20 +343,21 @@ class Sandboxed:
         while True:
             channel, _ = await loop.sock_accept(receiver)
             with channel:
-                ours = _user_of(channel) == os.geteuid()
-                listener = await PROCESSES.run(received_listener, channel) if ours else None
+                if not _is_ours(channel):
+                    continue  # who keeps a socket that it has sent can make the worker block
+                listener = await PROCESSES.run(received_listener, channel)
             if listener is not None:
                 await self.server.serve(listener)
 
 
-def _user_of(channel: socket.socket) -> int:
-    """Return the user who has connected: every user of the machine can find the socket's name."""
-    said = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(said)[1])
+_CREDENTIALS = struct.Struct("3i")  # unix(7): pid, user, group
 
 
-_CREDENTIALS = struct.Struct("iII")
-"""Process, user and group (unix(7))."""
+def _is_ours(channel: socket.socket) -> bool:
+    """Whether a process of our user has connected: the supervisor is one, agents of root aren't."""
+    size = _CREDENTIALS.size
+    sent = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return bool(_CREDENTIALS.unpack(sent)[1] == os.geteuid())
 
 
 def find_cli() -> str:

@@ -10,7 +10,12 @@ from typing import Any
 
 import pytest
 
-from celeriac.agents.child.process import ChildCommand, ChildProcess, Confinement
+from celeriac.agents.child.process import (
+    ChildCommand,
+    ChildProcess,
+    Confinement,
+    received_listener,
+)
 from celeriac.agents.child.protocol import ResultMessage
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.models import Provider
@@ -396,3 +401,21 @@ def test_doctor_tries_the_sandbox(home: Path) -> None:
 def test_agents_that_run_as_root_are_not_confined(home: Path) -> None:
     with pytest.raises(ConfigurationError, match="would run as root"):
         checked_sandbox(load(home), OURSELVES, home / "work")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "connection", "nothing"])
+def test_only_a_listening_socket_is_taken(kind: str) -> None:
+    ours, theirs = socket.socketpair()
+    pipe = os.pipe()
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with ours, theirs:
+        if kind != "nothing":
+            sent = pipe[0] if kind == "pipe" else theirs.fileno()
+            socket.send_fds(theirs, [b"."], [sent])
+        theirs.shutdown(socket.SHUT_WR)
+
+        assert received_listener(ours) is None
+
+        assert len([*Path("/proc/self/fd").iterdir()]) == before
+    for each in pipe:
+        os.close(each)

@@ -4,10 +4,13 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import anyio.to_thread
 import psutil
 import pytest
 from claude_agent_sdk import project_key_for_directory
@@ -150,3 +153,47 @@ async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(
                     socket.send_fds(channel, [b"."], [number])
             with await asyncio.wait_for(served.get(), 10) as got:
                 assert got.getsockname() == listener.getsockname()
+
+
+STRANGER = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as channel, socket.create_server(("127.0.0.1", 0)) as listener:
+    channel.connect(chr(0) + sys.argv[1])
+    socket.send_fds(channel, [b"."], [listener.fileno()])
+    channel.settimeout(5)
+    channel.recv(1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes as another user")
+@pytest.mark.parametrize(("network", "stranger", "served"), [
+    ("none", False, 1), ("none", True, 0), ("host", False, 0),
+])  # fmt: skip
+async def test_sockets_of_strangers_are_not_served(
+    bounds: Confinement, tmp_path: Path, network: str, stranger: bool, served: int
+) -> None:
+    """They could keep them, and make the worker's event loop block in an accept."""
+    taken: list[socket.socket] = []
+
+    async def serve(listener: socket.socket) -> None:
+        taken.append(listener)
+
+    assert bounds.sandbox is not None
+    assert bounds.user.ids is not None
+    bounds.user.let_read([Path(sys.executable)])
+    user = bounds.user.ids.user if stranger else None
+    sandbox = replace(bounds.sandbox, shares_network=network == "host")
+    directories = SessionDirectories.of(tmp_path / "sessions", uuid4())
+    sandboxed = Sandboxed(sandbox, directories, (), LoopbackPort(1, serve))
+    command = (sys.executable, "-I", "-S", "-c", STRANGER, sandboxed.name)
+    async with sandboxed.serving():
+        done = await anyio.to_thread.run_sync(
+            lambda: subprocess.run(
+                command, capture_output=True, check=False, user=user, cwd="/", env={}
+            )
+        )
+    for each in taken:
+        each.close()
+
+    assert len(taken) == served, done.stderr
+    assert (b"ConnectionRefused" in done.stderr) is (network == "host"), done.stderr
