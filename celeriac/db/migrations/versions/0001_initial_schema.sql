@@ -1008,7 +1008,7 @@ CREATE TABLE hooks (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
     owner_id uuid NOT NULL,
-    name TEXT,
+    name text,
     task_id uuid,
     workflow_id uuid,
     description text NOT NULL DEFAULT '',
