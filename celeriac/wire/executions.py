@@ -427,11 +427,6 @@ class Worker(Wire):
     lacks: list[str] = Field(
         description="Messages of errors about what agents need and it doesn't have.", examples=[[]]
     )
-    confinement: str | None = Field(
-        description="What confines its agents: bubblewrap or none; null for a worker of an older "
-        "release.",
-        examples=["none"],
-    )
     started_at: datetime
     seen_at: datetime
     paused: bool = Field(
