@@ -5,6 +5,7 @@ from uuid import UUID
 import httpx
 import pytest
 import redis
+from sqlalchemy import text
 
 from celeriac.domain.executions.states import CeleryState
 from celeriac.kit.json_types import JsonObject, loads
@@ -104,6 +105,9 @@ def test_plain_tasks_count_in_the_situation_report(
 ) -> None:
     """The heartbeat of the worker stores how they ended; executions' own tasks are not among."""
     started, gate = fleet.home / "counted-started", fleet.home / "counted-gate"
+    fleet.celery.send_task("plain.mark").get(timeout=60)
+    marked = text("SELECT count(*) FROM plain_task_sums WHERE name = 'plain.mark'")
+    wait_until(lambda: fleet.scalar(marked) > 0, "what the worker ended before is counted")
     before = _plain(http)
     fleet.celery.send_task("plain.hold", args=[str(started), str(gate)])
     fleet.celery.send_task("plain.fail", args=["no luck"]).get(timeout=60, propagate=False)
