@@ -62,3 +62,9 @@ def stick(started: str, gate: str) -> None:
     while not Path(gate).exists():
         with suppress(SoftTimeLimitExceeded):
             wait_until(Path(gate).exists, "the gate is open", within=60)
+
+
+@shared_task(name="plain.again", acks_on_timeout=False)
+def again(started: str, gate: str) -> None:
+    """As `stick`, but deliver it again when it exceeds its hard time limit."""
+    stick(started, gate)

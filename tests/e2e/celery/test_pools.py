@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -57,8 +58,9 @@ def test_every_pool_runs_coroutines_and_children(
 def test_prefork_runs_them_and_counts_killed_plain_tasks_once(
     fleet: Fleet, beat: Program, http: httpx.Client
 ) -> None:
-    """One past its hard time limit has failed; one whose child was killed runs again."""
+    """One past its hard time limit has failed; one that is delivered again has not ended."""
     started, gate = fleet.home / "stuck-started", fleet.home / "stuck-gate"
+    again_started, again_gate = fleet.home / "again-started", fleet.home / "again-gate"
     # as long as a lease lasts, only the parent can say that nothing runs in a killed child
     worker = fleet.lasting_worker(
         "prefork-1",
@@ -69,20 +71,26 @@ def test_prefork_runs_them_and_counts_killed_plain_tasks_once(
     )
     _run_all_kinds(fleet, "prefork")
 
-    def send(**limits: float) -> AsyncResult:
-        args = [str(started), str(gate)]
-        return fleet.celery.send_task("plain.stick", args=args, queue="only-prefork", **limits)
+    def send(name: str, *files: Path, **limits: float) -> AsyncResult:
+        args = [str(file) for file in files]
+        return fleet.celery.send_task(name, args=args, queue="only-prefork", **limits)
 
-    def runs() -> list[int]:
-        return [int(pid) for pid in started.read_text().split()] if started.exists() else []
+    def runs(diary: Path = started) -> list[int]:
+        return [int(pid) for pid in diary.read_text().split()] if diary.exists() else []
 
-    limited = send(soft_time_limit=0.2, time_limit=0.4)
+    limited = send("plain.stick", started, gate, soft_time_limit=0.2, time_limit=0.4)
     limited.get(timeout=60, propagate=False)
     assert (limited.state, len(runs())) == (CeleryState.FAILURE, 1)
-    wait_until(lambda: _stuck(fleet).ended > 0, "its end is counted")
-    assert _stuck(fleet) == EndCounts(failed=1)
+    wait_until(lambda: _ends(fleet, "plain.stick").ended > 0, "its end is counted")
+    assert _ends(fleet, "plain.stick") == EndCounts(failed=1)
 
-    killed = send()
+    send("plain.again", again_started, again_gate, soft_time_limit=0.5, time_limit=1)
+    wait_until(lambda: len(runs(again_started)) == 2, "its limit has it delivered again")
+    again_gate.touch()
+    wait_until(lambda: _ends(fleet, "plain.again").completed > 0, "its end is counted")
+    assert _ends(fleet, "plain.again") == EndCounts(completed=1)
+
+    killed = send("plain.stick", started, gate)
     wait_until(lambda: len(runs()) == 2, "the other one runs")
     wait_until(lambda: _plain_running(fleet, runs()[1]) == 1, "its process has told")
     os.kill(runs()[1], signal.SIGKILL)
@@ -90,8 +98,10 @@ def test_prefork_runs_them_and_counts_killed_plain_tasks_once(
     wait_until(lambda: _plain_running(fleet, runs()[1]) == 0, "nothing runs in the killed child")
     gate.touch()
     killed.get(timeout=60)
-    wait_until(lambda: _stuck(fleet).completed > 0, "its end is counted")
-    assert _stuck(fleet) == EndCounts(completed=1, failed=1), "each of the two counts once"
+    wait_until(lambda: _ends(fleet, "plain.stick").completed > 0, "its end is counted")
+    assert _ends(fleet, "plain.stick") == EndCounts(completed=1, failed=1), (
+        "each of the two counts once"
+    )
     sitrep = partial(http.get, "/api/v1/scheduler/sitrep", params={"scope": "instance"})
     wait_until(lambda: sitrep().json()["plain_tasks"]["data"]["running"] == 0, "none runs")
     _end(worker)
@@ -111,14 +121,15 @@ def _run_all_kinds(fleet: Fleet, pool: str) -> None:
     assert inspect(fleet, "stats", f"{pool}-1")["total"]["celeriac.tasks.execution.run"] >= 1
 
 
-def _stuck(fleet: Fleet) -> EndCounts:
+def _ends(fleet: Fleet, name: str) -> EndCounts:
     with fleet.container.database.autocommit() as connection:
-        return plain_tasks.by_name(connection).get("plain.stick", EndCounts())
+        return plain_tasks.by_name(connection).get(name, EndCounts())
 
 
 def _plain_running(fleet: Fleet, pid: int) -> int:
     query = text(
-        "SELECT plain_running FROM workers WHERE hostname = 'prefork-1@fleet' AND pid = :pid"
+        "SELECT coalesce(sum(plain_running), 0) FROM workers"
+        " WHERE hostname = 'prefork-1@fleet' AND pid = :pid"
     )
     return int(fleet.scalar(query, pid=pid))
 
