@@ -126,7 +126,7 @@ def test_what_fills_redis_is_named(
         monkeypatch.setattr(upkeep, "_MOST_WAITING", 2)
         client.rpush("1234.reply.celery.pidbox", "a", "b", "c")
         (warned_of_replies,) = [each for each in told() if each.level is Level.WARNING]
-        assert "3 events and replies of Celery wait" in warned_of_replies.message
+        assert "nobody reads 3 messages of Celery's own" in warned_of_replies.message
         client.flushdb()
 
 
