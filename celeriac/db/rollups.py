@@ -77,7 +77,8 @@ WITH folding AS (
     -- queues are named by those who submit: besides those of workers only so many become rows
     SELECT workspace_id, task_id, queue,
            CASE WHEN known OR
-                     (SELECT count(*) {_SUMS_OF_TASK})
+                     (SELECT count(*) {_SUMS_OF_TASK}
+                        AND t.queue <> :other AND t.queue NOT IN (SELECT queue FROM listened))
                      + row_number() OVER (PARTITION BY workspace_id, task_id, known ORDER BY queue)
                      <= :queues
                 THEN queue ELSE :other END AS counted_as
