@@ -1,7 +1,6 @@
 """A bounded sample of the keys of a Redis database: what never expires, and what nobody reads."""
 
 import re
-from collections.abc import Collection
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -21,14 +20,13 @@ _LONGEST_NAME = 80
 # Lists that Celery's tools make for themselves: nothing else would end them.
 _UNREAD = re.compile(r"(.*:)?(celeryev\b.*|.*\.?reply\.celery\.pidbox)")
 _BROKERS = re.compile(r"(.*:)?(_kombu\.binding\..*|unacked(_index|_mutex)?)")
-_PRIORITY = re.compile("\x06\x16.*", re.DOTALL)
 
 
-def sample(url: str, *, prefix: str, queues: Collection[str]) -> LastingKeys:
+def sample(url: str, *, prefix: str) -> LastingKeys:
     """Return what a sample of up to 2,000 keys of the database at `url` shows.
 
-    Keys that begin with `prefix` are ours, and `queues` are lists of messages; so is every list,
-    since a task may name any queue. Raises UnavailableError if the server doesn't answer within
+    Keys that begin with `prefix` are ours, and so is every list: it is taken for a queue, and a
+    task may name any. Raises UnavailableError if the server doesn't answer within
     seconds, and ConfigurationError if `url` is no address of a Redis server.
     """
     try:
@@ -43,7 +41,7 @@ def sample(url: str, *, prefix: str, queues: Collection[str]) -> LastingKeys:
             f"{without_password(url)!r} is not a Redis address; write it as redis://host:6379/0."
         ) from error
     try:
-        return _sample(client, without_password(url), prefix, frozenset(queues))
+        return _sample(client, without_password(url), prefix)
     except (RedisError, OSError) as error:
         raise UnavailableError(
             f"Redis at {without_password(url)} doesn't answer: {error}"
@@ -52,7 +50,7 @@ def sample(url: str, *, prefix: str, queues: Collection[str]) -> LastingKeys:
         client.close()
 
 
-def _sample(client: Redis, address: str, prefix: str, queues: frozenset[str]) -> LastingKeys:
+def _sample(client: Redis, address: str, prefix: str) -> LastingKeys:
     names = _names(client)
     with client.pipeline(transaction=False) as pipeline:
         for name in names:
@@ -66,7 +64,7 @@ def _sample(client: Redis, address: str, prefix: str, queues: frozenset[str]) ->
         text = name.decode("utf-8", "replace")
         if _UNREAD.fullmatch(text):
             waiting += length if isinstance(length, int) else 0
-        elif expiry == -1 and not _is_ours(text, kind, prefix, queues):
+        elif expiry == -1 and not _is_ours(text, kind, prefix):
             unknown.append(text[:_LONGEST_NAME])
     return LastingKeys(address, int(client.dbsize()), len(names), unknown, waiting)
 
@@ -83,7 +81,5 @@ def _names(client: Redis) -> list[bytes]:
     return list(found)[:_SAMPLE]
 
 
-def _is_ours(name: str, kind: object, prefix: str, queues: frozenset[str]) -> bool:
-    if name.startswith(prefix) or _BROKERS.fullmatch(name):
-        return True
-    return kind == b"list" or _PRIORITY.sub("", name) in queues
+def _is_ours(name: str, kind: object, prefix: str) -> bool:
+    return name.startswith(prefix) or kind == b"list" or _BROKERS.fullmatch(name) is not None

@@ -68,7 +68,7 @@ def _lasting(settings: Settings) -> Sequence[Callable[[], LastingKeys]]:
     """Return what samples the databases of Redis: the application's, the broker's, the results'."""
     urls = [settings.redis_url, *_of_celery(settings)] if settings.redis_url else []
     return [
-        partial(redis_keys.sample, url, prefix=key_prefix(settings), queues=QUEUES)
+        partial(redis_keys.sample, url, prefix=key_prefix(settings))
         for url in dict.fromkeys(each for each in urls if each and _is_redis(each))
     ]
 

@@ -12,7 +12,7 @@ from celeriac.api.core.pages import Paging
 from celeriac.api.core.parameters import Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
-from celeriac.api.v1.executions.narrowing import filter_problem, json_filter
+from celeriac.api.v1.executions.narrowing import filter_problem, given_fields
 from celeriac.api.v1.executions.schemas import ViewFilter
 from celeriac.domain.base import Name, Strict
 from celeriac.domain.saved_views import SavedView
@@ -64,7 +64,7 @@ def create_view(body: NewView, actor: Operator, services: Services) -> wire.Save
 
     Names of tasks and agents in it are looked up when it is used.
     """
-    selects = json_filter(body.filter)
+    selects = given_fields(body.filter)
     return _shown(services.views.create(actor, body.name, selects, shared=body.shared))
 
 
@@ -88,7 +88,7 @@ def change_view(
     wanted = ViewChange(
         name=body.name,
         shared=body.shared,
-        filter=None if body.filter is None else json_filter(body.filter),
+        filter=None if body.filter is None else given_fields(body.filter),
     )
     return _shown(services.views.change(actor, view, wanted))
 

@@ -8,7 +8,7 @@ import pytest
 
 from celeriac.api.v1.executions.narrowing import (
     filter_problem,
-    json_filter,
+    given_fields,
     narrowed,
     stored_filter,
 )
@@ -120,7 +120,7 @@ def test_a_filter_that_this_release_does_not_know_is_named_and_never_used(
 
 def test_built_in_views_are_filters_of_this_release() -> None:
     for each in BUILT_IN:
-        assert json_filter(stored_filter(each)) == each.filter
+        assert given_fields(stored_filter(each)) == each.filter
     assert [each.id for each in BUILT_IN] == sorted((each.id for each in BUILT_IN), reverse=True)
 
 

@@ -6,20 +6,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from celeriac.api.v1.executions.schemas import Criteria, ViewFilter
+from celeriac.api.v1.executions.schemas import Conditions, Criteria, ViewFilter
 from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.saved_views import SavedView
-from celeriac.kit.json_types import JsonObject
 from celeriac.kit.validation import first_fault
 
 C = TypeVar("C", bound=Criteria)
 
 _WITHIN = "created_within"
-
-
-def json_filter(wanted: ViewFilter) -> JsonObject:
-    """Return the given fields of a filter, as they are stored."""
-    return _given(wanted)
 
 
 def filter_problem(view: SavedView) -> str | None:
@@ -50,7 +44,7 @@ def narrowed(body: C, view: SavedView, selects: ViewFilter, *, now: datetime) ->
 
     Raises InvalidInputError for a field of both that can't match both.
     """
-    own, merged = _given(body), _given(selects)
+    own, merged = given_fields(body), given_fields(selects)
     within = merged.pop(_WITHIN, None)
     if within is not None:
         since = (now - timedelta(seconds=within)).isoformat()
@@ -66,7 +60,8 @@ def narrowed(body: C, view: SavedView, selects: ViewFilter, *, now: datetime) ->
         ) from error
 
 
-def _given(model: Any) -> dict[str, Any]:
+def given_fields(model: Conditions) -> dict[str, Any]:
+    """Return the fields of a filter that were given, as they are stored."""
     stated = model.model_dump(mode="json", exclude_unset=True)
     return {name: value for name, value in stated.items() if value is not None}
 
