@@ -111,7 +111,7 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         said = done.stderr.strip()[-_LAST_WORDS:] or f"it exited with {done.returncode}"
         raise _refusal(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
     if faults:
-        raise _refusal(f"its sandbox is not tight: {'; '.join(faults)}")
+        raise _refusal(f"their sandbox does not confine them: {'; '.join(faults)}")
 
 
 def _refusal(reason: str) -> ConfigurationError:
