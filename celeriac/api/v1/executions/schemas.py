@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
-from celeriac.domain.base import Strict
+from celeriac.domain.base import Label, Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.model import RunOptions
@@ -307,23 +307,15 @@ class ListMany(ListFilter):
     )
 
 
-def _storable(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("the NUL character is in no text; remove it")
-    return text
-
-
-SearchText = Annotated[
-    str, StringConstraints(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_storable)
-]
+SearchText = Annotated[Label, StringConstraints(min_length=1, max_length=LONGEST_TEXT)]
 
 
 class SearchMany(Selection):
     """A text to look for, and in which executions."""
 
     text: SearchText = Field(
-        description="Literal, in upper or lower case: of the task's name, variables, result, "
-        "labels, error message or note of the progress.",
+        description="Printable characters, in upper or lower case: of the task's name, variables, "
+        "result, labels, error message or note of the progress.",
         examples=["order A-1734"],
     )
     status: list[Annotated[Status, Field(strict=False)]] = Field(
