@@ -1,5 +1,6 @@
 """Changes of the labels of an execution by its agent, as it runs."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,8 @@ class AttemptLabels:
         self._store = store
         self._attempt = attempt
         self._changes = 0
+        # they would wait for the same row, each with a connection, and are counted
+        self._one_at_a_time = asyncio.Lock()
 
     async def change(self, changes: Mapping[str, JsonValue]) -> Labels:
         """Set labels, and remove those with None; return those that the execution has then.
@@ -32,6 +35,10 @@ class AttemptLabels:
         names the label, and LeaseLostError.
         """
         wanted = checked_changes(changes)
+        async with self._one_at_a_time:
+            return await self._change(wanted)
+
+    async def _change(self, wanted: Mapping[str, str | None]) -> Labels:
         self._attempt.expect_rows()
         database, lease = self._store.database, self._attempt.lease
         may_change = self._changes < MOST_CHANGES

@@ -26,6 +26,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import Label
 from celeriac.domain.limits import ConcurrencyLimit
 from celeriac.domain.tasks import TaskSpec
+from celeriac.services.executions import attempt_labels
 from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.attempt_labels import MOST_CHANGES, AttemptLabels
 from celeriac.services.executions.change import Change
@@ -170,3 +171,22 @@ def test_an_agent_labels_its_execution_under_its_lease(core: Core) -> None:
         asyncio.run(_labels_of(core, claim).change({"customer": "acme"}))
     assert core.get(execution_id).labels == after
     core.assert_consistent()
+
+
+def test_changes_at_once_are_counted_one_by_one(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that began before the first was stored passed the bound of events."""
+    monkeypatch.setattr(attempt_labels, "MOST_CHANGES", 3)
+    claim = core.claim(core.message(_submit(core, ACME)))
+    assert claim is not None
+    labels = _labels_of(core, claim)
+
+    async def burst() -> list[object]:
+        changes = (labels.change({"customer": f"c{number}"}) for number in range(10))
+        return list(await asyncio.gather(*changes, return_exceptions=True))
+
+    refused = [each for each in asyncio.run(burst()) if isinstance(each, InvalidInputError)]
+
+    assert len(refused) == 7
+    assert len(_events(core, claim.lease.execution_id)) == 3
