@@ -15,7 +15,7 @@ from celeriac.db.paging import reader
 
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
-    SELECT DISTINCT hashtext(CAST(:task_id AS text) || key) AS lock
+    SELECT DISTINCT (hashtext(CAST(:task_id AS text)) & (~255)) | (hashtext(key) & 255) AS lock
     FROM unnest(CAST(:keys AS text[])) AS k (key)
     ORDER BY 1) AS hashed
 """).bindparams(bindparam("locks", AdvisoryLock.DEBOUNCE.value))
@@ -42,7 +42,11 @@ _waiting = reader(Waiting, waited=float)
 
 
 def lock(connection: Connection, task_id: UUID, keys: Sequence[str]) -> None:
-    """Lock keys of a task until the transaction ends."""
+    """Lock keys of a task until the transaction ends.
+
+    By 256 locks for each task: the server has some 10,000 for all that it does, and a batch may
+    have as many keys.
+    """
     connection.execute(_LOCK, {"task_id": task_id, "keys": list(keys)})
 
 

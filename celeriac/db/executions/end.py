@@ -1,6 +1,6 @@
 """Ends executions without their worker: rescue from a lost worker, cancellation, and expiry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -285,18 +285,35 @@ def end_expired(connection: Connection, *, limit: int) -> list[UUID]:
     return list(connection.execute(_LAPSE, {**spans.of(found), "code": EXPIRED}).scalars())
 
 
-_CROWD_OUT = _lapse("held = CAST(:held AS text)", ":message")
+_CROWD_OUT = _lapse(
+    "held = CAST(:held AS text)",
+    """(SELECT m.message
+        FROM unnest(CAST(:crowded AS uuid[]), CAST(:messages AS text[])) AS m (id, message)
+        WHERE m.id = e.id)""",
+)
+_CROWDED_AT_ONCE = 200
+"""Each of these looks for its message among those of all."""
 
 
 def crowd_out(
-    connection: Connection, execution_ids: Sequence[UUID], *, held: Held, code: str, message: str
+    connection: Connection, messages: Mapping[UUID, str], *, held: Held, code: str
 ) -> list[UUID]:
     """Cancel executions that have not begun and are `held` in this way; return which.
 
-    Needs a transaction.
+    Each gets its message. Needs a transaction.
     """
-    locked = hold_rows(connection, list(hold(connection, execution_ids, skip_locked=True)))
-    if not locked:
-        return []
-    parameters = {**spans.of(list(locked)), "held": held, "code": code, "message": message}
-    return list(connection.execute(_CROWD_OUT, parameters).scalars())
+    gone: list[UUID] = []
+    ids = list(messages)
+    for start in range(0, len(ids), _CROWDED_AT_ONCE):
+        some = ids[start : start + _CROWDED_AT_ONCE]
+        locked = list(hold_rows(connection, list(hold(connection, some, skip_locked=True))))
+        if locked:
+            parameters = {
+                **spans.of(locked),
+                "held": held,
+                "code": code,
+                "crowded": locked,
+                "messages": [messages[each] for each in locked],
+            }
+            gone += connection.execute(_CROWD_OUT, parameters).scalars()
+    return gone

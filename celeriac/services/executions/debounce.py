@@ -3,7 +3,7 @@
 The items of a batch are debounced one after the other, as if each were submitted by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -52,9 +52,18 @@ def create_debounced(
         of_key.setdefault(key, []).append(index)
     debounces.lock(connection, new.spec.task_id, list(of_key))
     earlier = debounces.find(connection, new.spec.task_id, list(of_key))
+    gone = _crowd_out(
+        connection,
+        {
+            found.execution_id: _message(new.ids[of_key[key][-1]], key)
+            for key, found in earlier.items()
+        },
+    )
+    replaced_ids = frozenset(gone)
     lines = [
-        _Line(key, indexes, _replaced(connection, new, earlier.get(key), key, indexes[-1]))
+        _Line(key, indexes, found if found and found.execution_id in replaced_ids else None)
         for key, indexes in of_key.items()
+        for found in (earlier.get(key),)
     ]
     messages: list[QueuedMessage] = []
     for (delay, replaced), indexes in _by_delay(wanted, lines).items():
@@ -66,10 +75,14 @@ def create_debounced(
             request=replace(new.request, delay_seconds=delay, options=options),
         )
         messages += lifecycle.create(connection, some, actor, window=window)
-    gone = [line.after.execution_id for line in lines if line.after is not None]
-    for line in lines:
-        if others := [new.ids[index] for index in line.indexes[:-1]]:
-            gone += _crowd_out(connection, others, line.key, new.ids[line.indexes[-1]])
+    gone += _crowd_out(
+        connection,
+        {
+            new.ids[index]: _message(new.ids[line.indexes[-1]], line.key)
+            for line in lines
+            for index in line.indexes[:-1]
+        },
+    )
     debounces.put(
         connection,
         new.spec.task_id,
@@ -104,24 +117,9 @@ def _delay(wanted: Debounce, line: _Line) -> float:
     return wanted.delay(0.0 if line.after is None else line.after.waited)
 
 
-def _replaced(
-    connection: Connection, new: NewExecutions, earlier: Waiting | None, key: str, index: int
-) -> Waiting | None:
-    """Return what has waited for a key and is replaced by a new one."""
-    if earlier is None:
-        return None
-    gone = _crowd_out(connection, [earlier.execution_id], key, new.ids[index])
-    return earlier if gone else None
+def _message(newer: UUID, key: str) -> str:
+    return f"The newer execution {newer} has the same debounce key {key!r}, and waits instead."
 
 
-def _crowd_out(
-    connection: Connection, execution_ids: Sequence[UUID], key: str, newer: UUID
-) -> list[UUID]:
-    return lifecycle.crowd_out(
-        connection,
-        execution_ids,
-        held=Held.TIME,
-        code=LimitEnd.SUPERSEDED.value,
-        message=f"The newer execution {newer} has the same debounce key {key!r}, and waits "
-        "instead.",
-    )
+def _crowd_out(connection: Connection, messages: Mapping[UUID, str]) -> list[UUID]:
+    return lifecycle.crowd_out(connection, messages, held=Held.TIME, code=LimitEnd.SUPERSEDED.value)

@@ -178,7 +178,7 @@ class TaskLimits:
         with self._database.transaction() as connection:
             code = ending.why.value
             ended = lifecycle.crowd_out(
-                connection, [ending.id], held=Held.LIMIT, code=code, message=message
+                connection, {ending.id: message}, held=Held.LIMIT, code=code
             )
         if ended:
             self.ended(ended, code)

@@ -5,7 +5,9 @@ from functools import partial
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
+from celeriac.db.executions import debounces
 from celeriac.domain.errors import InputInvalidError
 from celeriac.domain.executions.model import Idempotency, SubmitRequest
 from celeriac.domain.executions.states import Held, Status
@@ -200,3 +202,24 @@ def test_other_tasks_pay_nothing(core: Core) -> None:
     with sent(core.database) as statements:
         core.queued()
     assert not any("debounces" in each for each in statements)
+
+
+def test_a_large_batch_takes_few_statements_and_few_locks(core: Core) -> None:
+    """It took three statements for each key, and as many locks: a batch has up to 10,000 items."""
+    core = debounced(core)
+    keys = [f"key-{number}" for number in range(600)]
+    items: list[JsonObject] = [{"key": key} for key in keys]
+    earlier = core.pending_many(items)
+    with sent(core.database) as statements:
+        newer = core.pending_many(items)
+    assert len(statements) < 40
+    for first, last in zip(earlier, newer, strict=True):
+        found = core.get(first)
+        assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
+        assert str(last) in (found.error_message or "")
+    core.assert_consistent()
+    with core.database.transaction() as connection:
+        debounces.lock(connection, core.task, keys)
+        held = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+                    "AND pid = pg_backend_pid()")  # fmt: skip
+        assert 100 < connection.execute(held).scalar_one() <= 256
