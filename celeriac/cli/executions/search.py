@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def search(
     context: CommandContext,
-    text: Annotated[str, typer.Argument(help="What to look for, in upper or lower case.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="What to look for, in upper or lower case.")
+    ],
     *,
     limit: Limit = 20,
     windows: Annotated[

@@ -124,7 +124,8 @@ class Selection(Conditions):
         str | None,
         typer.Option(
             metavar="VIEW",
-            help="Only of this saved view, from `celeriac views list`; other filters narrow it.",
+            help="Only those of this saved view, from `celeriac views list`; other filters narrow "
+            "it.",
             autocompletion=names_of("views"),
         ),
     ] = None
