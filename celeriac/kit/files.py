@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 from celeriac.kit.json_types import has_utf8
 
@@ -185,15 +186,16 @@ def remove_tree(path: Path) -> bool:
     """Remove a directory with its content; return whether nothing is left.
 
     Symbolic links are removed, never followed. Directories that were closed to everybody are opened
-    first.
+    first, and may be nested in any depth.
     """
     if path.is_symlink():
         path.unlink(missing_ok=True)
         return True
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        _open_up(path)
+    with suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        with suppress(OSError):
+            _remove_flat(path)
     return not path.exists()
 
 
@@ -208,16 +210,60 @@ def remove_if_empty(path: Path) -> bool:
     return True
 
 
-def _open_up(path: Path) -> None:
-    """Give ourselves the right to write to every directory below `path`."""
+def _remove_flat(path: Path) -> None:
+    """Remove a directory without recursion: what is two levels below it is moved up, repeatedly.
+
+    Three directories are open at a time. Raises OSError.
+    """
+    above = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _open_up(above, path.name)
+        top = os.open(path.name, _DIRECTORY, dir_fd=above)
+        try:
+            removed = True
+            while removed:
+                gone = [_remove_inner(top, name) for name in _folders_left(top)]
+                removed = any(gone)
+        finally:
+            os.close(top)
+        os.rmdir(path.name, dir_fd=above)
+    finally:
+        os.close(above)
+
+
+def _remove_inner(top: int, name: str) -> bool:
+    """Remove a directory in `top`, to which its own move; return whether it is gone."""
     with suppress(OSError):
-        path.chmod(_OWN)
-    for _, folders, _, place in os.fwalk(path):
-        for name in folders:
-            # by its descriptor: the name may be a link now
+        _open_up(top, name)
+        place = os.open(name, _DIRECTORY, dir_fd=top)
+        try:
+            for each in _folders_left(place):
+                _open_up(place, each)  # to move it, its entry `..` is written
+                os.rename(each, uuid4().hex, src_dir_fd=place, dst_dir_fd=top)
+        finally:
+            os.close(place)
+        os.rmdir(name, dir_fd=top)
+        return True
+    return False
+
+
+def _folders_left(place: int) -> list[str]:
+    """Remove all from a directory but its directories, and return these."""
+    found = []
+    for name in os.listdir(place):
+        if stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
+            found.append(name)
+        else:
             with suppress(OSError):
-                handle = os.open(name, _PATH, dir_fd=place)
-                try:
-                    Path(f"/proc/self/fd/{handle}").chmod(_OWN)
-                finally:
-                    os.close(handle)
+                os.unlink(name, dir_fd=place)
+    return found
+
+
+def _open_up(place: int, name: str) -> None:
+    """Give ourselves the right to write to a directory, by its descriptor: it may be a link now."""
+    with suppress(OSError):
+        handle = os.open(name, _PATH, dir_fd=place)
+        try:
+            Path(f"/proc/self/fd/{handle}").chmod(_OWN)
+        finally:
+            os.close(handle)

@@ -5,7 +5,6 @@ It calls models at the attempt's gateway, with a key of the attempt. Only killin
 a crew that waits for a model, which is what a cancellation does.
 """
 
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from celeriac.domain.agents import AgentSpec, CrewaiAgent, McpServer, RunnerName
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 from celeriac.domain.executions.model import Completed
+from celeriac.kit.files import remove_tree
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.sandbox import LoopbackPort
 from celeriac.kit.threads import CHECKS, FILES
@@ -120,7 +120,7 @@ class CrewaiRunner:
                     calls=calls,
                 )
         finally:
-            await FILES.run(shutil.rmtree, context.workdir / _PRIVATE, ignore_errors=True)
+            await FILES.run(remove_tree, context.workdir / _PRIVATE)
         source = f"the crew {job.agent_name}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -207,3 +208,25 @@ def test_removal_takes_everything_and_follows_nothing(base: Path) -> None:
     (base / "empty").mkdir()
     assert remove_if_empty(base / "empty")
     assert remove_if_empty(base / "empty")
+
+
+def test_directories_of_any_depth_are_removed(base: Path) -> None:
+    """An agent made one that a recursion could not remove: retention ended at it, for everybody."""
+    inner = base / "inner"
+    depth = sys.getrecursionlimit() + 100
+    place = os.open(inner, os.O_RDONLY)
+    for number in range(depth):
+        os.mkdir("d", dir_fd=place)
+        os.symlink(base, "link", dir_fd=place)
+        if number % 100 == 0:
+            os.mkdir("other", 0o100, dir_fd=place)
+        below = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.fchmod(place, 0o500)
+        os.close(place)
+        place = below
+    os.close(place)
+
+    assert remove_tree(inner)
+
+    assert not inner.exists()
+    assert (base / "secret").read_bytes() == SECRET
