@@ -6,6 +6,7 @@ that prepares itself and then becomes another program (`celeriac.kit.processes.l
 """
 
 import ctypes
+import errno
 import fcntl
 import os
 import resource
@@ -23,6 +24,9 @@ _LOOPBACK = "127.0.0.1"
 _BACKLOG = 128
 ALONE, SHARED = "alone", "shared"
 """The network of a process with namespaces of its own: a loopback of its own, or the machine's."""
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+"""Numbers of keyctl(2), for which the C library has no function, by machine."""
+_JOIN_SESSION_KEYRING = 1
 _F_SETSIG = 10  # fcntl(2); the fcntl module has no name for it
 _REPORT_RESERVE = 16 * 1024 * 1024
 _INHERITED = (
@@ -137,6 +141,22 @@ def become_user(user: int, group: int) -> None:
     os.setuid(user)
 
 
+def leave_keyring() -> None:
+    """Have an empty session keyring: that of the parent may hold keys, such as Kerberos tickets.
+
+    A change of user, namespaces and exec all pass it on. Call it as root, if we are: the keyrings
+    of others are counted. Does nothing where the kernel refuses all use of keys. Raises OSError.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(ctypes.c_long(number), _JOIN_SESSION_KEYRING, None) < 0:
+        error = ctypes.get_errno()
+        if error not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(error, f"keyctl: {os.strerror(error)}")
+
+
 def enter_namespaces(*, alone: bool) -> None:
     """Continue in a user namespace of our own and, if `alone`, in a network of our own.
 
@@ -241,6 +261,8 @@ def main(arguments: Sequence[str]) -> int:
         reset_signals()
         if pipe:
             kill_group_at_hangup(int(pipe))  # as root: it reaches processes that change users
+        if user or network:
+            leave_keyring()
         if user:
             give_pipes(int(user), int(group))
             become_user(int(user), int(group))  # before the death signal, which it would clear

@@ -1,5 +1,6 @@
 """Confined programs: what they can't reach, what they can, and how they end."""
 
+import ctypes
 import os
 import socket
 import sys
@@ -144,6 +145,18 @@ OPEN_WITHOUT = (
 """Attempts that succeed where nothing is confined: they try the right thing."""
 
 
+@pytest.fixture
+def key() -> None:
+    """A key in the session keyring of this process."""
+    machine = os.uname().machine
+    keyctl, add_key = {"x86_64": (250, 248), "aarch64": (219, 217)}[machine]
+    libc = ctypes.CDLL(None)
+    join, session = 1, -3
+    if libc.syscall(keyctl, join, None) < 0:
+        return  # a container without keys
+    assert libc.syscall(add_key, b"user", b"celeriac-test", b"s3cret", 6, session) > 0
+
+
 def runner_of(confinement: Confinement) -> CommandRunner:
     program = REPOSITORY / "tests" / "support" / "escapes.py"
     return CommandRunner(
@@ -158,6 +171,7 @@ def content_of(home: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files if path.parent.name != "mine"}
 
 
+@pytest.mark.usefixtures("key")
 async def test_no_attempt_to_leave_the_sandbox_succeeds(
     home: Path, workdir: Path, listeners: Listeners, user: ChildUser
 ) -> None:
