@@ -1,5 +1,6 @@
 """Limits, schedules and hooks of a document: compared with what is stored, and written."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -39,6 +40,9 @@ from celeriac.services.hooks.manage import Hooks, NewHook, change_hook, set_acti
 from celeriac.services.schedules import stored as schedules
 from celeriac.services.schedules.start import Target
 
+_CHECK_SECONDS = 10.0
+"""How long the inputs of a document may take to check, in its transaction."""
+
 _KEPT_OF_LIMITS = ("task", "workflow", "key")
 
 
@@ -76,6 +80,7 @@ class Starts:
         self._hooks = hooks
         self._lock = lock
         self._now = clock(connection)
+        self._checked_seconds = 0.0
 
     def steps(self, document: Document) -> list[Step]:
         """Return the changes in the order of the document."""
@@ -178,8 +183,16 @@ class Starts:
             for name, each in known.items()
             if isinstance(each, Mapping) and "default" in each
         }
+        if self._checked_seconds > _CHECK_SECONDS:
+            self._fault(
+                f"{place}.input",
+                "the inputs before it take too long to check; apply it in another document",
+            )
+            return
+        began = time.monotonic()
         for message in violations(schema, {**defaults, **sample}) if schema else ():
             self._fault(f"{place}.input", f"it does not fit what is started: {message}")
+        self._checked_seconds += time.monotonic() - began
 
     def _write_schedule(
         self,

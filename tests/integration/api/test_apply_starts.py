@@ -8,6 +8,7 @@ import pytest
 
 from celeriac.client import Client, ClientError
 from celeriac.client.documents import Document, DocumentError
+from celeriac.services.documents import starts
 from tests.integration.api.test_apply import DOCUMENT, actions, apply, audited, fields
 from tests.integration.api.test_apply_workflows import INNER
 from tests.support.api import Asker, assert_problem
@@ -167,3 +168,13 @@ def test_a_file_holds_no_secret(client: Client, monkeypatch: pytest.MonkeyPatch)
         client.apply(WHOLE, dry_run=True)
     monkeypatch.setenv("BANK", SECRET)
     assert client.apply(WHOLE, dry_run=True).created == 10
+
+
+def test_inputs_are_checked_for_a_bounded_time(
+    admin: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take seconds, and there are 500: the transaction has locked the workspace."""
+    monkeypatch.setattr(starts, "_CHECK_SECONDS", 0.0)
+    answer = admin.post("/api/v1/apply", json=given(WHOLE))
+    assert_problem(answer, 422, "document_invalid")
+    assert [each["field"] for each in answer.json()["fields"]] == ["schedules.1.input"]
