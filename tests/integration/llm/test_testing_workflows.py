@@ -168,8 +168,8 @@ def test_mistakes_of_a_test_are_raised_and_name_the_cure() -> None:
     w = Workflow("built")
     w.step("double", n=1)
     assert run_workflow(w, tasks={"double": double}).status == "completed"
-    with pytest.raises(InvalidInputError, match=r"no task 'double'.*tasks=\{'double'"):
-        run_workflow(one)
+    with pytest.raises(InvalidInputError, match=r"no task 'nowhere'.*tasks=\{'nowhere'"):
+        run_workflow(document({"one": {"task": "nowhere", "on_failure": "continue"}}))
     with pytest.raises(InvalidInputError, match="no step 'two' that asks"):
         run_workflow(one, tasks={"double": double}, answers={"two": True})
     with pytest.raises(WorkflowInvalidError, match="there is no field tsk"):
