@@ -13,6 +13,9 @@ from celeriac.kit.users import ChildUser
 from celeriac.settings import Settings
 
 _MEGABYTE = 1024 * 1024
+_OWN_INSIDE = (Path("/etc"), Path("/tmp"))  # noqa: S108 - nothing is written there
+"""The whole of the first holds private keys; the second would be neither private nor writable."""
+
 _TRY_SECONDS = 30.0
 _LAST_WORDS = 300
 _SOUND = "confined"
@@ -43,6 +46,11 @@ def sandbox_of(settings: Settings) -> Sandbox | None:
         if not path.exists():
             raise ConfigurationError(
                 f"CELERIAC_CONFINEMENT_READS names {path}, which does not exist on this machine."
+            )
+        if path.resolve() in _OWN_INSIDE:
+            raise ConfigurationError(
+                f"CELERIAC_CONFINEMENT_READS names {path}, of which a sandbox has one of its own: "
+                "name the files or directories in it that agents need."
             )
         if any(path.resolve().is_relative_to(each.resolve()) for each in hidden):
             raise ConfigurationError(

@@ -360,6 +360,8 @@ def load(home: Path, **confinement: object) -> Settings:
 @pytest.mark.parametrize(
     ("reads", "reason"),
     [
+        ("/etc", "a sandbox has one of its own"),
+        ("/tmp", "a sandbox has one of its own"),
         ("{home}/secrets", "lies in CELERIAC_HOME"),
         ("{home}", "lies in CELERIAC_HOME"),
         ("/no/such/directory", "does not exist"),
