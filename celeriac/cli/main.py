@@ -228,7 +228,7 @@ def _report(report: ErrorReport | None, code: int, given: _GlobalOptions) -> int
             traceback.print_exc()
         for line in report.lines():
             typer.echo(printable(line), err=True)
-    # its codes 1 and 2 are levels: whoever asks wrongly must not be woken
+    # its codes 1 and 2 are levels: a wrong call must not raise an alert
     return UNKNOWN if given.command == _SITREP else int(code)
 
 

@@ -240,8 +240,8 @@ class Executions(Resource):
         """Yield executions that have a text, the newest first; `wanted` as in `list`.
 
         Each request looks a bounded number of executions further back. After so many of them,
-        `windows`, the search ends, and may have left out older ones: `search_windows` tells how far
-        back it looked. None goes on to the oldest.
+        `windows`, the search ends, and may have left out older ones: `search_windows` returns how
+        far back it looked. None searches to the oldest.
         """
         for window in self.search_windows(text, windows=windows, **wanted):
             yield from window.items

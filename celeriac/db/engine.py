@@ -206,7 +206,7 @@ class Database:
         Behind a `pooler` the limits of the role apply instead. With `own_limits` these apply there
         too, which costs each unit of work the round trips of a transaction and one more.
         A connection is closed if sent data isn't acknowledged for `unacknowledged_seconds`, or an
-        answer has not come within `answer_seconds(statement_seconds)`, whoever sets the limits.
+        answer has not come within `answer_seconds(statement_seconds)`, also behind a pooler.
         """
         self.address = without_password(url)
         limits = {"lock_timeout": lock_seconds, "statement_timeout": statement_seconds}

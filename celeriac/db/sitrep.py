@@ -216,7 +216,7 @@ def stuck_bulk_jobs(
 ) -> tuple[int, float | None]:
     """Return how many bulk jobs nobody works on, and for how many seconds at most.
 
-    Jobs of a workspace take turns, so they wait as long as none of them goes on for `seconds`.
+    Jobs of a workspace take turns, so they count if none of them has done a batch for `seconds`.
     MOST_COUNTED + 1 jobs are looked at.
     """
     found = connection.execute(

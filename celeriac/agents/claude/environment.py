@@ -299,7 +299,7 @@ class Sandboxed:
     """Of the abstract Unix socket to which the supervisor connects."""
 
     def start(self, line: list[str], directory: Path) -> tuple[str, list[str]]:
-        """Return what the supervisor is told, and the command that runs `line` inside.
+        """Return the settings of the supervisor, and the command that runs `line` inside.
 
         `directory` has the files that it reads at its start.
         """

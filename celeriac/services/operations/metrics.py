@@ -73,7 +73,7 @@ class Metrics:
     ) -> None:
         """`queues` have figures in any case; `redis` raises UnavailableError.
 
-        Of `directories`, by what they are for, the space on their file systems is told.
+        `directories`, by what they are for, are those whose file systems are measured.
         A worker process without a report for `alive_seconds` is gone.
         """
 
