@@ -19,7 +19,10 @@ CALL_TOKENS = 15
 _MARGIN_SECONDS = 1.5
 _WINDS_UP_SECONDS = 40.0
 _FORGETFUL = frozenset({"kill_postgres", "kill_postgres_backend", "promote_replica"})
-"""After these a claim may be forgotten, and with it that an attempt had begun (ADR 3)."""
+"""After these a claim may be forgotten, and with it that an attempt had begun (ADR 3).
+
+If the execution is cancelled before the next claim, its row never learns of the attempt.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def effects_agree(case: Case) -> Iterator[Finding]:
             if count > 1 and not _forgotten(case, min(times), max(times)):
                 detail = f"attempt {attempt} began {count} times"
                 yield case.found("attempt ran twice", Harm.DOUBLED, row, detail)
-            if attempt > row.attempt:
+            if attempt > row.attempt and not _forgotten(case, min(times), max(times)):
                 detail = f"attempt {attempt} ran, the row knows {row.attempt}"
                 yield case.found("unknown attempt", Harm.OTHER, row, detail)
         if row.status == "completed" and row.attempt not in {each.attempt for each in ended}:
