@@ -5,7 +5,6 @@ Routers, error handlers, middleware, OpenAPI description and offline documentati
 `from_environment` builds it for a server process.
 """
 
-import gc
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -61,6 +60,7 @@ from celeriac.api.v1 import (
 from celeriac.api.v1.executions import export, submit
 from celeriac.api.v1.executions import routes as executions
 from celeriac.api.web import approval_links
+from celeriac.kit import collector
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import Service, configure
 from celeriac.version import __version__
@@ -307,9 +307,7 @@ def from_environment() -> FastAPI:
     @asynccontextmanager
     async def lifespan(served: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         async with inner(served) as state:
-            # these objects live as long as the process: the garbage collector can skip them
-            gc.collect()
-            gc.freeze()
+            collector.leave_out()
             yield state or {}
         container.close()
         traces.stop()

@@ -21,6 +21,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from celeriac.db import conversions
 from celeriac.db.plans import MADE_FOR_VALUES, keep_plans
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.kit.json_types import dumps, loads
@@ -238,6 +239,7 @@ class Database:
                 "tcp_user_timeout": round(unacknowledged_seconds * 1000),
             },
         )
+        conversions.remember()
         connecting = Connecting(answer_seconds(statement_seconds))
         event.listen(self.engine, "do_connect", connecting)
         event.listen(self.engine, "handle_error", _leave_connection)

@@ -17,6 +17,7 @@ from celery.worker import state
 
 from celeriac.adapters.celery_queue import pool_refusal
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit import collector
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
 from celeriac.services.operations.plain_tasks import PlainTaskCounts
@@ -167,6 +168,7 @@ class Lifecycle(Worker):
                 # again only 5 s later. Until then its slot, and its message, are stuck.
                 sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
         self._follow_sigquit()
+        collector.leave_out()
 
     def _follow_sigquit(self) -> None:
         """Hand back at once on SIGQUIT, before Celery's cold shutdown kills the pool.
@@ -192,6 +194,7 @@ class Lifecycle(Worker):
         # `solo` sends this for the worker itself, before its name is known
         if self.pool == "prefork":
             self.process()
+            collector.leave_out()
 
     def _task_ended(self, **_: Any) -> None:
         """Before the last task of a child of prefork ends, wait for what runs without a slot.

@@ -8,6 +8,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from psycopg import _queries
+from psycopg._queries import PostgresQuery
+from psycopg.adapt import Transformer
 from psycopg.errors import Diagnostic
 from sqlalchemy import Connection, TextClause, text
 
@@ -94,6 +97,17 @@ def test_the_statements_of_an_execution_keep_their_plans() -> None:
         "executions.attempt._STATEMENTS",
         "executions.groups._STATEMENTS",
     }
+
+
+def test_psycopg_converts_their_placeholders_once(core: Core) -> None:
+    queries = [each.compile(core.database.engine) for each in STATEMENTS.values()]
+    again = []
+    for query in [*queries, *queries]:
+        before = _queries._query2pg.cache_info()
+        PostgresQuery(Transformer()).convert(str(query), dict.fromkeys(query.params))
+        after = _queries._query2pg.cache_info()
+        again.append(after.hits > before.hits)
+    assert all(again[len(queries) :]), "a statement is longer than what psycopg remembers"
 
 
 KEPT = kept_text("SELECT count(*) FROM executions WHERE id = :id")
