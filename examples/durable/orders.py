@@ -18,7 +18,7 @@ async def fulfil_order(ctx: AgentContext, order: str, lines: list[str]) -> dict:
     if not answer.approved:
         return {"order": order, "shipped": False, "note": answer.note}
     await ctx.sleep(timedelta(days=1))
-    review = await ctx.run("ask-for-review", {"order": order})
+    review = await ctx.run(ask_for_review, {"order": order})
     return {"order": order, "shipped": True, "receipt": receipt, "label": label, "review": review}
 
 

@@ -1,6 +1,6 @@
 """What the parameter `ctx` of all users' functions has, and the transport of its messages.
 
-Imports little, because each child process loads it.
+The durable calls are in `calls`. Imports little, because each child process loads it.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from celeriac.agents.python import steps
+from celeriac.agents.python.functions import task_name
 from celeriac.agents.python.steps import SCOPE, Flow, Place, Scope
 from celeriac.kit.json_types import JsonObject, JsonValue, checked, storable_text
 
@@ -204,24 +205,16 @@ class BaseContext(ABC, Generic[Sent_co, Asked_co]):
         place = self._place(f"ask {question['kind']}").message()
         return self._transport.ask({"type": "ask", "key": key, **place, **question, **others})
 
-    def step(
+    def _step(
         self,
-        name: str | Callable[..., Any],
-        /,
-        *arguments: Any,
-        retry: int = 0,
-        backoff: float = 1.0,
-        **named: Any,
+        first: str | Callable[..., Any],
+        arguments: Sequence[Any],
+        named: Mapping[str, Any],
+        *,
+        retry: int,
+        backoff: float,
     ) -> Any:
-        """Call a function once: later attempts get its stored result.
-
-        `ctx.step("charge", charge, order, retry=3)` or `ctx.step(charge, order)`, which is named
-        after the function. The result must be a JSON value, as an agent's result. A failed call is
-        repeated `retry` times after `backoff` seconds, doubled each time. Raises StepFailedError
-        with the code of the last error, and StepsChangedError if an earlier attempt has stored
-        another step at this place.
-        """
-        known, function, others = steps.named(name, arguments)
+        known, function, others = steps.named(first, arguments)
         place = self._place(known)
         call = partial(function, *others, **named)
         return self._perform(place, steps.step(place, call, retry=retry, backoff=backoff))
@@ -232,59 +225,40 @@ class BaseContext(ABC, Generic[Sent_co, Asked_co]):
         *,
         until: datetime | None = None,
         name: str = "sleep",
-    ) -> Any:
+    ) -> Sent_co:
         """Wait for so many seconds, or until a time with a zone, over any number of attempts.
 
         The seconds count from the first attempt that calls this.
         """
         place = self._place(name)
-        return self._perform(place, steps.sleep(place, seconds, until))
+        slept: Sent_co = self._perform(place, steps.sleep(place, seconds, until))
+        return slept
 
-    def run(
+    def _run(
         self,
-        task: str,
-        variables: Mapping[str, Any] | None = None,
+        task: str | Callable[..., Any],
+        variables: Mapping[str, Any] | None,
         *,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: str | None = None,
+        name: str | None,
+        **options: Any,
     ) -> Any:
-        """Run a task of the workspace as a child of this execution, and return its result.
-
-        It has the task's queue and this execution's priority unless given. Raises
-        ChildFailedError if it fails or is cancelled.
-        """
+        task = task_name(task)
         place = self._place(name or task)
-        flow = steps.run(place, task, [variables or {}], kind="run", queue=queue, priority=priority)
+        flow = steps.run(place, task, [variables or {}], kind="run", **options)
         return self._perform(place, _first(flow))
 
-    def map(
+    def _map(
         self,
-        task: str,
+        task: str | Callable[..., Any],
         items: Sequence[Mapping[str, Any]],
         *,
-        parallel: int | None = None,
-        return_errors: bool = False,
-        name: str | None = None,
-        queue: str | None = None,
-        priority: str | None = None,
+        return_errors: bool,
+        name: str | None,
+        **options: Any,
     ) -> Any:
-        """Run a task once for each of `items`, its variables, and return the results in order.
-
-        At most `parallel` of them run at once. Raises ChildFailedError for the first that failed,
-        when all have ended; with `return_errors` the errors are among the results.
-        """
+        task = task_name(task)
         place = self._place(name or task)
-        flow = steps.run(
-            place,
-            task,
-            items,
-            kind="map",
-            keep_errors=return_errors,
-            parallel=parallel,
-            queue=queue,
-            priority=priority,
-        )
+        flow = steps.run(place, task, items, kind="map", keep_errors=return_errors, **options)
         return self._perform(place, flow)
 
     def _labels(self, labels: Mapping[str, str | None] | None) -> JsonObject:

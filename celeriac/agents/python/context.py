@@ -11,15 +11,15 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterator,
     Mapping,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from celeriac.agents.python.base_context import BaseContext, Transport
+from celeriac.agents.python.base_context import Transport
+from celeriac.agents.python.calls import AwaitedCalls, PlainCalls
 from celeriac.agents.python.gathering import Raised, gathered, size_of, too_large, within
 from celeriac.agents.python.steps import (
     MAX_GATHERED_BYTES,
@@ -34,11 +34,8 @@ from celeriac.agents.python.steps import (
 )
 from celeriac.kit.json_types import JsonObject
 
-if TYPE_CHECKING:
-    from celeriac.domain.approvals import Answer  # noqa: F401 - named in the base classes
 
-
-class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, Answer]"]):
+class AgentContext(AwaitedCalls):
     """The parameter `ctx` of a coroutine function; most methods return a coroutine.
 
     They raise LeaseLostError once this worker no longer owns the attempt.
@@ -157,7 +154,7 @@ class AgentContext(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
             return Raised(error)
 
 
-class ChildContext(BaseContext[None, "Answer"]):
+class ChildContext(PlainCalls):
     """The parameter `ctx` of a plain function: the methods of `AgentContext`, without `await`."""
 
     def _perform(self, _place: Place, flow: Flow[Any]) -> Any:

@@ -71,6 +71,24 @@ def is_registered(function: object) -> bool:
         return False
 
 
+def task_name(task: object) -> str:
+    """Return the name of a task that is given by its name, or by a function with `@agent`.
+
+    Raises TypeError for anything else, and for a function with several names.
+    """
+    if isinstance(task, str):
+        return task
+    path = function_path(task)
+    match [name for name, known in registered_agents().items() if known == path]:
+        case [name]:
+            return name
+        case []:
+            found = f"{path} has none"
+        case names:
+            found = f"{path} has several: {', '.join(names)}"
+    raise TypeError(f"give the name of a task, or a function with one @celeriac.agent; {found}")
+
+
 def function_path(function: object) -> str:
     """Return `module:function`; raises TypeError if it is not at the top of a module."""
     module = getattr(function, "__module__", None)
