@@ -141,8 +141,8 @@ EXECUTIONS ?= 10000
 SEED ?= 1
 MINUTES ?= 45
 .PHONY: chaos
-chaos: $(READY) ## 10,000 executions under random faults, as a table (EXECUTIONS= SEED= MINUTES= CHAOS_ARGS=)
-	@$(BIN)/python -m tests.support.chaos --executions $(EXECUTIONS) --seed $(SEED) --minutes $(MINUTES) $(CHAOS_ARGS)
+chaos: $(READY) ## 10,000 executions under random faults, as a table (EXECUTIONS= SEED= MINUTES= POOLER=1 CHAOS_ARGS=)
+	@$(BIN)/python -m tests.support.chaos --executions $(EXECUTIONS) --seed $(SEED) --minutes $(MINUTES) $(if $(POOLER),--pooler) $(CHAOS_ARGS)
 
 WIDTH ?= 10000
 KILLS ?= 4

@@ -24,7 +24,7 @@ COUNT = 200
 
 @pytest.fixture
 def pooler(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
-    with running_pgbouncer(postgres_server) as server:
+    with running_pgbouncer(postgres_server.postgres) as server:
         yield server
 
 

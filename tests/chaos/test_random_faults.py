@@ -13,11 +13,12 @@ from tests.support.chaos.checks import Case
 from tests.support.chaos.driver import Driver
 from tests.support.chaos.facts import read_facts
 from tests.support.chaos.findings import Harm
-from tests.support.chaos.plan import FAULTS, make_plan
+from tests.support.chaos.plan import faults_of, make_plan
 from tests.support.chaos.report import rows_of, table
 from tests.support.chaos.running import Outcome, carried_out, run
 from tests.support.chaos.system import System
 from tests.support.chaos.verdict import check_all
+from tests.support.pgbouncer import is_installed
 
 SEED, EXECUTIONS = 2, 500
 
@@ -25,8 +26,10 @@ SEED, EXECUTIONS = 2, 500
 @pytest.mark.requirement("F24")
 @pytest.mark.timeout(420)
 def test_nothing_is_lost_or_doubled_by_any_fault() -> None:
-    outcome = run(make_plan(SEED, EXECUTIONS), minutes=5)
-    assert {each.fault.name for each in outcome.happenings} == FAULTS.keys(), "not all faults came"
+    outcome = run(make_plan(SEED, EXECUTIONS, faults_of(pooler=False)), minutes=5)
+    assert {each.fault.name for each in outcome.happenings} == set(outcome.plan.faults), (
+        "not all faults came"
+    )
     unmet = [row["fault"] for row in rows_of(outcome) if not row["executions"]]
     assert unmet == [], "faults that no execution was alive for"
     assert outcome.counts["answers_lost_by_proxy"], "no answer was lost"
@@ -39,6 +42,8 @@ def test_a_seed_makes_one_plan() -> None:
     assert make_plan(7, 1000) != make_plan(8, 1000)
     work = [work for each in make_plan(7, 1000).rounds for work in each.work]
     assert sum(each.count for each in work) == 1000
+    struck = {each.name for one in make_plan(7, 2000, pooler=True).rounds for each in one.faults}
+    assert struck == set(faults_of(pooler=True)) > set(faults_of(pooler=False))
     assert len({token for each in work for token in each.tokens()}) == 1000
 
 
@@ -110,7 +115,10 @@ TAMPERED: Mapping[tuple[str, Harm], str] = {
 
 @pytest.mark.timeout(240)
 def test_the_checks_see_what_is_wrong() -> None:
-    plan = make_plan(1, 80, ["deploy_agent"])
+    # this plan goes through a pooler, where one is installed
+    pooler = is_installed()
+    plan = make_plan(1, 80, ["deploy_agent", "kill_pooler"], pooler=pooler)
+    assert len(plan.faults) == 1 + pooler
     with ExitStack() as stack:
         outcome, system, driver = stack.enter_context(carried_out(plan, minutes=2))
         database = stack.enter_context(closing(system.database()))

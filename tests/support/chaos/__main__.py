@@ -9,9 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from tests.support.chaos.plan import FAULTS, make_plan
+from tests.support.chaos.plan import faults_of, make_plan
 from tests.support.chaos.report import document, table
 from tests.support.chaos.running import run, to_stderr
+from tests.support.pgbouncer import is_installed
 
 _INTERRUPTED = 130
 
@@ -26,17 +27,25 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the plan of faults and work")
     parser.add_argument("--executions", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=45.0, help="begin no round after these")
+    everything = ", ".join(faults_of(pooler=True))
+    parser.add_argument("--faults", help=f"some of: {everything}; or none (default: all)")
     parser.add_argument(
-        "--faults", default=",".join(FAULTS), help="some of: " + ", ".join(FAULTS) + "; or none"
+        "--pooler",
+        action="store_true",
+        help="all programs reach PostgreSQL through PgBouncer, which is struck too",
     )
     parser.add_argument("--json", type=Path, help="write everything here, too")
     parser.add_argument("--plan", action="store_true", help="print the plan of faults, run nothing")
     arguments = parser.parse_args()
-    names = [name for name in arguments.faults.split(",") if name not in ("", "none")]
-    unknown = set(names) - FAULTS.keys()
+    known = faults_of(pooler=arguments.pooler)
+    wanted = ",".join(known) if arguments.faults is None else arguments.faults
+    names = [name for name in wanted.split(",") if name not in ("", "none")]
+    unknown = set(names) - set(known)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
-    plan = make_plan(arguments.seed, arguments.executions, names)
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if arguments.pooler and not is_installed():
+        parser.error("--pooler needs PgBouncer (Debian: apt-get install pgbouncer)")
+    plan = make_plan(arguments.seed, arguments.executions, names, pooler=arguments.pooler)
     if arguments.plan:
         for each in plan.rounds:
             faults = [f"{f.name} {f.target} {f.at:g}+{f.seconds:g} s" for f in each.faults]

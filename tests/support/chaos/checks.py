@@ -162,7 +162,7 @@ def crashes_explained(case: Case) -> Iterator[Finding]:
 def _explains(case: Case, struck: Struck, at: float) -> bool:
     if struck.asked:  # to end: it hands back what runs, unless the database is away
         return struck.begun < at and any(
-            each.fault.area == "postgres"
+            each.fault.area in {"postgres", "pooler"}
             and each.begun < struck.begun + _WINDS_UP_SECONDS
             and each.ended > struck.begun
             for each in case.happenings

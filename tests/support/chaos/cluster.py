@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,24 @@ import psutil
 import psycopg
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from celeriac.db import server
+from celeriac.db.engine import Database, Pooler
 from celeriac.embedded.home import Home, RuntimeDirectory
 from celeriac.embedded.postgres import DATABASE, ENVIRONMENT, ROLE, Postgres
 from celeriac.embedded.process import ProcessSpec, run_to_end
 from celeriac.embedded.service_user import give_directory
+from tests.support.chaos.plan import LEASE_SECONDS
 from tests.support.chaos.processes import children_of, signal_all, title_of
+from tests.support.pgbouncer import PgBouncer, running_pgbouncer
 from tests.support.servers import RunningServer
 from tests.support.waiting import wait_until
 
 _PORT = 5432
 _SOCKET = f".s.PGSQL.{_PORT}"
+_POOL = 20
+"""Connections of the pooler: its default, and fewer than the processes would open."""
+_LOCK_SECONDS = LEASE_SECONDS / 8
+"""As `wiring.core.worker_lock_seconds` has it, and doctor says."""
 _SETTLE_SECONDS = 1.0
 _CONNECT_SECONDS = 20.0
 
@@ -63,6 +72,23 @@ class Cluster:
             "?sslmode=disable&gssencmode=disable"
         )
 
+    def behind_pooler(self, port: int) -> AbstractContextManager[PgBouncer]:
+        """Run a pooler that leads to a proxy on the loopback."""
+        server = f"host=127.0.0.1 port={port}"
+        return running_pgbouncer(self._postgres, server=server, connections=_POOL)
+
+    def pooled_url(self, pooler: PgBouncer) -> str:
+        """Return the URL of the database through a pooler; the role gets what it needs there."""
+        url = pooler.url(DATABASE)
+        with (
+            closing(Database(url, connections=1, pooler=Pooler())) as database,
+            database.autocommit() as connection,
+        ):
+            session = server.session_settings(connection)
+        self._ask(session.cure(session.role_faults(_LOCK_SECONDS)))
+        pooler.connect_anew()
+        return url
+
     def start(self) -> None:
         """Start the primary; its data are those of its last run."""
         self._server.start()
@@ -90,8 +116,8 @@ class Cluster:
     def make_standby(self) -> "Standby":
         """Run a synchronous standby: no commit that waits is answered before it has it."""
         standby = self._copy()
-        server = RunningServer(standby.spec(), self._log)
-        server.start()
+        running = RunningServer(standby.spec(), self._log)
+        running.start()
         self._wait_for("state = 'streaming'", "the standby streams")
         self._ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self._ask("SELECT pg_reload_conf()")
@@ -102,7 +128,7 @@ class Cluster:
 
         def promote() -> None:
             self._retired.append(self._server)
-            self._postgres, self._server = standby, server
+            self._postgres, self._server = standby, running
             assert self._ask("SELECT pg_promote(true, 30)"), "the standby was not promoted"
 
         return Standby(standby.sockets / _SOCKET, promote)
@@ -117,9 +143,9 @@ class Cluster:
 
     def retire(self) -> None:
         """Kill the primaries that were replaced and still run."""
-        for server in self._retired:
-            if server.exit_code is None:
-                server.kill()
+        for each in self._retired:
+            if each.exit_code is None:
+                each.kill()
 
     def close(self) -> None:
         """Kill everything."""
@@ -186,4 +212,5 @@ class Cluster:
             dbname=DATABASE,
             connect_timeout=10,
             autocommit=True,
+            options="-c lock_timeout=0 -c statement_timeout=0",  # for a pooler the role has limits
         )

@@ -134,6 +134,18 @@ def _lose_answers(fault: Fault, system: System, _: Driver) -> Steps:
     yield fault.seconds, system.proxy.lose_nothing
 
 
+def _kill_pooler(fault: Fault, system: System, _: Driver) -> Steps:
+    pooler = system.require_pooler()
+    yield 0.0, pooler.kill
+    yield fault.seconds, pooler.start
+
+
+def _freeze_pooler(fault: Fault, system: System, _: Driver) -> Steps:
+    pooler = system.require_pooler()
+    yield 0.0, pooler.freeze
+    yield fault.seconds, pooler.thaw
+
+
 def _kill_valkey(fault: Fault, system: System, _: Driver) -> Steps:
     yield 0.0, system.valkey.kill
     yield fault.seconds, system.valkey.start
@@ -229,6 +241,8 @@ _STEPS: Mapping[str, Callable[[Fault, System, Driver], Steps]] = {
     "cut_connections": _cut,
     "lock_rows": _lock_rows,
     "lose_answers": _lose_answers,
+    "kill_pooler": _kill_pooler,
+    "freeze_pooler": _freeze_pooler,
     "kill_valkey": _kill_valkey,
     "freeze_valkey": _freeze_valkey,
     "flush_broker": _flush,

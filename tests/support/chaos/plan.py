@@ -50,6 +50,8 @@ FAULTS = {
     "lose_answers": FaultKind(
         "postgres", ["usage", "submission", "budget", "any"], [(1.0, 4.0)]
     ),
+    "kill_pooler": FaultKind("pooler", ["pooler"], [SHORT]),
+    "freeze_pooler": FaultKind("pooler", ["pooler"], [SHORT, LONG]),
     "kill_valkey": FaultKind("valkey", ["valkey"], [SHORT, LONG]),
     "freeze_valkey": FaultKind("valkey", ["valkey"], [SHORT, LONG]),
     "flush_broker": FaultKind("valkey", ["broker", "all"], [(0.0, 0.1)]),
@@ -58,6 +60,13 @@ FAULTS = {
     "deploy_task": FaultKind("catalog", ["release-by-agent"], [(1.0, 2.5)]),
 }  # fmt: skip
 """All faults; `tests.support.chaos.faults` carries them out."""
+
+POOLER_FAULTS = frozenset(name for name, kind in FAULTS.items() if kind.area == "pooler")
+
+
+def faults_of(*, pooler: bool) -> list[str]:
+    """Return the faults of a system with or without a pooler."""
+    return [name for name in FAULTS if pooler or name not in POOLER_FAULTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,8 @@ class Plan:
 
     seed: int
     executions: int
+    pooler: bool
+    """Whether all programs reach PostgreSQL through PgBouncer."""
     faults: Sequence[str]
     rounds: Sequence[Round]
 
@@ -144,9 +155,11 @@ _BATCHES = {"noop": 0.2, "limited": 0.2, "talk": 0.05, "stumble": 0.1, "release-
 """The share of requests for a kind that are batches."""
 
 
-def make_plan(seed: int, executions: int, faults: Collection[str] = tuple(FAULTS)) -> Plan:
+def make_plan(
+    seed: int, executions: int, faults: Collection[str] | None = None, *, pooler: bool = False
+) -> Plan:
     """Return the plan of a seed. Work and faults don't depend on each other's choices."""
-    names = [name for name in FAULTS if name in faults]
+    names = [name for name in faults_of(pooler=pooler) if faults is None or name in faults]
     count = max(len(names), round(executions / EXECUTIONS_PER_ROUND), 1)
     struck = _faults(Random(f"{seed}/faults"), names, count)
     chosen = Random(f"{seed}/work")
@@ -159,7 +172,7 @@ def make_plan(seed: int, executions: int, faults: Collection[str] = tuple(FAULTS
         share -= sum(each.count for each in between)
         work = [*between, *_work(chosen, f"{seed}-{number}", share, seconds)]
         rounds.append(Round(number, seconds + _RECOVERY_SECONDS, of_round, work))
-    return Plan(seed=seed, executions=executions, faults=names, rounds=rounds)
+    return Plan(seed=seed, executions=executions, pooler=pooler, faults=names, rounds=rounds)
 
 
 def _faults(chosen: Random, names: Sequence[str], rounds: int) -> list[list[Fault]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.chaos.faults import Happening
 from tests.support.chaos.findings import Finding, Harm
-from tests.support.chaos.plan import FAULTS
+from tests.support.chaos.plan import FAULTS, faults_of
 from tests.support.chaos.running import Outcome
 
 _HARMS = (Harm.LOST, Harm.DOUBLED, Harm.OTHER)
@@ -99,7 +99,9 @@ def command(outcome: Outcome) -> str:
     """Return the command that carries out the same plan."""
     plan = outcome.plan
     arguments = f"SEED={plan.seed} EXECUTIONS={plan.executions}"
-    if tuple(plan.faults) != tuple(FAULTS):
+    if plan.pooler:
+        arguments += " POOLER=1"
+    if list(plan.faults) != faults_of(pooler=plan.pooler):
         arguments += f" CHAOS_ARGS='--faults {','.join(plan.faults) or 'none'}'"
     return f"make chaos {arguments}"
 
@@ -109,6 +111,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
     return {
         "seed": outcome.plan.seed,
         "executions": outcome.plan.executions,
+        "pooler": outcome.plan.pooler,
         "faults": list(outcome.plan.faults),
         "rounds": outcome.rounds,
         "rounds_planned": len(outcome.plan.rounds),

@@ -60,7 +60,7 @@ def carried_out(
     plan: Plan, *, minutes: float, say: Say = lambda _: None
 ) -> Iterator[tuple[Outcome, System, Driver]]:
     """Carry out `plan` and yield what is to be checked, while everything still runs."""
-    with running_system() as system:
+    with running_system(pooler=plan.pooler) as system:
         driver = Driver(system.addresses, system.api_key, str(system.diary))
         try:
             driver.start()

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from tests.support.chaos.plan import WORKERS as WORKER_NAMES
 from tests.support.chaos.processes import children_of, signal_all
 from tests.support.chaos.proxy import PostgresProxy
 from tests.support.fleet import API_FACTORY, Fleet, running_fleet
+from tests.support.pgbouncer import PgBouncer
 from tests.support.places import temporary_directory
 from tests.support.programs import Program
 from tests.support.servers import ValkeyServer, running_valkey
@@ -68,6 +69,7 @@ class System:
         valkey: ValkeyServer,
         model: Model,
         diary: Path,
+        pooler: PgBouncer | None,
     ) -> None:
         self.fleet = fleet
         self.cluster = cluster
@@ -75,6 +77,7 @@ class System:
         self.valkey = valkey
         self.model = model
         self.diary = diary
+        self._pooler = pooler
         self.programs: dict[str, Program] = {}
         self.addresses = [f"http://127.0.0.1:{reserve_port()}" for _ in APIS]
         self.api_key = fleet.key()
@@ -94,6 +97,9 @@ class System:
             "CELERIAC_PRICES_FILE": str(prices),
             "CELERIAC_LOG_EXECUTION_FILES": "false",
         }
+        if pooler is not None:
+            self._environment["DATABASE_URL"] = cluster.pooled_url(pooler)
+            self._environment["CELERIAC_DATABASE_POOLER"] = "true"
 
     def start(self) -> None:
         """Start all programs, wait until they serve, and make the catalog."""
@@ -124,6 +130,11 @@ class System:
         self.programs[name] = self.fleet.program(name, arguments, **self._environment)
 
     # what faults need
+
+    def require_pooler(self) -> PgBouncer:
+        """Return the pooler; a plan has its faults only if there is one."""
+        assert self._pooler is not None, "this system has no pooler"
+        return self._pooler
 
     def kill(self, name: str) -> None:
         """End a program's own process (SIGKILL)."""
@@ -248,12 +259,16 @@ def _serves(address: str) -> bool:
 
 
 @contextmanager
-def running_system() -> Iterator[System]:
-    """Run a system in a temporary directory; at the end nothing of it is left."""
+def running_system(*, pooler: bool = False) -> Iterator[System]:
+    """Run a system in a temporary directory; at the end nothing of it is left.
+
+    With `pooler` the programs reach PostgreSQL through PgBouncer, and that through the proxy.
+    """
     model = Model()
     with (
         temporary_directory() as home,
         temporary_directory() as shared,
+        ExitStack() as stack,
         model.server.running(),
         running_valkey() as valkey,
         PostgresProxy().running() as proxy,
@@ -269,6 +284,7 @@ def running_system() -> Iterator[System]:
             proxy.lead_to(cluster.socket)
             url = cluster.proxied_url(proxy.port)
             (home / "fleet").mkdir()
+            before = stack.enter_context(cluster.behind_pooler(proxy.port)) if pooler else None
             with running_fleet(home / "fleet", database_url=url, redis_url=valkey.url()) as fleet:
                 system = System(
                     fleet=fleet,
@@ -277,6 +293,7 @@ def running_system() -> Iterator[System]:
                     valkey=valkey,
                     model=model,
                     diary=diary,
+                    pooler=before,
                 )
                 system.start()
                 yield system
