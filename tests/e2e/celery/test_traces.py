@@ -1,4 +1,4 @@
-"""Traces of a real run over OTLP: a request, a model with a tool, a child process, a failure."""
+"""Traces of a real run over OTLP: a request, a model with a tool, a failure, the end of a child."""
 
 import re
 from collections.abc import Iterator
@@ -26,6 +26,8 @@ pytestmark = pytest.mark.requirement("F20")
 _CALLER = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 _SECRET = "the-secret-of-the-prompt"
 _QUEUE = "traced"
+_ENDING_QUEUE = "traced-ending"
+_NEVER = "3600000"
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,16 @@ class Traced:
     client: Client
     http: httpx.Client
     collector: Collector
-    worker: Program
+    ending: Program
+    """A worker that sends spans only at the end of a child, which comes after two tasks."""
     fleet: Fleet
 
-    def run(self, task: str, prompt: str, **headers: str) -> tuple[Status, str]:
+    def run(
+        self, task: str, prompt: str, *, queue: str = _QUEUE, **headers: str
+    ) -> tuple[Status, str]:
         """Run a task to its end; return its status and its id."""
         found = self.client.tasks.get(task)
-        body = {"variables": {"prompt": prompt}, "queue": _QUEUE}
+        body = {"variables": {"prompt": prompt}, "queue": queue}
         answer = self.http.post(f"/api/v1/tasks/{found.id}/execute", json=body, headers=headers)
         execution_id = answer.raise_for_status().json()["execution_id"]
         return self.client.executions.wait(execution_id, timeout=60).status, execution_id
@@ -86,10 +91,12 @@ def traced(
         **UNHURRIED,
     }
     api = package_fleet.api("traced-api", **env)
-    options = ["--pool", "prefork", "-c", "1", "-Q", _QUEUE, "-n", "traced@fleet"]
+    options = ["-m", "celery", "-A", "celeriac", "worker", "--pool", "prefork", "-c", "1"]
     with_traces = package_fleet.program(
-        "traced", ["-m", "celery", "-A", "celeriac", "worker", *options], **env
+        "traced", [*options, "-Q", _QUEUE, "-n", "traced@fleet"], **env
     )
+    options += ["-Q", _ENDING_QUEUE, "-n", "ending@fleet", "--max-tasks-per-child", "2"]
+    ending = package_fleet.program("ending", options, **env | {"OTEL_BSP_SCHEDULE_DELAY": _NEVER})
     package_fleet.wait_ready(with_traces)
     address = package_fleet.address_of(api)
     headers = {"Authorization": f"Bearer {ada.key}"}
@@ -103,7 +110,7 @@ def traced(
         client.tasks.create("traced", "traced", {"prompt": "{{ prompt }}", "queue": _QUEUE})
         client.agents.create("parent", PythonAgent(function=f"{fleet_agents.__name__}:parent"))
         client.tasks.create("parent", "parent", {"queue": _QUEUE})
-        yield Traced(client, http, collector, with_traces, package_fleet)
+        yield Traced(client, http, collector, ending, package_fleet)
 
 
 def test_a_run_is_a_tree_from_the_callers_span_to_model_and_tool_calls(traced: Traced) -> None:
@@ -202,3 +209,25 @@ def test_a_workflows_step_and_a_child_are_linked_to_what_has_started_them(traced
     assert parents[0].links == parents[1].links
     agents = [a for each in parents for a in traced.collector.children(each)]
     assert child.links[0] in [(a.trace_id, a.span_id) for a in agents]
+
+
+def test_a_child_that_ends_sends_its_last_spans(traced: Traced) -> None:
+    def run() -> str:
+        status, execution_id = traced.run("traced", "plain", queue=_ENDING_QUEUE)
+        assert status is Status.COMPLETED
+        return execution_id
+
+    def kinds(execution_id: str) -> list[str]:
+        attempt = traced.attempt(execution_id)
+        (agent,) = traced.collector.children(attempt)
+        return [span.kind for span in (attempt, agent, *traced.collector.children(agent))]
+
+    traced.fleet.wait_ready(traced.ending)
+    # the second is the last task of the child, so Celery replaces it
+    assert [kinds(each) for each in (run(), run())] == 2 * [["consumer", "internal", "client"]]
+    last = run()
+    names = {span.name for span in traced.collector.of_execution(last)}
+    assert "attempt traced" not in names, "they were sent before the end"
+    traced.ending.terminate()
+    traced.ending.wait_end()
+    assert kinds(last) == ["consumer", "internal", "client"]
