@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.gateway.loopback import ModelAccess
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, price_by_name
@@ -84,7 +84,12 @@ class Registry:
                 from celeriac.agents.llm.runner import LlmRunner
 
                 self.prices.warm()
-                llm = LlmRunner(self.providers, self.prices, servers=self.tool_servers)
+                llm = LlmRunner(
+                    self.providers,
+                    self.prices,
+                    servers=self.tool_servers,
+                    confinement=self.confinement,
+                )
                 self._closers.append(llm.aclose)
                 return llm
             case RunnerName.PYTHON:

@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 
 from celeriac.domain.approvals import OnExpiry
 from celeriac.domain.base import Shape, Strict, VariableNames, Word
+from celeriac.domain.confinement import UNASKED, AgentConfinement
 from celeriac.domain.crews import CrewGraph
 
 
@@ -89,6 +90,8 @@ class LlmAgent(Strict):
     approvals: ApprovalPolicy = ApprovalPolicy()
     keep_session: bool = False
     """Keeps the conversation as a session that later executions can continue."""
+    confinement: AgentConfinement = UNASKED
+    """Of its MCP servers over stdio."""
 
 
 ToolNames = Annotated[
@@ -139,6 +142,7 @@ class ClaudeAgent(Strict):
     environment: VariableNames = ()
     """Names of the worker's environment variables that its tools may see."""
     approvals: ApprovalPolicy = ApprovalPolicy()
+    confinement: AgentConfinement = UNASKED
 
 
 class CrewaiAgent(Strict):
@@ -149,6 +153,7 @@ class CrewaiAgent(Strict):
     max_model_calls: int = Field(default=200, ge=1, le=10_000)
     """Limits loops; counts the requests of all its agents."""
     approvals: ApprovalPolicy = ApprovalPolicy()
+    confinement: AgentConfinement = UNASKED
 
 
 FunctionPath = Annotated[
@@ -172,6 +177,8 @@ class PythonAgent(Strict):
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
     """Where it must wait, the attempt ends, and another one continues with its steps answered."""
+    confinement: AgentConfinement = UNASKED
+    """Of a plain function; a coroutine runs in the worker and can't be confined."""
 
 
 class CommandAgent(Strict):
@@ -190,6 +197,7 @@ class CommandAgent(Strict):
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
     """Where it must wait, it is asked to end, and is started again when it can continue."""
+    confinement: AgentConfinement = UNASKED
 
 
 AgentSpec = Annotated[

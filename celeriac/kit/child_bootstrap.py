@@ -190,21 +190,24 @@ def _start_loopback() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, request)
 
 
-def hand_over_listener(channel: int, port: int) -> None:
-    """Listen on `port` of our loopback, and give the listening socket to the parent over `channel`.
+def hand_over_listeners(channel: int, ports: Sequence[int]) -> None:
+    """Listen on `ports` of our loopback, and give these sockets to the parent over `channel`.
 
     A socket stays in the network where it was made: the parent accepts connections from there,
     without a process of its own in it.
     """
     import socket
 
-    with (
-        socket.socket(fileno=channel) as parent,
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
-    ):
-        listener.bind((_LOOPBACK, port))
-        listener.listen(_BACKLOG)
-        socket.send_fds(parent, [b"."], [listener.fileno()])
+    listeners = []
+    with socket.socket(fileno=channel) as parent:
+        for port in ports:
+            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            listeners.append(listener)
+            listener.bind((_LOOPBACK, port))
+            listener.listen(_BACKLOG)
+        socket.send_fds(parent, [b"."], [each.fileno() for each in listeners])
+    for listener in listeners:
+        listener.close()
 
 
 def give_pipes(user: int, group: int) -> None:
@@ -251,12 +254,12 @@ def main(arguments: Sequence[str]) -> int:
 
     Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
     `kill_group_at_hangup`, soft limit of open files, processes, bytes of a file, network of
-    `enter_namespaces`, channel and port of `hand_over_listener` with a colon (empty: none),
-    program, its own arguments.
+    `enter_namespaces`, channel and ports of `hand_over_listeners` as `channel:port,port` (empty:
+    none), program, its own arguments.
     Returns an exit code only where that failed; the reason is on stderr.
     """
     number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *others = arguments
-    processes, file_bytes, network, listener, *command = others
+    processes, file_bytes, network, listeners, *command = others
     try:
         reset_signals()
         if pipe:
@@ -270,9 +273,9 @@ def main(arguments: Sequence[str]) -> int:
             set_parent_death_signal(int(number), int(parent))
         if network:
             enter_namespaces(alone=network == ALONE)
-        if listener:
-            channel, _, port = listener.partition(":")
-            hand_over_listener(int(channel), int(port))
+        if listeners:
+            channel, _, ports = listeners.partition(":")
+            hand_over_listeners(int(channel), [int(each) for each in ports.split(",")])
         limit_resources(
             memory=_optional(memory),
             cpu_seconds=_optional(cpu_seconds),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpcore2
 import httpx2
 
+from celeriac.kit.destinations import Address, literal_address
 from celeriac.kit.urls import split_hosts
 from celeriac.kit.words import counted
 
@@ -37,8 +38,6 @@ _NOT_PUBLIC = tuple(
     )
 )
 _LOW_32_BITS = 0xFFFFFFFF
-
-Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,15 @@ class OutboundGuard:
         if self.allow_private or host.lower().rstrip(".") in self.hosts:
             return True
         with suppress(ValueError):
-            return self._covers(ip_address(host))
+            return self.covers(ip_address(host))
         return False
 
     def allows(self, host: str, address: Address) -> bool:
         """Whether a request to `host`, resolved to `address`, may go there."""
-        return is_public(address) or self.names(host) or self._covers(address)
+        return is_public(address) or self.names(host) or self.covers(address)
 
-    def _covers(self, address: Address) -> bool:
+    def covers(self, address: Address) -> bool:
+        """Whether an address lies in an allowed network that is not public."""
         return any(address in network for network in self.networks)
 
 
@@ -117,7 +117,6 @@ def network_of(address: str) -> str:
 
 _LOOPBACK_NAME = re.compile(r"(.*\.)?localhost\.?")
 _UNWRITABLE = re.compile(r"[\x00-\x20\x7f\\]")
-_NUMERIC = re.compile(r"[0-9a-fx.]+")
 
 
 def refusal(guard: OutboundGuard, url: str) -> str | None:
@@ -148,7 +147,7 @@ def refusal(guard: OutboundGuard, url: str) -> str | None:
 
 def _inside(guard: OutboundGuard, host: str) -> str | None:
     """Return the refusal of a host that is an address or a name of this machine."""
-    address = _literal(host)
+    address = literal_address(host)
     if address is None:
         public = _LOOPBACK_NAME.fullmatch(host) is None
     else:
@@ -159,16 +158,6 @@ def _inside(guard: OutboundGuard, host: str) -> str | None:
         f"has a host that is not on the public internet ({host}); an operator can allow it with "
         "CELERIAC_OUTBOUND_ALLOW_HOSTS"
     )
-
-
-def _literal(host: str) -> Address | None:
-    """Return the address that `host` is, also in the short forms that resolvers accept."""
-    with suppress(ValueError):
-        return ip_address(host)
-    if _NUMERIC.fullmatch(host):
-        with suppress(OSError):
-            return IPv4Address(socket.inet_aton(host))
-    return None
 
 
 _CONNECT_SECONDS = 5.0
@@ -297,7 +286,7 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
     async def _connect(
         self, host: str, port: int, options: dict[str, Any]
     ) -> httpcore2.AsyncNetworkStream:
-        addresses = await _resolve(host, port)
+        addresses = await resolve(host, port)
         allowed = [address for address in addresses if self._guard.allows(host, address)]
         if not allowed:
             raise OutboundRefusedError(
@@ -313,8 +302,11 @@ class _GuardedNetwork(httpcore2.AsyncNetworkBackend):
         raise httpcore2.ConnectError(f"{host} can't be reached: {fault}") from fault
 
 
-async def _resolve(host: str, port: int) -> list[Address]:
-    """Return the addresses of `host`, without duplicates, in the order of preference."""
+async def resolve(host: str, port: int) -> list[Address]:
+    """Return the addresses of `host`, without duplicates, in the order of preference.
+
+    Raises httpcore2.ConnectError.
+    """
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)

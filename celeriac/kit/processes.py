@@ -247,13 +247,13 @@ class UserIds:
 class Namespace:
     """A user namespace of its own, and, if `alone`, a network that has only a loopback.
 
-    With `port` the process listens there on its loopback, and sends the listening socket over
+    With `ports` the process listens there on its loopback, and sends the listening sockets over
     `channel`, the number of a Unix socket that is passed on (`child_bootstrap`).
     """
 
     alone: bool
     channel: int | None = None
-    port: int | None = None
+    ports: tuple[int, ...] = ()
 
 
 def guarded_command(
@@ -289,7 +289,7 @@ def _namespace_settings(namespace: Namespace | None) -> tuple[str | None, str | 
     network = child_bootstrap.ALONE if namespace.alone else child_bootstrap.SHARED
     if namespace.channel is None:
         return network, None
-    return network, f"{namespace.channel}:{namespace.port}"
+    return network, f"{namespace.channel}:{','.join(map(str, namespace.ports))}"
 
 
 def launch(

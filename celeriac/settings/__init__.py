@@ -26,6 +26,7 @@ from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.redis_urls import with_database
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
+from celeriac.settings.confinement import ConfinementSettings
 from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
@@ -33,7 +34,6 @@ from celeriac.settings.sections import (
     CallSettings,
     CelerySettings,
     Commands,
-    ConfinementSettings,
     DatabaseSettings,
     DatabaseUrl,
     HttpUrl,

@@ -260,41 +260,6 @@ class ApprovalSettings(Group, env_prefix="CELERIAC_APPROVALS_"):
         return self
 
 
-_UNSHOWN = ("/proc", "/sys", "/dev")
-
-
-def _may_be_shown(path: Path) -> Path:
-    if not path.is_absolute() or path == Path("/"):
-        raise ValueError(f"{str(path)!r} must be an absolute path below /")
-    if any(path.is_relative_to(each) for each in _UNSHOWN):
-        raise ValueError(f"{str(path)!r} is a directory of the kernel, which agents don't see")
-    return path
-
-
-class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
-    """What the processes of agents see and may use; `CELERIAC_CONFINEMENT_…`."""
-
-    driver: Literal["none", "bubblewrap"] = "none"
-    """`bubblewrap` runs each of them in a sandbox; `none` as it is."""
-    network: Literal["none", "host"] = "none"
-    """`none` leaves them only the worker's model gateway, `host` the network of the machine."""
-    reads: Annotated[
-        tuple[Annotated[Path, AfterValidator(_may_be_shown)], ...],
-        NoDecode,
-        BeforeValidator(read_names),
-    ] = ()
-    """Files and directories that they may read besides the system's programs and libraries;
-    absolute paths, separated by commas."""
-    processes: int = Field(default=256, ge=8, le=100_000)
-    """Processes and threads of one attempt."""
-    cpu_seconds: int | None = Field(default=None, ge=1)
-    """Processor time of one process; without it the time limits of tasks are the limit."""
-    file_mb: int = Field(default=1_024, ge=1)
-    """Size of one file that is written."""
-    tmp_mb: int = Field(default=256, ge=1)
-    """Size of /tmp and of /dev/shm. Both are memory."""
-
-
 class WorkerSettings(Group, env_prefix="CELERIAC_WORKER_"):
     """Leases and behaviour of workers; `CELERIAC_WORKER_…`."""
 

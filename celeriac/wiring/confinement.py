@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
+from celeriac.agents.network.rules import NetworkBounds
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.processes import Namespace, guarded_command
 from celeriac.kit.sandbox import PROGRAM, Sandbox, why_refused
 from celeriac.kit.users import ChildUser
@@ -36,11 +39,9 @@ echo {_SOUND}
 """A program for the shell that writes what is wrong with its sandbox, and one word at the end."""
 
 
-def sandbox_of(settings: Settings) -> Sandbox | None:
-    """Return the sandbox that the settings ask for. Raises ConfigurationError for its paths."""
+def sandbox_of(settings: Settings) -> Sandbox:
+    """Return the sandbox of the settings. Raises ConfigurationError for its paths."""
     asked = settings.confinement
-    if asked.driver == "none":
-        return None
     hidden = tuple(path.absolute() for path in (settings.home, settings.logs))
     for path in asked.reads:
         if not path.exists():
@@ -74,9 +75,48 @@ def checked_sandbox(settings: Settings, user: ChildUser, workdirs: Path) -> Sand
 
     Raises ConfigurationError with the cure where it can't be had: nothing runs unconfined instead.
     """
-    sandbox = sandbox_of(settings)
-    if sandbox is None:
+    if settings.confinement.driver == "none":
         return None
+    return _checked(settings, user, workdirs)
+
+
+class StricterSandbox:
+    """The sandbox of agents that demand one on a worker whose agents have none.
+
+    It is tried when the first of them runs. Safe to share between threads.
+    """
+
+    def __init__(self, settings: Settings, user: ChildUser, workdirs: Path) -> None:
+        self._settings = settings
+        self._user = user
+        self._workdirs = workdirs
+        self._lock = threading.Lock()
+        self._sandbox: Sandbox | None = None
+
+    def __call__(self) -> Sandbox:
+        """Return the sandbox. Raises ConfigurationError with the cure where it can't be had."""
+        with self._lock:
+            if self._sandbox is None:
+                self._sandbox = _checked(self._settings, self._user, self._workdirs)
+            return self._sandbox
+
+
+def network_bounds(settings: Settings) -> NetworkBounds:
+    """Return what agents may ask of the network.
+
+    Where the others have that of the machine, a list of an agent's own only narrows it.
+    """
+    asked = settings.confinement
+    is_open = asked.driver == "none" or asked.network == "host"
+    return NetworkBounds(
+        hosts=None if is_open and not asked.hosts else asked.hosts,
+        default=asked.default_hosts,
+        guard=OutboundGuard.of(allow_private=False, allowed=asked.private_hosts),
+    )
+
+
+def _checked(settings: Settings, user: ChildUser, workdirs: Path) -> Sandbox:
+    sandbox = sandbox_of(settings)
     if not sandbox.program:
         raise _refusal(
             f"the program {PROGRAM} is not on the worker's PATH. Install the package bubblewrap, "

@@ -17,7 +17,7 @@ from celeriac.adapters.redis_client import KEY_PREFIX
 from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
 from celeriac.agents.advice import Advice
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
@@ -49,7 +49,7 @@ from celeriac.services.workflows.advance import Advance
 from celeriac.services.workflows.plans import Plans
 from celeriac.services.workflows.spawn import Spawn
 from celeriac.settings import Settings
-from celeriac.wiring.confinement import checked_sandbox
+from celeriac.wiring.confinement import StricterSandbox, checked_sandbox, network_bounds
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 """The file in the home with the secret that keys the hashes of API keys."""
@@ -369,8 +369,15 @@ def model_price(
 def build_runners(settings: Settings) -> Registry:
     """Return the runners; none is created yet. Raises ConfigurationError."""
     user = child_user(settings)
-    sandbox = checked_sandbox(settings, user, places(settings).workdirs)
-    bounds = Confinement(os.environ, environment_rule(settings), user, sandbox)
+    workdirs = places(settings).workdirs
+    bounds = Confinement(
+        os.environ,
+        environment_rule(settings),
+        user,
+        checked_sandbox(settings, user, workdirs),
+        network_bounds(settings),
+        StricterSandbox(settings, user, workdirs),
+    )
     key = settings.anthropic_api_key
     if bounds.user.ids is not None:
         _close_places(places(settings))

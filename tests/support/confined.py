@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.kit.users import OURSELVES, ChildUser, system_user
 

@@ -51,6 +51,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/command-agents.md", "CELERIAC_COMMANDS="): SETTINGS,
     ("docs/command-agents.md", "celeriac run count"): LIVE,
     ("docs/confinement.md", "CELERIAC_CONFINEMENT_DRIVER="): SETTINGS,
+    ("docs/confinement.md", "CELERIAC_CONFINEMENT_HOSTS="): SETTINGS,
     ("docs/labels.md", "celeriac run summarise"): LIVE,
     ("docs/labels.md", "client.executions.label"): LIVE,
     ("docs/bulk-jobs.md", "celeriac bulk cancel"): LIVE,

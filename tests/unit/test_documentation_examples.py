@@ -41,6 +41,11 @@ def read_agent(text: str) -> None:
     TypeAdapter[Any](AgentSpec).validate_json(json.dumps(json.loads(text)["spec"]))
 
 
+def read_agents(text: str) -> None:
+    for each in yaml.safe_load(text)["agents"]:
+        read_agent(json.dumps(each))
+
+
 def read_prices(text: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         file.write(text)
@@ -103,6 +108,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/cassettes.md", "celeriac_cassette"): lambda text: parse(text.encode()),
     ("docs/claude.md", '"coder"'): read_agent,
     ("docs/command-agents.md", '"command": "word-count"'): read_spec,
+    ("docs/confinement.md", "name: reviewer"): read_agents,
     ("docs/crews.md", '"researcher"'): CrewGraph.model_validate_json,
     ("docs/mcp-server.md", '"command": "celeriac"'): read_mcp,
     ("docs/mcp-server.md", '"type": "http"'): read_mcp,

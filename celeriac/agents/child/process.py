@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 from uuid import uuid4
@@ -21,8 +21,7 @@ from celeriac.agents.child.protocol import (
     encode_line,
     parse_line,
 )
-from celeriac.domain.environment import FIELD, EnvironmentRule
-from celeriac.domain.errors import AgentMisconfiguredError, ChildProtocolError
+from celeriac.domain.errors import ChildProtocolError
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
@@ -34,7 +33,7 @@ from celeriac.kit.processes import (
     identify,
     terminate_group_async,
 )
-from celeriac.kit.sandbox import LoopbackPort, Sandbox, environment_inside
+from celeriac.kit.sandbox import LoopbackPort, Sandbox
 from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import OURSELVES, ChildUser
 
@@ -65,7 +64,7 @@ class ChildCommand:
 
     `environment` is complete; only a marker variable is added. `stop_grace_seconds` pass between
     SIGTERM and SIGKILL. The child runs as `user`, who owns `workdir` and gets read access to
-    `reads`. In a `sandbox` it sees the system, `shows` and `workdir`, and reaches `server`.
+    `reads`. In a `sandbox` it sees the system, `shows` and `workdir`, and reaches `servers`.
     """
 
     arguments: tuple[str, ...]
@@ -77,14 +76,14 @@ class ChildCommand:
     reads: tuple[Path, ...] = ()
     sandbox: Sandbox | None = None
     shows: tuple[Path, ...] = ()
-    server: LoopbackPort | None = None
+    servers: tuple[LoopbackPort, ...] = ()
 
 
 class _Started(NamedTuple):
-    """A started process, and its listening socket for `ChildCommand.server`."""
+    """A started process, and its listening sockets for `ChildCommand.servers`."""
 
     popen: subprocess.Popen[bytes]
-    listener: socket.socket | None = None
+    listeners: Sequence[socket.socket] = ()
 
 
 class GuardedProcess:
@@ -122,11 +121,10 @@ class GuardedProcess:
         """
         marker = f"{MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
-        popen, listener = await _started(command, marker, lifeline, writer)
+        popen, listeners = await _started(command, marker, lifeline, writer)
         process = cls(popen, command, marker)
         try:
-            if listener is not None and command.server is not None:
-                await command.server.serve(listener)
+            await serve_listeners(command.servers, listeners)
             await process._connect()
             process._begin()
             yield process
@@ -348,8 +346,8 @@ async def _started(command: ChildCommand, marker: str, lifeline: int, writer: in
     except BaseException:
         os.close(writer)  # kills what was started
         if started is not None:
-            if started.listener is not None:
-                started.listener.close()
+            for listener in started.listeners:
+                listener.close()
             await run_shielded(PROCESSES.run(started.popen.__exit__, None, None, None))
         raise
     finally:
@@ -368,38 +366,50 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
         command, arguments=tuple(arguments), limits=sandbox.limits(command.limits.memory)
     )
     alone = not sandbox.shares_network
-    if command.server is None or not alone:
+    if not command.servers or not alone:
         return _Started(_popen(confined, marker, lifeline, Namespace(alone)))
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            namespace = Namespace(alone, theirs.fileno(), command.server.port)
-            popen = _popen(confined, marker, lifeline, namespace)
-        return _Started(popen, received_listener(ours))
+            ports = tuple(each.port for each in command.servers)
+            popen = _popen(confined, marker, lifeline, Namespace(alone, theirs.fileno(), ports))
+        return _Started(popen, received_listeners(ours, len(ports)))
 
 
-def received_listener(channel: socket.socket) -> socket.socket | None:
-    """Return the listening socket that a child sends over `channel` as its first act.
+async def serve_listeners(
+    servers: Sequence[LoopbackPort], listeners: Sequence[socket.socket]
+) -> None:
+    """Have each server serve its listening socket; there are as many of both, or no sockets."""
+    for server, listener in zip(servers, listeners, strict=False):
+        await server.serve(listener)
 
-    None for a child that ended before, whose stderr says why, and for what is no such socket.
-    Blocks.
+
+def received_listeners(channel: socket.socket, count: int) -> list[socket.socket]:
+    """Return the listening sockets that a child sends over `channel` as its first act.
+
+    None of them for a child that ended before, whose stderr says why, and for what is not exactly
+    `count` such sockets. Blocks.
     """
     channel.settimeout(_LISTENER_SECONDS)
     try:
-        _, numbers, _, _ = socket.recv_fds(channel, 1, 1)
+        _, numbers, _, _ = socket.recv_fds(channel, 1, count)
     except OSError:
-        return None
-    if not numbers:
-        return None
-    try:
-        listener = socket.socket(fileno=numbers[0])
-    except OSError:  # it is no socket
-        os.close(numbers[0])
-        return None
-    if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return listener
-    listener.close()
-    return None
+        return []
+    found: list[socket.socket] = []
+    for number in numbers:
+        try:
+            found.append(socket.socket(fileno=number))
+        except OSError:  # it is no socket
+            os.close(number)
+    if len(found) == count and all(map(_listens, found)):
+        return found
+    for each in found:
+        each.close()
+    return []
+
+
+def _listens(found: socket.socket) -> bool:
+    return bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _popen(
@@ -424,51 +434,3 @@ def _popen(
         pass_fds=(lifeline, *channel),
         start_new_session=True,
     )
-
-
-_PASSED_ON = frozenset(
-    {
-        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR",
-        "LANG", "LANGUAGE", "TZ", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-        "SSL_CERT_FILE", "SSL_CERT_DIR",
-    }
-)  # fmt: skip
-_LOCALE_PREFIX = "LC_"
-
-
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """The environment, the user and the sandbox of a worker's child processes.
-
-    `worker` is the worker's environment, `rule` decides which of its variables agents may name, and
-    `user` is the user that the processes run as. Without a `sandbox` they see what that user sees.
-    """
-
-    worker: Mapping[str, str] = field(repr=False)
-    rule: EnvironmentRule = field(default_factory=EnvironmentRule)
-    user: ChildUser = OURSELVES
-    sandbox: Sandbox | None = None
-
-    def environment(self, names: Collection[str] = (), *, home: Path) -> dict[str, str]:
-        """Return the environment of a child: the base variables, and those that its agent `names`.
-
-        `home` is the home directory of a child that runs as another user. Variables that aren't
-        set are omitted. Raises AgentMisconfiguredError if the rule refuses a name.
-        """
-        refusal = self.rule.refusal(names)
-        if refusal:
-            raise AgentMisconfiguredError(refusal, field=FIELD)
-        named = {name: self.worker[name] for name in names if name in self.worker}
-        given = {**self.base(), **self.user.variables(home)}
-        if self.sandbox is not None:
-            given = environment_inside(given, home)
-        return {**given, **named}
-
-    def base(self) -> dict[str, str]:
-        """Return the variables that every program gets, wherever it runs."""
-        replaced = self.user.variables(Path())
-        return {
-            name: value
-            for name, value in self.worker.items()
-            if (name in _PASSED_ON and name not in replaced) or name.startswith(_LOCALE_PREFIX)
-        }

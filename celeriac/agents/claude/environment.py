@@ -29,7 +29,7 @@ from uuid import UUID, uuid4
 import claude_agent_sdk
 from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
 
-from celeriac.agents.child.process import MARKER, received_listener
+from celeriac.agents.child.process import MARKER, received_listeners, serve_listeners
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.permissions import Permissions, server_key
@@ -288,13 +288,13 @@ class CliProcess:
 class Sandboxed:
     """The sandbox of Claude Code, of its tools and of its MCP servers over stdio.
 
-    They write to the session's `directories`, see the files of `programs`, and reach `server`.
+    They write to the session's `directories`, see the files of `programs`, and reach `servers`.
     """
 
     sandbox: Sandbox
     directories: SessionDirectories
     programs: tuple[Path, ...]
-    server: LoopbackPort
+    servers: tuple[LoopbackPort, ...]
     name: str = field(default_factory=lambda: f"celeriac-{uuid4().hex}")
     """Of the abstract Unix socket to which the supervisor connects."""
 
@@ -305,7 +305,7 @@ class Sandboxed:
         """
         bounds = supervisor.Bounds(
             alone=not self.sandbox.shares_network,
-            port=self.server.port,
+            ports=[each.port for each in self.servers],
             name=self.name,
             limits=asdict(self.sandbox.limits(None)),
         )
@@ -345,9 +345,8 @@ class Sandboxed:
             with channel:
                 if not _is_ours(channel):
                     continue  # who keeps a socket that it has sent can make the worker block
-                listener = await PROCESSES.run(received_listener, channel)
-            if listener is not None:
-                await self.server.serve(listener)
+                listeners = await PROCESSES.run(received_listeners, channel, len(self.servers))
+            await serve_listeners(self.servers, listeners)
 
 
 _CREDENTIALS = struct.Struct("3i")  # unix(7): pid, user, group

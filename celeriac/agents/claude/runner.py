@@ -22,7 +22,7 @@ from claude_agent_sdk import (
 )
 
 from celeriac.agents.base import emit_message, spec_of
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.conversation import (
     Conversation,
     Inbox,
@@ -47,8 +47,9 @@ from celeriac.agents.gateway.anthropic import Messages
 from celeriac.agents.gateway.calls import ModelCalls
 from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.recording import Traffic, recording
-from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, programs_of
+from celeriac.agents.mcp.servers import ResolvedServer, ToolServers, confined, programs_of
 from celeriac.agents.models import ANTHROPIC, AnthropicEndpoint, Prices
+from celeriac.agents.network.proxy import AttemptNetwork, serving_network
 from celeriac.agents.output import ObjectSchema, final_result
 from celeriac.domain.agents import AgentSpec, ClaudeAgent, RunnerName
 from celeriac.domain.errors import (
@@ -85,6 +86,7 @@ class ClaudeRun:
     start: ResumeState
     directories: SessionDirectories
     servers: Sequence[ResolvedServer]
+    confinement: Confinement
 
     def __post_init__(self) -> None:
         self._output: ObjectSchema | None = None
@@ -126,6 +128,7 @@ class ClaudeRun:
         async with (
             relayed(self.servers) as relays,
             AttemptGateway.serving(calls, traffic, [route], relays) as gateway,
+            serving_network(self.confinement.rules, self.context) as network,
         ):
             permissions = Permissions(
                 Policy(self.spec, self.directories.work),
@@ -137,7 +140,7 @@ class ClaudeRun:
                 on_stop=self._inbox.put_nowait,
             )
             try:
-                async with self._connected(gateway, permissions) as conversation:
+                async with self._connected(gateway, network, permissions) as conversation:
                     result = await self._listen(conversation)
             except ClaudeSDKError as error:
                 last_words = list(self._last_words)
@@ -164,21 +167,22 @@ class ClaudeRun:
 
     @asynccontextmanager
     async def _connected(
-        self, gateway: AttemptGateway, permissions: Permissions
+        self, gateway: AttemptGateway, network: AttemptNetwork, permissions: Permissions
     ) -> AsyncIterator[Conversation]:
         home = self.directories.config
         environment = {
-            **self.runner.confinement.environment(self.spec.environment, home=home),
+            **self.confinement.environment(self.spec.environment, home=home),
             **SWITCHES,
             "HOME": str(home),
             "CLAUDE_CONFIG_DIR": str(home),
             "ANTHROPIC_BASE_URL": gateway.base_url(ANTHROPIC),
             "ANTHROPIC_API_KEY": gateway.key,
             "NO_PROXY": "127.0.0.1",
+            **network.environment(gateway.port),
         }
         place = self.directories.place
-        user = self.runner.confinement.user
-        sandboxed = self._sandboxed(gateway)
+        user = self.confinement.user
+        sandboxed = self._sandboxed(gateway, network)
         async with CliProcess.prepared(environment, place, user, sandboxed) as process:
             options = sdk_options(
                 self.spec,
@@ -186,7 +190,11 @@ class ClaudeRun:
                 workdir=self.directories.work,
                 process=process,
                 permissions=permissions,
-                servers=server_configs(self.servers, gateway.address, gateway.key),
+                servers=server_configs(
+                    confined(self.servers, self.confinement, network),
+                    gateway.address,
+                    gateway.key,
+                ),
                 output=self._output,
                 on_stderr=self._last_words.append,
             )
@@ -194,13 +202,12 @@ class ClaudeRun:
                 process.forget_files()
                 yield conversation
 
-    def _sandboxed(self, gateway: AttemptGateway) -> Sandboxed | None:
-        sandbox = self.runner.confinement.sandbox
+    def _sandboxed(self, gateway: AttemptGateway, network: AttemptNetwork) -> Sandboxed | None:
+        sandbox = self.confinement.sandbox
         if sandbox is None:
             return None
-        assert gateway.port is not None, "it serves Claude Code's model"
         programs = tuple(programs_of(each.endpoint for each in self.servers))
-        return Sandboxed(sandbox, self.directories, programs, gateway.port)
+        return Sandboxed(sandbox, self.directories, programs, network.ports(gateway.port))
 
     async def _listen(self, conversation: Conversation) -> ResultMessage:
         """Record the conversation up to the result."""
@@ -280,8 +287,9 @@ class ClaudeRunner:
             )
         start = continuation_of(job)
         servers = self.servers.choose(spec.mcp_servers)
+        confinement = await self.confinement.for_agent(spec.confinement)
         session_id = await context.save_session()
-        directories = await self._directories(job, start, session_id, servers)
+        directories = await self._directories(job, start, session_id, servers, confinement)
         _log.info(
             Step.AGENT_SET_UP,
             runner=self.name,
@@ -297,15 +305,21 @@ class ClaudeRunner:
             start=start,
             directories=directories,
             servers=servers,
+            confinement=confinement,
         )
         return await run.run()
 
     async def _directories(
-        self, job: Job, start: ResumeState, session_id: UUID, servers: Sequence[ResolvedServer]
+        self,
+        job: Job,
+        start: ResumeState,
+        session_id: UUID,
+        servers: Sequence[ResolvedServer],
+        confinement: Confinement,
     ) -> SessionDirectories:
         """Create the session's directories, with the files needed to continue the conversation."""
         directories = SessionDirectories.of(self.sessions_root, session_id)
-        source, user, sandbox = job.session, self.confinement.user, self.confinement.sandbox
+        source, user, sandbox = job.session, confinement.user, confinement.sandbox
 
         def make() -> None:
             user.let_read([Path(find_cli()), *programs_of(each.endpoint for each in servers)])

@@ -45,12 +45,12 @@ _KILL_SECONDS = 0.5
 class Bounds:
     """The sandbox of Claude Code, as far as the supervisor makes it.
 
-    `name` is the abstract Unix socket of the worker to which the listening socket for `port` goes.
+    `name` is the abstract Unix socket of the worker to which the listening sockets for `ports` go.
     `limits` are the values of `ResourceLimits`.
     """
 
     alone: bool
-    port: int
+    ports: list[int]
     name: str
     limits: dict[str, int | None]
 
@@ -69,7 +69,7 @@ class Bounds:
             return Namespace(alone=False)
         channel = stack.enter_context(socket.socket(socket.AF_UNIX))
         channel.connect(f"\0{self.name}")
-        return Namespace(alone=True, channel=channel.fileno(), port=self.port)
+        return Namespace(alone=True, channel=channel.fileno(), ports=tuple(self.ports))
 
 
 def main(arguments: Sequence[str]) -> int:

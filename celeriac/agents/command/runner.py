@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from celeriac.agents.base import spec_of
-from celeriac.agents.child.process import ChildCommand, Confinement
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.reported_calls import Price, unpriced
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
+from celeriac.agents.network.proxy import serving_network
 from celeriac.agents.output import final_result
 from celeriac.domain.agents import AgentSpec, CommandAgent, RunnerName
 from celeriac.domain.errors import WorkerMisconfiguredError
@@ -46,25 +48,34 @@ class CommandRunner:
     async def run(self, job: Job, context: RunContext) -> Completed | Parked:
         """Run the program; return the value of its `result` message, or `Parked` if it is durable.
 
-        Raises WorkerMisconfiguredError if the command doesn't exist or its program can't be run,
+        Raises WorkerMisconfiguredError if the command doesn't exist, its program can't be run or
+        the worker can't confine it as the agent asks,
         OutputInvalidError for a result that doesn't fit the output schema, PermanentError for a
         result that is too large, and the errors of `run_in_child`.
         """
         agent = spec_of(job, CommandAgent)
-        environment = self.confinement.environment(agent.environment, home=context.workdir)
+        confinement = await self.confinement.for_agent(agent.confinement)
+        environment = confinement.environment(agent.environment, home=context.workdir)
         line = self._line(agent.command, environment)
-        async with self.models.serving(context) as gateway:
+        async with (
+            self.models.serving(context) as gateway,
+            serving_network(confinement.rules, context) as network,
+        ):
             # only files in the administrator's command; the agent's arguments grant no access
             files = tuple(Path(each) for each in line if each.startswith("/"))
             command = ChildCommand(
                 arguments=(*line, *agent.arguments),
-                environment={**environment, **gateway.environment},
+                environment={
+                    **environment,
+                    **gateway.environment,
+                    **network.environment(gateway.port),
+                },
                 workdir=context.workdir,
-                user=self.confinement.user,
+                user=confinement.user,
                 reads=files,
-                sandbox=self.confinement.sandbox,
+                sandbox=confinement.sandbox,
                 shows=tuple(each for each in files if each.is_file()),
-                server=gateway.port,
+                servers=network.ports(gateway.port),
             )
             done = await run_in_child(
                 command,

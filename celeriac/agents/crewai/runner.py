@@ -15,7 +15,8 @@ import structlog
 
 from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
-from celeriac.agents.child.process import ChildCommand, Confinement
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import run_in_child
 from celeriac.agents.crewai.venv import QUIET, CrewVenv, State
 from celeriac.agents.gateway.calls import ModelCalls
@@ -25,6 +26,7 @@ from celeriac.agents.gateway.recording import recording
 from celeriac.agents.gateway.served_models import ServedModels
 from celeriac.agents.mcp.servers import Endpoint, StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
+from celeriac.agents.network.proxy import serving_network
 from celeriac.agents.output import final_result
 from celeriac.domain.agents import AgentSpec, CrewaiAgent, McpServer, RunnerName
 from celeriac.domain.crews import CrewGraph
@@ -32,7 +34,6 @@ from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredE
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.files import remove_tree
 from celeriac.kit.json_types import JsonObject
-from celeriac.kit.sandbox import LoopbackPort
 from celeriac.kit.threads import CHECKS, FILES
 from celeriac.logs import Step
 from celeriac.services.ports import Job, RunContext
@@ -84,6 +85,7 @@ class CrewaiRunner:
         choices = self._choices(crew, reached=reached)
         for choice in choices.values() if reached else ():
             await self._served.check(choice)
+        confinement = await self.confinement.for_agent(agent.confinement)
         tools = self._tools(crew)
         _require_memory(job.limits.memory_mb)
         if self.venv.state() is not State.READY:
@@ -104,16 +106,23 @@ class CrewaiRunner:
                     job, context, keys=self.providers.keys, workdir=context.workdir
                 ) as traffic,
                 AttemptGateway.serving(calls, traffic, routes) as gateway,
+                serving_network(confinement.rules, context) as network,
             ):
+                proxy = network.environment(gateway.port)
                 described: JsonObject = {
                     "graph": crew.model_dump(mode="json"),
                     "models": _models(choices, gateway),
-                    "mcp": {name: _described(each) for name, each in tools.items()},
+                    "mcp": {name: _described(each, proxy) for name, each in tools.items()},
                     "max_model_calls": agent.max_model_calls,
                     "memory_mb": job.limits.memory_mb,
                 }
+                command = _command(self.venv, confinement, tools.values(), context.workdir)
                 done = await run_in_child(
-                    self._command(tools.values(), context.workdir, gateway.port),
+                    replace(
+                        command,
+                        environment={**command.environment, **proxy},
+                        servers=network.ports(gateway.port),
+                    ),
                     job,
                     context,
                     {"crew": described},
@@ -158,40 +167,40 @@ class CrewaiRunner:
                 found[name] = chosen.endpoint
         return found
 
-    def _command(
-        self, tools: Iterable[Endpoint], workdir: Path, server: LoopbackPort | None
-    ) -> ChildCommand:
-        private, programs = workdir / _PRIVATE, programs_of(tools)
-        passed_on = self.confinement.environment(home=private / "home")
-        kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
-        return ChildCommand(
-            arguments=(str(self.venv.python), "-P", launcher.__file__, "program.work", str(_HERE)),
-            environment={
-                **kept,
-                **QUIET,
-                "HOME": str(private / "home"),
-                "TMPDIR": str(private / "tmp"),
-                "CREWAI_STORAGE_DIR": str(private / "storage"),
-            },
-            workdir=workdir,
-            user=self.confinement.user,
-            reads=(
-                self.venv.python,
-                self.venv.stamp,
-                Path(launcher.__file__),
-                Path(__file__),
-                *programs,
-            ),
-            sandbox=self.confinement.sandbox,
-            shows=(
-                self.venv.root,
-                Path(sys.base_prefix),
-                Path(launcher.__file__),
-                _HERE,
-                *(each for each in programs if each.is_file()),
-            ),
-            server=server,
-        )
+
+def _command(
+    venv: CrewVenv, confinement: Confinement, tools: Iterable[Endpoint], workdir: Path
+) -> ChildCommand:
+    private, programs = workdir / _PRIVATE, programs_of(tools)
+    passed_on = confinement.environment(home=private / "home")
+    kept = {name: value for name, value in passed_on.items() if name not in _FOREIGN}
+    return ChildCommand(
+        arguments=(str(venv.python), "-P", launcher.__file__, "program.work", str(_HERE)),
+        environment={
+            **kept,
+            **QUIET,
+            "HOME": str(private / "home"),
+            "TMPDIR": str(private / "tmp"),
+            "CREWAI_STORAGE_DIR": str(private / "storage"),
+        },
+        workdir=workdir,
+        user=confinement.user,
+        reads=(
+            venv.python,
+            venv.stamp,
+            Path(launcher.__file__),
+            Path(__file__),
+            *programs,
+        ),
+        sandbox=confinement.sandbox,
+        shows=(
+            venv.root,
+            Path(sys.base_prefix),
+            Path(launcher.__file__),
+            _HERE,
+            *(each for each in programs if each.is_file()),
+        ),
+    )
 
 
 def _models(choices: Mapping[str, ModelRef], gateway: AttemptGateway) -> JsonObject:
@@ -208,10 +217,10 @@ def _models(choices: Mapping[str, ModelRef], gateway: AttemptGateway) -> JsonObj
     }
 
 
-def _described(server: Endpoint) -> JsonObject:
+def _described(server: Endpoint, proxy: Mapping[str, str]) -> JsonObject:
     """Return a server as the child needs it; it holds keys, and goes over its stdin alone."""
     if isinstance(server, StdioServer):
-        return {"command": list(server.command), "environment": dict(server.environment)}
+        return {"command": list(server.command), "environment": {**server.environment, **proxy}}
     return {"url": server.url, "headers": dict(server.headers)}
 
 

@@ -13,14 +13,16 @@ import pydantic_ai
 import structlog
 from pydantic_ai.toolsets import AbstractToolset
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
 from celeriac.agents.llm.approvals import parked, person_tools, record_denials, results_of
 from celeriac.agents.llm.conversation import Conversation
 from celeriac.agents.llm.models import ModelFactory
 from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.llm.structured import StructuredOutput
-from celeriac.agents.mcp.servers import ToolServers
+from celeriac.agents.mcp.servers import ToolServers, confined
 from celeriac.agents.models import Prices, Providers
+from celeriac.agents.network.proxy import serving_network
 from celeriac.domain.agents import AgentSpec, LlmAgent, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError, ProviderRateLimitedError
 from celeriac.domain.executions.model import Completed, MustWaitError, Parked
@@ -45,11 +47,13 @@ class LlmRunner:
         prices: Prices,
         *,
         servers: ToolServers | None = None,
+        confinement: Confinement | None = None,
         patience: SilenceLimits | None = None,
     ) -> None:
-        """Use the models of `providers` and the tools of `servers`."""
+        """Use the models of `providers` and the tools of `servers`, as `confinement` says."""
         self._prices = prices
         self._servers = servers or ToolServers(guard=OutboundGuard())
+        self._confinement = confinement or Confinement({})
         self._patience = patience or SilenceLimits()
         self._models = ModelFactory(providers, silence_seconds=self._patience.first)
         pydantic_ai.BANNER_ENABLED = False  # its greeting has no place in a worker's log
@@ -134,7 +138,16 @@ class LlmRunner:
         await FILES.run(import_module, "celeriac.agents.mcp.toolset")
         from celeriac.agents.mcp.toolset import connected
 
-        async with connected(chosen, context, conversation.steps, retries=TOOL_RETRIES) as tools:
+        confinement = await self._confinement.for_agent(spec.confinement)
+        async with (
+            serving_network(confinement.rules, context) as network,
+            connected(
+                confined(chosen, confinement, network),
+                context,
+                conversation.steps,
+                retries=TOOL_RETRIES,
+            ) as tools,
+        ):
             yield [*toolsets, *tools]
 
 

@@ -1,14 +1,15 @@
 """The MCP servers of a worker, and the server of an agent's entry."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.network.proxy import AttemptNetwork
 from celeriac.domain.agents import McpServer
 from celeriac.domain.errors import AgentMisconfiguredError, ConfigurationError
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.kit.sandbox import Sandbox
+from celeriac.kit.sandbox import LoopbackPort, Sandbox
 from celeriac.kit.users import OURSELVES, ChildUser
 
 _EVERYWHERE = OutboundGuard(allow_private=True)
@@ -19,13 +20,14 @@ class StdioServer:
     """A program that serves MCP over stdin and stdout; started for each run.
 
     It runs as `user`, in the `sandbox` if there is one, with `environment`, which holds secrets and
-    is not in the repr.
+    is not in the repr. There it reaches `ports`.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     user: ChildUser = OURSELVES
     sandbox: Sandbox | None = None
+    ports: tuple[LoopbackPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,22 @@ class ToolServers:
                 field=f"{place}.name",
             )
         return endpoint
+
+
+def confined(
+    chosen: Iterable[ResolvedServer], confinement: Confinement, network: AttemptNetwork
+) -> list[ResolvedServer]:
+    """Return the servers of an agent: those over stdio get its sandbox and its network."""
+
+    def endpoint(each: Endpoint) -> Endpoint:
+        if not isinstance(each, StdioServer):
+            return each
+        environment = {**each.environment, **network.environment()}
+        return replace(
+            each, sandbox=confinement.sandbox, environment=environment, ports=network.ports()
+        )
+
+    return [replace(each, endpoint=endpoint(each.endpoint)) for each in chosen]
 
 
 def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:

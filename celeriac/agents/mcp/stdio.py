@@ -165,6 +165,7 @@ async def stdio_streams(
         user=server.user,
         reads=tuple(programs_of([server])),
         sandbox=server.sandbox,
+        servers=server.ports,
         shows=tuple(each for each in programs_of([server]) if each.is_file()),
     )
     async with _ServerProcess.spawn(command) as process:

@@ -18,11 +18,13 @@ from pydantic import ValidationError
 
 from celeriac.agents.base import spec_of
 from celeriac.agents.child import launcher
-from celeriac.agents.child.process import ChildCommand, Confinement
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.protocol import MESSAGE, AskMessage, ChildMessage, Request
 from celeriac.agents.child.reported_calls import Price, ReportedCalls, unpriced
 from celeriac.agents.child.run import SWALLOWED, MessageRelay, describe_work, run_in_child
 from celeriac.agents.gateway.loopback import ModelAccess
+from celeriac.agents.network.proxy import serving_network
 from celeriac.agents.output import final_result
 from celeriac.agents.python import child_work
 from celeriac.agents.python.context import AgentContext
@@ -30,7 +32,7 @@ from celeriac.agents.python.functions import AgentFunction, find_function, is_du
 from celeriac.agents.python.steps import Parking
 from celeriac.domain.agents import AgentSpec, PythonAgent, RunnerName
 from celeriac.domain.approvals import Answer
-from celeriac.domain.errors import InvalidInputError, PermanentError
+from celeriac.domain.errors import AgentMisconfiguredError, InvalidInputError, PermanentError
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.kit.json_types import JsonObject, loads, storable
 from celeriac.kit.validation import first_fault
@@ -76,6 +78,7 @@ class PythonRunner:
         durable = agent.durable or is_durable(agent.function)
         done: Completed | Parked
         if function.is_coroutine:
+            _require_unconfined(agent)
             done = await _call(function, job, context, self.price, durable=durable)
         else:
             done = await self._run_in_child(agent, job, context, durable=durable)
@@ -96,7 +99,8 @@ class PythonRunner:
     async def _run_in_child(
         self, agent: PythonAgent, job: Job, context: RunContext, *, durable: bool
     ) -> Completed | Parked:
-        environment = self.confinement.environment(agent.environment, home=context.workdir)
+        confinement = await self.confinement.for_agent(agent.confinement)
+        environment = confinement.environment(agent.environment, home=context.workdir)
         extra: JsonObject = {
             "python": {
                 "function": agent.function,
@@ -104,16 +108,23 @@ class PythonRunner:
             },
             "sys_path": _module_path(),
         }
-        async with self.models.serving(context) as gateway:
+        async with (
+            self.models.serving(context) as gateway,
+            serving_network(confinement.rules, context) as network,
+        ):
             command = ChildCommand(
                 arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),
-                environment={**environment, **gateway.environment},
+                environment={
+                    **environment,
+                    **gateway.environment,
+                    **network.environment(gateway.port),
+                },
                 workdir=context.workdir,
-                user=self.confinement.user,
+                user=confinement.user,
                 reads=_read_by(agent.function),
-                sandbox=self.confinement.sandbox,
+                sandbox=confinement.sandbox,
                 shows=_shown(agent.function),
-                server=gateway.port,
+                servers=network.ports(gateway.port),
             )
             return await run_in_child(
                 command,
@@ -124,6 +135,16 @@ class PythonRunner:
                 calls=gateway.calls,
                 durable=durable,
             )
+
+
+def _require_unconfined(agent: PythonAgent) -> None:
+    """Refuse an agent that must be confined, and is a coroutine of the worker."""
+    if agent.confinement.demanded:
+        raise AgentMisconfiguredError(
+            f"The agent's confinement can't be had: {agent.function} is a coroutine, which runs in "
+            "the worker. Make it a plain function, or leave confinement out.",
+            field="confinement",
+        )
 
 
 def _read_by(function: str) -> tuple[Path, ...]:

@@ -192,6 +192,17 @@ def _step(data: Data) -> str:
     return f"{data.get('kind', 'step')} {data['name']}{again}{error}"
 
 
+def _network(data: Data) -> str:
+    reached, refused = data.get("reached") or [], data.get("refused") or []
+    sent = sum(each.get("sent", 0) for each in reached)
+    received = sum(each.get("received", 0) for each in reached)
+    times = sum(each.get("times", 0) for each in refused)
+    return (
+        f"{counted(len(reached), 'destination')}, {sent:,} bytes sent, {received:,} received; "
+        f"{counted(times, 'connection')} refused"
+    )
+
+
 def _tool_call(data: Data) -> str:
     if not _tool(data):
         return plain(data) if data else ""
@@ -256,6 +267,10 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.MODEL_CALL: _model_call,
     EventType.TOOL_CALL: _tool_call,
     EventType.TOOL_RESULT: _tool_result,
+    EventType.NETWORK_REFUSED: lambda data: (
+        f"{data.get('host')}:{data.get('port')}: {data.get('reason', '')}"
+    ),
+    EventType.NETWORK_USED: _network,
     EventType.TOOL_DENIED: lambda data: f"{_tool(data)}: {data.get('reason', '')}",
     EventType.LOG: lambda data: f"{data.get('level', 'info')}: {data.get('message', '')}",
     EventType.CUSTOM: lambda data: f"{data.get('name', '')} {plain(data.get('data', ''))}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.mcp.connection import Connection
 from celeriac.agents.mcp.servers import ToolServers, program

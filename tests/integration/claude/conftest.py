@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mcp.server.mcpserver import MCPServer
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.mcp.servers import HttpServer, StdioServer, ToolServers
 from celeriac.agents.models import AnthropicEndpoint, Price, Prices

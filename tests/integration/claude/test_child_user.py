@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.approvals import Answer
 from celeriac.domain.executions.model import Completed, Parked, RunOptions

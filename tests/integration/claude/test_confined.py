@@ -15,7 +15,7 @@ import psutil
 import pytest
 from claude_agent_sdk import project_key_for_directory
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import SessionUnavailableError
@@ -143,7 +143,7 @@ async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(
     """What is no socket is thrown away, and the next listening socket is served."""
     served: asyncio.Queue[socket.socket] = asyncio.Queue()
     sandboxed = Sandboxed(
-        Sandbox(), SessionDirectories(tmp_path, tmp_path), (), LoopbackPort(1, served.put)
+        Sandbox(), SessionDirectories(tmp_path, tmp_path), (), (LoopbackPort(1, served.put),)
     )
     async with sandboxed.serving():
         with open(os.devnull) as file, socket.create_server(("127.0.0.1", 0)) as listener:  # noqa: ASYNC230, PTH123
@@ -184,7 +184,7 @@ async def test_sockets_of_strangers_are_not_served(
     user = bounds.user.ids.user if stranger else None
     sandbox = replace(bounds.sandbox, shares_network=network == "host")
     directories = SessionDirectories.of(tmp_path / "sessions", uuid4())
-    sandboxed = Sandboxed(sandbox, directories, (), LoopbackPort(1, serve))
+    sandboxed = Sandboxed(sandbox, directories, (), (LoopbackPort(1, serve),))
     command = (sys.executable, "-I", "-S", "-c", STRANGER, sandboxed.name)
     async with sandboxed.serving():
         done = await anyio.to_thread.run_sync(

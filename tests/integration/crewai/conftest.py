@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.mcp.servers import StdioServer, ToolServers
 from celeriac.agents.models import Price, Prices, Provider, Providers

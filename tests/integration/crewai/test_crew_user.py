@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.crewai.runner import CrewaiRunner
 from tests.support.confined import AGENT_USER, agent_user, confined
 from tests.support.crews import agent, crew_job, task

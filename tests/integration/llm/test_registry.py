@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import AnthropicEndpoint, Prices, Provider, Providers
 from celeriac.agents.registry import Registry
@@ -24,7 +24,7 @@ LLM = LlmAgent(model="test/model")
 _LOADED = """
 import json, sys
 from pathlib import Path
-from celeriac.agents.child.process import Confinement
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.models import AnthropicEndpoint
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import Prices

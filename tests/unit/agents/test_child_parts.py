@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.errors import crash_of, error_of
-from celeriac.agents.child.process import Confinement
 from celeriac.agents.child.protocol import (
     MAX_LINE,
     ErrorReport,

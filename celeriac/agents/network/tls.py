@@ -1,0 +1,103 @@
+"""The host that a TLS connection asks for, in its first message (RFC 8446, 4.1.2; RFC 6066, 3)."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+_HANDSHAKE, _MAJOR_VERSION, _CLIENT_HELLO = 22, b"\x03", b"\x01"
+_SERVER_NAME, _HOST_NAME = 0, 0
+_RECORD_HEAD, _MESSAGE_HEAD = 5, 4
+MOST_BYTES = 65_536
+"""A longer first message is taken for malformed: real ones have some kilobytes at most."""
+
+ACCESS_DENIED = bytes((21, 3, 3, 0, 2, 2, 49))
+"""A fatal alert, for clients whose connection is refused."""
+
+
+class Reading(Enum):
+    """What else there is than a whole first message."""
+
+    INCOMPLETE = "incomplete"
+    OTHER = "other"
+    """It is not TLS."""
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of a TLS connection; `name` is the host it asks for, if it names one."""
+
+    name: str | None
+
+
+def read_hello(data: bytes) -> Hello | Reading:
+    """Read the beginning of what a client sends."""
+    if data and (data[0] != _HANDSHAKE or data[1:2] not in (b"", _MAJOR_VERSION)):
+        return Reading.OTHER
+    message = bytearray()
+    place = 0
+    while not _is_whole(message):
+        head = data[place : place + _RECORD_HEAD]
+        size = int.from_bytes(head[3:])
+        part = data[place + _RECORD_HEAD :][:size]
+        message += part
+        if len(head) == _RECORD_HEAD and (
+            head[0] != _HANDSHAKE or size == 0 or message[:1] not in (b"", _CLIENT_HELLO)
+        ):
+            return Reading.MALFORMED
+        if len(head) < _RECORD_HEAD or len(part) < size:
+            return Reading.MALFORMED if len(data) > MOST_BYTES else Reading.INCOMPLETE
+        place += _RECORD_HEAD + size
+    return _read_message(bytes(message))
+
+
+def _is_whole(message: bytes | bytearray) -> bool:
+    head = message[:_MESSAGE_HEAD]
+    return len(head) == _MESSAGE_HEAD and len(message) - len(head) >= int.from_bytes(head[1:])
+
+
+def _read_message(message: bytes) -> Hello | Reading:
+    try:
+        return Hello(_server_name(_Fields(message[4 : 4 + int.from_bytes(message[1:4])])))
+    except (ValueError, UnicodeDecodeError):
+        return Reading.MALFORMED
+
+
+def _server_name(body: "_Fields") -> str | None:
+    body.take(2 + 32)  # version, random
+    for width in (1, 2, 1):  # session, cipher suites, compression methods
+        body.vector(width)
+    if body.ended:
+        return None
+    extensions = _Fields(body.vector(2))
+    while not extensions.ended:
+        kind = int.from_bytes(extensions.take(2))
+        content = extensions.vector(2)
+        if kind == _SERVER_NAME:
+            names = _Fields(_Fields(content).vector(2))
+            while not names.ended:
+                form, name = names.take(1)[0], names.vector(2)
+                if form == _HOST_NAME:
+                    return name.decode("ascii")
+    return None
+
+
+class _Fields:
+    """Fields of a message, one after the other. Methods raise ValueError where it is too short."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._place = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._place >= len(self._data)
+
+    def take(self, size: int) -> bytes:
+        part = self._data[self._place : self._place + size]
+        if len(part) < size:
+            raise ValueError("too short")
+        self._place += size
+        return part
+
+    def vector(self, width: int) -> bytes:
+        return self.take(int.from_bytes(self.take(width)))

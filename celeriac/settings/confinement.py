@@ -1,0 +1,75 @@
+"""Settings of the sandboxes of agents."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import NoDecode
+
+from celeriac.kit.destinations import checked, first_uncovered
+from celeriac.kit.outbound import OutboundGuard
+from celeriac.settings.sections import Group, Names, read_names
+
+Destinations = Annotated[
+    tuple[Annotated[str, AfterValidator(checked)], ...], NoDecode, BeforeValidator(read_names)
+]
+"""Patterns of hosts and ports, separated by commas in a variable."""
+
+_UNSHOWN = ("/proc", "/sys", "/dev")
+
+
+def _may_be_shown(path: Path) -> Path:
+    if not path.is_absolute() or path == Path("/"):
+        raise ValueError(f"{str(path)!r} must be an absolute path below /")
+    if any(path.is_relative_to(each) for each in _UNSHOWN):
+        raise ValueError(f"{str(path)!r} is a directory of the kernel, which agents don't see")
+    return path
+
+
+class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
+    """What the processes of agents see and may use; `CELERIAC_CONFINEMENT_…`."""
+
+    driver: Literal["none", "bubblewrap"] = "none"
+    """`bubblewrap` runs each of them in a sandbox; `none` as it is."""
+    network: Literal["none", "host"] = "none"
+    """`none` leaves them only the worker's model gateway, `host` the network of the machine."""
+    reads: Annotated[
+        tuple[Annotated[Path, AfterValidator(_may_be_shown)], ...],
+        NoDecode,
+        BeforeValidator(read_names),
+    ] = ()
+    """Files and directories that they may read besides the system's programs and libraries;
+    absolute paths, separated by commas."""
+    processes: int = Field(default=256, ge=8, le=100_000)
+    """Processes and threads of one attempt."""
+    cpu_seconds: int | None = Field(default=None, ge=1)
+    """Processor time of one process; without it the time limits of tasks are the limit."""
+    file_mb: int = Field(default=1_024, ge=1)
+    """Size of one file that is written."""
+    tmp_mb: int = Field(default=256, ge=1)
+    """Size of /tmp and of /dev/shm. Both are memory."""
+    hosts: Destinations = ()
+    """Destinations that agents may name at most, through the proxy of their attempt; patterns,
+    separated by commas. Without any, agents reach no network, unless the worker's agents share
+    that of the machine."""
+    default_hosts: Destinations = ()
+    """Those of them that agents reach which name none."""
+    private_hosts: Names = ()
+    """Names, addresses and networks (CIDR) that agents may reach although they are not on the
+    public internet, where a pattern allows it; separated by commas."""
+
+    @field_validator("private_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        OutboundGuard.of(allow_private=False, allowed=value)
+        return value
+
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> Self:
+        place = first_uncovered(self.default_hosts, self.hosts)
+        if place is not None:
+            raise ValueError(
+                f"CELERIAC_CONFINEMENT_DEFAULT_HOSTS has {self.default_hosts[place]!r}, which "
+                "CELERIAC_CONFINEMENT_HOSTS does not allow; add it there too"
+            )
+        return self

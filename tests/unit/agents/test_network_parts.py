@@ -1,0 +1,118 @@
+"""The rules of an agent's network, and the first message of TLS."""
+
+import asyncio
+import ssl
+from ipaddress import ip_address
+
+import pytest
+
+from celeriac.agents.network import rules
+from celeriac.agents.network.rules import (
+    ConnectionRefusedByRuleError,
+    NetworkBounds,
+    NetworkRules,
+    Rule,
+)
+from celeriac.agents.network.tls import MOST_BYTES, Hello, Reading, read_hello
+from celeriac.domain.errors import WorkerMisconfiguredError
+from celeriac.kit.destinations import Address, Destination
+from celeriac.kit.outbound import OutboundGuard
+
+
+def hello(name: str | None) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize("name", ["api.example.com", None])
+def test_the_host_of_tls_is_read_once_the_message_is_whole(name: str | None) -> None:
+    message = hello(name)
+
+    assert all(read_hello(message[:end]) is Reading.INCOMPLETE for end in range(len(message)))
+    assert read_hello(message) == read_hello(message + b"more") == Hello(name)
+
+
+def test_a_message_in_several_records_is_read() -> None:
+    message = hello("api.example.com")[5:]
+    parts = [message[start : start + 100] for start in range(0, len(message), 100)]
+    records = [b"\x16\x03\x01" + len(part).to_bytes(2) + part for part in parts]
+
+    assert read_hello(b"".join(records[:-1])) is Reading.INCOMPLETE
+    assert read_hello(b"".join(records)) == Hello("api.example.com")
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", Reading.OTHER),
+        (b"\x16\x02\x01", Reading.OTHER),
+        (b"\x16\x03\x01\x00\x00", Reading.MALFORMED),
+        (b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00", Reading.MALFORMED),
+        (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", Reading.MALFORMED),
+        (b"\x16\x03\x01\xff\xff\x01\xff\xff\xff" + b"x" * MOST_BYTES, Reading.MALFORMED),
+    ],
+)
+def test_what_is_no_first_message_is_not_taken_for_one(data: bytes, found: Reading) -> None:
+    assert read_hello(data) is found
+
+
+PUBLIC = "93.184.216.34"
+
+
+def addresses(
+    found: list[str], *, host: str = "api.example.com", private: tuple[str, ...] = ()
+) -> list[Address]:
+    """Return where a connection may go whose host has the addresses `found`."""
+
+    async def resolve(name: str, port: int) -> list[Address]:
+        del name, port
+        return [ip_address(each) for each in found]
+
+    guard = OutboundGuard.of(allow_private=False, allowed=private)
+    allowed = NetworkRules((Destination.read("api.example.com"),), guard, named=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "resolve", resolve)
+        return asyncio.run(allowed.addresses(host, 443))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
+     "0.0.0.0", "::1", "fe80::1", "fd00::1", "::ffff:a00:1", "64:ff9b::a00:1", "2002:a00:1::"],
+)  # fmt: skip
+def test_a_private_address_is_refused_behind_an_allowed_name(address: str) -> None:
+    with pytest.raises(ConnectionRefusedByRuleError, match="CELERIAC_CONFINEMENT_PRIVATE") as late:
+        addresses([address])
+
+    assert late.value.rule is Rule.PRIVATE_ADDRESS
+    assert [str(each) for each in addresses([address, PUBLIC])] == [PUBLIC]
+    for private in ("api.example.com", address):
+        assert [str(each) for each in addresses([address], private=(private,))] == [address]
+
+
+def test_the_machine_s_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = frozenset({ip_address(PUBLIC)})
+    monkeypatch.setattr(rules, "_own_addresses", lambda: own)
+
+    with pytest.raises(ConnectionRefusedByRuleError):
+        addresses([PUBLIC])
+
+
+def test_the_addresses_of_the_machine_are_found() -> None:
+    assert ip_address("127.0.0.1") in rules._own_addresses()
+
+
+def test_a_worker_bounds_what_agents_ask_for() -> None:
+    bounds = NetworkBounds(hosts=("*.example.com", "a.test"), default=("a.test",))
+
+    assert bounds.rules(None).allows("a.test", 443)
+    assert not bounds.rules(()).allows("a.test", 443)
+    assert bounds.rules(["b.example.com:443"]).allows("b.example.com", 443)
+    assert NetworkBounds(hosts=None).rules(["anything.test:22"]).allows("anything.test", 22)
+    with pytest.raises(WorkerMisconfiguredError, match=r"'\*'.* CELERIAC_CONFINEMENT_HOSTS"):
+        bounds.rules(["*"])
