@@ -22,8 +22,8 @@ from celeriac.domain.executions.model import Claim, Completed, SubmitRequest
 from celeriac.domain.tasks import DEFAULT_QUEUE, TaskSpec
 from celeriac.domain.workspace_limits import LimitSpec
 from celeriac.kit.words import counted
-from celeriac.services.limits import WorkspaceLimits
 from tests.support.core import Core
+from tests.support.workspace_limits import limits_of
 
 _KEYS = (1, 1_000)
 _FEW, _MANY = 5_000, 100_000
@@ -60,7 +60,7 @@ def _case(
     limit_id: UUID | None = None
     if kind == "limit of the workspace":
         admin = replace(core.actor, role=Role.ADMIN)
-        service = WorkspaceLimits(database, core.limits, core.dispatch)
+        service = limits_of(core)
         limit_id = service.create(admin, "bench", LimitSpec(key=_KEY, max=1)).id
     names = [_stored(kind, number) for number in range(keys)]
     running = deque(_begin(core, number, name) for number, name in enumerate(names))

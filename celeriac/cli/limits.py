@@ -8,7 +8,7 @@ from celeriac.cli.core.arguments import Limit
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import LimitName, names_of
 from celeriac.cli.core.output import UsageProblemError
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitCount, LimitOf, LimitPolicy
 from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ app = typer.Typer(
 
 _MAX = "How many run at once; with --seconds, how many begin in so many seconds."
 _BURST = "Of a rate: how many may begin at once after a rest."
+_OF = "What is counted: executions, or the runs of --workflow."
+_COUNT = "Of runs: running does not count those that only wait, active does."
 _POLICY = "What happens to one for which there is no slot."
 
 
@@ -31,7 +33,7 @@ def list_limits(context: CommandContext, limit: Limit = 50) -> None:
         ("NAME", "OF", "KEY", "LIMIT", "HELD", "WAITING", "POLICY"),
         lambda each: (
             each.name,
-            each.task_name or each.workflow_name,
+            _of(each, long=False),
             each.key,
             _numbers(each),
             each.held,
@@ -55,7 +57,8 @@ def create_limit(
         typer.Option(
             "--key",
             metavar="EXPRESSION",
-            help="Executions with the same value share the slots. By default all of them do.",
+            help="What has the same value shares the slots, by default all: variables.customer, or "
+            "of runs input.customer.",
         ),
     ] = None,
     task: Annotated[
@@ -72,7 +75,7 @@ def create_limit(
         typer.Option(
             "--workflow",
             metavar="WORKFLOW",
-            help="Only of the steps of this workflow: its id or name.",
+            help="Only of the steps of this workflow, or of its runs: its id or name.",
             autocompletion=names_of("workflows"),
         ),
     ] = None,
@@ -81,18 +84,24 @@ def create_limit(
     ] = None,
     burst: Annotated[int | None, typer.Option("--burst", min=1, help=_BURST)] = None,
     policy: Annotated[LimitPolicy, typer.Option("--policy", help=_POLICY)] = LimitPolicy.QUEUE,
+    of: Annotated[LimitOf, typer.Option("--of", help=_OF)] = LimitOf.EXECUTIONS,
+    count: Annotated[LimitCount, typer.Option("--count", help=_COUNT)] = LimitCount.RUNNING,
 ) -> None:
     """Limit the executions of the workspace, a task, or the steps of a workflow, from now on.
 
     It also holds for those that wait already; what runs continues, and counts.
+    With --of runs it limits the runs of a workflow that are submitted from now on.
     A limit of the whole workspace needs the role admin.
 
     Examples:
       celeriac limits create per-customer --key variables.customer --max 3
       celeriac limits create crm --task sync --max 100 --seconds 60
+      celeriac limits create releases --workflow release --of runs --key input.service --max 1
     """
     if task is not None and workflow is not None:
         raise UsageProblemError("Give --task or --workflow, and not both.")
+    if of is LimitOf.RUNS and workflow is None:
+        raise UsageProblemError("A limit of runs is about those of a workflow: give --workflow.")
     made = context.client.limits.create(
         name,
         max=most,
@@ -102,6 +111,8 @@ def create_limit(
         seconds=seconds,
         burst=burst,
         policy=policy.value,
+        of=of.value,
+        count=count.value,
     )
     _show(context, made)
 
@@ -153,6 +164,7 @@ def _show(context: CommandContext, found: "wire.Limit") -> None:
             "key": found.key,
             "limit": _numbers(found),
             "policy": found.policy,
+            "count": found.count if found.of is LimitOf.RUNS else None,
             "held": found.held,
             "waiting": found.waiting,
             "changed": found.updated_at,
@@ -160,7 +172,11 @@ def _show(context: CommandContext, found: "wire.Limit") -> None:
     )
 
 
-def _of(found: "wire.Limit") -> str:
+def _of(found: "wire.Limit", *, long: bool = True) -> str:
+    if found.of is LimitOf.RUNS:
+        return f"runs of {found.workflow_name}"
+    if not long:
+        return found.task_name or found.workflow_name or ""
     if found.task_id is not None:
         return f"the task {found.task_name}"
     return "the workspace" if found.workflow_id is None else f"the workflow {found.workflow_name}"

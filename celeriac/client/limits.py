@@ -11,7 +11,7 @@ _LIMITS = "limits"
 
 
 class Limits(Resource):
-    """`client.limits`: how many executions with the same key run at once, or begin in a time."""
+    """`client.limits`: how many executions or runs with the same key run at once, or begin."""
 
     def create(
         self,
@@ -24,12 +24,17 @@ class Limits(Resource):
         seconds: float | None = None,
         burst: int | None = None,
         policy: str = "queue",
+        of: str | None = None,
+        count: str | None = None,
     ) -> wire.Limit:
         """Make a limit of the workspace, of a task, or of the steps of a workflow.
 
         It holds for all executions at once. `key` is an expression such as `variables.customer`;
         without it all executions share the slots. With `seconds` it is a rate: so many begin in so
         many seconds. `policy` is `queue`, `cancel_new`, `cancel_running` or `keep_latest`.
+
+        With `of="runs"` it is about the runs of a workflow that are submitted from then on, with a
+        key such as `input.customer`. With `count="active"` runs count also while they only wait.
         """
         body = given(
             name=name,
@@ -40,6 +45,8 @@ class Limits(Resource):
             seconds=seconds,
             burst=burst,
             policy=policy,
+            of=of,
+            count=count,
         )
         return self._transport.post(wire.Limit, path(_LIMITS), body)
 

@@ -287,18 +287,6 @@ def workflow_specs(
     return _named_specs(connection, workflows, workflow_versions, names, workspace)
 
 
-def current_workflow_version(
-    connection: Connection, workflow_id: UUID, *, workspace: UUID
-) -> UUID | None:
-    """Return the id of the current version of a workflow of the workspace, or None."""
-    query = select(workflows.c.current_version_id).where(
-        workflows.c.id == workflow_id,
-        workflows.c.workspace_id == workspace,
-        workflows.c.deleted_at.is_(None),
-    )
-    return connection.execute(query).scalar_one_or_none()
-
-
 def names_with_agent(connection: Connection, agent_id: UUID, *, limit: int) -> list[str]:
     """Return the names of up to `limit` tasks of an agent."""
     query = select(tasks.c.name).where(tasks.c.agent_id == agent_id, tasks.c.deleted_at.is_(None))

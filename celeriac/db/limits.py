@@ -1,16 +1,18 @@
-"""Limits of workspaces: their rows, and the lines in which executions wait for their slots."""
+"""Limits of workspaces: their rows, and the lines in which executions and runs wait for slots."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, func, or_, select, text, update
+from sqlalchemy import Connection, and_, func, null, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from celeriac.db.paging import columns, newest, read_all, read_one, reader
 from celeriac.db.schema.accounts import workspaces
 from celeriac.db.schema.catalog import tasks, workflows
 from celeriac.db.schema.limits import limits as table
+from celeriac.domain.limit_policies import LimitOf
 from celeriac.domain.workspace_limits import LimitUse, WorkspaceLimit
 
 SETTLED_SECONDS = 120.0
@@ -18,6 +20,12 @@ SETTLED_SECONDS = 120.0
 
 WALKS = 2
 """A second walk finds what was stored by a transaction that had not seen the new limit."""
+
+UNLIMITED = 2_147_483_647
+"""The number of a deleted limit: there are always slots."""
+
+ROW = "LEFT JOIN limits of_row ON of_row.id = {l}.limit_id AND of_row.deleted_at IS NULL"
+"""The row of a limit `l`, as SQL, from which its numbers in effect are read."""
 
 _START = UUID(int=0)
 _LIVE = table.c.deleted_at.is_(None)
@@ -30,12 +38,27 @@ _SELECT = (
 )
 _limit = reader(WorkspaceLimit)
 
+_OF_RUNS = (
+    columns(WorkspaceLimit, table, task_name=null(), workflow_name=workflows.c.name)
+    .add_columns(workflows.c.current_version_id)
+    .select_from(workflows)
+    .outerjoin(
+        table,
+        and_(table.c.workflow_id == workflows.c.id, table.c.of == text("'runs'"), _LIVE),
+    )
+    .order_by(table.c.name)
+)
+
 
 def add(connection: Connection, values: dict[str, object]) -> bool:
-    """Insert a limit; False if its workspace has one with this name. See `change_revision`."""
+    """Insert a limit; False if its workspace has one with this name. See `change_revision`.
+
+    The keeper gives one of executions to those that were submitted before.
+    """
+    walks = WALKS if values["of"] == LimitOf.EXECUTIONS else 0
     statement = (
         insert(table)
-        .values(**values, look_at=func.now(), walks=WALKS, walked_to=_START)
+        .values(**values, look_at=func.now() if walks else None, walks=walks, walked_to=_START)
         .on_conflict_do_nothing()
         .returning(table.c.id)
     )
@@ -71,9 +94,35 @@ def of_task(connection: Connection, workspace_id: UUID, task_id: UUID) -> list[W
     """
     query = _SELECT.where(
         table.c.workspace_id == workspace_id,
+        table.c.of == LimitOf.EXECUTIONS,
         or_(table.c.task_id.is_(None), table.c.task_id == task_id),
     )
     return read_all(connection, query.order_by(table.c.name), _limit)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentWorkflow:
+    """The current version of a workflow, and the limits of the workspace on its runs."""
+
+    version_id: UUID
+    limits: Sequence[WorkspaceLimit]
+
+
+def current_workflow(
+    connection: Connection, workflow_id: UUID, *, workspace: UUID
+) -> CurrentWorkflow | None:
+    """Return a workflow of the workspace as a new run needs it, in one statement, or None."""
+    query = _OF_RUNS.where(workflows.c.id == workflow_id, workflows.c.workspace_id == workspace)
+    rows = connection.execute(query.where(workflows.c.deleted_at.is_(None))).all()
+    if not rows:
+        return None
+    return CurrentWorkflow(rows[0].current_version_id, [_limit(row) for row in rows if row.id])
+
+
+def of_runs(connection: Connection, workflow_id: UUID) -> list[WorkspaceLimit]:
+    """Return the limits on the runs of a workflow, by their names, also of a deleted workflow."""
+    rows = connection.execute(_OF_RUNS.where(workflows.c.id == workflow_id))
+    return [_limit(row) for row in rows if row.id]
 
 
 def count(
@@ -133,38 +182,48 @@ def change_revision(connection: Connection, workspace_id: UUID) -> None:
 _USE = text("""
 SELECT wanted.id,
        (SELECT count(*) FROM (
-           SELECT FROM execution_limits u WHERE u.limit_id = wanted.id AND u.state = 'held'
-           LIMIT :most) AS held),
+           (SELECT FROM execution_limits u WHERE u.limit_id = wanted.id AND u.state = 'held'
+            LIMIT :most)
+           UNION ALL
+           (SELECT FROM run_limits u WHERE u.limit_id = wanted.id AND u.state = 'held'
+            LIMIT :most)) AS held),
        (SELECT count(*) FROM (
-           SELECT FROM execution_limits u
-           WHERE u.limit_id = wanted.id AND u.state IN ('waiting', 'elsewhere')
-           LIMIT :most) AS waiting)
+           (SELECT FROM execution_limits u
+            WHERE u.limit_id = wanted.id AND u.state IN ('waiting', 'elsewhere')
+            LIMIT :most)
+           UNION ALL
+           (SELECT FROM run_limits u WHERE u.limit_id = wanted.id AND u.state = 'waiting'
+            LIMIT :most)) AS waiting)
 FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
 """)
 
 
 def use(connection: Connection, ids: Sequence[UUID], *, most: int) -> dict[UUID, LimitUse]:
-    """Return how much limits are used, counted up to `most`."""
+    """Return how much limits are used by executions or runs, counted up to `most`."""
     rows = connection.execute(_USE, {"ids": list(ids), "most": most})
     return {row[0]: LimitUse(row[1], row[2]) for row in rows}
 
 
-_LINES = text("""
+_LINES = """
 WITH RECURSIVE line (key, no) AS (
-    (SELECT key, 1 FROM execution_limits
+    (SELECT key, 1 FROM {table}
      WHERE limit_id = :id AND state = 'waiting' ORDER BY key LIMIT 1)
     UNION ALL
     SELECT next.key, line.no + 1
     FROM line, LATERAL (
-        SELECT key FROM execution_limits l
+        SELECT key FROM {table} l
         WHERE l.limit_id = :id AND l.state = 'waiting' AND l.key > line.key
         ORDER BY l.key LIMIT 1) AS next
     WHERE line.no < :limit
 )
 SELECT key FROM line
-""")
+"""
+_LINES_OF = {
+    LimitOf.EXECUTIONS: text(_LINES.format(table="execution_limits")),
+    LimitOf.RUNS: text(_LINES.format(table="run_limits")),
+}
 
 
-def lines(connection: Connection, limit_id: UUID, *, limit: int) -> list[str]:
-    """Return up to `limit` keys of a limit for which executions wait."""
-    return list(connection.execute(_LINES, {"id": limit_id, "limit": limit}).scalars())
+def lines(connection: Connection, limit_id: UUID, of: LimitOf, *, limit: int) -> list[str]:
+    """Return up to `limit` keys of a limit for which executions or runs wait."""
+    return list(connection.execute(_LINES_OF[of], {"id": limit_id, "limit": limit}).scalars())

@@ -1,6 +1,24 @@
-"""The policies of limits. Standard library only, because every command imports it."""
+"""What limits count, and their policies. Standard library only: every command imports it."""
 
 from enum import StrEnum
+
+
+class LimitOf(StrEnum):
+    """What a limit of a workspace is about."""
+
+    EXECUTIONS = "executions"
+    """Executions of tasks."""
+    RUNS = "runs"
+    """Runs of a workflow."""
+
+
+class LimitCount(StrEnum):
+    """What a limit counts."""
+
+    RUNNING = "running"
+    """What runs; what only waits gives its slot back."""
+    ACTIVE = "active"
+    """All from their begin to their end."""
 
 
 class LimitPolicy(StrEnum):

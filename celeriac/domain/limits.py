@@ -22,7 +22,7 @@ from celeriac.domain.expressions import (
     compiled,
 )
 from celeriac.domain.expressions.values import kind_of
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
@@ -43,16 +43,13 @@ LIMIT_PREFIX: Final = "limit:"
 KEY_ROOTS: Final = ("variables", "labels", "task", "user", "workspace")
 """What the key of a task's limit may name: variables, labels, the task's name, and two ids."""
 
+RUN_KEY_ROOTS: Final = ("input", "run")
+"""What the key of a limit of runs may name: the input of a run, and what it is."""
+
+RUN_KEY_FIELDS: Final = ("workflow", "version", "owner", "workspace")
+"""The fields of `run` that it may have: they are known before the run exists."""
+
 _SHOWN = 60
-
-
-class LimitCount(StrEnum):
-    """What a limit counts."""
-
-    RUNNING = "running"
-    """What runs; what only waits gives its slot back."""
-    ACTIVE = "active"
-    """All from their begin to their end."""
 
 
 class LimitEnd(StrEnum):
@@ -81,13 +78,14 @@ class ExecutionSlot(StrEnum):
     """It has a slot."""
 
 
-def _key_expression(text: str) -> str:
-    for message in _key_faults(text):
+def check_key(text: str, *, roots: Sequence[str] = KEY_ROOTS) -> str:
+    """Return the expression of a key over `roots`. Raises ValueError, which names its fault."""
+    for message in _key_faults(text, roots):
         raise ValueError(message)
     return text
 
 
-def _key_faults(text: str) -> Iterator[str]:
+def _key_faults(text: str, roots: Sequence[str]) -> Iterator[str]:
     if text.lstrip().startswith("${{"):
         yield "it is an expression: write it without ${{ }}"
         return
@@ -99,18 +97,22 @@ def _key_faults(text: str) -> Iterator[str]:
     if expression.kind not in {None, "string", "number"}:
         yield "a key must be a text or a number"
     for reference in expression.references:
-        root = reference.path[0]
-        if root not in KEY_ROOTS:
-            near = get_close_matches(root, KEY_ROOTS, 1)
-            cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEY_ROOTS)}"
-            yield f"there is no {clip(root, _SHOWN)} here; {cure}"
+        root, *rest = reference.path
+        if root not in roots:
+            yield _unknown(root, roots, "there is no {} here")
+        elif root == "run" and (not rest or rest[0] not in RUN_KEY_FIELDS):
+            yield _unknown(rest[0] if rest else "", RUN_KEY_FIELDS, "run has no {} here")
 
 
-KeyExpression = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_CHARACTERS),
-    AfterValidator(_key_expression),
-]
+def _unknown(name: str, known: Sequence[str], said: str) -> str:
+    near = get_close_matches(name, known, 1)
+    cure = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return f"{said.format(clip(name, _SHOWN))}; {cure}"
+
+
+KeyText = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CHARACTERS)]
+
+KeyExpression = Annotated[KeyText, AfterValidator(check_key)]
 """A CEL expression over `KEY_ROOTS` that gives a text or a number."""
 
 

@@ -10,17 +10,20 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from celeriac.domain.base import Strict
 from celeriac.domain.errors import ExpressionError, InputInvalidError
 from celeriac.domain.expressions import compiled
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitCount, LimitOf, LimitPolicy
 from celeriac.domain.limits import (
+    KEY_ROOTS,
     LIMIT_PREFIX,
+    RUN_KEY_ROOTS,
     KeyedLimit,
-    KeyExpression,
+    KeyText,
     RateLimit,
+    check_key,
     check_rate,
     key_text,
 )
@@ -36,17 +39,32 @@ MOST_OF_ONE = 8
 class LimitSpec(Strict):
     """What a limit of a workspace says."""
 
-    key: KeyExpression | None = None
-    """Executions with the same key share its slots; without a key all of them do."""
+    of: LimitOf = Field(default=LimitOf.EXECUTIONS, strict=False)
+    """What it is about: executions, or the runs of a workflow."""
+    key: KeyText | None = None
+    """A CEL expression: what has the same key shares its slots; without a key all do."""
     max: int = Field(ge=1, le=1_000_000)
     seconds: float | None = Field(default=None, gt=0, le=366 * 86_400)
     """It is a rate: so many begin in so many seconds. Otherwise so many run at once."""
     burst: int | None = Field(default=None, ge=1, le=1_000_000)
     """Of a rate: how many may begin at once after a rest."""
     policy: LimitPolicy = Field(default=LimitPolicy.QUEUE, strict=False)
+    count: LimitCount = Field(default=LimitCount.RUNNING, strict=False)
+    """Of runs: `active` counts them from their begin to their end, also while they only wait."""
+
+    @field_validator("key")
+    @classmethod
+    def _names_what_there_is(cls, key: str | None, info: ValidationInfo) -> str | None:
+        roots = RUN_KEY_ROOTS if info.data.get("of") is LimitOf.RUNS else KEY_ROOTS
+        return None if key is None else check_key(key, roots=roots)
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
+        if self.of is LimitOf.RUNS and self.seconds is not None:
+            raise ValueError("a limit of runs says how many run at once: leave seconds out")
+        if self.of is not LimitOf.RUNS and self.count is not LimitCount.RUNNING:
+            raise ValueError("count: active is only for a limit of runs; executions count as they "
+                             "run: leave count out, or add of: runs")  # fmt: skip
         if self.seconds is None and self.burst is not None:
             raise ValueError("burst is only for a rate: give seconds, too, or leave burst out")
         if self.seconds is not None and self.policy is not LimitPolicy.QUEUE:
@@ -67,13 +85,18 @@ class WorkspaceLimit:
     """It is about the executions of this task."""
     task_name: str | None
     workflow_id: UUID | None
-    """It is about the executions of this workflow's steps; neither: about all of the workspace."""
+    """It is about this workflow's runs, or the executions of their steps.
+
+    Without a task and a workflow it is about all executions of the workspace.
+    """
     workflow_name: str | None
+    of: LimitOf
     key: str | None
     max: int
     seconds: float | None
     burst: int | None
     policy: LimitPolicy
+    count: LimitCount
     owner_id: UUID
     """Who made it."""
     created_by: str
@@ -85,22 +108,24 @@ class WorkspaceLimit:
     def spec(self) -> LimitSpec:
         """What it says."""
         return LimitSpec(
+            of=self.of,
             key=self.key,
             max=self.max,
             seconds=self.seconds,
             burst=self.burst,
             policy=self.policy,
+            count=self.count,
         )
 
     def names(self, root: str) -> bool:
-        """Whether the key is computed from `root`, one of `KEY_ROOTS`."""
+        """Whether the key is computed from `root`, one of those that there are."""
         references = compiled(self.key).references if self.key is not None else ()
         return any(each.path[0] == root for each in references)
 
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """How many executions have slots of a limit, and how many wait for one; bounded counts."""
+    """How many executions or runs have slots of a limit, and wait for one; bounded counts."""
 
     held: int
     waiting: int
@@ -112,13 +137,14 @@ def workspace_limits(
     *,
     workflow_id: UUID | None = None,
 ) -> list[KeyedLimit]:
-    """Return those of a workspace's limits that an execution has, with their keys.
+    """Return those of a workspace's limits that an execution or a run has, with their keys.
 
-    The caller has left out those of other tasks. `workflow_id` is that of which it is a step.
+    The caller has left out those of other tasks, and those of what it is not. `workflow_id` is that
+    of the run, or of which the execution is a step.
 
-    A limit whose key is null, or needs a variable that the execution does not have, is not about
-    it. Raises InputInvalidError, which names the limit, for any other key that can't be computed,
-    so that nobody gets around a limit by odd variables.
+    A limit whose key is null, or needs a variable that there is not, is not about it.
+    Raises InputInvalidError, which names the limit, for any other key that can't be computed, so
+    that nobody gets around a limit by odd variables.
     """
     found = []
     for each in limits:
@@ -131,7 +157,7 @@ def workspace_limits(
 
 def _keyed(limit: WorkspaceLimit, key: str) -> KeyedLimit:
     if limit.seconds is None:
-        return KeyedLimit(key, limit.max, limit.policy, limit_id=limit.id)
+        return KeyedLimit(key, limit.max, limit.policy, limit.count, limit_id=limit.id)
     rate = RateLimit(key="''", max=limit.max, seconds=limit.seconds, burst=limit.burst)
     return KeyedLimit(
         key,

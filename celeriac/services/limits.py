@@ -15,6 +15,7 @@ from celeriac.db.executions import pauses
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.audit import changes
 from celeriac.domain.errors import ConflictError, InvalidInputError, NameTakenError, NotFoundError
+from celeriac.domain.limit_policies import LimitOf
 from celeriac.domain.paging import Page
 from celeriac.domain.workspace_limits import (
     MOST_LIMITS,
@@ -28,11 +29,15 @@ from celeriac.kit.validation import first_fault
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit
 from celeriac.services.reading import present, read_page
+from celeriac.services.workflows.advance import Advance
 
 logger = structlog.get_logger(__name__)
 
 MOST_COUNTED = 1_000
 """Up to how many executions the use of a limit is counted."""
+
+_SECONDS = 2.0
+"""How long a change begins runs itself; the keeper continues."""
 
 _KEYS_AT_ONCE = 16
 """Keys of which a change gives out slots itself; the keeper does so for all."""
@@ -54,11 +59,17 @@ class UsedLimit:
 class WorkspaceLimits:
     """The limits of workspaces. Safe to share between threads."""
 
-    def __init__(self, database: Database, limits: TaskLimits, dispatch: Dispatch) -> None:
-        """Give out slots by `limits`, and send what has got them by `dispatch`."""
+    def __init__(
+        self, database: Database, limits: TaskLimits, dispatch: Dispatch, advance: Advance
+    ) -> None:
+        """Give out slots by `limits`, and send what has got them by `dispatch`.
+
+        Runs get theirs, and begin, by `advance`.
+        """
         self._database = database
         self._limits = limits
         self._dispatch = dispatch
+        self._advance = advance
 
     def create(
         self,
@@ -71,6 +82,7 @@ class WorkspaceLimits:
     ) -> UsedLimit:
         """Make a limit; it holds for all that begins from now on, whenever it was submitted.
 
+        One of runs needs a workflow, and holds for runs that are submitted from now on.
         That of a task or workflow needs an operator, that of the workspace an admin. The caller has
         checked that these are of the workspace. Raises ForbiddenError, NameTakenError, and
         ConflictError if there are too many.
@@ -96,13 +108,16 @@ class WorkspaceLimits:
             if spec == before.spec:
                 return self._used(connection, after)
         logger.info("limit.changed", limit_id=before.id)
-        self.after_change(actor, after.id)
+        self._admit(after)
         with self._database.autocommit() as connection:
             return self._used(connection, after)
 
-    def after_change(self, actor: Actor, limit_id: UUID) -> None:
-        """Let begin what a limit allows now, after its change is committed."""
-        self._admit(actor.workspace_id, limit_id)
+    def after_apply(self, actor: Actor, limit_id: UUID) -> None:
+        """Let begin what a limit allows now that `add` or `change` has stored."""
+        with self._database.autocommit() as connection:
+            limit = rows.get(connection, limit_id, workspace=actor.workspace_id)
+        if limit is not None:
+            self._admit(limit)
 
     def delete(self, actor: Actor, reference: str) -> None:
         """Delete a limit: what waits for it alone begins. Needs the same role as `create`.
@@ -115,11 +130,12 @@ class WorkspaceLimits:
             require(actor, gone.task_id or gone.workflow_id)
             rows.delete(connection, gone.id)
             pauses.remove_of_limits(connection, [gone.id])
-            rows.change_revision(connection, gone.workspace_id)
+            if gone.of is LimitOf.EXECUTIONS:
+                rows.change_revision(connection, gone.workspace_id)
             details = {"name": gone.name}
             audit.record(connection, actor, "limit.delete", [gone.id], details=details)
         logger.info("limit.deleted", limit_id=gone.id)
-        self._admit(gone.workspace_id, gone.id)
+        self._admit(gone)
 
     def get(self, actor: Actor, reference: str) -> UsedLimit:
         """Return a limit of the workspace, by its id or name. Raises NotFoundError."""
@@ -142,11 +158,13 @@ class WorkspaceLimits:
         used = rows.use(connection, [limit.id], most=MOST_COUNTED)
         return UsedLimit(limit, used[limit.id])
 
-    def _admit(self, workspace_id: UUID, limit_id: UUID) -> None:
-        """Give out the slots that there are now, and send what has got its own."""
+    def _admit(self, limit: WorkspaceLimit) -> None:
+        """Give out the slots that there are now, and begin what has got its own."""
         with self._database.autocommit() as connection:
-            keys = rows.lines(connection, limit_id, limit=_KEYS_AT_ONCE)
-        if keys and admit(self._limits, workspace_id, keys):
+            keys = rows.lines(connection, limit.id, limit.of, limit=_KEYS_AT_ONCE)
+        if limit.of is LimitOf.RUNS:
+            self._advance.let_begin(limit.workspace_id, keys, seconds=_SECONDS)
+        elif keys and admit(self._limits, limit.workspace_id, keys):
             self._dispatch.try_to_send()
 
 
@@ -181,7 +199,8 @@ def add(
             "that one.",
             field="name",
         )
-    rows.change_revision(connection, workspace_id)
+    if spec.of is LimitOf.EXECUTIONS:  # who submits a run reads the rows
+        rows.change_revision(connection, workspace_id)
     of = {"task_id": task_id and str(task_id), "workflow_id": workflow_id and str(workflow_id)}
     details = {"name": name, **of, **_values(spec)}
     audit.record(connection, actor, "limit.create", [limit_id], details=details)
@@ -191,7 +210,7 @@ def add(
 def change(
     connection: Connection, actor: Actor, before: WorkspaceLimit, spec: LimitSpec
 ) -> WorkspaceLimit:
-    """Change a locked limit in the caller's transaction; then call `WorkspaceLimits.after_change`.
+    """Change a locked limit in the caller's transaction; then call `WorkspaceLimits.after_apply`.
 
     Raises ForbiddenError.
     """
@@ -199,7 +218,7 @@ def change(
     if spec == before.spec:
         return before
     rows.change(connection, before.id, _values(spec))
-    if spec.policy is not before.policy:  # numbers are read from the row
+    if spec.of is LimitOf.EXECUTIONS and spec.policy is not before.policy:  # not for numbers
         rows.change_revision(connection, before.workspace_id)
     after = found(connection, actor, str(before.id))
     audit.record(connection, actor, "limit.change", [before.id], details=changes(before, after))

@@ -5,12 +5,15 @@ from uuid import UUID
 
 from pydantic import Field
 
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitCount, LimitOf, LimitPolicy
 from celeriac.wire.base import Links, Wire, links
 
 
 class Limit(Wire):
-    """A limit of a workspace: how many executions with the same key run at once, or begin."""
+    """A limit of a workspace: how many executions or runs with the same key run at once.
+
+    Of a rate, how many executions begin.
+    """
 
     id: UUID
     workspace_id: UUID
@@ -18,12 +21,15 @@ class Limit(Wire):
     task_id: UUID | None = Field(description="The task whose executions it is about.")
     task_name: str | None = Field(examples=["summarise"])
     workflow_id: UUID | None = Field(
-        description="The workflow whose steps it is about. Without both: all of the workspace."
+        description="The workflow that it is about. Without both: all of the workspace."
     )
     workflow_name: str | None
+    of: LimitOf = Field(
+        description="Whether it is about executions, of a workflow those of its steps, or about "
+        "the workflow's runs."
+    )
     key: str | None = Field(
-        description="A CEL expression; executions with the same value share the slots. Null: all "
-        "of them do.",
+        description="A CEL expression; what has the same value shares the slots. Null: all do.",
         examples=["variables.customer"],
     )
     max: int = Field(
@@ -34,8 +40,12 @@ class Limit(Wire):
         description="Of a rate: how many may begin at once after a rest; null: those of a second."
     )
     policy: LimitPolicy = Field(description="What happens to one for which there is no slot.")
+    count: LimitCount = Field(
+        description="Of runs: `running` does not count those that only wait for approvals or other "
+        "runs, `active` does."
+    )
     held: int = Field(
-        description="How many executions have a slot, of all keys; counted up to 1,000.",
+        description="How many executions or runs have a slot, of all keys; counted up to 1,000.",
         examples=[2],
     )
     waiting: int = Field(

@@ -7,8 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import LimitCount
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
 from celeriac.domain.workflows.limits import SlotState
 from celeriac.domain.workflows.model import StepKind, WorkflowSpec
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
@@ -152,6 +151,10 @@ class RunLimit(Wire):
     )
     used: int = Field(description="How many runs have a slot, counted up to `max`.", examples=[1])
     holders: list[UUID] = Field(description="The oldest of them, five at most.")
+    limit_id: UUID | None = Field(
+        default=None, description="Of a limit of the workspace; null for one of the workflow."
+    )
+    name: str | None = Field(default=None, description="Its name.", examples=["releases"])
 
 
 class Run(RunSummary):

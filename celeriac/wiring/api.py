@@ -97,7 +97,9 @@ class ApiServices:
         )
         self.queries, self.search = Queries(database), Search(database)
         self.why = ExplainWaiting(database, ageing_seconds=settings.keeper.ageing_seconds)
-        self.limits = WorkspaceLimits(database, container.limits, container.dispatch)
+        self.limits = WorkspaceLimits(
+            database, container.limits, container.dispatch, container.advance
+        )
         self.pauses = Pauses(database, container.dispatch, container.limits)
         self.change = Change(database, container.dispatch)
         self.bulk = Bulk(database, container.cancel, self.change, Repeat(database, container.specs))

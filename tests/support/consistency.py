@@ -169,7 +169,8 @@ _FAULTS = {
         WHERE s.status = 'active'
         GROUP BY s.id HAVING bool_and(e.status IN ('completed', 'failed', 'cancelled'))""",
     "a limit has more runs than it lets run": """
-        SELECT min(CAST(h.run_id AS text)) FROM run_limits h WHERE h.state = 'held'
+        SELECT min(CAST(h.run_id AS text)) FROM run_limits h
+        WHERE h.state = 'held' AND h.limit_id IS NULL
         GROUP BY h.workspace_id, h.key HAVING count(*) > max(h.max)""",
     "what has ended has a limit, or what has begun waits with others, or a pending run doesn't": """
         SELECT coalesce(l.run_id, r.id) FROM workflow_runs r

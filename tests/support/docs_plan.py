@@ -139,9 +139,13 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/api/test_hooks.py runs these commands",
     ("docs/limits.md", "celeriac tasks update index"): "of another task; "
     "tests/integration/services/test_task_limits.py has its limits",
-    ("docs/limits.md", "celeriac limits create"): "limits other blocks; "
+    ("docs/limits.md", "celeriac limits create per-customer"): "limits other blocks; "
     "tests/integration/api/test_limits.py runs these commands",
-    ("docs/limits.md", "client.limits.create"): "limits other blocks; "
+    ("docs/limits.md", 'client.limits.create("per-customer"'): "limits other blocks; "
+    "tests/integration/api/test_limits.py calls these methods",
+    ("docs/limits.md", "celeriac limits create releases"): "of another workflow; "
+    "tests/integration/api/test_limits.py runs these commands",
+    ("docs/limits.md", 'client.limits.create("releases"'): "of another workflow; "
     "tests/integration/api/test_limits.py calls these methods",
     ("docs/schedules.md", "celeriac schedules create nightly"): "of another task; "
     "tests/integration/api/test_schedules.py runs these commands",

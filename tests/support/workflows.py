@@ -42,6 +42,14 @@ def echo(_task: str, variables: JsonObject) -> object:
     return variables
 
 
+def advance_of(core: Core, plans: Plans | None = None) -> Advance:
+    """Return the service that advances runs."""
+    database = core.database
+    plans = plans or Plans(database)
+    spawn = Spawn(database, plans, SpecCache(database), core.dispatch)
+    return Advance(database, plans, spawn, core.dispatch, Cancel(database, core.live))
+
+
 class Flows:
     """The services of workflows, and tasks that do what the test says."""
 
@@ -49,14 +57,7 @@ class Flows:
         self.core = core
         database = core.database
         self.plans = Plans(database)
-        specs = SpecCache(database)
-        self.advance = Advance(
-            database,
-            self.plans,
-            Spawn(database, self.plans, specs, core.dispatch),
-            core.dispatch,
-            Cancel(database, core.live),
-        )
+        self.advance = advance_of(core, self.plans)
         self.approvals = Approvals(
             database, core.live, core.dispatch.send_eligible, self.advance.after
         )

@@ -8,6 +8,7 @@ from celeriac.domain.workspace_limits import LimitSpec
 from celeriac.services.executions.attach import AttachLimits
 from celeriac.services.limits import UsedLimit, WorkspaceLimits
 from tests.support.core import Core
+from tests.support.workflows import advance_of
 
 
 def admin_of(core: Core) -> Actor:
@@ -17,7 +18,7 @@ def admin_of(core: Core) -> Actor:
 
 def limits_of(core: Core) -> WorkspaceLimits:
     """Return the service."""
-    return WorkspaceLimits(core.database, core.limits, core.dispatch)
+    return WorkspaceLimits(core.database, core.limits, core.dispatch, advance_of(core))
 
 
 def limit(core: Core, name: str = "keys", *, of_task: bool = False, **spec: Any) -> UsedLimit:

@@ -14,7 +14,7 @@ from celeriac.api.core.parameters import Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.domain.base import Name, Strict
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitOf, LimitPolicy
 from celeriac.domain.workspace_limits import LimitSpec
 
 router = APIRouter(prefix="/limits", tags=["limits"], route_class=JsonRoute)
@@ -24,22 +24,33 @@ LimitPath = Annotated[Reference, Path(description="The limit's id or name.")]
 _EXAMPLE: dict[str, Any] = {"name": "per-customer", "key": "variables.customer", "max": 3}
 
 
-class NewLimit(LimitSpec):
-    """A limit to make: of all executions of the workspace, of a `task` or a `workflow`."""
+_OF_RUNS: dict[str, Any] = {
+    "name": "releases", "workflow": "release", "of": "runs", "key": "input.service", "max": 1,
+}  # fmt: skip
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+class NewLimit(LimitSpec):
+    """A limit to make: of all executions of the workspace, of a `task` or a `workflow`.
+
+    With `of: runs` it is about the runs of the workflow.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE, _OF_RUNS]})
 
     name: Name = Field(description="It stays; keys begin with it: `limit:per-customer:42`.")
     task: Reference | None = Field(default=None, description="The task's id or name.")
 
     workflow: Reference | None = Field(
-        default=None, description="The workflow's id or name: of the executions of its steps."
+        default=None,
+        description="The workflow's id or name: of the executions of its steps, or of its runs.",
     )
 
     @model_validator(mode="after")
     def _is_of_one(self) -> Self:
         if self.task is not None and self.workflow is not None:
             raise ValueError("name a task or a workflow, and not both")
+        if self.of is LimitOf.RUNS and self.workflow is None:
+            raise ValueError("a limit of runs is about those of a workflow: name it as workflow")
         return self
 
     def spec(self) -> LimitSpec:
@@ -65,6 +76,10 @@ def create_limit(body: NewLimit, actor: Operator, services: Services) -> wire.Li
     It also holds for executions that were submitted before; what runs continues, and counts. An
     execution for which the key is null, or needs a variable that it does not have, is not limited.
     A limit of the whole workspace needs the role admin.
+
+    With `of: runs` it limits how many runs of the workflow go on at once. The key is computed from
+    `input` and `run`. It holds for runs that are submitted from then on; earlier ones neither wait
+    for it nor count.
     """
     task_id = None if body.task is None else services.tasks.resolve(actor, body.task)
     workflow_id = body.workflow and services.workflows.resolve(actor, body.workflow)
@@ -92,7 +107,7 @@ def change_limit(
 ) -> wire.Limit:
     """Change the numbers or the policy of a limit.
 
-    The numbers hold at once for all executions: with larger ones, those that wait begin; with
+    The numbers hold at once for all that have the limit: with larger ones, what waits begins; with
     smaller ones, nothing that runs is cancelled. The policy holds for what is submitted from now
     on. A limit of the whole workspace needs the role admin.
     """

@@ -93,7 +93,8 @@ def _waits_for(run: "Run") -> "list[RunLimit]":
 
 def limit_text(limit: "RunLimit") -> str:
     """Return as a line what a run waits for: a slot of a limit, and who has them."""
-    said = f"waits for {limit.key}: {limit.used} of {counted(limit.max, 'slot')} used"
+    named = limit.key if limit.name is None else f"the limit {limit.name!r} ({limit.key})"
+    said = f"waits for {named}: {limit.used} of {counted(limit.max, 'slot')} used"
     if limit.holders:
         said += f" by {', '.join(map(str, limit.holders))}"
         said += " and others" if limit.used > len(limit.holders) else ""

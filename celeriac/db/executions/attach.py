@@ -235,7 +235,9 @@ def postpone(connection: Connection, limit_id: UUID, *, seconds: float) -> None:
 
 _FORGET = text("""
 WITH used AS (
-    SELECT FROM execution_limits WHERE limit_id = :id LIMIT 1
+    (SELECT FROM execution_limits WHERE limit_id = :id LIMIT 1)
+    UNION ALL
+    (SELECT FROM run_limits WHERE limit_id = :id LIMIT 1)
 ), later AS (
     UPDATE limits SET look_at = now() + make_interval(secs => :seconds)
     WHERE id = :id AND EXISTS (SELECT FROM used)
@@ -245,5 +247,5 @@ DELETE FROM limits WHERE id = :id AND NOT EXISTS (SELECT FROM used)
 
 
 def forget(connection: Connection, look: Look) -> None:
-    """Drop the row of a deleted limit, or look again later if executions still name it."""
+    """Drop the row of a deleted limit, or look again later if something still names it."""
     connection.execute(_FORGET, {"id": look.id, "seconds": SETTLED_SECONDS})

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db import spans
 from celeriac.db.executions.paused import paused, slots_paused
+from celeriac.db.limits import ROW, UNLIMITED
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
 from celeriac.domain.executions.limits import ExecutionLimit, Wants
@@ -33,18 +34,15 @@ from celeriac.domain.limits import KeyedLimit, SlotUser
 _MOST_USERS = 1_000
 _SHOWN_HOLDERS = 5
 
-_MANY = 2_147_483_647
 _IN_EFFECT = f"""
-       CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.max ELSE coalesce(of_row.max, {_MANY}) END
+       CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.max ELSE coalesce(of_row.max, {UNLIMITED}) END
            AS max,
        CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.interval_seconds
             ELSE of_row.seconds / of_row.max END AS interval_seconds,
        CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.burst
             ELSE coalesce(of_row.burst, greatest(1, ceil(of_row.max / of_row.seconds))) END
            AS burst"""
-"""The numbers of a limit `l` that hold now, as SQL, with `_ROW` behind it."""
-
-_ROW = "LEFT JOIN limits of_row ON of_row.id = {l}.limit_id AND of_row.deleted_at IS NULL"
+"""The numbers of a limit `l` that hold now, as SQL, with `ROW` behind it."""
 
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
@@ -77,7 +75,7 @@ _WANTS = text(f"""
 WITH wanted AS (
     SELECT w.execution_id, w.place, o.key, o.limit_id, {_IN_EFFECT.format(l="o")}
     FROM execution_limits w JOIN execution_limits o USING (execution_id)
-    {_ROW.format(l="o")}
+    {ROW.format(l="o")}
     WHERE w.execution_id = ANY (CAST(:ids AS uuid[]))
       AND o.execution_id = ANY (CAST(:ids AS uuid[])) AND w.key = :key AND w.state = 'waiting'
 )
@@ -139,7 +137,7 @@ WITH given AS (
     WHERE execution_id = ANY (CAST(:ids AS uuid[]))
 ), rates AS (
     SELECT l.workspace_id, l.key, {_IN_EFFECT.format(l="l")}
-    FROM execution_limits l {_ROW.format(l="l")}
+    FROM execution_limits l {ROW.format(l="l")}
     WHERE l.execution_id = ANY (CAST(:ids AS uuid[]))
 ), rated AS (
     INSERT INTO execution_rates (workspace_id, key, next_at)
@@ -189,10 +187,10 @@ SELECT l.key, l.max, (
 FROM (
     SELECT given.key,
            CASE WHEN given.limit_id IS NULL THEN given.max
-                WHEN of_row.policy = 'cancel_new' THEN of_row.max ELSE {_MANY} END AS max
+                WHEN of_row.policy = 'cancel_new' THEN of_row.max ELSE {UNLIMITED} END AS max
     FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[]), CAST(:limit_ids AS uuid[]))
         AS given (key, max, limit_id)
-    {_ROW.format(l="given")}) AS l
+    {ROW.format(l="given")}) AS l
 WHERE (SELECT count(*) FROM (
            (SELECT FROM execution_limits u
             WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
@@ -234,7 +232,7 @@ def first_taken(
 
 _USERS = text(f"""
 SELECT u.execution_id, u.state = 'held', u.policy,
-       CASE WHEN u.limit_id IS NULL THEN u.max ELSE coalesce(of_row.max, {_MANY}) END,
+       CASE WHEN u.limit_id IS NULL THEN u.max ELSE coalesce(of_row.max, {UNLIMITED}) END,
        e.started_at IS NOT NULL,
        e.cancel_requested_at IS NULL AND e.completed_at IS NULL
 FROM (
@@ -250,7 +248,7 @@ FROM (
      WHERE workspace_id = :workspace_id AND key = :key AND state = 'elsewhere'
      ORDER BY place, execution_id LIMIT :limit)) AS u
 JOIN executions e ON e.id = u.execution_id
-{_ROW.format(l="u")}
+{ROW.format(l="u")}
 ORDER BY u.place, u.execution_id
 """)
 _user = reader(SlotUser)
@@ -314,7 +312,7 @@ SELECT line.workspace_id, line.key,
        END AS free
 FROM line, LATERAL (
     SELECT w.limit_id, {_IN_EFFECT.format(l="w")}
-    FROM execution_limits w {_ROW.format(l="w")}
+    FROM execution_limits w {ROW.format(l="w")}
     WHERE w.workspace_id = line.workspace_id AND w.key = line.key AND w.state = 'waiting'
     ORDER BY w.place, w.execution_id LIMIT 1) AS head
 ORDER BY line.no
@@ -410,7 +408,7 @@ SELECT l.key, l.max, l.policy, l.state, (
 FROM (
     SELECT o.execution_id, o.key, o.workspace_id, o.policy, o.state, o.place, o.limit_id,
            of_row.name, {_IN_EFFECT.format(l="o")}
-    FROM execution_limits o {_ROW.format(l="o")}
+    FROM execution_limits o {ROW.format(l="o")}
     WHERE o.execution_id = :id AND (o.limit_id IS NULL OR of_row.id IS NOT NULL)) AS l
 ORDER BY l.key
 """).bindparams(bindparam("holders", _SHOWN_HOLDERS))

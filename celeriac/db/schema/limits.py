@@ -21,16 +21,18 @@ from celeriac.db.schema.base import (
     timestamp,
     where,
 )
-from celeriac.domain.limit_policies import LimitPolicy
+from celeriac.domain.limit_policies import LimitCount, LimitOf, LimitPolicy
 from celeriac.domain.limits import ExecutionSlot
 
 limits = table_of_ids(
     "limits",
     Column("workspace_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
-    # of the executions of a task, or of the steps of a workflow; else of all of the workspace
+    # of a task, or of a workflow; else of all of the workspace
     Column("task_id", Uuid),
     Column("workflow_id", Uuid),
+    # executions, or the runs of the workflow
+    Column("of", Text, nullable=False),
     # NULL: all of these share its slots
     Column("key", Text),
     Column("max", Integer, nullable=False),
@@ -38,6 +40,7 @@ limits = table_of_ids(
     Column("seconds", Double),
     Column("burst", Integer),
     Column("policy", Text, nullable=False),
+    Column("count", Text, nullable=False),
     Column("owner_id", Uuid, nullable=False),
     Column("created_by", Text, nullable=False),
     timestamp("created_at", now=True),
@@ -50,12 +53,16 @@ limits = table_of_ids(
     Column("walks", SmallInteger, nullable=False),
     Column("walked_to", Uuid, nullable=False),
     enum_check("policy", LimitPolicy),
+    enum_check("of", LimitOf),
+    enum_check("count", LimitCount),
     CheckConstraint("task_id IS NULL OR workflow_id IS NULL", name="one_subject"),
+    CheckConstraint("of = 'executions' OR workflow_id IS NOT NULL", name="runs_of_workflow"),
     Index("uq_limits_workspace_id_name", "workspace_id", "name", unique=True,
           **where("deleted_at IS NULL")),
+    Index("ix_limits_runs", "workflow_id", **where("of = 'runs' AND deleted_at IS NULL")),
     Index("ix_limits_look_at", "look_at", **where("look_at IS NOT NULL")),
 )  # fmt: skip
-"""The limits of workspaces, which are changed while their executions live."""
+"""The limits of workspaces, which are changed while their executions and runs live."""
 
 execution_limits = Table(
     "execution_limits",

@@ -15,8 +15,7 @@ from sqlalchemy import (
 
 from celeriac.db.schema.base import enum_check, metadata, stored, table_of_ids, timestamp, where
 from celeriac.domain.executions.triggers import TriggerType
-from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import LimitCount
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
 from celeriac.domain.workflows.limits import SlotState
 from celeriac.domain.workflows.states import Compensation, RunStatus, StepStatus
 
@@ -55,6 +54,8 @@ workflow_runs = table_of_ids(
     Column("cancel_requested_by", Text),
     timestamp("completed_at"),
     Column("event_seq", Integer, nullable=False, server_default="0"),
+    # it has rows of `run_limits` until it ends
+    Column("limited", Boolean, nullable=False, server_default="false"),
     enum_check("status", RunStatus),
     enum_check("trigger_type", TriggerType),
     enum_check("compensation", Compensation),
@@ -179,6 +180,8 @@ run_limits = Table(
     Column("place", SmallInteger, nullable=False),
     # since when it has this state
     timestamp("since", now=True),
+    # of a limit of the workspace: its row has the number in effect
+    Column("limit_id", Uuid),
     enum_check("policy", LimitPolicy),
     enum_check("count", LimitCount),
     enum_check("state", SlotState),
@@ -187,5 +190,7 @@ run_limits = Table(
           **where("state = 'waiting'")),
     Index("ix_run_limits_policies", "workspace_id", "key",
           **where("state = 'waiting' AND policy <> 'queue'")),
+    # in which lines of a limit runs wait
+    Index("ix_run_limits_limit", "limit_id", "state", "key", **where("limit_id IS NOT NULL")),
     postgresql_with=stored(dead=1_000, share=0.01, fill=80),
 )  # fmt: skip

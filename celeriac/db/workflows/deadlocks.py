@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from celeriac.db.workflows.limits import NOW
 from celeriac.domain.workflows.deadlocks import Key, Tree
 
 _MOST_HOLDERS = 100
@@ -45,7 +46,7 @@ def holders(connection: Connection, keys: Collection[Key]) -> dict[Key, list[UUI
     return found
 
 
-_TREES = text("""
+_TREES = text(f"""
 WITH RECURSIVE tree (root, id) AS (
     SELECT id, id FROM unnest(CAST(:ids AS uuid[])) AS roots (id)
     UNION ALL
@@ -55,7 +56,7 @@ WITH RECURSIVE tree (root, id) AS (
 SELECT root, r.id, r.workspace_id,
        ARRAY(SELECT key FROM run_limits l
              WHERE l.run_id = r.id AND l.state = 'waiting' ORDER BY key) AS keys,
-       ARRAY(SELECT max FROM run_limits l
+       ARRAY(SELECT {NOW.format(l="l")} FROM run_limits l
              WHERE l.run_id = r.id AND l.state = 'waiting' ORDER BY key) AS maxima,
        r.cancel_requested_at IS NOT NULL OR r.error_code IS NOT NULL OR r.overdue AS ends,
        EXISTS (SELECT FROM step_runs s WHERE s.run_id = r.id AND s.due_at IS NOT NULL) AS due,

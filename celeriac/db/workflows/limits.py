@@ -4,6 +4,9 @@ Slots are counted by rows. To have one is only written by who has locked the key
 after that of the lock: so it sees all that had the lock before. A slot is given back by the
 statement that ends the run, or parks it, and needs no lock. A transaction locks rows of runs
 before keys.
+
+The number of a limit of the workspace is that of its row, whenever it was changed: statements that
+count read it, and lock no row of a limit. Of a deleted one there are always slots.
 """
 
 from collections.abc import Sequence
@@ -12,20 +15,29 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
+from celeriac.db.limits import ROW, UNLIMITED
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
-from celeriac.domain.limits import KeyedLimit, LimitCount, SlotUser
+from celeriac.domain.limit_policies import LimitCount
+from celeriac.domain.limits import KeyedLimit, SlotUser
 from celeriac.domain.tasks import Priority
 from celeriac.domain.workflows.limits import RunLimit, SlotState
 
 _MOST_USERS = 1_000
 _SHOWN_HOLDERS = 5
 
+# a row of a limit is read by its key, and only for those that have one
+NOW = f"""CASE WHEN {{l}}.limit_id IS NULL THEN {{l}}.max ELSE coalesce((
+    SELECT of_row.max FROM limits of_row
+    WHERE of_row.id = {{l}}.limit_id AND of_row.deleted_at IS NULL), {UNLIMITED}) END"""
+"""The number of a limit `l` that holds now, as SQL."""
+
 _ADD = text("""
-INSERT INTO run_limits (run_id, key, workspace_id, max, policy, count, place)
-SELECT :run_id, l.key, :workspace_id, l.max, l.policy, l.count, :place
+INSERT INTO run_limits (run_id, key, workspace_id, max, policy, count, limit_id, place)
+SELECT :run_id, l.key, :workspace_id, l.max, l.policy, l.count, l.limit_id, :place
 FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[]), CAST(:policies AS text[]),
-            CAST(:counts AS text[])) AS l (key, max, policy, count)
+            CAST(:counts AS text[]), CAST(:limit_ids AS uuid[]))
+    AS l (key, max, policy, count, limit_id)
 """)
 _PLACE_TO_GO_ON = 0
 _LAST_PLACE = 100
@@ -51,6 +63,7 @@ def add(
         "maxima": [each.max for each in limits],
         "policies": [each.policy.value for each in limits],
         "counts": [each.count.value for each in limits],
+        "limit_ids": [each.limit_id for each in limits],
         "place": _PLACE_TO_GO_ON if begun else _LAST_PLACE - wanted,
     }
     connection.execute(_ADD, parameters)
@@ -69,7 +82,8 @@ def lock(connection: Connection, workspace_id: UUID, keys: Sequence[str]) -> Non
     connection.execute(_LOCK, {"workspace_id": workspace_id, "keys": list(keys)})
 
 
-_TAKEN = text("""
+# The policy of a limit of the workspace may have changed since the submission has read it.
+_TAKEN = text(f"""
 SELECT l.key, l.max, (
     SELECT u.run_id FROM run_limits u
     WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
@@ -77,7 +91,13 @@ SELECT l.key, l.max, (
     SELECT u.run_id FROM run_limits u
     WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'waiting'
     ORDER BY u.place, u.run_id LIMIT 1) AS first
-FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[])) AS l (key, max)
+FROM (
+    SELECT given.key,
+           CASE WHEN given.limit_id IS NULL THEN given.max
+                WHEN of_row.policy = 'cancel_new' THEN of_row.max ELSE {UNLIMITED} END AS max
+    FROM unnest(CAST(:keys AS text[]), CAST(:maxima AS int[]), CAST(:limit_ids AS uuid[]))
+        AS given (key, max, limit_id)
+    {ROW.format(l="given")}) AS l
 WHERE (SELECT count(*) FROM (
            SELECT FROM run_limits u
            WHERE u.workspace_id = :workspace_id AND u.key = l.key AND u.state = 'held'
@@ -107,6 +127,7 @@ def first_taken(
         "workspace_id": workspace_id,
         "keys": [each.key for each in limits],
         "maxima": [each.max for each in limits],
+        "limit_ids": [each.limit_id for each in limits],
     }
     row = connection.execute(_TAKEN, parameters).first()
     return None if row is None else Taken(row.key, row.max, row.holder or row.first)
@@ -153,7 +174,7 @@ SELECT w.run_id, (
     SELECT count(*) FROM (
         SELECT FROM run_limits u
         WHERE u.workspace_id = :workspace_id AND u.key = :key AND u.state = 'held'
-        LIMIT w.max) AS held) >= w.max AS full
+        LIMIT {now_of_w}) AS held) >= {now_of_w} AS full
 FROM run_limits w JOIN workflow_runs r ON r.id = w.run_id
 WHERE w.workspace_id = :workspace_id AND w.key = :key AND w.state = 'waiting'
   AND r.completed_at IS NULL
@@ -161,13 +182,15 @@ WHERE w.workspace_id = :workspace_id AND w.key = :key AND w.state = 'waiting'
        OR r.cancel_requested_at IS NULL AND r.error_code IS NULL AND NOT r.overdue){others}
 ORDER BY w.place, w.run_id LIMIT 1
 """
-_FIRST_OF_ALL = text(_FIRST.format(with_="", others=""))
+_NOW_OF_W = NOW.format(l="w")
+_FIRST_OF_ALL = text(_FIRST.format(with_="", others="", now_of_w=_NOW_OF_W))
 # each of the other keys is counted once, not for each run that waits for it
 _FIRST_OF_OTHERS = text(
     _FIRST.format(
-        with_="""
+        now_of_w=_NOW_OF_W,
+        with_=f"""
 WITH other AS MATERIALIZED (
-    SELECT o.run_id, o.key, o.max
+    SELECT o.run_id, o.key, {NOW.format(l="o")} AS max
     FROM run_limits w JOIN run_limits o ON o.run_id = w.run_id
     WHERE w.workspace_id = :workspace_id AND w.key = :key AND w.state = 'waiting'
       AND o.state = 'waiting' AND o.key <> :key
@@ -202,13 +225,13 @@ def first_waiting(
     return None if row is None else (row.run_id, row.full)
 
 
-_FULL = text("""
+_FULL = text(f"""
 SELECT w.key FROM run_limits w
 WHERE w.run_id = :run_id AND w.state = 'waiting' AND (
     SELECT count(*) FROM (
         SELECT FROM run_limits u
         WHERE u.workspace_id = w.workspace_id AND u.key = w.key AND u.state = 'held'
-        LIMIT w.max) AS held) >= w.max
+        LIMIT {_NOW_OF_W}) AS held) >= {_NOW_OF_W}
 ORDER BY w.key
 """)
 
@@ -264,8 +287,8 @@ def want_back(connection: Connection, run_id: UUID) -> list[str]:
     return _set(connection, run_id, SlotState.GIVEN_BACK, SlotState.WAITING, place=_PLACE_TO_GO_ON)
 
 
-_USERS = text("""
-SELECT u.run_id, u.state = 'held', u.policy, u.max, r.status <> 'pending',
+_USERS = text(f"""
+SELECT u.run_id, u.state = 'held', u.policy, {NOW.format(l="u")}, r.status <> 'pending',
        r.cancel_requested_at IS NULL AND r.status <> 'compensating'
 FROM (
     (SELECT * FROM run_limits
@@ -351,7 +374,7 @@ def lines(connection: Connection, *, after: Line | None, limit: int) -> list[Lin
     return [Line(*row) for row in connection.execute(_LINES, parameters)]
 
 
-_SHOWN = text("""
+_SHOWN = text(f"""
 SELECT l.key, l.max, l.policy, l.count, l.state, (
     SELECT count(*) FROM (
         SELECT FROM run_limits u
@@ -359,12 +382,20 @@ SELECT l.key, l.max, l.policy, l.count, l.state, (
         LIMIT l.max) AS held) AS used, ARRAY(
     SELECT u.run_id FROM run_limits u
     WHERE u.workspace_id = l.workspace_id AND u.key = l.key AND u.state = 'held'
-    ORDER BY u.run_id LIMIT :holders) AS holders
-FROM run_limits l WHERE l.run_id = :run_id ORDER BY l.key
+    ORDER BY u.run_id LIMIT :holders) AS holders, l.limit_id, l.name
+FROM (
+    SELECT o.key, o.workspace_id, o.policy, o.count, o.state, o.limit_id, of_row.name,
+           coalesce(of_row.max, o.max) AS max
+    FROM run_limits o {ROW.format(l="o")}
+    WHERE o.run_id = :run_id AND (o.limit_id IS NULL OR of_row.id IS NOT NULL)) AS l
+ORDER BY l.key
 """).bindparams(bindparam("holders", _SHOWN_HOLDERS))
 _shown = reader(RunLimit)
 
 
 def shown(connection: Connection, run_id: UUID) -> list[RunLimit]:
-    """Return the limits of a run that has not ended, and who has their slots."""
+    """Return the limits of a run that has not ended, and who has their slots.
+
+    Those that are deleted are left out.
+    """
     return [_shown(row) for row in connection.execute(_SHOWN, {"run_id": run_id})]

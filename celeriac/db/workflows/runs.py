@@ -69,15 +69,18 @@ class NewRun:
     parent_item_no: int | None = None
     depth: int = 1
     status: RunStatus = RunStatus.RUNNING
+    limited: bool = False
+    """It has limits."""
 
 
 _ADD = text("""
 INSERT INTO workflow_runs (id, workspace_id, owner_id, workflow_id, workflow_version_id, status,
                            trigger_type, priority, input, created_by, request_id, origin_id,
-                           parent_run_id, parent_step_no, parent_item_no, depth, deadline_at)
+                           parent_run_id, parent_step_no, parent_item_no, depth, limited,
+                           deadline_at)
 VALUES (:id, :workspace_id, :owner_id, :workflow_id, :workflow_version_id, :status,
         :trigger_type, :priority, CAST(:input AS json), :created_by, :request_id, :origin_id,
-        :parent_run_id, :parent_step_no, :parent_item_no, :depth,
+        :parent_run_id, :parent_step_no, :parent_item_no, :depth, :limited,
         least(CAST(:deadline_at AS timestamptz),
               now() + make_interval(secs => CAST(:deadline_seconds AS double precision))))
 """)

@@ -24,8 +24,7 @@ from pydantic_core import CoreSchema
 
 from celeriac.domain.base import Name, Shape, Strict
 from celeriac.domain.expressions import MAX_CHARACTERS
-from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import LimitCount
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
 from celeriac.domain.tasks import PriorityLabel, QueueName, RetryPolicy
 from celeriac.kit.json_types import JsonValue
 

@@ -79,6 +79,8 @@ class WorkflowRun:
     cancel_requested_by: str | None
     completed_at: datetime | None
     event_seq: int
+    limited: bool
+    """Whether it was stored with limits: of its document, or of the workspace."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from celeriac.domain.expressions import (
     Reference,
     compiled,
 )
+from celeriac.domain.limits import RUN_KEY_FIELDS
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.text import clip
@@ -21,9 +22,6 @@ STEP_FIELDS: Final = ("status", "result", "results", "errors", "error")
 RUN_FIELDS: Final = (
     "id", "workflow", "version", "owner", "workspace", "created_at", "status", "error", "schedule",
 )  # fmt: skip
-LIMIT_FIELDS: Final = ("workflow", "version", "owner", "workspace")
-"""The fields of `run` that the key of a limit may have: they are known before the run exists."""
-
 _SHOWN = 60
 
 
@@ -113,7 +111,7 @@ def _fault(reference: Reference, place: Place, sources: Sources, step: str | Non
         case "input":
             return schema_lacks(sources.spec.input, rest, "the input")
         case "run":
-            return _run_fault(rest, LIMIT_FIELDS if place is Place.LIMIT else RUN_FIELDS)
+            return _run_fault(rest, RUN_KEY_FIELDS if place is Place.LIMIT else RUN_FIELDS)
         case "steps":
             return _step_fault(rest, sources, step)
     return None

@@ -117,7 +117,7 @@ class Apply:
             if outcome.kind == "budget" and outcome.id is not None:
                 self._budgets.after_put(actor, outcome.id)
             if outcome.kind == "limit" and outcome.id is not None:
-                self._limits.after_change(actor, outcome.id)
+                self._limits.after_apply(actor, outcome.id)
             logger.info(
                 "document.applied",
                 kind=outcome.kind,

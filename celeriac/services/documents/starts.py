@@ -43,7 +43,7 @@ from celeriac.services.schedules.start import Target
 _CHECK_SECONDS = 10.0
 """How long the inputs of a document may take to check, in its transaction."""
 
-_KEPT_OF_LIMITS = ("task", "workflow", "key")
+_KEPT_OF_LIMITS = ("task", "workflow", "of", "key", "count")
 
 
 class Targets(Protocol):

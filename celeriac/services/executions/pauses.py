@@ -17,8 +17,10 @@ from celeriac.db.executions import pauses as rows
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ConflictError, InvalidInputError, NotFoundError
 from celeriac.domain.executions.pauses import MOST_PAUSES, Pause, PauseScope, PauseTarget
+from celeriac.domain.limit_policies import LimitOf
 from celeriac.domain.limits import LIMIT_PREFIX
 from celeriac.domain.paging import Page
+from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit
 from celeriac.services.reading import present, read_page
@@ -156,7 +158,8 @@ class Pauses:
         keys = [] if pause.key is None else [pause.key]
         if pause.limit_id is not None:
             with self._database.autocommit() as connection:
-                keys = limits.lines(connection, pause.limit_id, limit=_KEYS_AT_ONCE)
+                of = LimitOf.EXECUTIONS
+                keys = limits.lines(connection, pause.limit_id, of, limit=_KEYS_AT_ONCE)
         admit(self._limits, pause.workspace_id, keys)
 
     def _set_aside(self) -> None:
@@ -187,19 +190,40 @@ def _require_limit(
 ) -> None:
     """Raise NotFoundError, or ForbiddenError for a limit of the whole workspace but for admins.
 
-    A locked limit is not deleted before the transaction ends.
+    Raises InvalidInputError for a limit of runs, which can't be paused. A locked limit is not
+    deleted before the transaction ends.
     """
     found = limits.get(connection, limit_id, workspace=actor.workspace_id, lock=lock)
     limit = present(found, "limit", limit_id)
     if limit.task_id is None and limit.workflow_id is None:
         actor.require(Role.ADMIN)
+    _refuse_runs(limit, "limit")
+
+
+def _refuse_runs(limit: WorkspaceLimit, field: str) -> None:
+    if limit.of is LimitOf.RUNS:
+        raise InvalidInputError(
+            f"The limit {limit.name!r} is about runs of a workflow, and can't be paused. Pause the "
+            "workflow: then no step of its runs begins.",
+            field=field,
+        )
 
 
 def _check_key(connection: Connection, actor: Actor, key: str) -> None:
-    """Raise InvalidInputError for a key that is all of a limit: it is paused by its name."""
+    """Raise InvalidInputError for a key that is all of a limit: it is paused by its name.
+
+    Also for a key of a limit of runs.
+    """
     name = key.removeprefix(LIMIT_PREFIX)
-    whole = limits.id_of_name(connection, name, workspace=actor.workspace_id)
-    if name != key and whole is not None:
+    if name == key:
+        return
+    workspace = actor.workspace_id
+    of_key = limits.id_of_name(connection, name.partition(":")[0], workspace=workspace)
+    limit = None if of_key is None else limits.get(connection, of_key, workspace=workspace)
+    if limit is not None:
+        _refuse_runs(limit, "key")
+    whole = limits.id_of_name(connection, name, workspace=workspace)
+    if whole is not None:
         raise InvalidInputError(
             f"{key} is the key of all executions of a limit; pause the limit: scope limit, {name}.",
             field="key",

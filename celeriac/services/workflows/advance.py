@@ -150,6 +150,23 @@ class Advance:
         self._each(found)
         return len(found)
 
+    def let_begin(self, workspace_id: UUID, keys: Sequence[str], *, seconds: float) -> None:
+        """Let runs go on that wait for slots of some keys, as there are now. Never raises.
+
+        Stops after `seconds`; the keeper continues.
+        """
+        until = time.monotonic() + seconds
+        try:
+            found = self._admit(self._limits.of_keys(workspace_id, keys, until))
+            for run_id in found:
+                left = until - time.monotonic()
+                if left > 0:  # what has begun is due: the keeper goes on with it
+                    self(run_id, seconds=left)
+        except DatabaseUnavailableError as error:
+            logger.warning("workflow.not_advanced", error=error.message)
+        except Exception:  # the limit is changed
+            logger.exception("workflow.not_advanced")
+
     def deadlocked(self, limit: int) -> int:
         """End a run that waits for others which wait for it, looking at some keys; 1 if it did."""
         found = self._admit(self._deadlocks.end_one(limit))
@@ -192,7 +209,7 @@ class Advance:
             return set()
         plan, values = self._plans.of_version(run.workflow_version_id), RunValues(run)
         others: set[UUID] = set()
-        if plan.spec.limits:
+        if run.limited:
             others.update(self._admit(self._limits.of_run(run, until)))
         while True:
             others.discard(run_id)

@@ -38,6 +38,7 @@ from celeriac.domain.tasks import Limits
 from celeriac.domain.workflows.model import Step, StepKind, Timeout
 from celeriac.domain.workflows.records import StepRun, WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, StepStatus
+from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.services.executions.submit import check_one
@@ -80,6 +81,8 @@ class Target:
 
     task: ExecutionSpec | None = None
     workflow: Plan | None = None
+    limits: Sequence[WorkspaceLimit] = ()
+    """Those of the workspace on the runs of the workflow."""
     window: int = 0
     fault: CeleriacError | None = None
 
@@ -301,7 +304,7 @@ class Making:
         earlier = self._earlier(run, state, [number for number, _ in each])
         forked = forks.of_step(self.connection, run, state)
         kept: Collection[str] = ()
-        if plan.spec.limits or forked is not None:
+        if plan.spec.limits or self.target.limits or forked is not None:
             kept = limit_rows.kept_above(self.connection, run.id)
         for number, scope in each:
             try:
@@ -309,7 +312,7 @@ class Making:
                     begun = forks.begun(self.connection, forked)
                 else:
                     begun = self._begun(plan, render(step.with_, scope), earlier, number)
-                wanted = limits_of(begun.plan, begun.input, actor)
+                wanted = limits_of(begun.plan, self.target.limits, begun.input, actor)
             except UnavailableError:
                 raise
             except CeleriacError as error:

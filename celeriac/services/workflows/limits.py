@@ -22,12 +22,13 @@ from celeriac.db.workflows.steps import Move
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import LimitReachedError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import Ending, KeyedLimit, LimitCount, LimitEnd, endings, said
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
+from celeriac.domain.limits import Ending, KeyedLimit, LimitEnd, endings, said
 from celeriac.domain.workflows.limits import SlotState, keys_of
 from celeriac.domain.workflows.model import StepKind
 from celeriac.domain.workflows.records import WorkflowRun
 from celeriac.domain.workflows.states import RunStatus, RunTransition, StepStatus, StepTransition
+from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.workflows.outcomes import SpawnItems, Turn, end_run
 from celeriac.services.workflows.plans import Plan
@@ -38,15 +39,20 @@ BY_LIMIT = "limit"
 """Who cancels runs by a policy."""
 
 
-def limits_of(plan: Plan, given: JsonObject, actor: Actor) -> list[KeyedLimit]:
-    """Return the limits of a new run with their keys. Raises InputInvalidError."""
+def limits_of(
+    plan: Plan, of_workspace: Sequence[WorkspaceLimit], given: JsonObject, actor: Actor
+) -> list[KeyedLimit]:
+    """Return the limits of a new run with their keys. Raises InputInvalidError.
+
+    `of_workspace` are those of the workspace that are about runs of the workflow.
+    """
     run: JsonObject = {
         "workflow": plan.workflow,
         "version": plan.version,
         "owner": str(actor.user_id),
         "workspace": str(actor.workspace_id),
     }
-    return keys_of(plan.spec.limits, given, run)
+    return keys_of(plan.spec.limits, of_workspace, given, run, workflow_id=plan.workflow_id)
 
 
 def refuse(connection: Connection, workspace_id: UUID, limits: Sequence[KeyedLimit]) -> None:

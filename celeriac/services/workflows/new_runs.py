@@ -45,7 +45,8 @@ def insert_run(
     `begun`: it goes on with what another one has begun, before those that wait to begin.
     """
     waits = bool(limits) and not begun
-    runs.add(connection, replace(new, status=RunStatus.PENDING) if waits else new)
+    status = RunStatus.PENDING if waits else new.status
+    runs.add(connection, replace(new, status=status, limited=bool(limits)))
     steps = [(no, name, plan.step(no).kind) for name, no in plan.numbers.items()]
     rows.add(connection, new.id, steps, due=not waits)
     limit_rows.add(connection, new.id, new.workspace_id, limits, priority=new.priority, begun=begun)

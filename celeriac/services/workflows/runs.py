@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db import audit
-from celeriac.db.catalog import current_workflow_version
+from celeriac.db import limits as workspace_limits
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import calls
 from celeriac.db.executions import events as logs
@@ -24,7 +24,6 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import (
     CeleriacError,
     ConflictError,
-    NotFoundError,
 )
 from celeriac.domain.executions.calls import CallKind, NewCall
 from celeriac.domain.executions.deliveries import NewHookDelivery
@@ -43,6 +42,7 @@ from celeriac.domain.workflows.records import (
     WorkflowRun,
 )
 from celeriac.domain.workflows.states import Compensation, ItemStatus, RunStatus
+from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.submit import claim_key
@@ -152,7 +152,7 @@ class Runs:
 
     def prepare(self, actor: Actor, request: StartRequest) -> PreparedRun:
         """Return a checked run that `add` stores. Raises NotFoundError, InputInvalidError."""
-        plan = self._current(actor, request.workflow_id)
+        plan, of_workspace = self._current(actor, request.workflow_id)
         given = with_defaults(plan, request.input)
         check_input(plan, given)
         new = NewRun(
@@ -168,7 +168,7 @@ class Runs:
             request_id=actor.request_id,
             deadline_seconds=plan.spec.deadline,
         )
-        return PreparedRun(plan, new, limits_of(plan, given, actor))
+        return PreparedRun(plan, new, limits_of(plan, of_workspace, given, actor))
 
     def add(self, connection: Connection, actor: Actor, prepared: PreparedRun) -> None:
         """Store a run in the caller's transaction, after which `begin` begins it.
@@ -189,14 +189,20 @@ class Runs:
         )
         self._begin(prepared.run_id)
 
-    def _current(self, actor: Actor, workflow_id: UUID) -> Plan:
+    def _current(self, actor: Actor, workflow_id: UUID) -> tuple[Plan, Sequence[WorkspaceLimit]]:
+        """Return the plan of a workflow's current version, and the workspace's limits on it."""
         with self._database.autocommit() as connection:
-            version = current_workflow_version(
+            found = workspace_limits.current_workflow(
                 connection, workflow_id, workspace=actor.workspace_id
             )
-        if version is None:
-            raise NotFoundError("workflow", workflow_id)
-        return self._plans.of_version(version)
+        current = present(found, "workflow", workflow_id)
+        return self._plans.of_version(current.version_id), current.limits
+
+    def _limits_again(self, actor: Actor, plan: Plan, given: JsonObject) -> list[KeyedLimit]:
+        """Return the limits of a run that repeats one, as they are now."""
+        with self._database.autocommit() as connection:
+            of_workspace = workspace_limits.of_runs(connection, plan.workflow_id)
+        return limits_of(plan, of_workspace, given, actor)
 
     def _begin(self, run_id: UUID) -> None:
         try:
@@ -282,7 +288,7 @@ class Runs:
             )
         plan = self._plans.of_version(origin.workflow_version_id)
         new = following(actor, origin, origin.input, deadline_seconds=None)
-        limits = limits_of(plan, origin.input, actor)
+        limits = self._limits_again(actor, plan, origin.input)
         with self._database.transaction() as connection:
             earlier = claim_key(connection, actor, idempotency, "workflow_run", new.id)
             if earlier is not None:
@@ -330,7 +336,7 @@ class Runs:
             given = with_defaults(plan, request.input)
             check_input(plan, given)
         new = following(actor, origin, given, deadline_seconds=plan.spec.deadline)
-        limits = limits_of(plan, given, actor)
+        limits = self._limits_again(actor, plan, given)
         with self._database.transaction() as connection:
             earlier = claim_key(connection, actor, request.idempotency, "workflow_run", new.id)
             if earlier is not None:
@@ -364,7 +370,7 @@ class Runs:
 
     def limits(self, run: WorkflowRun) -> list[RunLimit]:
         """Return the limits of a run that has not ended, and who has their slots."""
-        if run.status.terminal or not self._plans.of_version(run.workflow_version_id).spec.limits:
+        if run.status.terminal or not run.limited:
             return []
         with self._database.autocommit() as connection:
             return limit_rows.shown(connection, run.id)

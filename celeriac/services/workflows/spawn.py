@@ -1,8 +1,9 @@
 """Finds what a step runs at present, and makes the next chunk of its items."""
 
-from celeriac.db.catalog import TASKS, WORKFLOWS, current_workflow_version
+from celeriac.db.catalog import TASKS, WORKFLOWS
 from celeriac.db.engine import Database
 from celeriac.db.executions import lifecycle
+from celeriac.db.limits import current_workflow
 from celeriac.domain.errors import (
     CeleriacError,
     ConflictError,
@@ -50,7 +51,7 @@ class Spawn:
             if step.kind is StepKind.TASK:
                 return self.of_task(run, step.target, step.queue, fresh=fresh)
             if step.kind is StepKind.WORKFLOW:
-                return Target(workflow=self._workflow(run, step.target))
+                return self._workflow(run, step.target)
         except UnavailableError:
             raise
         except CeleriacError as error:
@@ -68,18 +69,19 @@ class Spawn:
         spec = self._specs.current(key, workspace=run.workspace_id, fresh=fresh)
         return Target(task=spec, window=self._dispatch.capacity(queue or spec.task.queue))
 
-    def _workflow(self, run: WorkflowRun, name: str) -> Plan:
+    def _workflow(self, run: WorkflowRun, name: str) -> Target:
         if run.depth >= MAX_DEPTH:
             raise InvalidInputError(
                 f"A workflow may run others in at most {MAX_DEPTH} levels; this is one too deep."
             )
         with self._database.autocommit() as connection:
             key = WORKFLOWS.id_of_name(connection, name, workspace=run.workspace_id)
-            version = (
+            current = (
                 None
                 if key is None
-                else current_workflow_version(connection, key, workspace=run.workspace_id)
+                else current_workflow(connection, key, workspace=run.workspace_id)
             )
-        if version is None:
+        if current is None:
             raise NotFoundError("workflow", name)
-        return self._plans.of_version(version)
+        plan = self._plans.of_version(current.version_id)
+        return Target(workflow=plan, limits=current.limits)

@@ -63,7 +63,7 @@ def take_turn(connection: Connection, run_id: Any, plan: Plan, values: RunValues
     if run.status.terminal:
         rows.clear_due(connection, run_id, due)
         return turn
-    slots = limit_rows.of_run(connection, run_id) if plan.spec.limits else []
+    slots = limit_rows.of_run(connection, run_id) if run.limited else []
     if run.status is RunStatus.PENDING:
         end_unbegun(connection, run, turn)
         rows.clear_due(connection, run_id, due)

@@ -16,7 +16,7 @@ from tests.support.api import Asker, assert_problem
 STARTS: dict[str, Any] = {
     "limits": [
         {"name": "sorting", "task": "sort", "max": 2},
-        {"name": "slowly", "workflow": "inner", "max": 10, "seconds": 60.0},
+        {"name": "slowly", "workflow": "inner", "of": "runs", "key": "input.text", "max": 10},
     ],
     "schedules": [
         {
@@ -63,7 +63,7 @@ def test_what_starts_tasks_is_made_with_them_and_a_second_time_nothing(
     }
     assert SECRET not in str(first), "no answer has a secret"
     limit, nightly = client.limits.get("slowly"), client.schedules.get("nightly")
-    assert (limit.workflow_name, limit.max, limit.seconds) == ("inner", 10, 60.0)
+    assert (limit.workflow_name, limit.max, limit.of) == ("inner", 10, "runs")
     assert (nightly.task_name, nightly.active) == ("sort", True)
     bank, shop = client.hooks.list()
     assert (bank.name, bank.workflow_name, bank.given_secret) == ("bank", "inner", True)
@@ -140,12 +140,12 @@ def test_every_fault_is_named_and_nothing_is_written(admin: Asker, client: Clien
 
     apply(admin, given(WHOLE))
     kept = deepcopy(WHOLE)
-    kept["limits"][0] |= {"key": "variables.text"}
-    kept["limits"][1] |= {"seconds": None}
+    kept["limits"][0] |= {"key": "variables.text", "seconds": 5}
+    kept["limits"][1] |= {"count": "active"}
     kept["hooks"][1]["verification"] = "github"
     answer = admin.post("/api/v1/apply", json=kept)
     assert {each["field"] for each in answer.json()["fields"]} == {
-        "limits.0.key", "limits.1.seconds", "hooks.1.verification"
+        "limits.0.key", "limits.0.seconds", "limits.1.count", "hooks.1.verification"
     }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.requirement("F13")
 LIMITS = "/api/v1/limits"
 OF_TASK = {"name": "texts", "task": "summarise", "key": "variables.text", "max": 1}
 
+OF_RUNS = {"name": "few", "workflow": "w", "of": "runs", "key": "input.key", "max": 1}
+
 
 def _execute(asker: Asker, text: str = "a") -> str:
     response = asker.post(EXECUTE, json={"variables": {"text": text}})
@@ -73,6 +75,11 @@ def test_bad_input_and_those_who_may_not_change_nothing(
         ({"name": "a", "max": 1_000_000, "seconds": 0.0001}, "1,000,000 a second"),
         ({"name": "a", "max": 1, "seconds": 31_622_400, "burst": 1_000_000}, "100 years"),
         (OF_TASK | {"workflow": "w"}, "a task or a workflow"),
+        ({"name": "a", "max": 1, "of": "runs"}, "name it as workflow"),
+        (OF_RUNS | {"key": "variables.key"}, "there is no variables here"),
+        (OF_RUNS | {"key": "run.id"}, "run has no id here"),
+        (OF_RUNS | {"seconds": 1}, "leave seconds out"),
+        (OF_TASK | {"count": "active"}, "only for a limit of runs"),
     ):
         response = ada.post(LIMITS, json=body)
         assert response.status_code == 422, (body, response.text)
@@ -138,6 +145,35 @@ def test_the_client_and_the_command_line_set_limits(
     client.executions.execute("summarise", {"text": "b"})
     with pytest.raises(ClientError, match="limit:per-customer:b"):
         client.executions.execute("summarise", {"text": "b"})
+
+
+def test_a_limit_of_runs_is_set_and_changed_and_says_what_runs_wait_for(
+    client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
+    key = client._http.headers["authorization"].removeprefix("Bearer ")
+    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    steps = {"a": {"approve": "Go on?"}}
+    client.workflows.create("w", {"input": {"key": "string"}, "steps": steps})
+    assert main(("limits", "create", "few", "--of", "runs", "--max", "1")) == 2
+    assert "give --workflow" in capsys.readouterr().err
+    create = ("limits", "create", "few", "--workflow", "w", "--of", "runs", "--key", "input.key")
+    assert main((*create, "--max", "1", "--count", "active")) == 0
+    assert "runs of w" in capsys.readouterr().out
+    first, second = (client.workflows.start("w", {"key": "k"}) for _ in range(2))
+    [waiting] = client.workflow_runs.get(second.run_id).limits
+    assert (waiting.name, waiting.key, waiting.max) == ("few", "limit:few:k", 1)
+    assert main(("why", str(second.run_id))) == 0
+    said = f"waits for the limit 'few' (limit:few:k): 1 of 1 slot used by {first.run_id}"
+    assert said in capsys.readouterr().out
+    found = client.limits.get("few")
+    assert (found.of, found.count, found.held, found.waiting) == ("runs", "active", 1, 1)
+    assert main(("limits", "change", "few", "--max", "2")) == 0
+    assert main(("limits", "list")) == 0
+    assert client.workflow_runs.get(second.run_id).status == "running"
+    client.limits.delete("few")
+    again = client.limits.create("few", workflow="w", of="runs", key="input.key", max=5)
+    assert (again.of, again.count, again.workflow_name) == ("runs", "running", "w")
 
 
 def _pause_and_resume(client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ from celeriac.db.engine import Database
 from celeriac.db.workflows import limits as limit_rows
 from celeriac.domain.errors import DatabaseUnavailableError, LimitReachedError
 from celeriac.domain.executions.model import Claim, Idempotency
-from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import KeyedLimit, LimitCount
+from celeriac.domain.limit_policies import LimitCount, LimitPolicy
+from celeriac.domain.limits import KeyedLimit
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.ids import uuid7
 from celeriac.services.workflows.limits import admit, refuse

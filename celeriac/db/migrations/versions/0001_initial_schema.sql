@@ -1243,6 +1243,7 @@ CREATE TABLE workflow_runs (
     cancel_requested_by text,
     completed_at timestamptz,
     event_seq integer NOT NULL DEFAULT 0,
+    limited boolean NOT NULL DEFAULT false,
     CONSTRAINT pk_workflow_runs PRIMARY KEY (id),
     CONSTRAINT ck_workflow_runs_compensation_known
         CHECK (compensation IN ('compensated', 'compensation_failed')),
@@ -1420,11 +1421,13 @@ CREATE TABLE limits (
     name text NOT NULL,
     task_id uuid,
     workflow_id uuid,
+    of text NOT NULL,
     key text,
     max integer NOT NULL,
     seconds double precision,
     burst integer,
     policy text NOT NULL,
+    count text NOT NULL,
     owner_id uuid NOT NULL,
     created_by text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -1434,11 +1437,15 @@ CREATE TABLE limits (
     walks smallint NOT NULL,
     walked_to uuid NOT NULL,
     CONSTRAINT pk_limits PRIMARY KEY (id),
+    CONSTRAINT ck_limits_count_known CHECK (count IN ('running', 'active')),
+    CONSTRAINT ck_limits_of_known CHECK (of IN ('executions', 'runs')),
     CONSTRAINT ck_limits_one_subject CHECK (task_id IS NULL OR workflow_id IS NULL),
     CONSTRAINT ck_limits_policy_known
-        CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest'))
+        CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
+    CONSTRAINT ck_limits_runs_of_workflow CHECK (of = 'executions' OR workflow_id IS NOT NULL)
 );
 CREATE INDEX ix_limits_look_at ON limits (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX ix_limits_runs ON limits (workflow_id) WHERE of = 'runs' AND deleted_at IS NULL;
 CREATE UNIQUE INDEX uq_limits_workspace_id_name ON limits (workspace_id, name)
     WHERE deleted_at IS NULL;
 
@@ -1464,6 +1471,7 @@ CREATE TABLE run_limits (
     state text NOT NULL DEFAULT 'waiting',
     place smallint NOT NULL,
     since timestamptz NOT NULL DEFAULT now(),
+    limit_id uuid,
     CONSTRAINT pk_run_limits PRIMARY KEY (run_id, key),
     CONSTRAINT ck_run_limits_policy_known
         CHECK (policy IN ('queue', 'cancel_new', 'cancel_running', 'keep_latest')),
@@ -1475,6 +1483,8 @@ CREATE TABLE run_limits (
     fillfactor = 80
 );
 CREATE INDEX ix_run_limits_held ON run_limits (workspace_id, key, run_id) WHERE state = 'held';
+CREATE INDEX ix_run_limits_limit ON run_limits (limit_id, state, key)
+    WHERE limit_id IS NOT NULL;
 CREATE INDEX ix_run_limits_policies ON run_limits (workspace_id, key)
     WHERE state = 'waiting' AND policy <> 'queue';
 CREATE INDEX ix_run_limits_waiting ON run_limits (workspace_id, key, place, run_id)

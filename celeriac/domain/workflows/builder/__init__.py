@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, Final, Union, get_args, get_origin
 
+from celeriac.domain.limits import RUN_KEY_FIELDS
 from celeriac.domain.workflows.builder.steps import BuiltStep, Steps, plain
 from celeriac.domain.workflows.builder.terms import Term, written
 from celeriac.domain.workflows.document import parse
 from celeriac.domain.workflows.model import WorkflowSpec, is_schema
-from celeriac.domain.workflows.references import LIMIT_FIELDS
 
 _NAMES: Final = {
     str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", list: "array",
@@ -196,14 +196,14 @@ def _key(template: str) -> str:
     for index, part in enumerate(re.split(r"\{([^{}]*)\}", template)):
         if index % 2 == 0:
             parts += [f"'{_quoted(part)}'"] if part else []
-        elif part in LIMIT_FIELDS:
+        elif part in RUN_KEY_FIELDS:
             parts.append(f"run.{part}")
         elif part.startswith("input."):
             parts.append(f"string({part})")
         else:
             raise ValueError(
                 f"limit {template!r}: {{{part}}} is no field of the run; write one of "
-                f"{', '.join(LIMIT_FIELDS)}, or input.FIELD"
+                f"{', '.join(RUN_KEY_FIELDS)}, or input.FIELD"
             )
     return " + ".join(parts) or "''"
 
