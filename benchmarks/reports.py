@@ -173,6 +173,7 @@ def _checks(core: Core) -> dict[str, Work]:
             providers=lambda: (),
             depths=lambda _: {},
             broker_address=lambda: "",
+            broker_server=lambda: None,
             queues=(),
             pooled=False,
             lock_seconds=1.0,

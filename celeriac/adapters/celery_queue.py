@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
 from celeriac.adapters.redis_client import sentinel_options
 from celeriac.adapters.redis_transport import use_for_redis
+from celeriac.domain.doctor import BrokerServer
 from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
 from celeriac.domain.executions.model import QueuedMessage
 from celeriac.domain.executions.states import CeleryState
@@ -296,6 +297,19 @@ class CeleryTaskQueue:
         """Return the number of messages in each queue; raises BrokerUnavailableError."""
         with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
             return {each: _depth(connection, [each]) for each in queues}
+
+
+def broker_server(app: Celery) -> BrokerServer | None:
+    """Return what the broker says of itself over AMQP; None for Redis.
+
+    Raises BrokerUnavailableError.
+    """
+    if _is_redis(app.conf.broker_url):
+        return None
+    with _broker_errors(app), app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        said = connection.connection.server_properties
+    return BrokerServer(str(said.get("product")), str(said.get("version")))
 
 
 def waiting_messages(app: Celery, queues: Sequence[str]) -> int:

@@ -131,6 +131,14 @@ class RedisServer:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerServer:
+    """Product and version, as a broker that speaks AMQP introduces itself."""
+
+    product: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
 class LastingKeys:
     """Keys of one Redis database, of a bounded sample of them."""
 

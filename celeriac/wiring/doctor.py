@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from functools import partial
 
 from celeriac.adapters import provider_probe, redis_keys, redis_server
-from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, create_app
+from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, broker_server, create_app
 from celeriac.agents.models import ANTHROPIC
 from celeriac.db.engine import Database
-from celeriac.domain.doctor import LastingKeys
+from celeriac.domain.doctor import BrokerServer, LastingKeys
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit.outbound import without_password
 from celeriac.services.doctor.checks import Checks, Installation
@@ -27,6 +27,9 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
 
     Each check opens connections of its own. `queue` is this process's, if it has one.
     """
+
+    def broker() -> BrokerServer | None:
+        return broker_server(create_app(celery_options(settings, publisher=True)))
 
     def depths(names: Sequence[str]) -> Mapping[str, int]:
         used = queue or CeleryTaskQueue(create_app(celery_options(settings, publisher=True)))
@@ -53,6 +56,7 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
             redis=lambda: redis_server.describe(settings.require_redis()),
             depths=depths,
             broker_address=lambda: without_password(settings.broker_url()),
+            broker_server=broker,
             queues=QUEUES,
             pooled=settings.database.pooler,
             lock_seconds=worker_lock_seconds(settings),

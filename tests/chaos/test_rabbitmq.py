@@ -49,9 +49,14 @@ def test_messages_wait_in_quorum_queues_and_are_sent_again_if_purged(
     environment = fleet.environment()
     commands = CommandLine(fleet.home, **environment)
     findings = commands.run("doctor", "--json").value["findings"]
-    broker = next(each for each in findings if each["subject"] == "broker")
+    broker, *others = [each for each in findings if each["subject"] == "broker"]
     assert broker["level"] == "ok"
     assert f"{QUEUE} 5" in broker["message"]
+    with rabbitmq.connection() as connection:
+        version = connection.server_properties["version"]
+    old = tuple(map(int, version.split(".")[:2])) < (3, 12)
+    assert [each["level"] for each in others] == ["warning"] * old
+    assert all(f"RabbitMQ {version}" in each["message"] for each in others)
 
     purged = fleet.program("purge", ["-m", "celery", "-A", "celeriac", "purge", "-f", "-Q", QUEUE])
     assert purged.wait_end() == 0, purged.output()

@@ -9,6 +9,7 @@ from celeriac.db import diagnosis, maintenance, migrate, partitions, server, wor
 from celeriac.db.engine import Database
 from celeriac.db.executions import queries
 from celeriac.domain.doctor import (
+    BrokerServer,
     Cause,
     Code,
     Finding,
@@ -50,6 +51,7 @@ class Installation:
     depths: Callable[[Sequence[str]], Mapping[str, int]]
     """The messages in queues at the broker."""
     broker_address: Callable[[], str]
+    broker_server: Callable[[], BrokerServer | None]
     queues: Sequence[str]
     """The queues that each installation has."""
     pooled: bool
@@ -125,12 +127,15 @@ class Checks:
             served, used = self._known_queues()
             names = dict.fromkeys((*it.queues, *sorted(used.union(served or ()))))
             waiting = it.depths(list(names))
+            said = it.broker_server()
         except ConfigurationError as error:
             yield failed(Code.BROKER, error.message, None, Cause.MISCONFIGURED)
         except BrokerUnavailableError as error:
             yield failed(Code.BROKER, error.message, servers.BROKER_CURE)
         else:
             yield from servers.judge_broker(address, waiting, served=served, used=used)
+            if said is not None:
+                yield from servers.judge_rabbitmq(said)
 
     def workers(self) -> Iterator[Finding]:
         """Check which worker processes are alive, by their rows in the database."""

@@ -1,10 +1,20 @@
 """What doctor says of PostgreSQL, its schema and clock, of Redis, and of the broker."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from celeriac.db import engine, migrate, partitions, server
-from celeriac.domain.doctor import Cause, Code, Finding, RedisServer, failed, ok, warning
+from celeriac.domain.doctor import (
+    BrokerServer,
+    Cause,
+    Code,
+    Finding,
+    RedisServer,
+    failed,
+    ok,
+    warning,
+)
 from celeriac.kit.units import duration, size
 from celeriac.kit.words import counted
 
@@ -15,6 +25,8 @@ _OLDEST = 140_000
 _MOST_SKEW_SECONDS = 2.0
 _CROWDED = 0.9
 _AHEAD = timedelta(days=1)
+_LIMITS_BY_QUEUE = (3, 12)
+"""The first RabbitMQ that follows `x-consumer-timeout` of a queue: docs/adr/0038."""
 _POOLER_CURE = "set CELERIAC_DATABASE_POOLER=true."
 
 
@@ -142,3 +154,17 @@ def judge_broker(
                 f"{counted(count, 'message')} in {name!r}, to which no worker listens",
                 f"Start one: `celeriac worker -Q {name}`.",
             )
+
+
+def judge_rabbitmq(said: BrokerServer) -> Iterator[Finding]:
+    """Judge the version of the broker: an old RabbitMQ limits how long executions may run."""
+    numbers = re.match(r"(\d+)\.(\d+)", said.version)
+    old = numbers is not None and tuple(map(int, numbers.groups())) < _LIMITS_BY_QUEUE
+    if said.product == "RabbitMQ" and old:
+        yield warning(
+            Code.BROKER,
+            f"RabbitMQ {said.version} closes a worker's channel when an execution keeps its slot "
+            "for longer than the server's consumer_timeout, usually 30 minutes",
+            "Upgrade to RabbitMQ 3.12 or newer; until then set consumer_timeout in rabbitmq.conf "
+            "above your longest execution.",
+        )
