@@ -220,6 +220,14 @@ def give_pipes(user: int, group: int) -> None:
             os.fchown(descriptor, user, group)
 
 
+def hold_filter(program: str) -> int:
+    """Return a descriptor, passed on, from which a filter of system calls in hex can be read."""
+    descriptor = os.memfd_create("filter", 0)
+    os.write(descriptor, bytes.fromhex(program))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def release_reserve() -> None:
     """Raise the memory limit of `limit_resources` by its reserve, to report an excess."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
@@ -250,16 +258,16 @@ def _optional(text: str) -> int | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prepare this process and become the program after the twelve settings in `arguments`.
+    """Prepare this process and become the program after the thirteen settings in `arguments`.
 
     Arguments: death signal, parent pid, memory, CPU seconds, user id, group id, pipe of
     `kill_group_at_hangup`, soft limit of open files, processes, bytes of a file, network of
-    `enter_namespaces`, channel and ports of `hand_over_listeners` as `channel:port,port` (empty:
-    none), program, its own arguments.
+    `enter_namespaces`, channel and ports of `hand_over_listeners` as `channel:port,port`, filter of
+    system calls in hex, which bubblewrap installs (empty: none), program, its own arguments.
     Returns an exit code only where that failed; the reason is on stderr.
     """
     number, parent, memory, cpu_seconds, user, group, pipe, descriptors, *others = arguments
-    processes, file_bytes, network, listeners, *command = others
+    processes, file_bytes, network, listeners, calls, *command = others
     try:
         reset_signals()
         if pipe:
@@ -276,6 +284,8 @@ def main(arguments: Sequence[str]) -> int:
         if listeners:
             channel, _, ports = listeners.partition(":")
             hand_over_listeners(int(channel), [int(each) for each in ports.split(",")])
+        if calls:
+            command[1:1] = ["--seccomp", str(hold_filter(calls))]
         limit_resources(
             memory=_optional(memory),
             cpu_seconds=_optional(cpu_seconds),

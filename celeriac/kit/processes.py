@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from celeriac.kit import child_bootstrap
+from celeriac.kit import child_bootstrap, seccomp
 from celeriac.kit.threads import PROCESSES
 
 _PROC = "/proc"
@@ -247,7 +247,9 @@ class UserIds:
 class Namespace:
     """A user namespace of its own, and, if `alone`, a network that has only a loopback.
 
-    With `ports` the process listens there on its loopback, and sends the listening sockets over
+    For bubblewrap, which also gets a filter of system calls where there is one for this machine
+    (`celeriac.kit.seccomp`). With `ports` the process listens there on its loopback, and sends the
+    listening sockets over
     `channel`, the number of a Unix socket that is passed on (`child_bootstrap`).
     """
 
@@ -283,13 +285,18 @@ def guarded_command(
     return [sys.executable, "-I", "-S", child_bootstrap.__file__, *texts, *command]
 
 
-def _namespace_settings(namespace: Namespace | None) -> tuple[str | None, str | None]:
+def _namespace_settings(
+    namespace: Namespace | None,
+) -> tuple[str | None, str | None, str | None]:
     if namespace is None:
-        return None, None
+        return None, None, None
     network = child_bootstrap.ALONE if namespace.alone else child_bootstrap.SHARED
-    if namespace.channel is None:
-        return network, None
-    return network, f"{namespace.channel}:{','.join(map(str, namespace.ports))}"
+    ports = ",".join(map(str, namespace.ports))
+    listeners = None if namespace.channel is None else f"{namespace.channel}:{ports}"
+    return network, listeners, _FILTER
+
+
+_FILTER = None if (_program := seccomp.program()) is None else _program.hex()
 
 
 def launch(

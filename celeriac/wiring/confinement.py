@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celeriac.agents.network.rules import NetworkBounds
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit import seccomp
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.processes import Namespace, guarded_command
 from celeriac.kit.sandbox import PROGRAM, Sandbox, why_refused
@@ -28,6 +29,7 @@ for each in "$@"; do [ -e "$each" ] && echo "it sees $each"; done
 while read -r name value; do
     case $name in
         CapEff:|CapBnd:) [ "$value" = 0000000000000000 ] || echo "it has capabilities: $value";;
+        Seccomp:) [ "$0" != filtered ] || [ "$value" = 2 ] || echo "no system call is refused";;
         NoNewPrivs:) [ "$value" = 1 ] || echo "programs may gain rights";;
     esac
 done </proc/self/status
@@ -140,7 +142,8 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
     except OSError as error:
         raise _refusal(str(error).rstrip(".")) from error
     secrets = [str(each / "secrets") for each in sandbox.hidden]
-    inside = ("/bin/sh", "-c", _LOOK_AROUND, "sh", *secrets)
+    filtered = "filtered" if seccomp.program() else "unfiltered"
+    inside = ("/bin/sh", "-c", _LOOK_AROUND, filtered, *secrets)
     command = guarded_command(
         sandbox.command(inside, workdir=workdir),
         limits=sandbox.limits(None),

@@ -27,6 +27,7 @@ HERE = os.getcwdb()
 NEW_USER, NEW_NET, NEW_NS = 0x10000000, 0x40000000, 0x20000
 MS_BIND, MS_REMOUNT = 4096, 32
 ATTACH = 16
+AF_VSOCK, AF_ALG = 40, 38
 
 ATTEMPTS: dict[str, Callable[[], object]] = {}
 
@@ -157,6 +158,29 @@ SEARCH, SESSION = 10, -3
 ATTEMPTS["find a key of the worker's session"] = lambda: call(
     "syscall", KEYCTL, SEARCH, SESSION, b"user", b"celeriac-test", 0
 )
+
+IO_URING, USERFAULTFD = 425, {"x86_64": 323, "aarch64": 282}[os.uname().machine]
+USER_MODE_ONLY = 1
+ATTEMPTS["reach the host of the machine"] = lambda: done(socket.socket, AF_VSOCK)
+ATTEMPTS["use the kernel's ciphers"] = lambda: done(socket.socket, AF_ALG, socket.SOCK_SEQPACKET)
+ATTEMPTS["submit calls by io_uring"] = lambda: call(
+    "syscall", IO_URING, 8, ctypes.create_string_buffer(120)
+)
+ATTEMPTS["handle page faults"] = lambda: call("syscall", USERFAULTFD, USER_MODE_ONLY)
+
+
+@attempt("trace a child")
+def trace_child() -> str:
+    """Trace a process of our own, as debuggers do."""
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        return call("ptrace", ATTACH, child, None, None)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
 
 ATTEMPTS["become root"] = lambda: done(os.setuid, 0)
 ATTEMPTS["become another user"] = lambda: done(os.setuid, 12345)
