@@ -18,6 +18,7 @@ from celeriac.domain.executions.model import BULKY, ExecutionFilter
 from celeriac.domain.failure_states import FailureState
 from celeriac.domain.failures import FailureFilter
 from celeriac.domain.metrics import Figures
+from celeriac.domain.plain_tasks import PlainWaiting
 from celeriac.domain.problems import Thresholds
 from celeriac.domain.sitrep import Sitrep, SitrepScope
 from celeriac.services.doctor.checks import Checks, Installation
@@ -64,6 +65,9 @@ class _Servers:
     def messages(self) -> Mapping[str, int]:
         return {}
 
+    def waiting_tasks(self, _: Sequence[str]) -> PlainWaiting:
+        return PlainWaiting(0, capped=False)
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -78,7 +82,7 @@ def of(core: Core) -> Iterator[Mapping[str, Work]]:
     situation = SituationReport(
         Database(url, connections=_CONNECTIONS, statement_seconds=_LONGEST_SECONDS),
         _Servers(),
-        Recent(_Servers()),
+        Recent(_Servers(), worker_seconds=_ALIVE_SECONDS),
         SitrepOptions(
             worker_seconds=_ALIVE_SECONDS,
             window_seconds=_WINDOW_SECONDS,

@@ -17,12 +17,15 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError, ResponseError
 
 from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
+from celeriac.adapters.queue_search import count_tasks, is_redis
 from celeriac.adapters.redis_client import sentinel_options
 from celeriac.adapters.redis_transport import use_for_redis
 from celeriac.domain.doctor import BrokerServer
 from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
 from celeriac.domain.executions.model import QueuedMessage
 from celeriac.domain.executions.states import CeleryState
+from celeriac.domain.metrics import OTHER
+from celeriac.domain.plain_tasks import MOST_LISTED, PlainWaiting, WaitingTasks, is_plain
 from celeriac.kit.json_types import dumps
 from celeriac.kit.outbound import without_password
 from celeriac.kit.redis_urls import SentinelUrl
@@ -297,6 +300,36 @@ class CeleryTaskQueue:
         """Return the number of messages in each queue; raises BrokerUnavailableError."""
         with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
             return {each: _depth(connection, [each]) for each in queues}
+
+    def waiting_tasks(self, queues: Sequence[str]) -> PlainWaiting:
+        """Return the plain tasks that wait in `queues`, as far as they are looked at.
+
+        Raises BrokerUnavailableError, and UnavailableError for a broker that does not show them.
+        """
+        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0)
+            with connection.channel() as channel:
+                if not is_redis(channel):
+                    raise UnavailableError(_NOT_SHOWN)
+                found, complete = count_tasks(channel, queues)
+        tasks = [
+            WaitingTasks(queue, name or OTHER, count)
+            for queue, names in found.items()
+            for name, count in names.items()
+            if is_plain(name)
+        ]
+        tasks.sort(key=lambda each: (-each.count, each.queue, each.name))
+        return PlainWaiting(
+            count=sum(each.count for each in tasks),
+            capped=not complete,
+            tasks=tasks[:MOST_LISTED],
+        )
+
+
+_NOT_SHOWN = (
+    "RabbitMQ does not show of which tasks the messages in its queues are: plain tasks that wait "
+    "are not counted. `broker` has the messages of each queue."
+)
 
 
 def broker_server(app: Celery) -> BrokerServer | None:

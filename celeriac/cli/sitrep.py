@@ -108,12 +108,7 @@ def _lines(found: "wire.Sitrep") -> "Iterator[str]":
             f"{window.failed:,} failed, p95 wait {duration(window.wait_p95_seconds)}, "
             f"run {duration(window.run_p95_seconds)}"
         )
-    plain = found.plain_tasks.data
-    if plain is not None and (plain.running or any(plain.totals.model_dump().values())):
-        yield (
-            f"of these, plain Celery tasks: {plain.running:,} active, "
-            f"{plain.totals.completed:,} completed, {plain.totals.failed:,} failed"
-        )
+    yield from _plain_tasks(found)
     yield from _parts(found)
     if found.recent_tasks.data is not None:
         for task in found.recent_tasks.data.items[:_SHOWN]:
@@ -127,6 +122,24 @@ def _lines(found: "wire.Sitrep") -> "Iterator[str]":
                 else f"; shown as of {section.age_seconds:.0f} s ago"
             )
             yield f"  missing  {name}: {section.error}{old}"
+
+
+def _plain_tasks(found: "wire.Sitrep") -> "Iterator[str]":
+    plain, waiting = found.plain_tasks.data, found.plain_waiting.data
+    if plain is None:
+        return
+    if not (
+        plain.running or any(plain.totals.model_dump().values()) or (waiting and waiting.count)
+    ):
+        return
+    plus = "+" if waiting and waiting.capped else ""
+    yield (
+        f"of these, plain Celery tasks: {plain.running:,} active, "
+        f"{_number(waiting.count if waiting else None)}{plus} pending, "
+        f"{plain.totals.completed:,} completed, {plain.totals.failed:,} failed"
+    )
+    for each in (waiting.tasks if waiting else ())[:_SHOWN]:
+        yield f"  waiting  {each.name} in {each.queue}: {each.count:,}"
 
 
 def _parts(found: "wire.Sitrep") -> "Iterator[str]":

@@ -318,16 +318,20 @@ def periodic(connection: Connection, *, workspace_id: UUID, limit: int) -> list[
 
 
 _SENT_TASKS = text("""
-SELECT id, resource_id, details ->> 'name', at FROM audit_logs
-WHERE workspace_id = :workspace_id AND resource_type = 'celery_task'
-  AND (CAST(:before AS uuid) IS NULL OR id < :before)
-ORDER BY id DESC LIMIT :limit
+SELECT a.id, a.resource_id, a.details ->> 'name', a.at, r.status, r.queue, r.started_at,
+       r.changed_at, r.error_message
+FROM (SELECT * FROM audit_logs
+      WHERE workspace_id = :workspace_id AND resource_type = 'celery_task'
+        AND (CAST(:before AS uuid) IS NULL OR id < :before)
+      ORDER BY id DESC LIMIT :limit) AS a
+LEFT JOIN plain_task_runs r ON r.task_id = a.resource_id AND r.status <> 'in_progress'
+ORDER BY a.id DESC
 """)
 
 
 def sent_tasks(
     connection: Connection, *, workspace_id: UUID, before: UUID | None, limit: int
 ) -> list[tuple[Any, ...]]:
-    """Return plain Celery tasks that members have sent, the newest first."""
+    """Return plain Celery tasks that members have sent, the newest first, with recorded ends."""
     values = {"workspace_id": workspace_id, "before": before, "limit": limit}
     return list(map(tuple, connection.execute(_SENT_TASKS, values)))

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 from celeriac.domain.executions.states import Held, SimpleStatus, Status, WaitingFor
-from celeriac.domain.plain_tasks import PlainFigures
+from celeriac.domain.plain_tasks import PlainFigures, PlainWaiting
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class TaskKind(StrEnum):
 
     EXECUTION = "execution"
     CELERY = "celery"
-    """A plain Celery task that was sent over HTTP."""
+    """A plain Celery task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +145,16 @@ class RecentTask:
     task_id: str
     name: str
     status: SimpleStatus | None
-    """None if the result backend could not be asked."""
+    """None if the result backend could not be asked, or the worker that began it has gone."""
     description: str
     started_at: datetime | None
     completed_at: datetime | None
     duration_seconds: float | None
     error_message: str | None
+    queue: str | None = None
+    """None of a plain task that no worker has begun."""
+    recorded: bool = True
+    """Whether the database has its state; otherwise the result backend may have it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,6 +326,8 @@ class Sitrep:
     window: Section[Totals]
     plain_tasks: Section[PlainFigures]
     """The part of plain Celery tasks in these figures; without data for those who don't see it."""
+    plain_waiting: Section[PlainWaiting]
+    """Plain Celery tasks that wait in the broker; without data for those who don't see it."""
     waiting: Section[Sequence[WaitingReason]]
     recent_tasks: Section[RecentTasks]
     workers: Section[Sequence[WorkerState]]

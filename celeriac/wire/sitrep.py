@@ -83,6 +83,26 @@ class SitrepPlainTasks(Wire):
     running: int
 
 
+class SitrepWaitingTasks(Wire):
+    """How many messages of a plain Celery task are in a queue."""
+
+    queue: str = Field(examples=["default"])
+    name: str = Field(
+        description="Celery's name; `other` where the message names none.", examples=["shop.mail"]
+    )
+    count: int
+
+
+class SitrepPlainWaiting(Wire):
+    """Plain Celery tasks in the broker's queues, which no worker has taken yet."""
+
+    count: int = Field(description="Of at most 500 messages of each queue.")
+    capped: bool = Field(description="Whether there are messages that were not looked at.")
+    tasks: list[SitrepWaitingTasks] = Field(
+        description="The most frequent first, at most 100: for administrators, empty for others."
+    )
+
+
 class SitrepWaiting(Wire):
     """How many executions wait for one reason."""
 
@@ -105,7 +125,9 @@ class RecentTask(Wire):
     type: TaskKind = Field(examples=["celery"])
     name: str = Field(examples=["Health Check"])
     status: SimpleStatus | None = Field(
-        description="null if the result backend could not be asked.", examples=["completed"]
+        description="null if the result backend could not be asked, or if the worker that began "
+        "it does not report.",
+        examples=["completed"],
     )
     description: str = Field(
         examples=["Celery task celeriac.tasks.monitoring.health_check, sent at 2026-11-22 09:30:00"]
@@ -113,6 +135,9 @@ class RecentTask(Wire):
     started_at: datetime | None
     completed_at: datetime | None = Field(examples=[LATER])
     duration_seconds: float | None
+    queue: str | None = Field(
+        default=None, description="null if no worker has recorded it.", examples=["default"]
+    )
     error_message: str | None = Field(
         description="At most 200 characters, secrets masked.", examples=[None]
     )
@@ -229,8 +254,16 @@ class Sitrep(Wire):
         "for the instance, and for the workspace whose executions Celery tasks start "
         "(CELERIAC_CALLS_USER); null for others, whose figures are those of executions."
     )
+    plain_waiting: SitrepSection[SitrepPlainWaiting] = Field(
+        description="Plain Celery tasks that wait in Celeriac's queues and in those that workers "
+        "listen to, for those who see `plain_tasks`. `ok` is false with RabbitMQ, which does not "
+        "show them."
+    )
     waiting: SitrepSection[list[SitrepWaiting]]
-    recent_tasks: SitrepSection[RecentTasks] = Field(description="Of the workspace.")
+    recent_tasks: SitrepSection[RecentTasks] = Field(
+        description="Of the workspace; in the report of the instance also plain Celery tasks that "
+        "were not sent over HTTP."
+    )
     workers: SitrepSection[list[SitrepWorker]] = Field(description="Of the instance.")
     queues: SitrepSection[list[SitrepQueue]] = Field(
         description="At most 100, the one with the oldest that waits first."

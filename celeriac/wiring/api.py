@@ -161,12 +161,13 @@ class ApiServices:
 def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) -> SituationReport:
     settings = container.settings
     chosen = settings.sitrep
+    worker_seconds = _MISSED_HEARTBEATS * settings.worker.heartbeat_seconds
     return SituationReport(
         report_database(settings.require_database(), pooler(settings)),
         ServerProbe(settings.require_redis(), container.queue, seconds=ASK_SECONDS),
-        Recent(plain_tasks),
+        Recent(plain_tasks, worker_seconds=worker_seconds),
         SitrepOptions(
-            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+            worker_seconds=worker_seconds,
             window_seconds=chosen.window_seconds,
             thresholds=Thresholds(**chosen.model_dump(exclude={"window_seconds"})),
             calls_user=settings.calls.user,

@@ -231,8 +231,12 @@ class WorkerRuntime:
         self._listener.start()
 
     def store_counts(self, counts: PlainTaskCounts) -> None:
-        """Add plain tasks that ended to the sums; for the thread of the heartbeat."""
-        counts.store(self._heartbeat_database, lambda: self.registration.worker.id)
+        """Store what plain tasks ended and run; for the thread of the heartbeat."""
+        counts.store(
+            self._heartbeat_database,
+            lambda: self.registration.worker.id,
+            hostname=self.registration.worker.node,
+        )
 
     def close(self) -> None:
         """End the threads; what still runs is cancelled."""

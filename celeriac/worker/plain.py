@@ -11,22 +11,12 @@ import structlog
 from celery import signals
 from celery.exceptions import TimeLimitExceeded
 
-from celeriac.adapters.celery_queue import EXECUTE_TASK
-from celeriac.domain.executions.calls import BATCH_PROCESS, EXECUTE_AGENT, EXECUTE_WORKFLOW
-from celeriac.domain.plain_tasks import PlainEnd
+from celeriac.domain.plain_tasks import PlainEnd, is_plain
 from celeriac.services.operations.plain_tasks import PlainTaskCounts, none_run
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
 
 logger = structlog.get_logger(__name__)
-
-_OF_EXECUTIONS = frozenset({EXECUTE_TASK, EXECUTE_AGENT, EXECUTE_WORKFLOW, BATCH_PROCESS})
-_CELERYS = "celery."
-
-
-def is_plain(name: str) -> bool:
-    """Whether tasks of this name stand for no execution, and are not Celery's own."""
-    return name not in _OF_EXECUTIONS and not name.startswith(_CELERYS)
 
 
 def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
@@ -39,16 +29,23 @@ def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
     def began(sender: Any, task_id: str, **_: Any) -> None:
         if is_plain(sender.name):
             _delivered(counts(), task_id, sender.request.delivery_info)
-            counts().began()
+            counts().began(sender.name, task_id, _queue(sender.request))
 
-    def left(sender: Any, **_: Any) -> None:
+    def left(sender: Any, task_id: str, **_: Any) -> None:
         if is_plain(sender.name):
-            counts().left()
+            counts().left(task_id)
 
     def ended(end: PlainEnd) -> Callable[..., None]:
         def handle(sender: Any, task_id: str | None = None, request: Any = None, **of: Any) -> None:
             if is_plain(sender.name) and not _runs_again(sender, of.get("exception")):
-                counts().ended(sender.name, end, task_id or (request or sender.request).id)
+                of_task = request or sender.request
+                counts().ended(
+                    sender.name,
+                    end,
+                    task_id or of_task.id,
+                    _queue(of_task),
+                    _error(of.get("exception")),
+                )
 
         return handle
 
@@ -59,6 +56,16 @@ def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
     signals.task_success.connect(ended(PlainEnd.COMPLETED), weak=False)
     signals.task_failure.connect(ended(PlainEnd.FAILED), weak=False)
     signals.task_revoked.connect(ended(PlainEnd.CANCELLED), weak=False)
+
+
+def _queue(request: Any) -> str | None:
+    """Return the queue that a task came from: Celery's queues have the names of their keys."""
+    name = (getattr(request, "delivery_info", None) or {}).get("routing_key")
+    return name if isinstance(name, str) else None
+
+
+def _error(exception: Any) -> str | None:
+    return None if exception is None else f"{type(exception).__name__}: {exception}"
 
 
 def _delivered(counts: PlainTaskCounts, task_id: str, delivery: Mapping[str, Any] | None) -> None:
@@ -111,7 +118,7 @@ class ParentCounts:
     def _store(self) -> None:
         try:
             self._correct()
-            self.counts.store(self._database, lambda: None)
+            self.counts.store(self._database, lambda: None, hostname=self._hostname)
         except Exception:
             logger.exception("worker.thread_failed", thread="plain-tasks")
 

@@ -60,6 +60,7 @@ def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[P
 logger = structlog.get_logger(__name__)
 
 _MINUTES_KEPT_DAYS = 2.0
+_PLAIN_RUNS_KEPT_DAYS = 1.0
 _WORKERS_KEPT_SECONDS = 86_400.0
 _BEFORE_ALL = UUID(int=0)
 _MOST_NAMED = 10
@@ -156,6 +157,11 @@ class Retention:
                 "bulk_jobs",
                 self._rows(retention.delete_bulk_jobs, policy.executions),
                 policy.executions,
+            ),
+            (
+                "plain_task_runs",
+                self._rows(plain_tasks.delete_old_runs, _PLAIN_RUNS_KEPT_DAYS),
+                True,
             ),
             ("minute_sums", self._sums(Grain.MINUTE, _MINUTES_KEPT_DAYS), True),
             ("hour_sums", self._sums(Grain.HOUR, policy.rollups), policy.rollups),

@@ -13,10 +13,11 @@ from celeriac.db.engine import Connection, Database, Pooler
 from celeriac.domain import problems
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.errors import ForbiddenError
-from celeriac.domain.plain_tasks import PlainFigures
+from celeriac.domain.plain_tasks import PlainFigures, PlainWaiting
 from celeriac.domain.problems import Thresholds
 from celeriac.domain.rollups import Grain, Sums, grain_of
 from celeriac.domain.sitrep import (
+    MOST_QUEUES,
     Attention,
     Facts,
     LiveCount,
@@ -50,7 +51,7 @@ _LISTED = 20
 _REMEMBERED_SECONDS = 900.0
 """How long a worker process that stopped reporting is spoken of."""
 
-_OF_REDIS = frozenset({"redis", "messages"})
+_OF_REDIS = frozenset({"redis", "messages", "plain_waiting"})
 
 
 class Servers(Protocol):
@@ -62,6 +63,13 @@ class Servers(Protocol):
 
     def messages(self) -> Mapping[str, int]:
         """Return the messages in the queues of this installation; raises UnavailableError."""
+        ...
+
+    def waiting_tasks(self, queues: Sequence[str]) -> PlainWaiting:
+        """Return the plain tasks that wait in the queues of this installation, and in `queues`.
+
+        Raises UnavailableError, also for a broker that does not show them.
+        """
         ...
 
     def close(self) -> None:
@@ -121,9 +129,10 @@ class SituationReport:
         """Return the report of the actor's workspace, or of the instance, within two seconds.
 
         Plain Celery tasks belong to no workspace: they count in the report of the instance, and in
-        that of the workspace whose executions Celery tasks start (CELERIAC_CALLS_USER).
-        Recent tasks and schedules are always those of the workspace. Webhook endpoints are for
-        admins, the messages at the broker for administrators. Raises ForbiddenError: only an
+        that of the workspace whose executions Celery tasks start (CELERIAC_CALLS_USER). Which ones
+        ran lately is in that of the instance.
+        Other recent tasks and schedules are always those of the workspace. Webhook endpoints are
+        for admins, the messages at the broker for administrators. Raises ForbiddenError: only an
         administrator sees the instance. Never raises because a server is away.
         """
         whole = scope is SitrepScope.INSTANCE
@@ -136,15 +145,21 @@ class SituationReport:
                 workspace, actor.workspace_id, endpoints=actor.role.includes(Role.ADMIN)
             ),
             "recent_tasks": self._of_database(
-                (actor.workspace_id, wanted),
-                lambda connection: self._recent.page(connection, actor.workspace_id, wanted),
+                (actor.workspace_id, whole, wanted),
+                lambda connection: self._recent.page(
+                    connection, actor.workspace_id, wanted, plain=whole
+                ),
             ),
             **self._redis_questions(),
         }
         sections = self._sources.ask(asked)
-        sections["recent_tasks"] = self._with_states(sections["recent_tasks"], wanted)
+        sees_plain = whole or sections["plain_tasks"].data is not None
+        sections |= self._asked_after(sections, wanted, plain=sees_plain)
         if not actor.administrator:
             sections["messages"] = replace(sections["messages"], data=None)
+            sections["plain_waiting"] = parts.mapped(
+                sections["plain_waiting"], lambda data: replace(data, tasks=())
+            )
         return self._put_together(scope, sections)
 
     def without_database(self) -> Sitrep:
@@ -152,7 +167,9 @@ class SituationReport:
         sections = self._sources.ask(self._redis_questions())
         sections["messages"] = replace(sections["messages"], data=None)
         away: Section[Any] = Section(ok=False, error="PostgreSQL does not answer.")
-        names = (*self._questions(None, UUID(int=0), endpoints=False), "recent_tasks")
+        names = (
+            *self._questions(None, UUID(int=0), endpoints=False), "recent_tasks", "plain_waiting",
+        )  # fmt: skip
         return self._put_together(SitrepScope.WORKSPACE, dict.fromkeys(names, away) | sections)
 
     def _questions(
@@ -190,17 +207,31 @@ class SituationReport:
 
         return Question(about, asked, self._database_threads)
 
-    def _with_states(
-        self, found: Section[RecentTasks], wanted: RecentWanted
-    ) -> Section[RecentTasks]:
-        """Return recent tasks with the states of plain ones, which the result backend has."""
-        if found.data is None or not self._recent.needs_states(found.data):
-            return found
-        ids = [each.task_id for each in found.data.items]
-        states = partial(self._recent.with_states, found.data, wanted.status)
-        question = Question((tuple(ids), wanted.status), states, self._redis_threads)
-        stated = self._sources.ask({"states": question})["states"]
-        return parts.mapped(found, lambda data: data if stated.data is None else stated.data)
+    def _asked_after(
+        self, sections: Mapping[str, Section[Any]], wanted: RecentWanted, *, plain: bool
+    ) -> dict[str, Section[Any]]:
+        """Return the sections for which Redis must be asked what the database has named.
+
+        These are recent tasks with the states of plain ones, which the result backend has, and with
+        `plain` the plain tasks that wait in the queues that workers listen to.
+        """
+        asked: dict[str, Question] = {}
+        found: Section[RecentTasks] = sections["recent_tasks"]
+        if found.data is not None and self._recent.needs_states(found.data):
+            ids = tuple(each.task_id for each in found.data.items)
+            states = partial(self._recent.with_states, found.data, wanted.status)
+            asked["states"] = Question((ids, wanted.status), states, self._redis_threads)
+        if plain:
+            listened = {name for each in sections["workers"].data or () for name in each.queues}
+            queues = tuple(sorted(listened)[:MOST_QUEUES])
+            asked["plain_waiting"] = Question(
+                queues, partial(self._servers.waiting_tasks, queues), self._redis_threads
+            )
+        answers = self._sources.ask(asked)
+        if "states" in answers:
+            stated = answers.pop("states").data
+            found = parts.mapped(found, lambda data: data if stated is None else stated)
+        return {"plain_waiting": Section(ok=True), **answers, "recent_tasks": found}
 
     def _workers(self, connection: Connection) -> list[WorkerState]:
         found = rows.workers(connection, remembered=_REMEMBERED_SECONDS, limit=_SHOWN)
@@ -286,13 +317,14 @@ class SituationReport:
             scope=scope,
             as_of=datetime.now(UTC),
             problems=found,
-            **parts.figures(totals.data, live.data, known),
+            **parts.figures(totals.data, live.data, known, sections["plain_waiting"].data),
             totals=totals,
             window=parts.mapped(
                 sections["window"],
                 lambda data: parts.with_plain(data, ended[1]),
             ),
             plain_tasks=plain,
+            plain_waiting=sections["plain_waiting"],
             waiting=parts.mapped(live, parts.waiting),
             recent_tasks=sections["recent_tasks"],
             workers=workers,

@@ -14,7 +14,7 @@ from celeriac.db.engine import Connection
 from celeriac.domain.budgets import StoredBudget
 from celeriac.domain.executions.states import Status
 from celeriac.domain.operations import JobRow
-from celeriac.domain.plain_tasks import EndCounts, PlainFigures
+from celeriac.domain.plain_tasks import EndCounts, PlainFigures, PlainWaiting
 from celeriac.domain.sitrep import (
     MOST_COUNTED,
     MOST_ERROR_CHARACTERS,
@@ -137,20 +137,24 @@ def with_plain(totals: Totals, plain: EndCounts | None) -> Totals:
 
 
 def figures(
-    totals: Totals | None, live: Sequence[LiveCount] | None, plain: PlainFigures | None
+    totals: Totals | None,
+    live: Sequence[LiveCount] | None,
+    plain: PlainFigures | None,
+    plain_waiting: PlainWaiting | None,
 ) -> dict[str, Any]:
     """Return the flat figures (REQUIREMENTS D1), None for what is not known.
 
     `totals` has the plain tasks that ended already.
     """
     active = pending = None
-    capped = False
+    capped = plain_waiting is not None and plain_waiting.capped
     if live is not None:
         counts: dict[bool, int] = defaultdict(int)
         for each in live:
             counts[each.status is Status.RUNNING] += each.count
             capped = capped or each.count > MOST_COUNTED
-        active, pending = counts[True] + (plain.running if plain else 0), counts[False]
+        active = counts[True] + (plain.running if plain else 0)
+        pending = counts[False] + (plain_waiting.count if plain_waiting else 0)
     known = totals is not None and active is not None and pending is not None
     ended = totals.completed + totals.failed + totals.cancelled if totals else 0
     return {

@@ -114,6 +114,7 @@ def test_plain_tasks_count_in_the_situation_report(
     for _ in range(3):
         fleet.celery.send_task("plain.echo", args=[1]).get(timeout=60)
     wait_until(lambda: _plain(http)["running"] == 1, "the one that runs is told")
+    wait_until(lambda: _recent(http).get("Hold") == ("in_progress", "default"), "as a recent task")
     gate.touch()
     late = fleet.celery.send_task("plain.echo", args=[1], expires=-1)
     late.get(timeout=60, propagate=False)
@@ -125,6 +126,17 @@ def test_plain_tasks_count_in_the_situation_report(
     expected = {"completed": 4, "failed": 1, "cancelled": 1}
     wait_until(lambda: added() == expected, "all have been counted")
     wait_until(lambda: _plain(http)["running"] == 0, "none runs")
+    wait_until(lambda: _recent(http).get("Hold") == ("completed", "default"), "its end is told")
+    assert _recent(http)["Fail"] == ("failed", "default")
+    assert _recent(http)["Echo"] == ("cancelled", "default"), "the latest one had expired"
+
+
+def _recent(http: httpx.Client) -> dict[str, tuple[str, str]]:
+    """Return status and queue of the latest plain task of each name."""
+    params = {"scope": "instance", "type": "celery", "limit": "100"}
+    answer = http.get("/api/v1/scheduler/sitrep", params=params).raise_for_status()
+    items = answer.json()["recent_tasks"]["data"]["items"]
+    return {each["name"]: (each["status"], each["queue"]) for each in reversed(items)}
 
 
 def _plain(http: httpx.Client) -> JsonObject:

@@ -10,11 +10,14 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
-from celeriac.adapters.celery_queue import create_app
+from celeriac.adapters import queue_search
+from celeriac.adapters.celery_queue import CeleryTaskQueue, create_app
 from celeriac.api.app import create_app as create_api
 from celeriac.cli.main import main
 from celeriac.db import sitrep, workers
 from celeriac.domain.accounts import Role
+from celeriac.domain.errors import UnavailableError
+from celeriac.domain.executions.calls import EXECUTE_AGENT
 from celeriac.domain.operations import WorkerReport
 from celeriac.domain.plain_tasks import PlainEnd
 from celeriac.kit.ids import uuid7
@@ -336,7 +339,8 @@ def test_plain_tasks_count_for_those_who_may_see_them(
     ends_of = (PlainEnd.COMPLETED, PlainEnd.COMPLETED, PlainEnd.FAILED, PlainEnd.CANCELLED)
     for number, end in enumerate(ends_of):
         counts.ended("shop.mail", end, f"{number}")
-    assert counts.store(container.database, lambda: worker.id)
+    counts.began("shop.tidy", "running", "mail")
+    assert counts.store(container.database, lambda: worker.id, hostname=worker.hostname)
     with container.database.transaction() as connection:
         workers.report(connection, replace(worker, plain_running=2))
 
@@ -355,5 +359,54 @@ def test_plain_tasks_count_for_those_who_may_see_them(
     chosen = container.settings.calls.model_copy(update={"user": "ada"})
     settings = container.settings.model_copy(update={"calls": chosen})
     with TestClient(create_api(replace(container, settings=settings))) as client:
-        own = Asker(client, ada.token)
-        assert report_of(own)["completed_tasks"] == 2
+        own = report_of(Asker(client, ada.token))
+        assert (own["completed_tasks"], own["plain_waiting"]["data"]["count"]) == (2, 0)
+        assert own["recent_tasks"]["data"]["items"] == [], "they are no workspace's"
+
+    runs = report_of(admin, scope="instance", type="celery")["recent_tasks"]["data"]["items"]
+    assert [(each["task_id"], each["name"], each["status"]) for each in runs] == [
+        ("running", "Tidy", "in_progress"), ("3", "Mail", "cancelled"), ("2", "Mail", "failed"),
+        ("1", "Mail", "completed"), ("0", "Mail", "completed"),
+    ]  # fmt: skip
+    assert (runs[0]["queue"], runs[0]["completed_at"]) == ("mail", None)
+    failed = report_of(admin, scope="instance", status="failed")["recent_tasks"]["data"]["items"]
+    assert [each["task_id"] for each in failed] == ["2"]
+    for hidden in (report_of(ada), report_of(admin)):
+        assert hidden["recent_tasks"]["data"]["items"] == []
+
+
+@pytest.mark.requirement("D2")
+def test_plain_tasks_that_wait_in_the_broker_are_pending(
+    ada: Asker, admin: Asker, container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "FRESH_SECONDS", 0.0)
+    worker_of(container, "task_execution", "letters")
+    assert ada.post(EXECUTE, json={"variables": {"text": "a"}}).is_success
+    app = create_app(celery_options(container.settings, publisher=True))
+    for name, queue, priority in (
+        ("shop.mail", "letters", 0), ("shop.mail", "letters", 9), ("shop.tidy", "default", 3),
+        (EXECUTE_AGENT, "default", 0), ("celery.chord_unlock", "default", 0),
+    ):  # fmt: skip
+        app.send_task(name, kwargs={"task": '"task": "no.name"'}, queue=queue, priority=priority)
+    whole = report_of(admin, scope="instance")
+    waiting = whole["plain_waiting"]
+    assert (waiting["ok"], waiting["data"]["count"], waiting["data"]["capped"]) == (True, 3, False)
+    assert waiting["data"]["tasks"] == [
+        {"queue": "letters", "name": "shop.mail", "count": 2},
+        {"queue": "default", "name": "shop.tidy", "count": 1},
+    ]
+    assert (whole["pending_tasks"], whole["total_tasks"], whole["capped"]) == (4, 4, False)
+    assert report_of(ada)["plain_waiting"]["data"] is None
+    assert report_of(ada)["pending_tasks"] == 1
+
+    monkeypatch.setattr(queue_search, "_MOST_MESSAGES", 1)
+    bounded = report_of(admin, scope="instance")
+    assert (bounded["plain_waiting"]["data"]["count"], bounded["capped"]) == (1, True)
+
+    rabbit = CeleryTaskQueue(
+        create_app(
+            replace(celery_options(container.settings, publisher=True), broker_url="memory://")
+        )
+    )
+    with pytest.raises(UnavailableError, match="RabbitMQ does not show"):
+        rabbit.waiting_tasks(["default"])

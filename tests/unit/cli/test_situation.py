@@ -19,7 +19,7 @@ FIGURES = (
 )  # fmt: skip
 SECTIONS = (
     "totals", "window", "plain_tasks", "waiting", "recent_tasks", "workers", "queues",
-    "periodic_tasks", "attention", "broker",
+    "periodic_tasks", "attention", "broker", "plain_waiting",
 )  # fmt: skip
 
 
@@ -45,6 +45,19 @@ def test_an_error_of_several_lines_is_one_line_of_the_report() -> None:
     }  # fmt: skip
     lines = list(lines_of(report(recent_tasks={"items": [task], "next_cursor": None})))
     assert lines[-1] == "  recent   Import · failed: refused WELL: All is well. CRITICAL: no"
+
+
+def test_plain_tasks_that_wait_are_told_with_their_queues() -> None:
+    ends = {"completed": 0, "failed": 0, "cancelled": 0}
+    waiting = {
+        "count": 2, "capped": True, "tasks": [{"queue": "mail", "name": "shop.mail", "count": 2}],
+    }  # fmt: skip
+    plain = {"totals": ends, "window": ends, "running": 0}
+    lines = list(lines_of(report(plain_tasks=plain, plain_waiting=waiting)))
+    assert lines[-2:] == [
+        "of these, plain Celery tasks: 0 active, 2+ pending, 0 completed, 0 failed",
+        "  waiting  shop.mail in mail: 2",
+    ]
 
 
 def test_one_worker_and_one_slot_are_no_plural() -> None:

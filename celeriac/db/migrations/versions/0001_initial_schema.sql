@@ -753,6 +753,26 @@ CREATE TABLE plain_task_sums (
     fillfactor = 70
 );
 
+CREATE TABLE plain_task_runs (
+    task_id text NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    queue text,
+    hostname text NOT NULL,
+    status text NOT NULL,
+    started_at timestamptz,
+    changed_at timestamptz NOT NULL,
+    error_message text,
+    CONSTRAINT pk_plain_task_runs PRIMARY KEY (task_id),
+    CONSTRAINT ck_plain_task_runs_status_known
+        CHECK (status IN ('pending', 'in_progress', 'completed', 'failed', 'cancelled'))
+) WITH (
+    autovacuum_vacuum_scale_factor = 0,
+    autovacuum_vacuum_threshold = 1000
+);
+CREATE INDEX ix_plain_task_runs_id ON plain_task_runs (id);
+CREATE INDEX ix_plain_task_runs_worker ON plain_task_runs (hostname, id);
+
 CREATE TABLE bulk_jobs (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,
