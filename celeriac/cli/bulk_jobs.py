@@ -1,6 +1,7 @@
 """`celeriac bulk`: one action for many executions, in the background."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -23,15 +24,22 @@ app = typer.Typer(name="bulk", help="One action for many executions, in the back
 _SHOWN = 10
 _MANY = 1_000
 
-Most = Annotated[
-    int | None,
-    typer.Option("--limit", "-n", min=1, help="At most this many of the matches, the newest."),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only make the preview; `bulk start` starts it.")
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Show its progress until it has ended.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """How many executions to change, and how to begin: options of every action."""
+
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="At most this many of the matches, the newest."),
+    ] = None
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only make the preview; `bulk start` starts it.")
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+    wait: Wait = False
 
 
 @api_command(app)
@@ -39,10 +47,7 @@ def cancel(
     context: CommandContext,
     *,
     selection: ChangeSelection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Cancel the executions that match all filters and have not ended.
 
@@ -53,7 +58,7 @@ def cancel(
       celeriac bulk cancel --task score --status pending --dry-run
       celeriac bulk cancel --queue night --yes --wait
     """
-    _run(context, BulkAction.CANCEL, selection, limit, dry_run=dry_run, yes=yes, wait=wait)
+    _run(context, BulkAction.CANCEL, selection, changes)
 
 
 @api_command(app)
@@ -61,10 +66,7 @@ def retry(
     context: CommandContext,
     *,
     selection: Selection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Run the executions again that match all filters and have ended.
 
@@ -75,7 +77,7 @@ def retry(
       celeriac bulk retry --error provider_error --since 2h
       celeriac bulk retry --failure-group 0199f3a2-… --yes --wait
     """
-    _run(context, BulkAction.RETRY, selection, limit, dry_run=dry_run, yes=yes, wait=wait)
+    _run(context, BulkAction.RETRY, selection, changes)
 
 
 @api_command(app)
@@ -83,10 +85,7 @@ def replay(
     context: CommandContext,
     *,
     selection: Selection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Run recorded executions again, with the recorded answers of their models.
 
@@ -96,7 +95,7 @@ def replay(
     Examples:
       celeriac bulk replay --task qualify --since 7d --wait
     """
-    _run(context, BulkAction.REPLAY, selection, limit, dry_run=dry_run, yes=yes, wait=wait)
+    _run(context, BulkAction.REPLAY, selection, changes)
 
 
 @api_command(app)
@@ -105,10 +104,7 @@ def prioritise(
     priority: Annotated[str, typer.Argument(help="low, normal, high or critical.")],
     *,
     selection: ChangeSelection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Give the executions that match all filters and have not ended another priority.
 
@@ -119,10 +115,7 @@ def prioritise(
         context,
         BulkAction.PRIORITISE,
         selection,
-        limit,
-        dry_run=dry_run,
-        yes=yes,
-        wait=wait,
+        changes,
         priority=priority,
     )
 
@@ -133,10 +126,7 @@ def move(
     queue_name: Annotated[str, typer.Argument(metavar="QUEUE", help="The queue to move them to.")],
     *,
     selection: ChangeSelection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Move the executions that match all filters and have not ended to another queue.
 
@@ -147,10 +137,7 @@ def move(
         context,
         BulkAction.MOVE,
         selection,
-        limit,
-        dry_run=dry_run,
-        yes=yes,
-        wait=wait,
+        changes,
         to_queue=queue_name,
     )
 
@@ -166,28 +153,22 @@ def label(
         list[str], typer.Option("--remove", metavar="KEY", help="Remove this label. Repeatable.")
     ] = [],  # noqa: B006 - Typer copies it
     selection: Selection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Set or remove labels of the executions that match all filters.
 
     Examples:
       celeriac bulk label reviewed=yes --remove draft --batch 0199f3a2-…
     """
-    changes: dict[str, str | None] = {**labels_of(labels or []), **dict.fromkeys(remove)}
-    if not changes:
+    wanted: dict[str, str | None] = {**labels_of(labels or []), **dict.fromkeys(remove)}
+    if not wanted:
         raise UsageProblemError("Name a label to set, as KEY=VALUE, or one to --remove.")
     _run(
         context,
         BulkAction.LABEL,
         selection,
-        limit,
-        dry_run=dry_run,
-        yes=yes,
-        wait=wait,
-        labels=changes,
+        changes,
+        labels=wanted,
     )
 
 
@@ -196,10 +177,7 @@ def delete(
     context: CommandContext,
     *,
     selection: Selection,
-    limit: Most = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    wait: Wait = False,
+    changes: Changes,
 ) -> None:
     """Delete the executions that match all filters and have ended, with all that is theirs.
 
@@ -209,7 +187,7 @@ def delete(
     Examples:
       celeriac bulk delete --task trial --until 30d --dry-run
     """
-    _run(context, BulkAction.DELETE, selection, limit, dry_run=dry_run, yes=yes, wait=wait)
+    _run(context, BulkAction.DELETE, selection, changes)
 
 
 @api_command(app)
@@ -330,21 +308,19 @@ def _run(
     context: CommandContext,
     action: BulkAction,
     selection: Selection,
-    limit: int | None,
-    *,
-    dry_run: bool,
-    yes: bool,
-    wait: bool,
+    changes: Changes,
     **arguments: Any,
 ) -> None:
     """Make a preview, show it, ask, and start it. Raises UsageProblemError."""
     wanted: ExecutionFilter = selection.for_client()
     if not wanted:
         raise UsageProblemError("No executions are selected.", cure=f"Give {FILTERS}.")
-    if dry_run and wait:
+    if changes.dry_run and changes.wait:
         raise UsageProblemError("A dry run starts nothing to wait for.", cure="Omit --wait.")
-    preview = context.client.bulk_jobs.preview(action.value, limit=limit, **arguments, **wanted)
-    if dry_run:
+    preview = context.client.bulk_jobs.preview(
+        action.value, limit=changes.limit, **arguments, **wanted
+    )
+    if changes.dry_run:
         _show(context, preview)
         context.output.write(preview, str(preview.id))
         context.output.say(f"`celeriac bulk start {preview.id}` starts it.")
@@ -353,7 +329,7 @@ def _run(
         context.output.json(preview)
         context.output.say("No execution matches.")
         return
-    if not yes:
+    if not changes.yes:
         _show(context, preview)
         if not context.output.can_ask:
             raise UsageProblemError(
@@ -363,7 +339,7 @@ def _run(
         if not _confirmed(action, preview.total):
             context.output.say("Nothing was changed.")
             return
-    _begun(context, context.client.bulk_jobs.start(preview.id), wait=wait)
+    _begun(context, context.client.bulk_jobs.start(preview.id), wait=changes.wait)
 
 
 def _confirmed(action: BulkAction, total: int) -> bool:

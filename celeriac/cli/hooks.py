@@ -6,7 +6,7 @@ import typer
 
 from celeriac.cli.core.arguments import Description, Limit, parse_pair, read_text
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import HookId, names_of, short_id
+from celeriac.cli.core.ids import HookId, names_of, short_id, starts_of
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.hooks.model import (
     HookDeliveryStatus,
@@ -54,7 +54,7 @@ def list_hooks(context: CommandContext, limit: Limit = 50) -> None:
         lambda each: (
             each.id,
             each.name,
-            _starts(each),
+            starts_of(each),
             each.verification,
             _state(each),
             each.description,
@@ -274,12 +274,6 @@ def _body(text: str) -> Any:
         raise UsageProblemError(f"--body is no JSON: {error}.") from error
 
 
-def _starts(found: "wire.Hook") -> str:
-    if found.task_id is not None:
-        return f"task {found.task_name or short_id(found.task_id)}"
-    return f"workflow {found.workflow_name or short_id(found.workflow_id or '')}"
-
-
 def _state(found: "wire.Hook") -> str:
     return "active" if found.active else "paused"
 
@@ -291,7 +285,7 @@ def _show(context: CommandContext, found: "wire.Hook") -> None:
             "id": found.id,
             "name": found.name or "",
             "url": found.url,
-            "starts": _starts(found),
+            "starts": starts_of(found),
             "verification": found.verification,
             "variables": "the body" if found.mapping is None else dumps(found.mapping),
             "when": found.when or "",

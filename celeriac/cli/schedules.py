@@ -8,7 +8,7 @@ import typer
 
 from celeriac.cli.core.arguments import Limit, gather
 from celeriac.cli.core.context import CommandContext, api_command
-from celeriac.cli.core.ids import ScheduleName, short_id
+from celeriac.cli.core.ids import ScheduleName, starts_of
 from celeriac.cli.core.output import UsageProblemError
 from celeriac.domain.schedules.model import FireStatus
 from celeriac.domain.schedules.policies import Misfire, Overlap
@@ -98,7 +98,7 @@ def list_schedules(context: CommandContext, limit: Limit = 50) -> None:
         ("NAME", "STARTS", "WHEN", "ZONE", "STATE", "NEXT"),
         lambda each: (
             each.name,
-            _starts(each),
+            starts_of(each),
             _when(each),
             each.zone,
             _state(each),
@@ -292,12 +292,6 @@ def _when(found: "wire.Schedule") -> str:
     return f"every {found.every_seconds} s" if found.at is None else f"at {found.at.isoformat()}"
 
 
-def _starts(found: "wire.Schedule") -> str:
-    if found.task_id is not None:
-        return f"task {found.task_name or short_id(found.task_id)}"
-    return f"workflow {found.workflow_name or short_id(found.workflow_id or '')}"
-
-
 def _state(found: "wire.Schedule") -> str:
     if not found.active:
         return "paused"
@@ -310,7 +304,7 @@ def _show(context: CommandContext, found: "wire.Schedule") -> None:
         {
             "id": found.id,
             "name": found.name,
-            "starts": _starts(found),
+            "starts": starts_of(found),
             "when": _when(found),
             "zone": found.zone,
             "overlap": found.overlap,

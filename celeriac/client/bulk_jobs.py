@@ -1,5 +1,6 @@
 """Bulk jobs."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Unpack
@@ -9,9 +10,12 @@ from celeriac import wire
 from celeriac.client.errors import WaitTimeoutError
 from celeriac.client.executions import LiveFilter, filter_fields
 from celeriac.client.transport import Resource, given, path
+from celeriac.kit.backoff import grown
 
 _JOBS = "bulk-jobs"
-_LOOK_SECONDS = 0.5
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+"""Seconds between two looks at a job: each pause is longer than the one before."""
 
 
 class BulkJobs(Resource):
@@ -83,12 +87,15 @@ class BulkJobs(Resource):
         A stopped or failed job is returned too: check its `status`. `on_progress` is called with
         the job each time that it was looked at.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        looks = 0
         while True:
             found = self.get(job_id)
             on_progress(found)
             if found.status.terminal:
                 return found
-            if deadline is not None and time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise WaitTimeoutError("bulk job", job_id, timeout or 0.0)
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(min(grown(_FIRST_PAUSE, looks / 4, _LONGEST_PAUSE), left))
+            looks += 1

@@ -1,57 +1,38 @@
 """The checks of the installation over HTTP: answers within a bound, whatever hangs."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import Administrator, Needs, admit
+from celeriac.api.core.auth import Administrator, Needs
+from celeriac.api.core.bounded import BoundedRoute
 from celeriac.api.core.parameters import Services
 from celeriac.api.core.problems import RETRY_AFTER_SECONDS, problem
-from celeriac.api.core.requests import JsonRoute
 from celeriac.domain.doctor import Level
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.services.doctor.examine import CHECK_SECONDS
 
-_KEY_SECONDS = 1.0
-"""How long the check of the key may take."""
 
-_ANSWER_SECONDS = CHECK_SECONDS + 2
+class _DoctorRoute(BoundedRoute):
+    needs = Needs.ADMINISTRATOR
+    answer_seconds = CHECK_SECONDS + 2
+    too_late = "The checks have not ended in time."
 
-
-class _BoundedRoute(JsonRoute):
-    """A route that answers although PostgreSQL, which knows the keys, does not."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, which answers 503 if no key can be checked."""
-        handle = super().get_route_handler()
-
-        async def handle_within(request: Request) -> Response:
-            lacks = "No key can be checked: PostgreSQL does not answer."
-            try:
-                # afterwards the key is known to this process for some seconds
-                async with asyncio.timeout(_KEY_SECONDS):
-                    await admit(request, Needs.ADMINISTRATOR)
-                lacks = "The checks have not ended in time."
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    return await handle(request)
-            except (TimeoutError, DatabaseUnavailableError):
-                return problem(
-                    request,
-                    status=503,
-                    code=DatabaseUnavailableError.code,
-                    detail=f"{lacks} `celeriac doctor` on the machine of the API needs no key.",
-                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-                )
-
-        return handle_within
+    @staticmethod
+    async def instead(request: Request, lacks: str) -> Response:
+        return problem(
+            request,
+            status=503,
+            code=DatabaseUnavailableError.code,
+            detail=f"{lacks} `celeriac doctor` on the machine of the API needs no key.",
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
 
 
-router = APIRouter(tags=["operations"], route_class=_BoundedRoute)
+router = APIRouter(tags=["operations"], route_class=_DoctorRoute)
 
 
 @router.get("/doctor", summary="Check the installation")

@@ -1,71 +1,48 @@
 """The situation report over HTTP: answers within a bound, whatever hangs."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from celeriac import wire
-from celeriac.api.core.auth import Caller, Needs, admit
+from celeriac.api.core.auth import Caller, Needs
+from celeriac.api.core.bounded import BoundedRoute
 from celeriac.api.core.parameters import Services
 from celeriac.api.core.problems import RETRY_AFTER_SECONDS, problem
-from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import json_response, problem_responses
 from celeriac.domain.errors import DatabaseUnavailableError
 from celeriac.domain.executions.states import SimpleStatus
 from celeriac.domain.sitrep import RecentWanted, SitrepScope, TaskKind
 from celeriac.wiring.api import ApiServices
 
-_KEY_SECONDS = 1.0
-"""How long the check of the key may take."""
-
-_ANSWER_SECONDS = 3.0
-"""How long the whole answer may take; each source has less."""
-
 _MOST_RECENT = 100
 
 
-class _BoundedRoute(JsonRoute):
-    """A route that answers although PostgreSQL, which knows the keys, does not."""
+class _SitrepRoute(BoundedRoute):
+    needs = Needs.VIEWER
+    answer_seconds = 3.0
+    too_late = "The sources did not answer in time."
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, which answers 503 with what is known if no key can be checked."""
-        handle = super().get_route_handler()
-
-        async def handle_within(request: Request) -> Response:
-            lacks = "No key can be checked."
-            try:
-                # afterwards the key is known to this process for some seconds
-                async with asyncio.timeout(_KEY_SECONDS):
-                    await admit(request, Needs.VIEWER)
-                lacks = "The sources did not answer in time."
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    return await handle(request)
-            except (TimeoutError, DatabaseUnavailableError):
-                return await _without_database(request, lacks)
-
-        return handle_within
-
-
-async def _without_database(request: Request, lacks: str) -> Response:
-    reports = cast(ApiServices, request.app.state.services).sitrep
-    found = await reports.threads.run(reports.without_database)
-    shown = wire.Sitrep.model_validate(found)
-    return problem(
-        request,
-        status=503,
-        code=DatabaseUnavailableError.code,
-        detail=f"{lacks} {found.headline}",
-        details={"sitrep": shown.model_dump(mode="json")},
-        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-    )
+    @staticmethod
+    async def instead(request: Request, lacks: str) -> Response:
+        """Return 503 with what is known."""
+        reports = cast(ApiServices, request.app.state.services).sitrep
+        found = await reports.threads.run(reports.without_database)
+        shown = wire.Sitrep.model_validate(found)
+        return problem(
+            request,
+            status=503,
+            code=DatabaseUnavailableError.code,
+            detail=f"{lacks} {found.headline}",
+            details={"sitrep": shown.model_dump(mode="json")},
+            headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
 
 
-router = APIRouter(prefix="/scheduler", tags=["operations"], route_class=_BoundedRoute)
+router = APIRouter(prefix="/scheduler", tags=["operations"], route_class=_SitrepRoute)
 
 
 @router.get(

@@ -14,6 +14,7 @@ from celeriac.cli.core.output import CommandError, ExitCode, UsageProblemError
 from celeriac.kit.ids import parse_uuid
 
 if TYPE_CHECKING:
+    from celeriac import wire
     from celeriac.client import Client
 
 LAST = "last"
@@ -334,3 +335,10 @@ RunId = Annotated[
     _argument("RUN", "run", complete=ids_of("workflow_runs")),
     _RUN,
 ]
+
+
+def starts_of(found: "wire.Schedule | wire.Hook") -> str:
+    """Return what a schedule or hook starts, by its name, or by its id if that is not known."""
+    if found.task_id is not None:
+        return f"task {found.task_name or short_id(found.task_id)}"
+    return f"workflow {found.workflow_name or short_id(found.workflow_id or '')}"
