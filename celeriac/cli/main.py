@@ -40,6 +40,7 @@ from celeriac.cli.executions.run import run as run_task
 from celeriac.cli.executions.timeline import timeline
 from celeriac.cli.logs import logs
 from celeriac.cli.maintenance import maintenance
+from celeriac.cli.pod_costs import pod_costs
 from celeriac.cli.programs import api, beat, mcp, worker
 from celeriac.cli.sitrep import UNKNOWN, sitrep
 from celeriac.cli.statistics import stats
@@ -125,7 +126,7 @@ def build_app(given: _GlobalOptions | None = None) -> typer.Typer:
     app.command(name="run", rich_help_panel=_WORK)(run_task)
     for viewer in (sitrep, monitor, why, timeline, logs, stats, usage, prices):
         app.command(rich_help_panel=_WORK)(viewer)
-    for manager in (apply, pauses.pause, pauses.resume, maintenance):
+    for manager in (apply, pauses.pause, pauses.resume, maintenance, pod_costs):
         app.command(rich_help_panel=_MANAGE)(manager)
     for group in _GROUPS:
         app.add_typer(group, rich_help_panel=_MANAGE)

@@ -64,14 +64,12 @@ from celeriac.wiring.core import (
     places,
     pooler,
     secret_key,
+    silent_after,
 )
 from celeriac.wiring.doctor import build_checks
 
 _ADVANCE_SECONDS = 2.0
 """How long an answer works on the run of its step; the keeper continues."""
-
-_MISSED_HEARTBEATS = 3
-"""A worker is gone after so many missed heartbeats."""
 
 
 class ApiServices:
@@ -134,7 +132,7 @@ class ApiServices:
         self.health = HealthChecks(
             database,
             self.redis_ping,
-            worker_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+            worker_seconds=silent_after(settings),
         )
         self.maintenance = MaintenanceJobs(database)
         self.metrics = Metrics(
@@ -142,7 +140,7 @@ class ApiServices:
             self.redis_ping.figures,
             directories={"home": settings.home.absolute(), "logs": settings.logs.absolute()},
             queues=QUEUES,
-            alive_seconds=_MISSED_HEARTBEATS * settings.worker.heartbeat_seconds,
+            alive_seconds=silent_after(settings),
         )
         self.metrics_token = settings.api.metrics_token
         self.sitrep = _situation_report(container, plain_tasks)
@@ -161,13 +159,12 @@ class ApiServices:
 def _situation_report(container: CoreServices, plain_tasks: CeleryPlainTasks) -> SituationReport:
     settings = container.settings
     chosen = settings.sitrep
-    worker_seconds = _MISSED_HEARTBEATS * settings.worker.heartbeat_seconds
     return SituationReport(
         report_database(settings.require_database(), pooler(settings)),
         ServerProbe(settings.require_redis(), container.queue, seconds=ASK_SECONDS),
-        Recent(plain_tasks, worker_seconds=worker_seconds),
+        Recent(plain_tasks, worker_seconds=silent_after(settings)),
         SitrepOptions(
-            worker_seconds=worker_seconds,
+            worker_seconds=silent_after(settings),
             window_seconds=chosen.window_seconds,
             thresholds=Thresholds(**chosen.model_dump(exclude={"window_seconds"})),
             calls_user=settings.calls.user,

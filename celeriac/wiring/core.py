@@ -64,6 +64,9 @@ _SPARE_ID = 65_529
 """The user id if no user can be created: distributions reserve it and never assign it."""
 
 
+_MISSED_HEARTBEATS = 3
+
+
 def load_settings(home: Path | None = None) -> Settings:
     """Read the environment and, for servers it does not name, the stack running in the home.
 
@@ -143,6 +146,11 @@ def worker_lock_seconds(settings: Settings) -> float:
     While it waits it may hold rows that others wait for.
     """
     return min(_LONGEST_LOCK, settings.worker.lease_seconds / _LOCKS_IN_A_LEASE)
+
+
+def silent_after(settings: Settings) -> float:
+    """Return the seconds without a report after which a worker is taken for gone."""
+    return _MISSED_HEARTBEATS * settings.worker.heartbeat_seconds
 
 
 def secret_key(settings: Settings) -> str:

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.requirement("B14", "B8")
 _API = ("celeriac", "api", "--workers", "2")
 _WORKER = ("celeriac", "worker", "-n", "worker@%h")
 _BEAT = ("celeriac", "beat")
+_POD_COSTS = ("celeriac", "pod-costs", "--selector", "app=celeriac-worker")
+"""Needs the API server of a cluster: tests/integration/test_scaler.py has one."""
 _FLOWER = ("celery", "-A", "celeriac", "flower")
 _SCHEMA = (
     ("celeriac", "db", "upgrade", "--phase", "pre"),
@@ -142,8 +144,8 @@ def installation(
 
 
 def test_the_commands_are_these() -> None:
-    """The test below runs all of them."""
-    assert set(deployment.commands()) == {_API, _WORKER, _BEAT, _FLOWER, *_SCHEMA}
+    """The test below runs all of them, but for the one of the cluster."""
+    assert set(deployment.commands()) == {_API, _WORKER, _BEAT, _FLOWER, _POD_COSTS, *_SCHEMA}
 
 
 def test_all_programs_start_work_and_end(installation: Installation) -> None:

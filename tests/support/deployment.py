@@ -75,11 +75,13 @@ def services() -> dict[str, Any]:
 
 
 def pods() -> Iterator[tuple[str, Any]]:
-    """Yield the name and the specification of the pods of each Deployment and Job."""
+    """Yield the name and the specification of the pods of each Deployment, Job and CronJob."""
     for file in MANIFESTS:
         for each in documents(file):
-            if each["kind"] in {"Deployment", "Job"}:
-                yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+            spec = each.get("spec", {})
+            made = spec.get("jobTemplate", {}).get("spec", spec)
+            if each["kind"] in {"Deployment", "Job", "CronJob"}:
+                yield each["metadata"]["name"], made["template"]["spec"]
 
 
 def unit(file: Path) -> dict[str, list[str]]:

@@ -204,7 +204,8 @@ def test_manifests_have_their_schemas(file: Path) -> None:
 def test_pods_are_confined_and_drained() -> None:
     pods = dict(deployment.pods())
     assert set(pods) == {
-        f"celeriac-{name}" for name in ("api", "worker", "beat", "migrate", "migrate-post")
+        f"celeriac-{name}"
+        for name in ("api", "worker", "beat", "migrate", "migrate-post", "pod-costs")
     }
     for name, pod in pods.items():
         [container] = pod["containers"]
@@ -217,6 +218,11 @@ def test_pods_are_confined_and_drained() -> None:
         }
         assert "memory" in container["resources"]["limits"], name
     assert pods["celeriac-worker"]["terminationGracePeriodSeconds"] >= GRACE + HAND_BACK
+    # no agent can read the token of a service account
+    with_tokens = {
+        name for name, pod in pods.items() if pod.get("automountServiceAccountToken") is not False
+    }
+    assert with_tokens == {"celeriac-pod-costs"}
     [api] = pods["celeriac-api"]["containers"]
     assert api["livenessProbe"]["httpGet"]["path"] == "/health/live"
     assert api["readinessProbe"]["httpGet"]["path"] == "/health/ready"
