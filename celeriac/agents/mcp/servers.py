@@ -97,9 +97,8 @@ def confined(
         if not isinstance(each, StdioServer):
             return each
         environment = {**each.environment, **network.environment()}
-        return replace(
-            each, sandbox=confinement.sandbox, environment=environment, ports=network.ports()
-        )
+        sandbox = confinement.sandbox or each.sandbox
+        return replace(each, sandbox=sandbox, environment=environment, ports=network.ports())
 
     return [replace(each, endpoint=endpoint(each.endpoint)) for each in chosen]
 

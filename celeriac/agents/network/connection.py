@@ -274,7 +274,7 @@ class Client:
         if opened is None:
             return
         request, upstream = opened
-        exchange = h11.Connection(h11.CLIENT)
+        exchange = h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD_BYTES)
         try:
             async with asyncio.timeout(IDLE_SECONDS) as idle, asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(self._send_request(request, upstream, exchange, idle))

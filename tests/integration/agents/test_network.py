@@ -31,6 +31,7 @@ from celeriac.kit.sandbox import Sandbox
 from celeriac.kit.users import ChildUser
 from celeriac.services.ports import Job
 from tests.support.http_server import serving
+from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import FUNCTIONS, RecordingContext, command_job
 from tests.support.runners import CommandRunner, PythonRunner
@@ -47,12 +48,11 @@ def user() -> ChildUser:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    home = tmp_path / "home"
-    (home / "work" / "mine").mkdir(parents=True)
-    for path in (tmp_path, *tmp_path.rglob("*")):
-        path.chmod(0o755)
-    return home
+def home() -> Iterator[Path]:
+    with temporary_directory() as directory:
+        (directory / "home" / "work" / "mine").mkdir(parents=True)
+        directory.chmod(0o755)
+        yield directory / "home"
 
 
 class Echo:
@@ -182,6 +182,9 @@ async def test_an_agent_reaches_what_it_names_and_nothing_else(
         "a plain request": (["get", f"http://{api}/size", 5], [200, "yyyyy"]),
         "a large one": (["get", f"http://{api}/size", LARGE], [200, LARGE]),
         "a tunnel": (["tunnel", other, "hello ", "there"], "hello there"),
+        "a tunnel of an older program": (
+            ["raw", f"CONNECT {other} HTTP/1.0\r\n\r\n"], "HTTP/1.1 200",
+        ),
         "TLS for the host": (["tls", other, "api.example.com"], [0x16]),
         "TLS for another allowed host": (["tls", other, "cdn.example.com"], [0x16]),
         "TLS for a stranger on the same server": (["tls", other, "evil.example.com"], [21]),

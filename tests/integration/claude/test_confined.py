@@ -19,6 +19,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import SessionUnavailableError
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, RunOptions
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.kit.sandbox import LoopbackPort, Sandbox
@@ -61,6 +62,7 @@ async def test_its_commands_see_nothing_of_the_worker(
             command(f"cat /proc/{os.getpid()}/environ"),
             command(f"echo x > /dev/tcp/127.0.0.1/{port}"),
             command("echo x > /dev/tcp/169.254.169.254/80"),
+            command("curl -sSf http://evil.example.com/"),
             command("echo x > /usr/bin/x"),
             command(
                 f"(setsid sleep {mark} >/dev/null 2>&1 &) ; sleep 0.1; pgrep -fc 'sleep {mark}'"
@@ -81,9 +83,9 @@ async def test_its_commands_see_nothing_of_the_worker(
     assert isinstance(outcome, Completed)
     answers = loads(outcome.result)
     assert isinstance(answers, list)
-    (worked, *refused, left) = answers
+    (worked, *failures, left) = answers
     assert worked == [False, "noted\ntoken: for the shop"]
-    assert [failed for failed, _ in refused] == [True] * len(refused), refused
+    assert [failed for failed, _ in failures] == [True] * len(failures), failures
     assert "s3cret" not in str(answers)
     assert not left[0], left
     work = tmp_path / "sessions" / str(context.session_id) / "work"
@@ -91,6 +93,10 @@ async def test_its_commands_see_nothing_of_the_worker(
     running = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
     assert [each for each in running if each and str(mark) in each] == []
     assert context.calls, "the model was reached, and metered"
+    refused = [data for kind, data in context.events if kind is EventType.NETWORK_REFUSED]
+    assert [(each["host"], each["rule"]) for each in refused] == [
+        ("evil.example.com", "not_allowed")
+    ], "Claude Code itself asks for nothing"
 
 
 async def test_a_confined_session_is_forked(
