@@ -12,6 +12,7 @@ from sqlalchemy import Connection, bindparam, text
 
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
+from celeriac.domain.executions.why import Debounced
 
 _LOCK = text("""
 SELECT pg_advisory_xact_lock(:locks, hashed.lock) FROM (
@@ -54,6 +55,15 @@ def find(connection: Connection, task_id: UUID, keys: Sequence[str]) -> dict[str
     """Return what waits for locked keys, by the key."""
     rows = connection.execute(_FIND, {"task_id": task_id, "keys": list(keys)})
     return {each.key: each for each in map(_waiting, rows)}
+
+
+_OF_EXECUTION = text("SELECT key, replaced FROM debounces WHERE execution_id = :id LIMIT 1")
+
+
+def of_execution(connection: Connection, execution_id: UUID) -> Debounced | None:
+    """Return by which key an execution is debounced, or None."""
+    row = connection.execute(_OF_EXECUTION, {"id": execution_id}).first()
+    return None if row is None else Debounced(row.key, row.replaced)
 
 
 _PUT = text("""

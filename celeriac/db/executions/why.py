@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from celeriac.db.executions import limits, pauses
+from celeriac.db.executions import debounces, limits, pauses
 from celeriac.domain.executions.limits import ExecutionLimit
 from celeriac.domain.executions.model import Execution
 from celeriac.domain.executions.states import Held, Status, WaitingFor
@@ -134,6 +134,9 @@ def facts(connection: Connection, execution: Execution, *, within_seconds: float
     found: Sequence[ExecutionLimit] = ()
     if execution.held is Held.LIMIT:
         found = limits.shown(connection, execution.id, most=MOST_COUNTED)
+    debounced = None
+    if execution.held is Held.TIME and not execution.attempt:
+        debounced = debounces.of_execution(connection, execution.id)
     paused = pauses.of_execution(connection, execution)
     row = connection.execute(
         _statement(_parts(execution)), _parameters(execution, within_seconds)
@@ -145,6 +148,7 @@ def facts(connection: Connection, execution: Execution, *, within_seconds: float
         questions,
         paused,
         limits=found,
+        debounced=debounced,
         live_children=row.live_children or 0,
         parallel=row.parallel,
         beside=row.beside or 0,

@@ -125,6 +125,8 @@ debounces = Table(
     # when the execution is due; over: as if there were no row
     Column("due_at", DateTime(timezone=True), nullable=False),
     Index(None, "due_at"),
+    # why it waits
+    Index(None, "execution_id"),
     postgresql_with=stored(dead=1_000, share=0.01, fill=70),
 )
 """The executions that wait for newer ones to replace them."""

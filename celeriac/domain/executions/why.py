@@ -32,6 +32,8 @@ class ReasonCode(StrEnum):
     PROVIDER_LIMIT = "provider_limit"
     CHILDREN = "children"
     TIME = "time"
+    DEBOUNCE = "debounce"
+    """It waits for newer submissions with its key, which would replace it."""
     RETRY = "retry"
     LIMIT = "limit"
     """Others have the slots of one of its limits."""
@@ -98,6 +100,14 @@ class OpenQuestion:
 
 
 @dataclass(frozen=True, slots=True)
+class Debounced:
+    """The key by which an execution is debounced, and how many it has replaced."""
+
+    key: str
+    replaced: int
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known about an execution and its queue at one time."""
 
@@ -122,6 +132,7 @@ class Facts:
     """Live worker processes that listen to its queue and take nothing from it now."""
     limits: Sequence[ExecutionLimit] = ()
     """Its limits by key, if it waits for their slots."""
+    debounced: Debounced | None = None
     last_listened_at: datetime | None = None
     """When a worker last listened to its queue, if none does now."""
 
@@ -270,6 +281,18 @@ def _paused(facts: Facts) -> Iterator[Reason]:
         )
 
 
+def _debounce(execution: Execution, by: Debounced) -> Reason:
+    so_far = f" It has replaced {counted(by.replaced, 'earlier one')}." if by.replaced else ""
+    return Reason(
+        ReasonCode.DEBOUNCE,
+        f"It is debounced by the key {by.key!r}: a newer submission with it, before it is due, "
+        f"replaces it.{so_far}",
+        since=execution.created_at,
+        until=execution.available_at,
+        count=by.replaced,
+    )
+
+
 def _held(facts: Facts) -> Iterator[Reason]:
     execution = facts.execution
     since = execution.waiting_since
@@ -282,6 +305,8 @@ def _held(facts: Facts) -> Iterator[Reason]:
                 since=since,
                 until=execution.available_at,
             )
+        case Held.TIME if facts.debounced is not None:
+            yield _debounce(execution, facts.debounced)
         case Held.TIME:
             yield Reason(
                 ReasonCode.TIME,

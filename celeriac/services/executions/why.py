@@ -24,8 +24,8 @@ class ExplainWaiting:
     def __call__(self, actor: Actor, execution_id: UUID) -> Why:
         """Return what an execution waits for, in order. Raises NotFoundError.
 
-        Costs four statements, or five if it waits for a slot of a limit, however many executions
-        wait.
+        Costs four statements, or five if it waits for a slot of a limit or was submitted for later,
+        however many executions wait.
         """
         with self._database.autocommit() as connection:
             seen = queries.get(connection, execution_id, workspace=actor.workspace_id)

@@ -11,9 +11,11 @@ from celeriac.db.executions import debounces
 from celeriac.domain.errors import InputInvalidError
 from celeriac.domain.executions.model import Idempotency, SubmitRequest
 from celeriac.domain.executions.states import Held, Status
+from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.kit.json_types import JsonObject
+from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import Core
 from tests.support.statements import sent
 from tests.support.together import together
@@ -56,6 +58,10 @@ def test_the_last_payload_runs_after_a_pause_and_says_how_many_it_replaced(core:
         found = core.get(earlier)
         assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
         assert str(newer) in (found.error_message or "")
+    reason = ExplainWaiting(core.database)(core.actor, third).reasons[0]
+    assert (reason.code, reason.count) == (ReasonCode.DEBOUNCE, 2)
+    assert reason.until == core.get(third).available_at
+    assert "debounced by the key 'a'" in reason.text
     core.pass_time(1100.0)
     assert due(core, third)
     assert due(core, other)

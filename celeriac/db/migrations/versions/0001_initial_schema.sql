@@ -1393,6 +1393,7 @@ CREATE TABLE debounces (
     fillfactor = 70
 );
 CREATE INDEX ix_debounces_due_at ON debounces (due_at);
+CREATE INDEX ix_debounces_execution_id ON debounces (execution_id);
 
 CREATE TABLE execution_labels (
     workspace_id uuid NOT NULL,
