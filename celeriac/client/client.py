@@ -24,6 +24,7 @@ from celeriac.client.limits import Limits
 from celeriac.client.pauses import Pauses
 from celeriac.client.saved_views import SavedViews
 from celeriac.client.schedules import Schedules
+from celeriac.client.secrets import Secrets
 from celeriac.client.server import find_server
 from celeriac.client.sessions import Sessions
 from celeriac.client.statistics import Statistics
@@ -89,6 +90,7 @@ class Client:
         self.usage = Usage(self._transport)
         self.bulk_jobs = BulkJobs(self._transport)
         self.views = SavedViews(self._transport)
+        self.secrets = Secrets(self._transport)
         self.failures = Failures(self._transport)
         self.statistics = Statistics(self._transport)
         self.webhooks = Webhooks(self._transport)

@@ -135,6 +135,8 @@ WITH gone_budgets AS (
     DELETE FROM pauses WHERE workspace_id = :id
 ), gone_views AS (
     DELETE FROM views WHERE workspace_id = :id
+), gone_secrets AS (
+    DELETE FROM secrets WHERE workspace_id = :id
 ), ended_invitations AS (
     UPDATE invitations SET revoked_at = now()
     WHERE workspace_id = :id AND accepted_at IS NULL AND revoked_at IS NULL

@@ -12,6 +12,7 @@ from celeriac.domain.approvals import OnExpiry
 from celeriac.domain.base import Shape, Strict, VariableNames, Word
 from celeriac.domain.confinement import UNASKED, AgentConfinement
 from celeriac.domain.crews import CrewGraph
+from celeriac.domain.secrets.model import VARIABLE_PATTERN, VARIABLE_WORDS
 
 
 class RunnerName(StrEnum):
@@ -71,6 +72,20 @@ class ApprovalPolicy(Strict):
     on_expiry: OnExpiry = Field(default=OnExpiry.DENY, strict=False)
 
 
+class SecretGrant(Strict):
+    """A secret of the workspace that the agent's processes get as an environment variable."""
+
+    name: Word = Field(examples=["github"])
+    """The secret's."""
+    variable: Annotated[
+        str, StringConstraints(max_length=100), Shape(VARIABLE_PATTERN, VARIABLE_WORDS)
+    ] = Field(examples=["GITHUB_TOKEN"])
+
+
+SecretGrants = Annotated[tuple[SecretGrant, ...], Field(strict=False, max_length=20)]
+"""Secrets that an agent is given. Only admins of the workspace create or change such agents."""
+
+
 class LlmAgent(Strict):
     """A language model behind an OpenAI-compatible endpoint."""
 
@@ -85,6 +100,8 @@ class LlmAgent(Strict):
     max_model_calls: int = Field(default=20, ge=1, le=1_000)
     """Limits loops; counts requests to the model, including repairs of its output."""
     mcp_servers: McpServers = ()
+    secrets: SecretGrants = ()
+    """For its MCP servers over stdio."""
     may_ask: bool = False
     """Gives the model a tool to ask a person a question, free or as a form."""
     approvals: ApprovalPolicy = ApprovalPolicy()
@@ -141,6 +158,7 @@ class ClaudeAgent(Strict):
     mcp_servers: McpServers = ()
     environment: VariableNames = ()
     """Names of the worker's environment variables that its tools may see."""
+    secrets: SecretGrants = ()
     approvals: ApprovalPolicy = ApprovalPolicy()
     confinement: AgentConfinement = UNASKED
 
@@ -152,6 +170,7 @@ class CrewaiAgent(Strict):
     crew: CrewGraph
     max_model_calls: int = Field(default=200, ge=1, le=10_000)
     """Limits loops; counts the requests of all its agents."""
+    secrets: SecretGrants = ()
     approvals: ApprovalPolicy = ApprovalPolicy()
     confinement: AgentConfinement = UNASKED
 
@@ -174,6 +193,7 @@ class PythonAgent(Strict):
     function: FunctionPath = Field(examples=["shop.agents:score_lead"])
     environment: VariableNames = ()
     """Names of the worker's environment variables that a child process may see."""
+    secrets: SecretGrants = ()
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
     """Where it must wait, the attempt ends, and another one continues with its steps answered."""
@@ -194,6 +214,7 @@ class CommandAgent(Strict):
     """Appended to the arguments that the administrator set."""
     environment: VariableNames = ()
     """Names of the worker's environment variables that the program may see."""
+    secrets: SecretGrants = ()
     approvals: ApprovalPolicy = ApprovalPolicy()
     durable: bool = False
     """Where it must wait, it is asked to end, and is started again when it can continue."""

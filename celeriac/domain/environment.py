@@ -24,7 +24,7 @@ class EnvironmentRule:
 
     def refusal(self, names: Collection[str]) -> str:
         """Return why an agent may not name `names`, with the cure, or an empty text."""
-        ours = sorted(name for name in names if self._is_reserved(name))
+        ours = self.reserved_among(names)
         if ours:
             return (
                 f"The agent's environment names {', '.join(ours)}, which configures Celeriac "
@@ -38,6 +38,10 @@ class EnvironmentRule:
                 "workers, and restart them."
             )
         return ""
+
+    def reserved_among(self, names: Collection[str]) -> list[str]:
+        """Return those of `names` that configure Celeriac, in order."""
+        return sorted(name for name in names if self._is_reserved(name))
 
     def _is_reserved(self, name: str) -> bool:
         return name.upper() in self.reserved or _OUR_PREFIXES.match(name) is not None

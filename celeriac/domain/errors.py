@@ -324,6 +324,10 @@ class WorkerMisconfiguredError(AgentMisconfiguredError):
     """This worker lacks what the agent needs (a module, a command); another may have it."""
 
 
+class SecretUnavailableError(RetryableError, code="secret_unavailable"):
+    """A secret of the agent can't be read now; the message names it, and never its value."""
+
+
 class SpecificationUnreadableError(RetryableError, code="specification_unreadable"):
     """This release can't read a stored task, agent or option: a newer one has written it."""
 

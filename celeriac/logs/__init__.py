@@ -25,7 +25,9 @@ from structlog.dev import ConsoleRenderer
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.json_types import loads
 from celeriac.kit.text import clip_middle
+from celeriac.logs import masks
 from celeriac.logs.redact import clip, encode, redact_item
 from celeriac.logs.writer import Destinations, Entry, Writer
 
@@ -207,6 +209,11 @@ class Pipeline:
         if trace is not None:
             fields["exception"] = redact_item("exception", clip_middle(trace, _LONGEST_TRACE))
         line = encode(fields) + b"\n"
+        if masks.any_known():
+            # as JSON, where objects have become their repr
+            known = None if execution_id is None else str(execution_id)
+            fields = masks.masked(loads(line), known)
+            line = encode(fields) + b"\n"
         if len(line) > _LONGEST_LINE:
             fields = {key: _shortened(key, value) for key, value in fields.items()}
             line = encode(fields) + b"\n"

@@ -1,7 +1,7 @@
 """Protocols of what services use and upper floors implement, with more than one kind each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 from uuid import UUID
@@ -142,6 +142,8 @@ class Job:
     retry_count: int = 0
     """How many attempts failed and were retried."""
     request_id: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values of secrets, by the environment variables of the agent's processes."""
     session: Session | None = None
     """The session to continue: an earlier execution's, or its own after it was parked."""
 

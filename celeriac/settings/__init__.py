@@ -27,6 +27,7 @@ from celeriac.kit.redis_urls import with_database
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.settings.confinement import ConfinementSettings
+from celeriac.settings.secrets import EncryptionKeys, SecretSources
 from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
@@ -105,6 +106,9 @@ class Settings(BaseSettings):
     million tokens. They override the published prices."""
     secret_key: SecretStr | None = None
     """Key of the hashes of API keys, 32 characters or more. `celeriac up` makes one in its home."""
+    encryption_keys: EncryptionKeys = ()
+    """Keys that encrypt stored secrets, 32 characters or more, separated by commas: the first
+    encrypts, all decrypt. Default: derived from the secret key."""
     enable_async_task_execution: bool = True
     """False makes `sync` the default execution mode (REQUIREMENTS A2)."""
     agent_modules: Names = ()
@@ -128,6 +132,10 @@ class Settings(BaseSettings):
     mcp_servers: McpServersSettings = {}
     """MCP servers that agents may name; JSON, or a file of it: {"files": {"command":
     ["/opt/mcp/files"]}, "crm": {"url": …, "headers": {"Authorization": "CRM_AUTHORIZATION"}}}."""
+    secret_sources: SecretSources = {}
+    """What secrets may be read from on this machine, by workers; JSON: {"vault-db": {"command":
+    ["/usr/bin/vault", "kv", "get", …]}, "deploy": {"file": "/etc/deploy.key"}, "crm":
+    {"environment": "CRM_TOKEN"}}."""
     crewai_venv: Path | None = None
     """Virtual environment of CrewAI; `celeriac crews install` builds it. Default: `crewai` in the
     home."""
@@ -190,7 +198,11 @@ class Settings(BaseSettings):
     def reserved(self) -> frozenset[str]:
         """The variables that hold these settings or are named in them, in upper case."""
         headers = (server.headers.values() for server in self.mcp_servers.values())
-        return OWN_VARIABLES | {name.upper() for names in headers for name in names}
+        named = {name.upper() for names in headers for name in names}
+        named |= {
+            each.environment.upper() for each in self.secret_sources.values() if each.environment
+        }
+        return OWN_VARIABLES | named
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

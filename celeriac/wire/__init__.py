@@ -58,6 +58,7 @@ from celeriac.wire.limits import Limit
 from celeriac.wire.pauses import EndedPause, Pause
 from celeriac.wire.saved_views import SavedView
 from celeriac.wire.schedules import Backfill, Fire, Preview, PreviewedFire, Schedule
+from celeriac.wire.secrets import Reencrypted, Secret
 from celeriac.wire.sessions import File, Files, Report, Reports, Session
 from celeriac.wire.sitrep import (
     PeriodicTask,
@@ -178,6 +179,7 @@ __all__ = [
     "ReadyHealth",
     "RecentTask",
     "RecentTasks",
+    "Reencrypted",
     "Report",
     "Reports",
     "Run",
@@ -189,6 +191,7 @@ __all__ = [
     "SavedView",
     "Schedule",
     "SearchWindow",
+    "Secret",
     "Session",
     "Sitrep",
     "SitrepAttention",

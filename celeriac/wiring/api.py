@@ -48,6 +48,7 @@ from celeriac.services.reports import ReportStore
 from celeriac.services.saved_views import SavedViews
 from celeriac.services.schedules.manage import Schedules
 from celeriac.services.schedules.start import Starter
+from celeriac.services.secrets.manage import Secrets
 from celeriac.services.sessions import Sessions
 from celeriac.services.storage_paths import StoragePaths
 from celeriac.services.webhooks.manage import Webhooks
@@ -63,6 +64,7 @@ from celeriac.wiring.core import (
     environment_rule,
     places,
     pooler,
+    secret_cipher,
     secret_key,
     silent_after,
 )
@@ -114,7 +116,10 @@ class ApiServices:
             _execution_logs(settings, self.queries, storage),
         )
         self.reports, self.views = ReportStore(database), SavedViews(database)
-        self.budgets = Budgets(database, container.specs, container.live)
+        self.secrets, self.budgets = (
+            Secrets(database, secret_cipher(settings)),
+            Budgets(database, container.specs, container.live),
+        )
         self.failures, self.rollups = Failures(database), Rollups(database)
         self.bulk_jobs = BulkJobs(database, build_performers(container))
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())

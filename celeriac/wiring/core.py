@@ -16,6 +16,13 @@ from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, creat
 from celeriac.adapters.redis_client import KEY_PREFIX
 from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
+from celeriac.adapters.secret_sources import (
+    CommandSource,
+    FileSource,
+    SecretSources,
+    Source,
+    VariableSource,
+)
 from celeriac.agents.advice import Advice
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
@@ -26,6 +33,7 @@ from celeriac.db.engine import LOCK_SECONDS, STATEMENT_SECONDS, Database, Pooler
 from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.usage import Rate
 from celeriac.embedded.endpoints import find_running_stack
 from celeriac.embedded.home import Home
@@ -161,6 +169,30 @@ def secret_key(settings: Settings) -> str:
             "random characters, the same for every process; `celeriac up` makes one in its home."
         )
     return settings.secret_key.get_secret_value()
+
+
+def secret_cipher(settings: Settings) -> SecretCipher:
+    """Return what encrypts stored secrets. Raises ConfigurationError without any key.
+
+    `CELERIAC_SECRET_KEY` comes last, so that what it has encrypted stays readable.
+    """
+    keys = [each.get_secret_value() for each in settings.encryption_keys]
+    if settings.secret_key is not None or not keys:
+        keys.append(secret_key(settings))
+    return SecretCipher(keys)
+
+
+def secret_sources(settings: Settings) -> SecretSources:
+    """Return what this machine's workers can read values of secrets from."""
+    found: dict[str, Source] = {}
+    for name, each in settings.secret_sources.items():
+        if each.environment is not None:
+            found[name] = VariableSource(each.environment)
+        elif each.file is not None:
+            found[name] = FileSource(each.file)
+        elif each.command is not None:
+            found[name] = CommandSource(each.command, each.timeout_seconds)
+    return SecretSources(found, os.environ)
 
 
 def rates(settings: Settings) -> dict[str, Rate]:

@@ -39,6 +39,7 @@ from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
 from celeriac.services.operations.plain_tasks import PlainTaskCounts
 from celeriac.services.reports import ReportQueue, ReportStore
+from celeriac.services.secrets.hand_out import HandOut
 from celeriac.services.sessions import SessionStore
 from celeriac.services.workflows.advancing import AdvanceQueue
 from celeriac.services.workflows.catalog import Workflows
@@ -51,6 +52,8 @@ from celeriac.wiring.core import (
     places,
     pooler,
     rates,
+    secret_cipher,
+    secret_sources,
     worker_lock_seconds,
 )
 
@@ -189,6 +192,9 @@ class WorkerRuntime:
             workdirs=places(settings).workdirs,
             lacks=self.lacks,
             other_worker_may_run=claim.other_worker_may_run,
+            hand_out=HandOut(
+                database, partial(secret_cipher, settings), secret_sources(settings).read
+            ),
             call_ended=call_ended,
             of_run_ended=self._advancing.add,
             of_limits_ended=self._admit_soon,

@@ -52,6 +52,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/command-agents.md", "celeriac run count"): LIVE,
     ("docs/confinement.md", "CELERIAC_CONFINEMENT_DRIVER="): SETTINGS,
     ("docs/confinement.md", "CELERIAC_CONFINEMENT_HOSTS="): SETTINGS,
+    ("docs/secrets.md", "CELERIAC_SECRET_SOURCES="): SETTINGS,
     ("docs/labels.md", "celeriac run summarise"): LIVE,
     ("docs/labels.md", "client.executions.label"): LIVE,
     ("docs/bulk-jobs.md", "celeriac bulk cancel"): LIVE,
@@ -175,6 +176,10 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/services/test_durable_examples.py runs",
     ("docs/labels.md", "ctx.label"): "a part of an agent; "
     "tests/integration/agents/test_python_runner.py labels executions in the same way",
+    ("docs/secrets.md", "celeriac secrets create github"): "needs a token in a file; "
+    "tests/integration/api/test_secrets.py runs the commands",
+    ("docs/secrets.md", "client.secrets.create"): "needs a token; "
+    "tests/integration/api/test_secrets.py makes the calls",
     ("docs/confinement.md", "apt install"): "a command of another program; .ci/run installs it",
     ("docs/crews.md", "celeriac crews install"): "fetches 850 MB; tests/e2e/cli/test_crews.py runs "
     "a crew",

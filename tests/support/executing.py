@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+from celeriac.adapters.secret_sources import SecretSources
 from celeriac.db.engine import Database
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.executions.model import Message, Parked, WorkerIdentity
+from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.tasks import DEFAULT_QUEUE
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue
@@ -26,9 +28,12 @@ from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.ports import Job, RunContext, Runners
 from celeriac.services.reports import ReportQueue
+from celeriac.services.secrets.hand_out import HandOut
 from tests.support.core import LEASE_SECONDS, Core, describe
 from tests.support.memory import MemoryRunner, MemoryRunners
 from tests.support.spending import services_of
+
+SECRET_KEY = "k" * 32
 
 Work = Callable[[Job, RunContext], Awaitable[JsonValue | Parked]]
 
@@ -84,6 +89,7 @@ class Worker:
             lacks=self.lacks,
             other_worker_may_run=claim.other_worker_may_run,
             call_ended=lambda: None,
+            hand_out=HandOut(used, lambda: SecretCipher([SECRET_KEY]), SecretSources({}, {}).read),
         )
         self.detached = None
         if coroutines:

@@ -116,6 +116,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/models.md", '"prices"'): read_prices,
     ("docs/prompts.md", "{% for"): Prompt,
     ("docs/python-agents.md", "entry-points"): read_entry_points,
+    ("docs/secrets.md", '"GITHUB_TOKEN"'): read_spec,
     ("docs/tools.md", '"clerk"'): read_agent,
     ("docs/webhooks.md", "result_omitted"): read_event,
     ("docs/workflows.md", "workflow: brief"): read_workflow,

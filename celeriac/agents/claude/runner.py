@@ -172,6 +172,7 @@ class ClaudeRun:
         home = self.directories.config
         environment = {
             **self.confinement.environment(self.spec.environment, home=home),
+            **self.job.secrets,
             **SWITCHES,
             "HOME": str(home),
             "CLAUDE_CONFIG_DIR": str(home),
@@ -286,7 +287,7 @@ class ClaudeRunner:
                 field="prompt",
             )
         start = continuation_of(job)
-        servers = self.servers.choose(spec.mcp_servers)
+        servers = self.servers.choose(spec.mcp_servers, job.secrets)
         confinement = await self.confinement.for_agent(spec.confinement)
         session_id = await context.save_session()
         directories = await self._directories(job, start, session_id, servers, confinement)

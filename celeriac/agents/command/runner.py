@@ -67,6 +67,7 @@ class CommandRunner:
                 arguments=(*line, *agent.arguments),
                 environment={
                     **environment,
+                    **job.secrets,
                     **gateway.environment,
                     **network.environment(gateway.port),
                 },

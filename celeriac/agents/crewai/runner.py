@@ -86,7 +86,7 @@ class CrewaiRunner:
         for choice in choices.values() if reached else ():
             await self._served.check(choice)
         confinement = await self.confinement.for_agent(agent.confinement)
-        tools = self._tools(crew)
+        tools = self._tools(crew, job.secrets)
         _require_memory(job.limits.memory_mb)
         if self.venv.state() is not State.READY:
             raise WorkerMisconfiguredError(self.venv.describe(), field="runner")
@@ -120,7 +120,7 @@ class CrewaiRunner:
                 done = await run_in_child(
                     replace(
                         command,
-                        environment={**command.environment, **proxy},
+                        environment={**command.environment, **job.secrets, **proxy},
                         servers=network.ports(gateway.port),
                     ),
                     job,
@@ -148,13 +148,13 @@ class CrewaiRunner:
                 ) from error
         return choices
 
-    def _tools(self, crew: CrewGraph) -> dict[str, Endpoint]:
+    def _tools(self, crew: CrewGraph, secrets: Mapping[str, str]) -> dict[str, Endpoint]:
         """Return the crew's MCP servers by name; an error names the node."""
         found = {}
         for agent in crew.agents:
             for name in agent.tools:
                 try:
-                    (chosen,) = self.servers.choose([McpServer(name=name)])
+                    (chosen,) = self.servers.choose([McpServer(name=name)], secrets)
                 except AgentMisconfiguredError as error:
                     node = f"agents.{agent.id}"
                     raise AgentMisconfiguredError(

@@ -4,7 +4,7 @@ Imports the model library, which takes more than a second: only `celeriac.agents
 this module, when the first agent of this kind is run.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import ClassVar
@@ -93,7 +93,7 @@ class LlmRunner:
         try:
             async with (
                 self._models.model(spec.model, job, context) as (choice, model),
-                self._toolsets(spec, context, conversation) as toolsets,
+                self._toolsets(spec, job.secrets, context, conversation) as toolsets,
             ):
                 logger.info(
                     Step.AGENT_SET_UP,
@@ -124,7 +124,11 @@ class LlmRunner:
 
     @asynccontextmanager
     async def _toolsets(
-        self, spec: LlmAgent, context: RunContext, conversation: Conversation
+        self,
+        spec: LlmAgent,
+        secrets: Mapping[str, str],
+        context: RunContext,
+        conversation: Conversation,
     ) -> AsyncIterator[list[AbstractToolset[None]]]:
         """Give the block the agent's tools, connected."""
         toolsets: list[AbstractToolset[None]] = []
@@ -133,7 +137,7 @@ class LlmRunner:
         if not spec.mcp_servers:
             yield toolsets
             return
-        chosen = self._servers.choose(spec.mcp_servers)
+        chosen = self._servers.choose(spec.mcp_servers, secrets)
         # the SDK takes most of a second to import, which the loop does not have
         await FILES.run(import_module, "celeriac.agents.mcp.toolset")
         from celeriac.agents.mcp.toolset import connected

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.network.proxy import AttemptNetwork
@@ -12,6 +13,7 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.sandbox import LoopbackPort, Sandbox
 from celeriac.kit.users import OURSELVES, ChildUser
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _EVERYWHERE = OutboundGuard(allow_private=True)
 
 
@@ -60,8 +62,14 @@ class ToolServers:
         self._configured = dict(configured or {})
         self._guard = guard
 
-    def choose(self, entries: Sequence[McpServer]) -> list[ResolvedServer]:
-        """Return the servers of an agent's entries; raises AgentMisconfiguredError."""
+    def choose(
+        self, entries: Sequence[McpServer], secrets: Mapping[str, str] = _NONE
+    ) -> list[ResolvedServer]:
+        """Return the servers of an agent's entries; raises AgentMisconfiguredError.
+
+        Programs also get the agent's `secrets` as variables, except those that an administrator has
+        set for them.
+        """
         chosen: list[ResolvedServer] = []
         for number, entry in enumerate(entries):
             place = f"mcp_servers.{number}"
@@ -70,7 +78,8 @@ class ToolServers:
                     f"The agent has two MCP servers named {entry.name!r}; their names must differ.",
                     field=f"{place}.name",
                 )
-            chosen.append(ResolvedServer(entry, self._endpoint(entry, place), place))
+            endpoint = self._endpoint(entry, place)
+            chosen.append(ResolvedServer(entry, _with_secrets(endpoint, secrets), place))
         return chosen
 
     def _endpoint(self, entry: McpServer, place: str) -> Endpoint:
@@ -101,6 +110,12 @@ def confined(
         return replace(each, sandbox=sandbox, environment=environment, ports=network.ports())
 
     return [replace(each, endpoint=endpoint(each.endpoint)) for each in chosen]
+
+
+def _with_secrets(endpoint: Endpoint, secrets: Mapping[str, str]) -> Endpoint:
+    if not secrets or not isinstance(endpoint, StdioServer):
+        return endpoint
+    return replace(endpoint, environment={**secrets, **endpoint.environment})
 
 
 def programs_of(endpoints: Iterable[Endpoint]) -> list[Path]:

@@ -79,6 +79,13 @@ class PythonRunner:
         done: Completed | Parked
         if function.is_coroutine:
             _require_unconfined(agent)
+            if job.secrets:
+                raise AgentMisconfiguredError(
+                    f"{function.path} is a coroutine, which has no environment of its own, so that "
+                    "it can't be given secrets. Make it a plain function, which runs in a child "
+                    "process, or remove the agent's secrets.",
+                    field="secrets",
+                )
             done = await _call(function, job, context, self.price, durable=durable)
         else:
             done = await self._run_in_child(agent, job, context, durable=durable)
@@ -116,6 +123,7 @@ class PythonRunner:
                 arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),
                 environment={
                     **environment,
+                    **job.secrets,
                     **gateway.environment,
                     **network.environment(gateway.port),
                 },

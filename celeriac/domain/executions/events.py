@@ -42,6 +42,8 @@ class EventType(StrEnum):
     NETWORK_USED = "network_used"
     """What the confined processes of an attempt reached, and what was refused to them."""
     MODEL_CALL = "model_call"
+    SECRET_USED = "secret_used"  # noqa: S105 - a type of events
+    """The attempt was given a secret."""
     LOG = "log"
     CUSTOM = "custom"
     STEP = "step"

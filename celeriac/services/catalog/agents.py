@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.db.catalog import AGENTS, names_with_agent
-from celeriac.db.engine import Database
+from celeriac.db.engine import Connection, Database
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, CrewaiAgent, LlmAgent
 from celeriac.domain.environment import EnvironmentRule
@@ -16,6 +16,7 @@ from celeriac.domain.paging import Page
 from celeriac.domain.tasks import Agent
 from celeriac.services.catalog import versioned
 from celeriac.services.reading import read_page
+from celeriac.services.secrets.grants import FIELD, require_grant, spec_faults, unknown_secrets
 
 logger = structlog.get_logger(__name__)
 
@@ -40,7 +41,9 @@ class Agents:
         """
         actor.require(Role.OPERATOR)
         self._check(spec)
+        require_grant(actor, spec, None)
         with self._database.transaction() as connection:
+            _check_secrets(connection, actor, spec)
             agent = versioned.add(
                 connection, AGENTS, actor, name=name, description=description, spec=spec
             )
@@ -78,6 +81,9 @@ class Agents:
             self._check(spec)
         with self._database.transaction() as connection:
             agent = versioned.get(connection, AGENTS, actor, reference, lock=True)
+            if spec is not None:
+                require_grant(actor, spec, agent.spec)
+                _check_secrets(connection, actor, spec)
             changed = versioned.change(
                 connection, AGENTS, actor, agent, description=description, spec=spec
             )
@@ -114,6 +120,7 @@ class Agents:
         refusal = self._environment.refusal(getattr(spec, "environment", ()))
         if refusal:
             yield InvalidInputError(refusal, field="spec.environment")
+        yield from spec_faults(spec, self._environment)
         faults = [str(each) for each in spec.crew.check()] if isinstance(spec, CrewaiAgent) else []
         if faults:
             yield InvalidInputError(
@@ -123,3 +130,9 @@ class Agents:
     def _check(self, spec: AgentSpec) -> None:
         for fault in self.faults(spec):
             raise fault
+
+
+def _check_secrets(connection: Connection, actor: Actor, spec: AgentSpec) -> None:
+    fault = unknown_secrets(connection, actor, spec)
+    if fault is not None:
+        raise InvalidInputError(fault, field=FIELD)

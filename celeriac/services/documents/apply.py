@@ -44,6 +44,7 @@ from celeriac.services.documents.starts import Starts
 from celeriac.services.documents.steps import Step, compared, created
 from celeriac.services.hooks.manage import Hooks
 from celeriac.services.limits import WorkspaceLimits
+from celeriac.services.secrets.grants import require_grant, unknown_secrets
 from celeriac.services.workflows.catalog import catalog_of, check_workflow
 
 logger = structlog.get_logger(__name__)
@@ -147,7 +148,7 @@ class _Plan:
         """Return the changes in the order of the document; fills `faults`."""
         document = self._document
         return [
-            *(self._agent(entry) for entry in document.agents),
+            *(self._agent(f"agents.{n}", entry) for n, entry in enumerate(document.agents)),
             *(self._task(f"tasks.{n}", entry) for n, entry in enumerate(document.tasks)),
             *self._budgets(document.budgets),
             *self._workflows(),
@@ -156,8 +157,11 @@ class _Plan:
     def _stored(self, kind: Versioned[T], name: str) -> T | None:
         return versioned.get_named(self._connection, kind, self._actor, name, lock=self._lock)
 
-    def _agent(self, entry: AgentEntry) -> Step:
+    def _agent(self, place: str, entry: AgentEntry) -> Step:
         found = self._stored(AGENTS, entry.name)
+        require_grant(self._actor, entry.spec, None if found is None else found.spec)
+        if fault := unknown_secrets(self._connection, self._actor, entry.spec):
+            self._fault(f"{place}.spec.secrets", fault)
         description = _either(entry.description, found.description if found else None, "")
         after = {"description": description, "spec": plain(entry.spec.model_dump())}
         write: Callable[..., Agent]

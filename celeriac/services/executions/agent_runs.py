@@ -36,11 +36,13 @@ from celeriac.kit.files import remove_if_empty
 from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopTask, LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.logs import Step
+from celeriac.logs.masks import register
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
 from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.executions.finish import Raised, describe
 from celeriac.services.executions.lacks import Lacks
+from celeriac.services.executions.masking import context_of, mask_failure, mask_outcome
 from celeriac.services.executions.outcomes import (
     outcome_of_error,
     outcome_of_fault,
@@ -49,6 +51,7 @@ from celeriac.services.executions.outcomes import (
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
+from celeriac.services.secrets.hand_out import HandedOut
 from celeriac.traces.agents import NO_TRACE, AttemptTrace
 
 logger = structlog.get_logger(__name__)
@@ -110,6 +113,8 @@ class AgentRuns:
     workdirs: Path
     lacks: Lacks
     other_worker_may_run: Callable[[Claim], bool]
+    hand_out: Callable[[Claim, ExecutionSpec], HandedOut]
+    """Reads the secrets of an agent that names some."""
     call_ended: Callable[[], None]
     """Called when an execution that a Celery task has started ends."""
     of_run_ended: Callable[[Sequence[UUID]], None] = lambda run_ids: None  # noqa: ARG005 - no workflows
@@ -154,7 +159,9 @@ class AgentRuns:
                 lambda: self._prepare(claim, spec), seconds=DATABASE_SECONDS
             )
             runner = running.runner = self.runners.get(job.agent)
-            context = AttemptContext(
+            if spec.agent.secrets:
+                job = self._with_secrets(running, spec, job)
+            context = context_of(
                 attempt,
                 job,
                 runner,
@@ -205,6 +212,15 @@ class AgentRuns:
         Whatever fails has an outcome. Only the death of this process may leave an attempt without
         one; that counts as a crash (docs/adr/0014).
         """
+        outcome = self._unmasked_outcome(running)
+        masker = running.attempt.masker
+        return (
+            outcome
+            if masker is None
+            else mask_outcome(masker, outcome, attempt=running.claim.lease.attempt)
+        )
+
+    def _unmasked_outcome(self, running: Running) -> Outcome | None:
         attempt, claim, spec = running.attempt, running.claim, running.spec
         if running.waits_for_turn:
             return outcome_of_turn(attempt, claim)
@@ -290,6 +306,18 @@ class AgentRuns:
             session=self.services.sessions.load(claim) if claim.session_id else None,
         )
 
+    def _with_secrets(self, running: Running, spec: ExecutionSpec, job: Job) -> Job:
+        """Return the job with the agent's secrets, whose values are masked from now on."""
+        claim, attempt = running.claim, running.attempt
+        handed_out = retry_while_unavailable(
+            lambda: self.hand_out(claim, spec), seconds=DATABASE_SECONDS
+        )
+        attempt.masker = handed_out.masker()
+        register(str(claim.lease.execution_id), attempt.masker)
+        events = handed_out.events()
+        attempt.write(lambda pending: pending.events.extend(events))
+        return replace(job, secrets=handed_out.variables)
+
     def _start(self, context: AttemptContext, runner: Runner, job: Job) -> AgentTask:
         """Start the agent; no exception of it reaches the event loop."""
         work = context.trace.run(_within_soft_limit(runner.run(job, context), context, job))
@@ -307,6 +335,9 @@ class AgentRuns:
             result = describe(result, attempt=claim.lease.attempt)
         if not isinstance(result, Raised):
             return result
+        if attempt.masker is not None:  # before its message goes anywhere
+            failure = mask_failure(attempt.masker, result.failure)
+            result = replace(result, failure=failure)
         if result.worker_lacks:
             self.lacks.add(result.failure.message)
             self._waiting.pop(claim.agent_version_id, None)  # claim no further ones for it

@@ -11,6 +11,7 @@ from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.errors import LeaseExpiredError, LeaseLostError
 from celeriac.domain.executions.model import Lease, WorkerIdentity
 from celeriac.kit.ids import uuid7
+from celeriac.logs.masks import Masker
 from celeriac.services.time_limits import TimeLimits
 
 _MAX_UNSTORED = 1000
@@ -49,6 +50,8 @@ class Attempt:
         """Whether it has stored, or tried to store, questions or a session."""
         self.has_workdir = False
         """Whether the agent asked for its directory, which is then there."""
+        self.masker: Masker | None = None
+        """Masks the secrets that the agent was given, if it was given any."""
         self._pending = PendingWrites(lease)
         self._batch: PendingWrites | None = None
         """The batch being sent. It is sent again unchanged until it is known to be stored."""

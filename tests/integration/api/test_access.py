@@ -73,6 +73,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "to": "2020-01-02T00:00:00Z",
     },
     "PATCH /failure-groups/{group_id}": {"note": "new"},
+    "PATCH /secrets/{secret}": {"description": "new"},
     "PATCH /webhooks/{webhook_id}": {"description": "new"},
     "PATCH /hooks/{hook_id}": {"description": "new"},
     "POST /workspaces/{workspace}/invitations": {"name": "dan"},
@@ -217,6 +218,9 @@ def _filled(container: CoreServices, members: dict[str, Asker]) -> dict[str, str
         "pause_id": pause.json()["id"],
         "job_id": started.json()["id"],
         "webhook_id": webhook,
+        "secret": members["admin"]
+        .post(f"{V1}/secrets", json={"name": "github", "value": "a" * 20})
+        .json()["id"],
         "delivery_id": tested,
         "hook_id": hook,
         "group_id": asker.get(f"{V1}/failure-groups").json()["items"][0]["id"],

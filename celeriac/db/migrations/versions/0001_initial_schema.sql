@@ -838,6 +838,28 @@ CREATE TABLE views (
 CREATE UNIQUE INDEX uq_views_private ON views (workspace_id, owner_id, name) WHERE NOT shared;
 CREATE UNIQUE INDEX uq_views_shared ON views (workspace_id, name) WHERE shared;
 
+CREATE TABLE secrets (
+    id uuid NOT NULL,
+    workspace_id uuid NOT NULL,
+    owner_id uuid NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    version integer NOT NULL DEFAULT 1,
+    created_by text NOT NULL,
+    name text NOT NULL,
+    source text NOT NULL,
+    worker_source text,
+    description text NOT NULL DEFAULT '',
+    sealed bytea,
+    CONSTRAINT pk_secrets PRIMARY KEY (id),
+    CONSTRAINT ck_secrets_source_known CHECK (source IN ('stored', 'worker')),
+    CONSTRAINT ck_secrets_value_somewhere CHECK (
+        (source = 'stored') = (sealed IS NOT NULL)
+        AND (source = 'worker') = (worker_source IS NOT NULL))
+);
+CREATE INDEX ix_secrets_workspace_id_id ON secrets (workspace_id, id);
+CREATE UNIQUE INDEX uq_secrets_workspace_id_name ON secrets (workspace_id, name);
+
 CREATE TABLE failure_groups (
     id uuid NOT NULL,
     workspace_id uuid NOT NULL,

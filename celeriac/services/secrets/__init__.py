@@ -1,0 +1,1 @@
+"""Secrets of workspaces: managing them, and handing them to agents."""

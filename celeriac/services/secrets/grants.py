@@ -1,0 +1,69 @@
+"""Checks of the secrets that agents name."""
+
+from collections.abc import Iterator
+
+from celeriac.db import secrets as rows
+from celeriac.db.catalog import is_same
+from celeriac.db.engine import Connection
+from celeriac.domain.accounts import Actor, Role
+from celeriac.domain.agents import AgentSpec, LlmAgent
+from celeriac.domain.environment import EnvironmentRule
+from celeriac.domain.errors import InvalidInputError
+
+FIELD = "spec.secrets"
+
+
+def spec_faults(spec: AgentSpec, rule: EnvironmentRule) -> Iterator[InvalidInputError]:
+    """Yield what is wrong with the variables of an agent's secrets, whichever there are."""
+    variables = [each.variable for each in spec.secrets]
+    twice = sorted({each for each in variables if variables.count(each) > 1})
+    if twice:
+        yield InvalidInputError(
+            f"Two secrets of the agent have the same variable, {', '.join(twice)}; give each its "
+            "own.",
+            field=FIELD,
+        )
+    taken = sorted(set(variables) & set(getattr(spec, "environment", ())))
+    if taken:
+        yield InvalidInputError(
+            f"{', '.join(taken)} is a variable of a secret and in the agent's environment; remove "
+            "one of them.",
+            field=FIELD,
+        )
+    ours = rule.reserved_among(variables)
+    if ours:
+        yield InvalidInputError(
+            f"The agent's secrets have the variable {', '.join(ours)}, which configures Celeriac "
+            "itself. Give them another variable.",
+            field=FIELD,
+        )
+    if spec.secrets and isinstance(spec, LlmAgent) and all(each.url for each in spec.mcp_servers):
+        yield InvalidInputError(
+            "Secrets of an llm agent are variables of its MCP servers over stdio, and it has none. "
+            "Remove the secrets, or add such a server.",
+            field=FIELD,
+        )
+
+
+def require_grant(actor: Actor, spec: AgentSpec, before: AgentSpec | None) -> None:
+    """Raise ForbiddenError unless the actor may store `spec` in the place of `before`.
+
+    What an agent with secrets does is decided by admins: whoever changes such an agent could have
+    the values.
+    """
+    if spec.secrets and (before is None or not is_same(spec, before)):
+        actor.require(Role.ADMIN)
+
+
+def unknown_secrets(connection: Connection, actor: Actor, spec: AgentSpec) -> str | None:
+    """Return what is wrong if the agent names secrets that its workspace doesn't have, or None."""
+    names = {each.name for each in spec.secrets}
+    if not names:
+        return None
+    missing = names - rows.existing(connection, names, workspace=actor.workspace_id)
+    if not missing:
+        return None
+    return (
+        f"The workspace has no secret {', '.join(map(repr, sorted(missing)))}. Create it with "
+        "`celeriac secrets create`, or correct the name."
+    )

@@ -1,0 +1,162 @@
+"""Reads the secrets of an agent for one attempt, before the agent starts."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from celeriac.db import audit
+from celeriac.db import secrets as rows
+from celeriac.db.audit import Program
+from celeriac.db.engine import Database
+from celeriac.domain.agents import SecretGrant
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    ConfigurationError,
+    SecretUnavailableError,
+    WorkerMisconfiguredError,
+)
+from celeriac.domain.executions.events import EventType, NewEvent
+from celeriac.domain.executions.model import Claim, ExecutionSpec
+from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.secrets.model import value_fault
+from celeriac.kit.json_types import storable
+from celeriac.logs.masks import Masker
+
+logger = structlog.get_logger(__name__)
+
+_FIELD = "secrets"
+_PROGRAM = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A secret that an attempt was given."""
+
+    grant: SecretGrant
+    version: int
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOut:
+    """What an attempt was given."""
+
+    given: tuple[Given, ...]
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """The values by the names of their environment variables."""
+        return {each.grant.variable: each.value for each in self.given}
+
+    def events(self) -> list[NewEvent]:
+        """Return an event for each secret, without its value."""
+        return [
+            NewEvent(
+                EventType.SECRET_USED,
+                storable(
+                    {
+                        "secret": each.grant.name,
+                        "version": each.version,
+                        "variable": each.grant.variable,
+                    }
+                ),
+                time.monotonic(),
+            )
+            for each in self.given
+        ]
+
+    def masker(self) -> Masker:
+        """Return what masks the values."""
+        return Masker(each.value for each in self.given)
+
+
+class HandOut:
+    """Hands secrets out to attempts of this process. Safe to call from many threads at once."""
+
+    def __init__(
+        self,
+        database: Database,
+        cipher: Callable[[], SecretCipher],
+        read_source: Callable[[str], str],
+    ) -> None:
+        """`read_source` reads a source of this worker by its name.
+
+        It and `cipher`, which is made on first use, raise ConfigurationError for what this worker
+        lacks; `read_source` raises SecretUnavailableError for what can't be read now.
+        """
+        self._database = database
+        self._make_cipher = cipher
+        self._cipher: SecretCipher | None = None
+        self._read_source = read_source
+
+    def __call__(self, claim: Claim, spec: ExecutionSpec) -> HandedOut:
+        """Return the values of the agent's secrets; the audit trail has an entry for each.
+
+        Raises AgentMisconfiguredError for a secret that the workspace doesn't have,
+        WorkerMisconfiguredError and SecretUnavailableError for one that can't be read, and
+        DatabaseUnavailableError.
+        """
+        grants = spec.agent.secrets
+        names = {each.name for each in grants}
+        with self._database.autocommit() as connection:
+            found = rows.named(connection, names, workspace=claim.workspace_id)
+        missing = sorted(names - found.keys())
+        if missing:
+            raise AgentMisconfiguredError(
+                f"The agent {spec.agent_name} names the secret {', '.join(map(repr, missing))}, "
+                "which its workspace doesn't have (any more). Create it, or remove it from the "
+                "agent.",
+                field=_FIELD,
+            )
+        values = {name: self._value(stored) for name, stored in found.items()}
+        given = tuple(
+            Given(each, found[each.name].secret.version, values[each.name]) for each in grants
+        )
+        self._record(claim, spec, given, found)
+        return HandedOut(given)
+
+    def _value(self, stored: rows.Sealed) -> str:
+        secret = stored.secret
+        try:
+            if stored.sealed is not None:
+                if self._cipher is None:
+                    self._cipher = self._make_cipher()
+                value = self._cipher.decrypt(secret.id, secret.version, stored.sealed)
+            else:
+                value = self._read_source(str(secret.worker_source))
+        except ConfigurationError as error:
+            raise WorkerMisconfiguredError(
+                f"The secret {secret.name!r} can't be read on this worker: {error.message}",
+                field=_FIELD,
+            ) from error
+        fault = value_fault(value)
+        if fault is not None:  # a source's; stored ones were checked
+            raise SecretUnavailableError(
+                f"The value of the secret {secret.name!r} can't be used: {fault}.",
+                secret=secret.name,
+            )
+        return value
+
+    def _record(
+        self,
+        claim: Claim,
+        spec: ExecutionSpec,
+        given: tuple[Given, ...],
+        found: Mapping[str, rows.Sealed],
+    ) -> None:
+        by = Program(_PROGRAM, claim.request_id, claim.workspace_id)
+        with self._database.transaction() as connection:
+            for each in given:
+                details = {
+                    "name": each.grant.name,
+                    "version": each.version,
+                    "variable": each.grant.variable,
+                    "agent": spec.agent_name,
+                    "execution_id": str(claim.lease.execution_id),
+                    "attempt": claim.lease.attempt,
+                }
+                secret_id = found[each.grant.name].secret.id
+                audit.record(connection, by, "secret.use", [secret_id], details=details)
+        logger.info("secret.used", secrets=[each.grant.name for each in given])

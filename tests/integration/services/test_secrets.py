@@ -1,0 +1,245 @@
+"""Secrets that attempts are given: hostile agents, the audit trail, and what can't be read."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.adapters.secret_sources import (
+    CommandSource,
+    FileSource,
+    SecretSources,
+    Source,
+    VariableSource,
+)
+from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.python.runner import PythonRunner
+from celeriac.db import secrets as rows
+from celeriac.db.schema import metadata
+from celeriac.domain.accounts import Role
+from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent, RunnerName, SecretGrant
+from celeriac.domain.errors import ForbiddenError, SecretUnavailableError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.states import Status, WaitingFor
+from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.logs import LogOptions, Service, configure, flush, shutdown
+from celeriac.logs.redact import MASK
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.secrets.manage import NewSecret, SecretChange, Secrets
+from tests.support import leaky_functions
+from tests.support.confined import confined
+from tests.support.core import Core
+from tests.support.durable_bench import Bench
+from tests.support.executing import SECRET_KEY
+from tests.support.memory import MemoryRunners
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.requirement("F25")
+
+VALUE = "tok/Zq8'\"mN2-väl"
+FUNCTIONS = leaky_functions.__name__
+PROGRAM = """
+import json, os, sys
+value = os.environ["SHOP_TOKEN"]
+print(value, file=sys.stderr, flush=True)
+say = lambda **message: print(json.dumps(message), flush=True)
+say(type="event", data={"name": value, "data": {"value": value}})
+say(type="log", level="info", message=value, fields={value: value})
+say(type="usage", provider="local", model=value, input_tokens=1, output_tokens=1)
+say(type="delta", data={"text": value})
+if sys.argv[1:] == ["fails"]:
+    print(value, flush=True)
+say(type="result", value={"value": value, value: [value]})
+"""
+
+
+def secrets_of(core: Core, *, keys: tuple[str, ...] = (SECRET_KEY,)) -> Secrets:
+    return Secrets(core.database, SecretCipher(keys))
+
+
+def make(core: Core, agent: AgentSpec, name: str = "leaky") -> UUID:
+    """Store an agent and a task of it, and submit an execution."""
+    Agents(core.database).create(core.actor, name=name, spec=agent)
+    spec = TaskSpec(retry=RetryPolicy(max_retries=0))
+    task = Tasks(core.database).create(core.actor, name=name, agent=name, spec=spec)
+    return core.submit(core.actor, SubmitRequest(task_id=task.id)).execution_id
+
+
+@pytest.fixture
+def given(core: Core) -> Core:
+    """The secret `shop` of the workspace, and an admin of it."""
+    core.actor = replace(core.actor, role=Role.ADMIN)
+    secrets_of(core).create(core.actor, NewSecret(name="shop", value=VALUE))
+    return core
+
+
+def runners() -> MemoryRunners:
+    """Return the runners of the functions and of the program."""
+    bounds = confined({"PATH": os.environ["PATH"], "PYTHONPATH": str(Path.cwd())})
+    line = [sys.executable, "-c", PROGRAM]
+    return MemoryRunners(
+        {
+            RunnerName.PYTHON: PythonRunner(modules=(FUNCTIONS,), confinement=bounds),
+            RunnerName.COMMAND: CommandRunner(commands={"leak": line}, confinement=bounds),
+        }
+    )
+
+
+GRANT = (SecretGrant(name="shop", variable="SHOP_TOKEN"),)
+
+
+def found_in_tables(core: Core, *parts: str) -> list[str]:
+    """Return the tables that have one of the texts in any column of any row."""
+    found = []
+    with core.database.autocommit() as connection:
+        for table in metadata.sorted_tables:
+            for part in parts:
+                query = f"SELECT count(*) FROM {table.name} t WHERE strpos(t::text, :part) > 0"
+                if connection.execute(text(query), {"part": part}).scalar_one():
+                    found.append(table.name)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["result", "error", "steps", "program", "program fails"])
+def test_no_value_is_stored_whatever_an_agent_writes(
+    given: Core, bench: Bench, tmp_path: Path, kind: str
+) -> None:
+    core, worker = given, bench.worker
+    worker.use(runners())
+    agent: AgentSpec
+    if kind.startswith("program"):
+        arguments = tuple(kind.split()[1:])
+        agent = CommandAgent(command="leak", arguments=arguments, secrets=GRANT)
+    else:
+        agent = PythonAgent(function=f"{FUNCTIONS}:leak_{kind}", secrets=GRANT)
+    logs = tmp_path / "logs"
+    configure(LogOptions(service=Service.WORKER, directory=logs, console="off"))
+    try:
+        execution_id = make(core, agent)
+        bench.work()
+        worker.event_writer.flush()
+        if kind == "steps":
+            assert core.get(execution_id).waiting_for is WaitingFor.APPROVAL
+            core.answer(execution_id)
+            core.resume()
+            bench.work()
+        assert flush()
+    finally:
+        shutdown()
+
+    done = core.get(execution_id)
+    succeeds = kind in {"result", "program"}
+    assert done.status is (Status.COMPLETED if succeeds else Status.FAILED), done.error_message
+    if kind == "steps":
+        assert "name of a step has the value of a secret" in str(done.error_message)
+    # beginnings count, too: texts are cut in the middle of the value
+    parts = (VALUE, VALUE[:6], VALUE.encode("unicode_escape").decode()[2:8])
+    assert found_in_tables(core, *parts) == []
+    lines = "\n".join(path.read_text() for path in logs.rglob("*") if path.is_file())
+    assert str(execution_id) in lines
+    for part in parts:
+        assert part not in lines
+    assert MASK in lines
+    assert MASK in str([each.data for each in core.events(execution_id)])
+    assert_uses_are_recorded(core, execution_id, attempts=2 if kind == "steps" else 1)
+
+
+def assert_uses_are_recorded(core: Core, execution_id: UUID, *, attempts: int) -> None:
+    events = core.events(execution_id)
+    used = [each.data for each in events if each.type is EventType.SECRET_USED]
+    assert used == [{"secret": "shop", "version": 1, "variable": "SHOP_TOKEN"}] * attempts
+    with core.database.autocommit() as connection:
+        query = text("SELECT details FROM audit_logs WHERE action = 'secret.use' ORDER BY id")
+        entries = list(connection.execute(query).scalars())
+    assert [each["attempt"] for each in entries] == [*range(1, attempts + 1)]
+    assert {each["execution_id"] for each in entries} == {str(execution_id)}
+
+
+def test_what_can_not_be_read_fails_before_the_agent_starts(given: Core, bench: Bench) -> None:
+    core, secrets = given, secrets_of(given)
+    bench.worker.use(runners())
+    coroutine = make(core, PythonAgent(function=f"{FUNCTIONS}:leak_coroutine", secrets=GRANT), "c")
+    agent = PythonAgent(function=f"{FUNCTIONS}:leak_result", secrets=GRANT)
+    foreign = make(core, agent, "foreign")
+    with core.database.transaction() as connection:  # as after a rotation without the old key
+        sealed = SecretCipher(["o" * 32]).encrypt(secrets.get(core.actor, "shop").id, 1, VALUE)
+        connection.execute(text("UPDATE secrets SET sealed = :sealed"), {"sealed": sealed})
+    bench.work()
+    for execution_id, message in ((coroutine, "encrypted with a key"), (foreign, "a key that")):
+        failed = core.get(execution_id)
+        assert (failed.status, failed.error_code) == (Status.FAILED, "agent_misconfigured")
+        assert message in str(failed.error_message)
+        assert EventType.SECRET_USED not in {each.type for each in core.events(execution_id)}
+
+    secrets.change(core.actor, "shop", SecretChange(value=VALUE + "2"))
+    again = core.submit(core.actor, SubmitRequest(task_id=core.get(coroutine).task_id))
+    bench.work()
+    assert "is a coroutine" in str(core.get(again.execution_id).error_message)
+
+    secrets.delete(core.actor, "shop")
+    last = core.submit(core.actor, SubmitRequest(task_id=core.get(foreign).task_id))
+    bench.work()
+    failed = core.get(last.execution_id)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "agent_misconfigured")
+    assert "names the secret 'shop'" in str(failed.error_message)
+
+
+def test_keys_are_replaced(given: Core) -> None:
+    administrator = replace(given.actor, administrator=True)
+    rotated = secrets_of(given, keys=("n" * 32, SECRET_KEY))
+
+    assert rotated.reencrypt(administrator) == 1
+    assert rotated.reencrypt(administrator) == 0
+    with given.database.autocommit() as connection:
+        (stored,) = rows.named(connection, ["shop"], workspace=given.actor.workspace_id).values()
+    assert stored.sealed is not None
+    assert SecretCipher(["n" * 32]).decrypt(stored.secret.id, 1, stored.sealed) == VALUE
+    with pytest.raises(ForbiddenError):
+        rotated.reencrypt(replace(given.actor, administrator=False))
+
+
+def test_sources_of_a_worker(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("line one\nline two\n")
+    marker = tmp_path / "outlives"
+    shell = "/bin/sh"
+    slow = f"echo secret-part; (sleep 60; touch {marker}) & echo $! >{tmp_path}/pid; sleep 60"
+    found: dict[str, Source] = {
+        "variable": VariableSource("SHOP"),
+        "unset": VariableSource("NOT_SET"),
+        "file": FileSource(key),
+        "no file": FileSource(tmp_path / "none"),
+        "command": CommandSource((shell, "-c", "echo from-a-command; echo noise >&2"), 10),
+        "fails": CommandSource((shell, "-c", "echo secret-part; exit 3"), 10),
+        "slow": CommandSource((shell, "-c", slow), 0.3),
+        "flood": CommandSource((shell, "-c", "yes secret-part"), 10),
+        "binary": CommandSource((shell, "-c", "printf '\\377\\376secret-part'"), 10),
+        "no program": CommandSource((str(tmp_path / "none"),), 1),
+    }  # fmt: skip
+    sources = SecretSources(found, {"SHOP": "from-a-variable"})
+
+    assert sources.read("variable") == "from-a-variable"
+    assert sources.read("file") == "line one\nline two"
+    assert sources.read("command") == "from-a-command"
+    for name, message in {
+        "no file": "No such file",
+        "fails": "ended with the code 3",
+        "slow": "took longer than 0.3 s",
+        "flood": "gave more than",
+        "binary": "no UTF-8 text",
+        "no program": "can't be run",
+    }.items():
+        with pytest.raises(SecretUnavailableError, match=message) as caught:
+            sources.read(name)
+        assert "secret-part" not in f"{caught.value!r} {caught.value.__cause__!r}"
+        assert caught.value.__cause__ is None or isinstance(caught.value.__cause__, OSError)
+    child = Path("/proc") / (tmp_path / "pid").read_text().strip()
+    wait_until(lambda: not child.exists(), "the command's child has ended")
+    assert not marker.exists()
