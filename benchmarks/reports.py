@@ -175,6 +175,7 @@ def _checks(core: Core) -> dict[str, Work]:
             redis=lambda: _REDIS,
             lasting=(),
             providers=lambda: (),
+            objects=lambda: "",
             depths=lambda _: {},
             broker_address=lambda: "",
             broker_server=lambda: None,

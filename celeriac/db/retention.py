@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from celeriac.db import bulk_jobs, partitions, spans
+from celeriac.db.artifacts import delete_sets
 from celeriac.db.locks import AdvisoryLock, hold
 from celeriac.kit.ids import uuid7_at
 
@@ -67,7 +68,11 @@ _DELETE_REST = text(
     )
     + " children_gone AS (DELETE FROM children WHERE parent_id = ANY (CAST(:ids AS uuid[])))"
     + ", budget_gone AS"
-    " (DELETE FROM budget_windows WHERE budget_id = ANY (CAST(:ids AS uuid[])))" + " SELECT"
+    " (DELETE FROM budget_windows WHERE budget_id = ANY (CAST(:ids AS uuid[])))"
+    + ", files_gone AS ("
+    + delete_sets("CAST(:ids AS uuid[])")
+    + ")"
+    + " SELECT"
 )
 
 
@@ -96,6 +101,9 @@ WITH gone AS (
     " (DELETE FROM children WHERE parent_id = ANY (ARRAY(SELECT id FROM gone)))"
     # the window of its own budget has the execution's id
     + ", budget_gone AS (DELETE FROM budget_windows WHERE budget_id IN (SELECT id FROM gone))"
+    + ", files_gone AS ("
+    + delete_sets("ARRAY(SELECT id FROM gone)")
+    + ")"
     + " SELECT count(*) FROM gone"
 )
 
@@ -149,7 +157,7 @@ LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
 
-_DELETE_IDLE_SESSIONS = text("""
+_DELETE_IDLE_SESSIONS = text(f"""
 WITH deleted AS (
     UPDATE sessions s SET status = 'deleted', state = NULL, updated_at = now()
     WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
@@ -158,9 +166,11 @@ WITH deleted AS (
     RETURNING id
 ), gone AS (
     DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
+), files_gone AS (
+    {delete_sets("ARRAY(SELECT id FROM deleted)")}
 )
 SELECT id FROM deleted
-""")
+""")  # noqa: S608 - put together from constants
 
 
 def mark_idle_sessions_deleted(connection: Connection, *, days: float, limit: int) -> list[UUID]:

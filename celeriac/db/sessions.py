@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, literal_column, null, select, text, update
 
+from celeriac.db.artifacts import delete_sets
 from celeriac.db.paging import columns, given, matching, newest, read_all, read_one, reader
 from celeriac.db.schema.executions import executions
 from celeriac.db.schema.sessions import sessions as table
@@ -196,13 +197,15 @@ def take(connection: Connection, session_id: UUID) -> None:
     )
 
 
-_DELETE = text("""
+_DELETE = text(f"""
 WITH deleted AS (
     UPDATE sessions SET status = 'deleted', state = NULL, updated_at = now() WHERE id = :id
     RETURNING id
+), files_gone AS (
+    {delete_sets("ARRAY(SELECT id FROM deleted)")}
 )
 DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
-""")
+""")  # noqa: S608 - put together from constants
 
 
 def delete(connection: Connection, session_id: UUID) -> None:

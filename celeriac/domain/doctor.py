@@ -45,6 +45,7 @@ class Code(StrEnum):
     KEEPER = "keeper"
     REDIS_KEYS = "redis_keys"
     EXPIRING_KEYS = "expiring_keys"
+    OBJECT_STORE = "object_store"
     PRICES = "prices"
     PROVIDERS = "providers"
     RELEASES = "releases"
@@ -69,6 +70,7 @@ SUBJECTS: Mapping[Code, str] = {
     Code.LOST_WORKERS: "keeper",
     Code.REDIS_KEYS: "Redis keys",
     Code.EXPIRING_KEYS: "API keys",
+    Code.OBJECT_STORE: "object store",
     Code.NOTIFICATION_LINKS: "notices",
     Code.API: "API",
     Code.API_KEY: "API key",

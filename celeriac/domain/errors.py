@@ -120,14 +120,13 @@ class NotFoundError(CeleriacError, code="not_found"):
 
 
 class FilesNotHereError(NotFoundError, code="files_not_here"):
-    """A resource exists, but its files are not on this machine, or it has none."""
+    """A resource exists, but no files of it are saved, or the object store has lost one."""
 
     def __init__(self, resource: str, identifier: object) -> None:
         super().__init__(resource, identifier)
         self.message = (
-            f"There are no files of the {resource} {identifier} on the API's machine. Its agent "
-            "made none, they were removed, or its worker keeps them elsewhere: let workers and API "
-            "share one CELERIAC_HOME."
+            f"No files of the {resource} {identifier} are saved. Its agent made none, its first "
+            "attempt has not ended yet, or they were removed."
         )
         self.args = (self.message,)
 
@@ -267,6 +266,14 @@ class DatabaseBusyError(DatabaseUnavailableError, code="database_busy"):
 
 class DatabaseTimeoutError(DatabaseUnavailableError, code="database_timeout"):
     """The statement exceeded its time limit, or an operator cancelled it."""
+
+
+class ObjectStoreError(UnavailableError, code="object_store_unavailable"):
+    """The object store can't be reached, or refuses what it is asked."""
+
+
+class ObjectMissingError(CeleriacError, code="object_missing"):
+    """The object store does not have an object that it should have."""
 
 
 class BrokerUnavailableError(UnavailableError, code="broker_unavailable"):

@@ -25,6 +25,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # not blocking: opening a named pipe waits for its writer
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_PERMISSIONS = 0o777
 _DEEPEST = 32
 _LONGEST = 4096
 _MOST_IN_ONE = 10_000
@@ -33,23 +34,28 @@ _MOST_IN_ONE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """A regular file; `path` is relative, with slashes, `size` in bytes."""
+    """A regular file, a symbolic link or an empty directory.
+
+    `path` is relative, with slashes; `size` in bytes, `mode` the permissions. `target` is where a
+    link leads.
+    """
 
     path: str
     size: int
+    mode: int
     modified_at: datetime
+    target: str | None = None
+    is_directory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Some files of a directory, in the order of the components of their paths."""
+class Scan:
+    """What is in a directory, on all levels, in the order of the components of the paths."""
 
-    files: Sequence[FileEntry]
+    entries: Sequence[FileEntry]
     skipped: int
-    """Number of entries left out: links, devices, pipes, names that aren't UTF-8, too deep
-    levels."""
-    more: bool
-    """Whether files follow."""
+    """Number of entries left out: devices, pipes, names that aren't UTF-8, too deep levels, and
+    what exceeds the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +91,25 @@ class Folder:
         except OSError:
             return False
 
-    def files(self, *, after: str | None = None, limit: int) -> Listing:
-        """Return up to `limit` files of all levels that follow the path `after`.
+    def is_empty(self) -> bool:
+        """Whether there is nothing in the directory, or no directory."""
+        try:
+            with self._opened() as place, os.scandir(place) as found:
+                return next(found, None) is None
+        except OSError:
+            return True
 
-        Raises FileNotFoundError for a missing directory, ValueError for a malformed `after`.
-        """
-        behind = () if after is None else _parts(after)
+    def scan(self, *, most: int) -> Scan:
+        """Return up to `most` entries of all levels. Raises OSError for a missing directory."""
         found: list[FileEntry] = []
         skipped = 0
         with self._opened() as root:
-            for entry in _walk(root, (), behind):
-                if entry is None:
+            for entry in _walk(root, ()):
+                if entry is None or len(found) == most:
                     skipped += 1
-                elif len(found) == limit:
-                    return Listing(found, skipped, more=True)
                 else:
                     found.append(entry)
-        return Listing(found, skipped, more=False)
+        return Scan(found, skipped)
 
     def open(self, path: str) -> OpenFile:
         """Open a file for reading.
@@ -109,7 +117,7 @@ class Folder:
         Raises ValueError for a path that isn't plain and relative, OSError for a missing file, one
         that isn't regular, or one behind a symbolic link.
         """
-        *folders, name = _parts(path)
+        *folders, name = path_parts(path)
         with self._opened(*folders) as place:
             handle = os.open(name, _FILE, dir_fd=place)
         facts = os.fstat(handle)
@@ -129,49 +137,64 @@ class Folder:
             yield place
 
 
-def _parts(path: str) -> tuple[str, ...]:
+def path_parts(path: str) -> tuple[str, ...]:
+    """Return the components of a relative path. Raises ValueError for one that isn't plain."""
     parts = tuple(path.split("/"))
     if len(path) > _LONGEST or any(part in {"", ".", ".."} for part in parts) or "\0" in path:
         raise ValueError("must be a relative path without empty parts, `.` and `..`")
     return parts
 
 
-def _walk(
-    place: int, inside: tuple[str, ...], behind: tuple[str, ...]
-) -> Iterator[FileEntry | None]:
-    """Yield the files below the open directory `place`, and None for each entry left out."""
+def _walk(place: int, inside: tuple[str, ...]) -> Iterator[FileEntry | None]:
+    """Yield what is below the open directory `place`, and None for each entry left out."""
     with os.scandir(place) as entries:
         # listed first and opened by name: properties of an entry may be outdated
         names = [entry.name for entry in islice(entries, _MOST_IN_ONE)]
         yield from (None for _ in entries)
     for name in sorted(names):
-        parts = (*inside, name)
-        if parts < behind[: len(parts)]:
-            continue
-        yield from _entry(place, parts, behind)
+        yield from _entry(place, (*inside, name))
+    if inside and not names:
+        yield _found(inside, os.fstat(place), is_directory=True)
 
 
-def _entry(
-    place: int, parts: tuple[str, ...], behind: tuple[str, ...]
-) -> Iterator[FileEntry | None]:
+def _entry(place: int, parts: tuple[str, ...]) -> Iterator[FileEntry | None]:
+    name = parts[-1]
     try:
-        facts = os.stat(parts[-1], dir_fd=place, follow_symlinks=False)
+        facts = os.stat(name, dir_fd=place, follow_symlinks=False)
+        target = os.readlink(name, dir_fd=place) if stat.S_ISLNK(facts.st_mode) else None
     except OSError:
         return  # removed meanwhile
-    if stat.S_ISDIR(facts.st_mode) and len(parts) < _DEEPEST:
+    if not has_utf8(name) or not has_utf8(target or ""):
+        yield None
+    elif stat.S_ISDIR(facts.st_mode) and len(parts) < _DEEPEST:
         try:
-            folder = os.open(parts[-1], _DIRECTORY, dir_fd=place)
+            folder = os.open(name, _DIRECTORY, dir_fd=place)
         except OSError:
             yield None
             return
         try:
-            yield from _walk(folder, parts, behind)
+            yield from _walk(folder, parts)
         finally:
             os.close(folder)
-    elif not stat.S_ISREG(facts.st_mode) or not has_utf8(parts[-1]):
+    elif target is not None or stat.S_ISREG(facts.st_mode):
+        yield _found(parts, facts, target)
+    else:
         yield None
-    elif parts > behind:
-        yield FileEntry("/".join(parts), facts.st_size, _modified(facts))
+
+
+def _found(
+    parts: tuple[str, ...],
+    facts: os.stat_result,
+    target: str | None = None,
+    *,
+    is_directory: bool = False,
+) -> FileEntry | None:
+    path = "/".join(parts)
+    if len(path) > _LONGEST:
+        return None
+    size = 0 if is_directory or target is not None else facts.st_size
+    mode = stat.S_IMODE(facts.st_mode) & _PERMISSIONS
+    return FileEntry(path, size, mode, _modified(facts), target, is_directory)
 
 
 def _modified(facts: os.stat_result) -> datetime:

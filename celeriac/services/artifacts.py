@@ -1,65 +1,134 @@
-"""The files of sessions and executions, for actors who may see these."""
+"""The saved files of sessions and executions, for actors who may see these."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from celeriac.db import artifacts
+from celeriac.db.engine import Database
 from celeriac.domain.accounts import Actor
-from celeriac.domain.errors import FilesNotHereError, InvalidInputError, NotFoundError
-from celeriac.kit.files import Folder, Listing, OpenFile
+from celeriac.domain.artifacts import FileSet, SavedFile, object_key
+from celeriac.domain.errors import (
+    FilesNotHereError,
+    InvalidInputError,
+    NotFoundError,
+    ObjectMissingError,
+)
+from celeriac.kit.files import path_parts
 from celeriac.services.executions.queries import Queries
+from celeriac.services.files.objects import ObjectStore
 from celeriac.services.sessions import Sessions
-from celeriac.services.storage_paths import StoragePaths
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Some files of a saved directory, in the order of their paths."""
+
+    files: Sequence[SavedFile]
+    skipped: int
+    """Number of entries of the whole directory that are left out."""
+    more: bool
+    """Whether files follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of a session or an execution, which `resource` and `identifier` name in errors."""
+    """The saved files of a session or an execution, which `resource` names in errors."""
 
-    folder: Folder
+    database: Database
+    objects: ObjectStore
     resource: str
-    identifier: UUID
+    owner_id: UUID
+    link_seconds: float | None
 
     def listed(self, *, after: str | None, limit: int) -> Listing:
         """Return the files after the path `after`.
 
         Raises FilesNotHereError, and InvalidInputError for the path.
         """
-        try:
-            return self.folder.files(after=after, limit=limit)
-        except ValueError as error:
-            raise InvalidInputError(f"after {error}.", field="after") from error
-        except OSError as error:
-            raise FilesNotHereError(self.resource, self.identifier) from error
+        if after is not None:
+            _check(after, "after", "after")
+        with self.database.transaction() as connection:
+            found = self._set(artifacts.file_set(connection, self.owner_id))
+            files = artifacts.files(connection, self.owner_id, after=after, limit=limit + 1)
+        return Listing(files[:limit], found.skipped, more=len(files) > limit)
 
-    def open(self, path: str) -> OpenFile:
-        """Open a file; the caller closes it.
+    def find(self, path: str) -> tuple[SavedFile, str]:
+        """Return a file and the key of its content.
 
         Raises NotFoundError, FilesNotHereError, and InvalidInputError for the path.
         """
+        _check(path, "path", "The path")
+        with self.database.transaction() as connection:
+            found = self._set(artifacts.file_set(connection, self.owner_id))
+            file = artifacts.file(connection, self.owner_id, path)
+        if file is None:
+            raise NotFoundError("file", path)
+        return file, object_key(found.workspace_id, file.digest)
+
+    def read(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes of a file's content.
+
+        Raises FilesNotHereError where the store has lost it, and ObjectStoreError.
+        """
         try:
-            return self.folder.open(path)
-        except ValueError as error:
-            raise InvalidInputError(f"The path {error}.", field="path") from error
-        except OSError as error:
-            if not self.folder.exists():
-                raise FilesNotHereError(self.resource, self.identifier) from error
-            raise NotFoundError("file", path) from error
+            return self.objects.read(key, start, end)
+        except ObjectMissingError as error:
+            raise FilesNotHereError(self.resource, self.owner_id) from error
+
+    def link(self, key: str) -> str | None:
+        """Return an address at the object store from which a file can be downloaded for a while.
+
+        None if there is none, or downloads are to go through the API.
+        """
+        if self.link_seconds is None:
+            return None
+        return self.objects.link(key, self.link_seconds)
+
+    def _set(self, found: FileSet | None) -> FileSet:
+        if found is None:
+            raise FilesNotHereError(self.resource, self.owner_id)
+        return found
+
+
+def _check(path: str, field: str, name: str) -> None:
+    try:
+        path_parts(path)
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"{name} must be UTF-8.", field=field) from error
+    except ValueError as error:
+        raise InvalidInputError(f"{name} {error}.", field=field) from error
 
 
 class Artifacts:
     """Finds files for actors. Safe to share between threads."""
 
-    def __init__(self, queries: Queries, sessions: Sessions, places: StoragePaths) -> None:
+    def __init__(
+        self,
+        database: Database,
+        objects: ObjectStore,
+        queries: Queries,
+        sessions: Sessions,
+        *,
+        link_seconds: float | None = None,
+    ) -> None:
+        """With `link_seconds`, downloads are links to the store that are valid for so long."""
+        self._link_seconds = link_seconds
+        self._database = database
+        self._objects = objects
         self._queries = queries
         self._sessions = sessions
-        self._places = places
 
     def of_session(self, actor: Actor, session_id: UUID) -> Files:
         """Return the files of a session. Raises NotFoundError."""
         self._sessions.get(actor, session_id)
-        return Files(self._places.session_files(session_id), "session", session_id)
+        return self._files("session", session_id)
 
     def of_execution(self, actor: Actor, execution_id: UUID) -> Files:
         """Return the files of an execution's own directory. Raises NotFoundError."""
         self._queries.execution(actor, execution_id)
-        return Files(self._places.execution_files(execution_id), "execution", execution_id)
+        return self._files("execution", execution_id)
+
+    def _files(self, resource: str, owner_id: UUID) -> Files:
+        return Files(self._database, self._objects, resource, owner_id, self._link_seconds)

@@ -278,6 +278,16 @@ class RunContext(Protocol):
         """Return the answers to this execution's questions, by the questions' keys."""
         ...
 
+    async def session_files(
+        self, session_id: UUID, directory: Path, *, copy_of: UUID | None = None
+    ) -> None:
+        """Make `directory` the saved working directory of a session; it is saved at the end.
+
+        With `copy_of` it becomes a copy of another session's. Raises ObjectStoreError and
+        ObjectMissingError.
+        """
+        ...
+
     async def save_session(
         self,
         *,

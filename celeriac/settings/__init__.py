@@ -32,6 +32,7 @@ from celeriac.settings.sections import (
     AgentUser,
     ApiSettings,
     ApprovalSettings,
+    ArtifactSettings,
     CallSettings,
     CelerySettings,
     Commands,
@@ -41,6 +42,8 @@ from celeriac.settings.sections import (
     KeeperSettings,
     McpServersSettings,
     Names,
+    ObjectStoreSettings,
+    ObjectStoreUrl,
     OutboundSettings,
     ProviderLimit,
     ProviderSettings,
@@ -142,6 +145,9 @@ class Settings(BaseSettings):
     model_directory: Path | None = None
     """Directory of the weights of the local model; `celeriac models install` fetches them. Default:
     `models` in the home."""
+    object_store: ObjectStoreUrl | None = None
+    """Where files of working directories are kept: `file:///directory`, or `s3://bucket/prefix`.
+    Default: `objects` in the home."""
     log_level: str = "INFO"
     log_dir: Path | None = None
     """Default: `logs` in the home."""
@@ -161,6 +167,8 @@ class Settings(BaseSettings):
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     sitrep: SitrepSettings = Field(default_factory=SitrepSettings)
+    objects: ObjectStoreSettings = Field(default_factory=ObjectStoreSettings)
+    artifacts: ArtifactSettings = Field(default_factory=ArtifactSettings)
 
     @field_validator("secret_key")
     @classmethod
@@ -228,6 +236,11 @@ class Settings(BaseSettings):
         """Directory of the weights of the local model, unless a package holds them."""
         return self.model_directory or self.home / "models"
 
+    @property
+    def object_store_url(self) -> str:
+        """Address of the object store."""
+        return self.object_store or (self.home / "objects").absolute().as_uri()
+
     def broker_url(self) -> str:
         """The broker: CELERY_BROKER_URL, or database 1 of REDIS_URL (REQUIREMENTS A22)."""
         return self.celery_broker_url or self._database_of_redis(1)
@@ -282,6 +295,8 @@ GROUPS = (
     ApprovalSettings,
     RetentionSettings,
     SitrepSettings,
+    ObjectStoreSettings,
+    ArtifactSettings,
 )
 """All classes whose fields are environment variables."""
 

@@ -376,6 +376,53 @@ class SitrepSettings(Group, env_prefix="CELERIAC_SITREP_"):
     """This share of a budget is spent."""
 
 
+_OBJECTS = "must be file:///directory or s3://bucket/prefix"
+
+
+def _object_store(url: str) -> str:
+    parts = urlsplit(url)
+    plain = not (parts.query or parts.fragment or parts.username or parts.port)
+    if parts.scheme == "file" and plain and not parts.netloc and len(parts.path) > 1:
+        return url
+    if parts.scheme == "s3" and plain and parts.netloc:
+        return url.rstrip("/")
+    raise ValueError(_OBJECTS)
+
+
+ObjectStoreUrl = Annotated[str, AfterValidator(_object_store)]
+
+
+class ObjectStoreSettings(Group, env_prefix="CELERIAC_OBJECT_STORE_"):
+    """How an `s3://` object store is reached; `CELERIAC_OBJECT_STORE_…`.
+
+    What is not set comes from the standard `AWS_…` variables.
+    """
+
+    endpoint: HttpUrl | None = None
+    """Address of an S3-compatible server; without it, Amazon's."""
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    links: bool = False
+    """Downloads are redirected to the store, to a link that is valid for `link_seconds`, instead of
+    going through the API."""
+    link_seconds: float = Field(default=300.0, ge=1, le=604_800)
+
+
+class ArtifactSettings(Group, env_prefix="CELERIAC_ARTIFACTS_"):
+    """What is saved of one working directory at most; `CELERIAC_ARTIFACTS_…`.
+
+    Further files are left out, and counted as `skipped`.
+    """
+
+    file_bytes: int = Field(default=1 << 30, ge=0)
+    """Of one file."""
+    bytes: int = Field(default=4 << 30, ge=0)
+    """Of all files of an execution or session together."""
+    files: int = Field(default=10_000, ge=0)
+    """Files, links and empty directories."""
+
+
 _Days = Annotated[float, Field(ge=0, le=36_500)]
 
 

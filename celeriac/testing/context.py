@@ -1,5 +1,7 @@
 """A run context in memory, for tests of agents and runners."""
 
+import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -19,6 +21,20 @@ from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
 from celeriac.domain.workflows.records import ResultsPage
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads
 from celeriac.services.time_limits import TimeLimits
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    """Copy what a worker saves: files, directories and links."""
+
+    def left_out(directory: str, names: list[str]) -> list[str]:
+        kinds = {name: stat.S_IFMT(Path(directory, name).lstat().st_mode) for name in names}
+        return [name for name, kind in kinds.items() if kind not in _SAVED]
+
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=left_out)
+
+
+_SAVED = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
 
 
 class MemorySteps:
@@ -171,6 +187,14 @@ class MemoryRunContext:
     async def answers(self) -> Mapping[str, Answer]:
         """Return `given`."""
         return self.given
+
+    async def session_files(
+        self, session_id: UUID, directory: Path, *, copy_of: UUID | None = None
+    ) -> None:
+        """Keep the directory as it is, or copy the one of another session beside it."""
+        del session_id
+        if copy_of is not None:
+            _copy_files(directory.parent.parent / str(copy_of) / directory.name, directory)
 
     async def save_session(
         self,

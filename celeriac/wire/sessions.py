@@ -42,7 +42,17 @@ class File(Wire):
 
     path: str = Field(description="Relative, with slashes.", examples=["notes/summary.md"])
     size: int = Field(description="Bytes.", examples=[1834])
-    modified_at: datetime
+    media_type: str = Field(
+        description="Guessed from the name. Downloads are sent as application/octet-stream.",
+        examples=["text/markdown"],
+    )
+    sha256: str = Field(
+        description="Checksum of the content, in hexadecimal.",
+        examples=["2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"],
+    )
+    execution_id: UUID = Field(description="The execution that saved this version.")
+    modified_at: datetime = Field(description="When it was written to.")
+    created_at: datetime = Field(description="When this version was saved.")
     links: Links = links(self=f"/api/v1/sessions/{ID}/files/{{path}}")
 
 
@@ -54,7 +64,8 @@ class Files(Wire):
         description="Send it as `after` for the next page; null on the last one."
     )
     skipped: int = Field(
-        description="Entries left out: links, pipes, devices, names that are not UTF-8.",
+        description="Entries left out in the whole directory: links, pipes, devices, names that "
+        "are not UTF-8, and what exceeds the bounds.",
         examples=[0],
     )
 

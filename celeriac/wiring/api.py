@@ -62,6 +62,7 @@ from celeriac.wiring.core import (
     build_performers,
     celery_options,
     environment_rule,
+    object_store,
     places,
     pooler,
     secret_cipher,
@@ -112,7 +113,13 @@ class ApiServices:
         self.approval_links = ApprovalLinks(key, lambda: _database_clock(database))
         self.sessions, self.cassettes = Sessions(database, storage), Cassettes(database)
         self.artifacts, self.logs = (
-            Artifacts(self.queries, self.sessions, storage),
+            Artifacts(
+                database,
+                object_store(settings),
+                self.queries,
+                self.sessions,
+                link_seconds=settings.objects.link_seconds if settings.objects.links else None,
+            ),
             _execution_logs(settings, self.queries, storage),
         )
         self.reports, self.views = ReportStore(database), SavedViews(database)

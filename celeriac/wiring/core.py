@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from celeriac.adapters.celery_calls import CeleryCallEnding
 from celeriac.adapters.celery_queue import CeleryOptions, CeleryTaskQueue, create_app
+from celeriac.adapters.object_store import ObstoreObjects, S3Options, open_store
 from celeriac.adapters.redis_client import KEY_PREFIX
 from celeriac.adapters.redis_events import RedisLiveEvents
 from celeriac.adapters.redis_watch import Watcher
@@ -30,6 +31,7 @@ from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
 from celeriac.db.engine import LOCK_SECONDS, STATEMENT_SECONDS, Database, Pooler
+from celeriac.domain.artifacts import ArtifactBounds
 from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
@@ -52,6 +54,7 @@ from celeriac.services.executions.repeat import Repeat
 from celeriac.services.executions.rescue import DatabaseView, Recover
 from celeriac.services.executions.stop import Cancel
 from celeriac.services.executions.submit import Submit
+from celeriac.services.files.working import WorkingFiles
 from celeriac.services.storage_paths import StoragePaths
 from celeriac.services.workflows.advance import Advance
 from celeriac.services.workflows.plans import Plans
@@ -132,8 +135,32 @@ def log_options(settings: Settings, service: Service) -> LogOptions:
 def places(settings: Settings) -> StoragePaths:
     """Return the directories of executions and sessions."""
     return StoragePaths(
-        sessions=settings.home / "sessions", workdirs=settings.home / "work", logs=settings.logs
+        sessions=settings.home / "sessions",
+        workdirs=settings.home / "work",
+        logs=settings.logs,
+        saved=settings.home / "saved",
     )
+
+
+def object_store(settings: Settings) -> ObstoreObjects:
+    """Return the object store; no server is asked. Raises ConfigurationError."""
+    given = settings.objects
+    key = given.secret_access_key
+    return open_store(
+        settings.object_store_url,
+        S3Options(
+            endpoint=given.endpoint,
+            region=given.region,
+            access_key_id=given.access_key_id,
+            secret_access_key=key.get_secret_value() if key else None,
+        ),
+    )
+
+
+def working_files(settings: Settings, database: Database) -> WorkingFiles:
+    """Return what saves and restores working directories. Raises ConfigurationError."""
+    bounds = ArtifactBounds(**settings.artifacts.model_dump())
+    return WorkingFiles(database, object_store(settings), places(settings).saved, bounds)
 
 
 def key_prefix(settings: Settings) -> str:

@@ -3,19 +3,21 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from uuid import uuid4
 
 from celeriac.adapters import provider_probe, redis_keys, redis_server
 from celeriac.adapters.celery_queue import QUEUES, CeleryTaskQueue, broker_server, create_app
 from celeriac.agents.models import ANTHROPIC
 from celeriac.db.engine import Database
 from celeriac.domain.doctor import BrokerServer, LastingKeys
-from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.errors import ConfigurationError, ObjectStoreError
 from celeriac.kit.outbound import without_password
 from celeriac.services.doctor.checks import Checks, Installation
 from celeriac.settings import Settings
 from celeriac.wiring.core import (
     celery_options,
     key_prefix,
+    object_store,
     pooler,
     providers,
     worker_lock_seconds,
@@ -54,6 +56,7 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
             lasting=_lasting(settings),
             providers=lambda: provider_probe.ask_all(_remote(settings)),
             redis=lambda: redis_server.describe(settings.require_redis()),
+            objects=partial(_probe_objects, settings),
             depths=depths,
             broker_address=lambda: without_password(settings.broker_url()),
             broker_server=broker,
@@ -66,6 +69,23 @@ def build_checks(settings: Settings, queue: CeleryTaskQueue | None = None) -> Ch
             ),
         )
     )
+
+
+def _probe_objects(settings: Settings) -> str:
+    """Store, read and delete an object; return the address of the store.
+
+    The home's own directory is made when it is first used, not by looking at it.
+    """
+    if settings.object_store is None and not (settings.home / "objects").is_dir():
+        return f"{settings.object_store_url}, made when it is first used"
+    store, key, body = object_store(settings), f"probes/{uuid4()}", b"celeriac doctor"
+    store.put(key, body)
+    try:
+        if b"".join(store.read(key)) != body:
+            raise ObjectStoreError(f"{store.address} returns other bytes than it was given.")
+    finally:
+        store.delete([key])
+    return store.address
 
 
 def _lasting(settings: Settings) -> Sequence[Callable[[], LastingKeys]]:

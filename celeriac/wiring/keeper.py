@@ -31,7 +31,7 @@ from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Sender
 from celeriac.services.workflows.repair import Repair
 from celeriac.services.workflows.runs import Runs
-from celeriac.wiring.core import CoreServices, build_performers, places, secret_key
+from celeriac.wiring.core import CoreServices, build_performers, object_store, places, secret_key
 
 logger = structlog.get_logger(__name__)
 
@@ -208,6 +208,7 @@ def build_retention(container: CoreServices) -> Retention:
         places(settings),
         policy,
         build_audit_trail(container),
+        object_store(settings),
         batch=settings.keeper.batch_size,
     )
 

@@ -55,6 +55,7 @@ from celeriac.wiring.core import (
     secret_cipher,
     secret_sources,
     worker_lock_seconds,
+    working_files,
 )
 
 _SHORTEST_STATEMENT = 1.0
@@ -185,6 +186,7 @@ class WorkerRuntime:
                     container.dispatch,
                     tree_executions=settings.worker.tree_executions,
                 ),
+                files=working_files(settings, database),
             ),
             reports=self._reports,
             loop=self._loop,

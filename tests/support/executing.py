@@ -74,7 +74,7 @@ class Worker:
             runners=MemoryRunners({kind: MemoryRunner(work) for kind in RunnerName}),
             attempts=self.attempts,
             services=replace(
-                services_of(used, core.live, core.queue),
+                services_of(used, core.live, core.queue, home=workdir.parent),
                 questions=Questions(
                     used,
                     core.live,

@@ -24,6 +24,7 @@ from celeriac.services.audit import AuditTrail
 from celeriac.services.operations.retention import Retention, RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
+from tests.support.objects import objects_in
 
 DAY = 86_400
 NONE = [0] * (1 + len(CHILDREN))
@@ -49,7 +50,12 @@ _AGE = (
 
 def places_in(directory: Path) -> StoragePaths:
     """Return the directories of files below one."""
-    return StoragePaths(sessions=directory / "s", workdirs=directory / "w", logs=directory / "l")
+    return StoragePaths(
+        sessions=directory / "s",
+        workdirs=directory / "w",
+        logs=directory / "l",
+        saved=directory / "v",
+    )
 
 
 def retention(core: Core, places: StoragePaths, policy: RetentionPolicy = POLICY) -> int:
@@ -57,7 +63,8 @@ def retention(core: Core, places: StoragePaths, policy: RetentionPolicy = POLICY
     trail = AuditTrail(core.database, "a key of tests alone: 0123456789abcdef")
     trail.seal()
     trail.seal()  # up to where the first call has looked
-    return Retention(core.database, places, policy, trail, batch=2)()
+    objects = objects_in(places.saved.parent)
+    return Retention(core.database, places, policy, trail, objects, batch=2)()
 
 
 def completed(core: Core, places: StoragePaths) -> UUID:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 from sqlalchemy import text
@@ -23,11 +25,13 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.context import AttemptServices
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.steps import StepStore
+from celeriac.services.files.working import WorkingFiles
 from celeriac.services.ports import Job, LiveEvents, RateLimiter, TaskQueue
 from celeriac.services.sessions import SessionStore
 from tests.support.core import Core
 from tests.support.memory import MemoryLiveEvents, MemoryTaskQueue
 from tests.support.memory_rates import MemoryRateLimiter
+from tests.support.objects import files_in
 
 
 def admission_of(
@@ -49,8 +53,12 @@ def services_of(
     queue: TaskQueue | None = None,
     *,
     tree_executions: int = 100_000,
+    home: Path | None = None,
 ) -> AttemptServices:
-    """Return the services of a process's attempts; `queue` gets the messages of children."""
+    """Return the services of a process's attempts; `queue` gets the messages of children.
+
+    Files are saved below `home`; without one no attempt may have any.
+    """
     live = live or MemoryLiveEvents()
     return AttemptServices(
         admission=admission_of(database),
@@ -65,6 +73,7 @@ def services_of(
             Dispatch(database, queue or MemoryTaskQueue(), live),
             tree_executions=tree_executions,
         ),
+        files=cast("WorkingFiles", None) if home is None else files_in(database, home),
     )
 
 

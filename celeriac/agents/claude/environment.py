@@ -104,14 +104,14 @@ class SessionDirectories:
     def copy_from(
         self, other: "SessionDirectories", user: ChildUser, sandbox: Sandbox | None
     ) -> None:
-        """Fill these with another session's files, which stay as they are.
+        """Copy another session's configuration, which stays as it is.
 
         Links are copied as links: they lead nowhere that they did not lead before. Pipes, sockets
         and devices are left out. Raises SessionUnavailableError where the other's are gone.
         """
         if not other.config.is_dir():
             raise _gone(other)
-        self._copy(user, sandbox, (other.work, self.work), (other.config, self.config))
+        self._copy(user, sandbox, (other.config, self.config))
 
     def adopt(self, conversation: str, user: ChildUser, sandbox: Sandbox | None) -> None:
         """See that Claude Code finds a conversation from the working directory.

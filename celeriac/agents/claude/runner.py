@@ -290,6 +290,12 @@ class ClaudeRunner:
         servers = self.servers.choose(spec.mcp_servers, job.secrets)
         confinement = await self.confinement.for_agent(spec.confinement)
         session_id = await context.save_session()
+        forked = job.session.id if start.resume and job.session else session_id
+        await context.session_files(
+            session_id,
+            SessionDirectories.of(self.sessions_root, session_id).work,
+            copy_of=None if forked == session_id else forked,
+        )
         directories = await self._directories(job, start, session_id, servers, confinement)
         _log.info(
             Step.AGENT_SET_UP,

@@ -23,7 +23,8 @@ _PROBLEMS = {
     422: "The request is invalid; `field` says where (`invalid_input` and others).",
     429: "Too many unknown keys came from this address (`too_many_requests`).",
     503: "A required server is unavailable; try again later (`database_unavailable`, "
-    "`database_busy`, `database_timeout`, `database_partitions`, `broker_unavailable`).",
+    "`database_busy`, `database_timeout`, `database_partitions`, `broker_unavailable`, "
+    "`object_store_unavailable`).",
 }
 
 

@@ -4,13 +4,14 @@ Agents write files of any name and content: none of them may run in a browser, a
 out of its directory.
 """
 
+import re
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from celeriac import wire
 from celeriac.api.core import links, views
@@ -21,7 +22,7 @@ from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.domain.agents import RunnerName
 from celeriac.domain.sessions import SessionFilter, SessionStatus
-from celeriac.kit.files import Listing, OpenFile
+from celeriac.services.artifacts import Files, Listing
 
 
 class FileConvertor(PathConvertor):
@@ -47,11 +48,18 @@ _FilePath = Annotated[str, Path(max_length=4096, description="The file's path, a
 _MEDIA = "application/octet-stream"
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The file as it was when it was opened.",
+        "description": "The file.",
         "content": {_MEDIA: {"schema": {"type": "string", "format": "binary"}}},
-    }
+    },
+    206: {
+        "description": "The bytes that a header `Range` of one range asks for.",
+        "content": {_MEDIA: {"schema": {"type": "string", "format": "binary"}}},
+    },
+    307: {"description": "The object store has the file; with `CELERIAC_OBJECT_STORE_LINKS`."},
 }
-_CHUNK = 256 * 1024
+_WHOLE, _PARTIAL = 200, 206
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_Range = Annotated[str | None, Header(alias="Range", include_in_schema=False)]
 
 
 @router.get("", response_model=wire.Page[wire.Session], summary="List sessions")
@@ -98,7 +106,7 @@ def list_session_files(
 ) -> wire.Files:
     """Return the regular files of the session's working directory, of all levels.
 
-    They are on the worker's machine: an API on another one must share its home (docs/sessions.md).
+    As they were saved at the end of the last attempt, or when it was parked (docs/sessions.md).
     """
     found = services.artifacts.of_session(actor, session_id).listed(after=after, limit=limit)
     return _files(found, f"{links.PREFIX}/sessions/{session_id}")
@@ -111,10 +119,14 @@ def list_session_files(
     responses=_FILE,
 )
 def download_session_file(
-    session_id: SessionPath, path: _FilePath, actor: Caller, services: Services
+    session_id: SessionPath,
+    path: _FilePath,
+    actor: Caller,
+    services: Services,
+    wanted: _Range = None,
 ) -> Response:
     """Return a file. Only regular files are found, and none behind a symbolic link."""
-    return _file(services.artifacts.of_session(actor, session_id).open(path), path)
+    return _file(services.artifacts.of_session(actor, session_id), path, wanted)
 
 
 @execution_files_router.get("", summary="List an execution's files")
@@ -137,10 +149,14 @@ def list_execution_files(
     "/{path:file}", summary="Download an execution's file", response_class=Response, responses=_FILE
 )
 def download_execution_file(
-    execution_id: ExecutionPath, path: _FilePath, actor: Caller, services: Services
+    execution_id: ExecutionPath,
+    path: _FilePath,
+    actor: Caller,
+    services: Services,
+    wanted: _Range = None,
 ) -> Response:
     """Return a file. Only regular files are found, and none behind a symbolic link."""
-    return _file(services.artifacts.of_execution(actor, execution_id).open(path), path)
+    return _file(services.artifacts.of_execution(actor, execution_id), path, wanted)
 
 
 def _files(found: Listing, owner: str) -> wire.Files:
@@ -148,7 +164,11 @@ def _files(found: Listing, owner: str) -> wire.Files:
         wire.File(
             path=entry.path,
             size=entry.size,
+            media_type=entry.media_type,
+            sha256=entry.digest.hex(),
+            execution_id=entry.execution_id,
             modified_at=entry.modified_at,
+            created_at=entry.created_at,
             links={"self": f"{owner}/files/{quote(entry.path)}"},
         )
         for entry in found.files
@@ -158,16 +178,38 @@ def _files(found: Listing, owner: str) -> wire.Files:
     )
 
 
-def _file(opened: OpenFile, path: str) -> Response:
+def _file(files: Files, path: str, wanted: str | None) -> Response:
+    """Return a file, or a part of it, or where it can be downloaded."""
+    file, key = files.find(path)
+    link = files.link(key)
+    if link is not None:
+        return RedirectResponse(link, 307, {"Cache-Control": "private, no-store"})
+    start, end, status = _part(wanted, file.size)
     name = quote(path.rpartition("/")[2], safe="")
-    return StreamingResponse(
-        opened.chunks(_CHUNK),
-        media_type=_MEDIA,
-        headers={
-            "Content-Length": str(opened.size),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
-            "Content-Security-Policy": "default-src 'none'; sandbox",
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "private, no-store",
-        },
-    )
+    headers = {
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{file.digest.hex()}"',
+        "Content-Length": str(end - start),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-store",
+    }
+    if status == _PARTIAL:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+    chunks = files.read(key, start, end)
+    return StreamingResponse(chunks, status, headers, media_type=_MEDIA)
+
+
+def _part(wanted: str | None, size: int) -> tuple[int, int, int]:
+    """Return the first byte of a range, the one after its last, and the status of the answer.
+
+    A header that asks for several ranges, or for none of the file, is ignored (RFC 9110, 14.2).
+    """
+    asked = _RANGE.fullmatch(wanted or "")
+    first, last = asked.groups() if asked else ("", "")
+    if not first and not last:
+        return 0, size, _WHOLE
+    start = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    return (start, end, _PARTIAL) if start < end else (0, size, _WHOLE)

@@ -6,6 +6,7 @@ Each module has the tables of one column; `metadata` has all of them.
 from celeriac.db.schema import (
     accounts,
     approvals,
+    artifacts,
     budgets,
     bulk_jobs,
     cassettes,
@@ -36,6 +37,7 @@ from celeriac.db.schema.base import metadata
 __all__ = [
     "accounts",
     "approvals",
+    "artifacts",
     "budgets",
     "bulk_jobs",
     "cassettes",

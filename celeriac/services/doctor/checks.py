@@ -17,6 +17,7 @@ from celeriac.domain.doctor import (
     ProviderAnswer,
     RedisServer,
     failed,
+    ok,
     warning,
 )
 from celeriac.domain.errors import (
@@ -48,6 +49,8 @@ class Installation:
     """A sample of the keys of each database of Redis that is used."""
     providers: Callable[[], Sequence[ProviderAnswer]]
     """Asks the providers of models, within a few seconds."""
+    objects: Callable[[], str]
+    """Writes to the object store, reads from it, and returns its address."""
     depths: Callable[[Sequence[str]], Mapping[str, int]]
     """The messages in queues at the broker."""
     broker_address: Callable[[], str]
@@ -74,6 +77,7 @@ class Checks:
             Code.DATABASE: self.database,
             Code.REDIS: self.redis,
             Code.BROKER: self.broker,
+            Code.OBJECT_STORE: self.objects,
             Code.WORKERS: self.workers,
             Code.LOST_WORKERS: self.state,
             Code.VACUUM: self.upkeep,
@@ -136,6 +140,17 @@ class Checks:
             yield from servers.judge_broker(address, waiting, served=served, used=used)
             if said is not None:
                 yield from servers.judge_rabbitmq(said)
+
+    def objects(self) -> Iterator[Finding]:
+        """Check that the object store keeps what it is given."""
+        try:
+            address = self.installation.objects()
+        except ConfigurationError as error:
+            yield failed(Code.OBJECT_STORE, error.message, None, Cause.MISCONFIGURED)
+        except CeleriacError as error:
+            yield failed(Code.OBJECT_STORE, error.message, servers.OBJECTS_CURE)
+        else:
+            yield ok(Code.OBJECT_STORE, address)
 
     def workers(self) -> Iterator[Finding]:
         """Check which worker processes are alive, by their rows in the database."""

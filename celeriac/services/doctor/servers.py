@@ -21,6 +21,11 @@ from celeriac.kit.words import counted
 REDIS_CURE = "Start it or correct REDIS_URL; `celeriac up` starts one of its own."
 BROKER_CURE = "Start it, or correct CELERY_BROKER_URL (without it: database 1 of REDIS_URL)."
 
+OBJECTS_CURE = (
+    "Correct CELERIAC_OBJECT_STORE, CELERIAC_OBJECT_STORE_ENDPOINT, the region or the credentials; "
+    "they must allow to read, write and delete objects."
+)
+
 _OLDEST = 140_000
 _MOST_SKEW_SECONDS = 2.0
 _CROWDED = 0.9

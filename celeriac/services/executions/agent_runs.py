@@ -32,7 +32,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.schemas import check_schema
-from celeriac.kit.files import remove_if_empty
+from celeriac.kit.files import Folder, remove_if_empty
 from celeriac.kit.loop import AbandonedError, LoopEndedError, LoopTask, LoopThread
 from celeriac.kit.own_loops import OwnLoops
 from celeriac.logs import Step
@@ -48,6 +48,7 @@ from celeriac.services.executions.outcomes import (
     outcome_of_fault,
     outcome_of_turn,
 )
+from celeriac.services.executions.saving import has_files, save_files
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
@@ -210,7 +211,7 @@ class AgentRuns:
         """Return the outcome of an attempt whose agent has ended; None if the lease was lost.
 
         Whatever fails has an outcome. Only the death of this process may leave an attempt without
-        one; that counts as a crash (docs/adr/0014).
+        one; that counts as a crash (docs/adr/0014). Its files are saved.
         """
         outcome = self._unmasked_outcome(running)
         masker = running.attempt.masker
@@ -221,9 +222,16 @@ class AgentRuns:
         )
 
     def _unmasked_outcome(self, running: Running) -> Outcome | None:
-        attempt, claim, spec = running.attempt, running.claim, running.spec
+        attempt, claim = running.attempt, running.claim
         if running.waits_for_turn:
             return outcome_of_turn(attempt, claim)
+        found = self._judged(running)
+        if found is not None and attempt.used_files:
+            save_files(self.services.files, attempt, claim.workspace_id, self._folder(claim))
+        return found
+
+    def _judged(self, running: Running) -> Outcome | None:
+        attempt, claim, spec = running.attempt, running.claim, running.spec
         if running.fault is not None or spec is None:
             fault = running.fault or RuntimeError("The attempt was not started.")
             return outcome_of_fault(fault, attempt, claim, spec)
@@ -233,8 +241,11 @@ class AgentRuns:
             return outcome_of_fault(error, attempt, claim, spec)
 
     def is_simple(self, running: Running) -> bool:
-        """Whether `outcome` returns at once: it asks neither the database nor Redis."""
+        """Whether `outcome` returns at once: it asks no server, and there are no files to save."""
         if running.task is None or running.fault is not None or running.refused is not None:
+            return False
+        attempt = running.attempt
+        if attempt.used_files and has_files(attempt, self._folder(running.claim)):
             return False
         try:
             result = running.task.result()
@@ -271,6 +282,9 @@ class AgentRuns:
     def _workdir(self, claim: Claim) -> Path:
         return self.workdirs / str(claim.lease.execution_id)
 
+    def _folder(self, claim: Claim) -> Folder:
+        return Folder(self.workdirs, str(claim.lease.execution_id))
+
     def _read_spec(self, claim: Claim) -> ExecutionSpec:
         """Read what the attempt is to do; see `SpecCache.of_versions` for what is raised."""
         options = claim.options  # options that this release can't read are found here
@@ -284,6 +298,8 @@ class AgentRuns:
     def _prepare(self, claim: Claim, spec: ExecutionSpec) -> Job:
         if spec.task.output_schema is not None:
             check_schema(spec.task.output_schema, field="output_schema")  # before it costs anything
+        if claim.lease.attempt > 1:  # the one before may have been another worker's
+            self.services.files.restore(claim.lease.execution_id, self._workdir(claim))
         with WorkLimit(wait_seconds=_RENDERING_SECONDS) as work:
             prompt = compiled(spec.task.prompt).render(claim.variables, work)
         return Job(

@@ -8,8 +8,10 @@ from enum import StrEnum
 from uuid import UUID, uuid4
 
 from celeriac.db.executions.leases import PendingWrites
+from celeriac.domain.artifacts import ArtifactOwner
 from celeriac.domain.errors import LeaseExpiredError, LeaseLostError
 from celeriac.domain.executions.model import Lease, WorkerIdentity
+from celeriac.kit.files import Folder
 from celeriac.kit.ids import uuid7
 from celeriac.logs.masks import Masker
 from celeriac.services.time_limits import TimeLimits
@@ -52,6 +54,8 @@ class Attempt:
         """Whether the agent asked for its directory, which is then there."""
         self.masker: Masker | None = None
         """Masks the secrets that the agent was given, if it was given any."""
+        self.folders: dict[ArtifactOwner, Folder] = {}
+        """Further directories that the agent works in, to be saved at its end."""
         self._pending = PendingWrites(lease)
         self._batch: PendingWrites | None = None
         """The batch being sent. It is sent again unchanged until it is known to be stored."""
@@ -59,6 +63,11 @@ class Attempt:
         self._closed = False
         self._lock = threading.Lock()
         self._cancel: Callable[[], object] | None = None
+
+    @property
+    def used_files(self) -> bool:
+        """Whether the agent had a directory."""
+        return self.has_workdir or bool(self.folders)
 
     def check_lease(self) -> None:
         """Raise LeaseLostError if this worker no longer owns the attempt."""

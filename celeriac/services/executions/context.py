@@ -11,12 +11,14 @@ import structlog
 
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.domain.approvals import Answer, Question
+from celeriac.domain.artifacts import ArtifactOwner
 from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.labels import Labels
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation, dollars
 from celeriac.domain.workflows.records import ResultsPage
+from celeriac.kit.files import Folder
 from celeriac.kit.json_types import JsonObject, JsonValue, storable, storable_text
 from celeriac.services.approvals.ask import Questions
 from celeriac.services.budgets.admission import Admission
@@ -25,6 +27,7 @@ from celeriac.services.cassettes import CassetteStore
 from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.attempt_labels import AttemptLabels
 from celeriac.services.executions.steps import AttemptSteps, StepStore
+from celeriac.services.files.working import WorkingFiles
 from celeriac.services.ports import Job, LiveEvents, Runner
 from celeriac.services.sessions import AttemptSession, SessionStore
 from celeriac.services.time_limits import TimeLimits
@@ -49,6 +52,7 @@ class AttemptServices:
     cassettes: CassetteStore
     live: LiveEvents
     steps: StepStore
+    files: WorkingFiles
 
 
 class AttemptContext:
@@ -238,6 +242,15 @@ class AttemptContext:
                 forks=job.session is not None and job.forks,
             )
         return await self._session.save(external_id=external_id, state=state, messages=messages)
+
+    async def session_files(
+        self, session_id: UUID, directory: Path, *, copy_of: UUID | None = None
+    ) -> None:
+        """Restore the working directory of a session; it is saved at the end of the attempt."""
+        files = self._services.files
+        await files.threads.run(files.restore, session_id, directory, copy_of=copy_of)
+        owner = ArtifactOwner(session_id, is_session=True)
+        self._attempt.folders[owner] = Folder(directory.parent, directory.name)
 
     @property
     def _replays(self) -> bool:

@@ -33,6 +33,7 @@ from celeriac.domain.errors import (
     DatabaseUnavailableError,
     ExecutionError,
     InvalidInputError,
+    ObjectStoreError,
     PermanentError,
     ProviderError,
     ProviderRateLimitedError,
@@ -117,6 +118,7 @@ def describe(error: BaseException, *, attempt: int) -> Raised:
         parked=error.parked if kind is MustWaitError else None,  # type: ignore[attr-defined]
         retry_after=_retry_after(error),
         not_its_own=is_a(error, BusyError)
+        or is_a(error, ObjectStoreError)
         or (is_a(error, DatabaseUnavailableError) and not is_a(error, DatabaseTimeoutError)),
         worker_lacks=is_a(error, WorkerMisconfiguredError),
         rate_limited=_rate_limited(error, failure.message),

@@ -14,15 +14,26 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import failures, partitions, plain_tasks, retention, rollups, sessions, workers
+from celeriac.db import (
+    artifacts,
+    failures,
+    partitions,
+    plain_tasks,
+    retention,
+    rollups,
+    sessions,
+    workers,
+)
 from celeriac.db.engine import Connection, Database, clock
 from celeriac.db.partitions import Period
-from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.artifacts import object_key
+from celeriac.domain.errors import DatabaseUnavailableError, ObjectStoreError
 from celeriac.domain.rollups import Grain
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
 from celeriac.logs.writer import error_file
 from celeriac.services.audit import AuditTrail
+from celeriac.services.files.objects import ObjectStore
 from celeriac.services.storage_paths import StoragePaths
 
 _DAY = 86_400
@@ -64,6 +75,8 @@ _PLAIN_RUNS_KEPT_DAYS = 1.0
 _WORKERS_KEPT_SECONDS = 86_400.0
 _BEFORE_ALL = UUID(int=0)
 _MOST_NAMED = 10
+_GRACE_SECONDS = 86_400.0
+"""How long an object stays that nothing names: longer than the save of a working directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +102,15 @@ class Retention:
         places: StoragePaths,
         policy: RetentionPolicy,
         audit_trail: AuditTrail | None,
+        objects: ObjectStore,
         *,
         batch: int,
     ) -> None:
-        """Work on `database` and the files in `places`, `batch` rows or files at a time.
+        """Work on `database`, `objects` and the files in `places`, `batch` of them at a time.
 
         Without an `audit_trail` its entries are kept for ever.
         """
+        self._objects = objects
         self._database = database
         self._places = places
         self._policy = policy
@@ -116,6 +131,9 @@ class Retention:
                 policy.executions,
             ),
             ("workdirs", self._workdirs, policy.files),
+            ("saved_files", self._rows(_expire_files, policy.files), policy.files),
+            ("artifacts", self._rows(_purge_files, 0), True),
+            ("objects", partial(self._repeat, self._unnamed_objects), True),
             ("log_files", self._log_files, policy.logs),
             (
                 "session_rows",
@@ -334,6 +352,22 @@ class Retention:
         ]
         return all(removed)
 
+    def _unnamed_objects(self) -> int:
+        """Delete objects that no artifact has named for the grace time; return how many.
+
+        Their rows are locked meanwhile: who saves the same content waits, and uploads it again.
+        """
+        with self._database.transaction() as connection:
+            if not retention.single_instance(connection):
+                return 0
+            artifacts.doom_objects(connection, seconds=_GRACE_SECONDS, limit=self._batch)
+        with self._database.transaction() as connection:
+            found = artifacts.doomed_objects(connection, seconds=_GRACE_SECONDS, limit=self._batch)
+            if found:
+                self._objects.delete([object_key(*each) for each in found])
+                artifacts.forget_objects(connection, found)
+        return len(found)
+
     def _audit(self) -> int:
         if self._audit_trail is None:
             return 0
@@ -381,6 +415,15 @@ class Retention:
         return removed
 
 
+def _expire_files(connection: Connection, *, days: float, limit: int) -> int:
+    return artifacts.expire(connection, seconds=days * _DAY, limit=limit)
+
+
+def _purge_files(connection: Connection, *, days: float, limit: int) -> int:
+    del days  # at once
+    return artifacts.purge(connection, limit=limit)
+
+
 def _end_sessions(connection: Connection, *, days: float, limit: int) -> int:
     return len(retention.mark_idle_sessions_deleted(connection, days=days, limit=limit))
 
@@ -391,6 +434,9 @@ def _done(kind: str, step: Callable[[], int]) -> int:
         count = step()
     except DatabaseUnavailableError as error:
         logger.warning("retention.database_unavailable", kind=kind, error=error.message)
+        return 0
+    except ObjectStoreError as error:
+        logger.warning("retention.object_store_unavailable", kind=kind, error=error.message)
         return 0
     except Exception:
         # other kinds of files and rows must not accumulate because of it

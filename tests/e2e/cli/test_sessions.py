@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.client import Client
-from celeriac.domain.agents import LlmAgent
+from celeriac.domain.agents import LlmAgent, PythonAgent
 from tests.support.command_line import CommandLine
 
 pytestmark = pytest.mark.usefixtures("up")
@@ -34,11 +34,12 @@ def test_a_session_is_gone_on_with_looked_at_and_deleted(
 
     away = commands.run("sessions", "files", session_id)
     assert (away.code, "[files_not_here]" in away.err) == (3, True)
-    work = commands.home / "sessions" / session_id / "work"
-    (work / "notes").mkdir(parents=True)
-    (work / "notes" / "a b.txt").write_text("noted")
-    assert "notes/a b.txt" in commands.run("sessions", "files", session_id).out
-    download = ("sessions", "download", session_id, "--to", str(tmp_path))
+    agent = PythonAgent(function="tests.support.fleet_agents:take_notes")
+    client.agents.create("noter", agent)
+    client.tasks.create("take-notes", "noter", {"prompt": ""})
+    noted = commands.ask("run", "take-notes")["id"]
+    assert "notes/a b.txt" in commands.run("executions", "files", noted).out
+    download = ("executions", "download", noted, "--to", str(tmp_path))
     (got,) = commands.ask(*download)
     assert got["size"] == 5
     assert (tmp_path / "notes" / "a b.txt").read_text() == "noted"
@@ -47,7 +48,6 @@ def test_a_session_is_gone_on_with_looked_at_and_deleted(
     assert commands.run(*download, "notes/a b.txt", "--overwrite").code == 0
 
     assert commands.run("sessions", "delete", session_id).code == 0
-    assert not work.parent.exists()
     gone = commands.run(*talk, "--session", session_id)
     assert "[session_deleted]" in gone.err
     assert commands.run("run", "noop", "--fork").code == 2

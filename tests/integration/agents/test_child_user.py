@@ -85,7 +85,7 @@ async def test_a_program_is_somebody_else_and_owns_its_directory_alone(
     assert stat.S_IMODE(made.st_mode) == 0o700
     assert (home / "work").stat().st_uid == os.geteuid()
     folder = Folder(home / "work", "execution")
-    assert [each.path for each in folder.files(limit=9).files] == ["a", "out"]
+    assert [each.path for each in folder.scan(most=9).entries] == ["a", "out"]
     assert b"".join(folder.open("a").chunks()) == b"\n", "its files can be downloaded"
     assert remove_tree(context.workdir), "and removed"
 

@@ -85,6 +85,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
         cassettes=CassetteStore(database),
         live=live,
         steps=cast("Any", None),
+        files=cast("Any", None),
     )
     lease = Lease(JOB.execution_id, 1, uuid4())
     runner = cast("Runner", SimpleNamespace(name="llm", resumable=True))

@@ -21,7 +21,7 @@ bulk_job_items views secrets executions execution_inputs execution_results event
 idempotency_keys audit_logs audit_seals sessions session_messages approvals usage_days
 model_call_times usage_deltas execution_ends execution_rollups failure_groups plain_task_sums
 plain_task_runs workers deliveries webhook_endpoints hooks hook_deliveries budget_windows steps
-children live_children execution_trees ended_parents celery_calls
+children live_children execution_trees ended_parents celery_calls file_sets artifacts objects
 """.split()
 """What executions leave; users, agents and tasks stay."""
 

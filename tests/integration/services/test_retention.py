@@ -42,14 +42,15 @@ _KEPT_WITHOUT = frozenset(
         "sessions", "cassettes", "deliveries", "hook_deliveries", "budget_reservations",
         "children", "step_items",
         "item_ends", "schedule_fires", "execution_limits", "debounces", "execution_ends",
-        "bulk_job_items",
+        "bulk_job_items", "artifacts", "file_sets",
     }
 )  # fmt: skip
 """Tables that name an execution and outlive it.
 
 Rows of `children` go with the parent, those of `step_items` and `item_ends` with the run, those of
 `execution_limits` with the end of the execution, those of `debounces` when it is due, those of
-`bulk_job_items` with the job.
+`bulk_job_items` with the job, and those of `artifacts` and `file_sets` with the session or the
+execution whose files they are.
 """
 
 

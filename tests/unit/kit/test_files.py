@@ -25,7 +25,8 @@ def base(tmp_path: Path) -> Path:
 
 
 def listed(folder: Folder) -> list[str]:
-    return [entry.path for entry in folder.files(limit=1000).files]
+    found = folder.scan(most=1000).entries
+    return [each.path for each in found if each.target is None and not each.is_directory]
 
 
 def read(folder: Folder, path: str) -> bytes:
@@ -38,35 +39,20 @@ def test_files_of_all_levels_are_listed_and_read(base: Path) -> None:
         (inner / path).parent.mkdir(parents=True, exist_ok=True)
         (inner / path).write_text(path)
     folder = Folder(base, "inner")
-    found = folder.files(limit=10)
-    paths = [entry.path for entry in found.files]
+    found = folder.scan(most=10)
+    paths = [entry.path for entry in found.entries]
     assert paths == ["a/b/two.txt", "a/one.txt", "a.txt", "b.txt", "ünï cøde"]
-    assert (found.skipped, found.more) == (0, False)
-    for entry in found.files:
+    assert found.skipped == 0
+    for entry in found.entries:
         assert read(folder, entry.path) == entry.path.encode()
         assert entry.size == len(entry.path.encode())
 
 
-@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4), max_size=20))
-def test_pages_hold_each_file_once(paths: list[list[str]]) -> None:
-    # `x` is the name of every file, so that no name is a file and a directory
-    with tempfile.TemporaryDirectory() as place:
-        for parts in paths:
-            target = Path(place, *parts)
-            target.mkdir(parents=True, exist_ok=True)
-            (target / "x").touch()
-        folder = Folder(Path(place))
-        whole = listed(folder)
-        assert len(whole) == len({"/".join(parts) for parts in paths})
-        found: list[str] = []
-        after = None
-        while True:
-            page = folder.files(after=after, limit=2)
-            found += [entry.path for entry in page.files]
-            if not page.more:
-                break
-            after = found[-1]
-        assert found == whole
+def test_what_exceeds_the_limit_is_counted(base: Path) -> None:
+    for name in "abcde":
+        (base / "inner" / name).touch()
+    found = Folder(base, "inner").scan(most=3)
+    assert ([each.path for each in found.entries], found.skipped) == (["a", "b", "c"], 2)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +85,7 @@ def test_no_path_reads_what_lies_outside(path: str) -> None:
         assert content == b"inside"
 
 
-def test_links_pipes_sockets_and_devices_are_neither_listed_nor_read(base: Path) -> None:
+def test_links_are_never_followed_and_pipes_and_sockets_left_out(base: Path) -> None:
     inner = base / "inner"
     (inner / "file_link").symlink_to(base / "secret")
     (inner / "folder_link").symlink_to(base)
@@ -109,8 +95,10 @@ def test_links_pipes_sockets_and_devices_are_neither_listed_nor_read(base: Path)
         server.bind(os.path.relpath(inner / "socket"))
     (inner / "folder").mkdir()
     folder = Folder(base, "inner")
-    found = folder.files(limit=10)
-    assert (found.files, found.skipped) == ([], 5)
+    found = folder.scan(most=10)
+    kinds = {each.path: each.target or each.is_directory for each in found.entries}
+    links = {"file_link": str(base / "secret"), "folder_link": str(base), "loop": "loop"}
+    assert (kinds, found.skipped) == ({**links, "folder": True}, 2)
     for path in ("file_link", "folder_link/secret", "loop", "pipe", "socket", "folder", "none"):
         with pytest.raises(OSError):  # noqa: PT011 - the system's own word, whichever it is
             folder.open(path)
@@ -119,7 +107,7 @@ def test_links_pipes_sockets_and_devices_are_neither_listed_nor_read(base: Path)
 def test_the_directory_itself_may_not_be_a_link(base: Path) -> None:
     (base / "sly").symlink_to(base)
     with pytest.raises(OSError):  # noqa: PT011
-        Folder(base, "sly").files(limit=1)
+        Folder(base, "sly").scan(most=1)
     assert not Folder(base, "sly").exists()
     assert Folder(base, "inner").exists()
 
@@ -175,8 +163,8 @@ def test_names_that_are_no_text_and_what_is_too_deep_are_passed_over(base: Path)
     for _ in range(40):
         deep /= "d"
         deep.mkdir()
-    found = Folder(base, "inner").files(limit=10)
-    assert (found.files, found.skipped) == ([], 2)
+    found = Folder(base, "inner").scan(most=10)
+    assert (found.entries, found.skipped) == ([], 2)
 
 
 def test_of_a_huge_directory_the_first_are_shown(
@@ -185,8 +173,8 @@ def test_of_a_huge_directory_the_first_are_shown(
     monkeypatch.setattr("celeriac.kit.files._MOST_IN_ONE", 3)
     for number in range(10):
         (base / "inner" / str(number)).touch()
-    found = Folder(base, "inner").files(limit=100)
-    assert (len(found.files), found.skipped) == (3, 7)
+    found = Folder(base, "inner").scan(most=100)
+    assert (len(found.entries), found.skipped) == (3, 7)
 
 
 def test_removal_takes_everything_and_follows_nothing(base: Path) -> None:

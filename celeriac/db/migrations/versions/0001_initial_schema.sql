@@ -498,6 +498,49 @@ CREATE TABLE session_messages (
     CONSTRAINT pk_session_messages PRIMARY KEY (session_id, seq)
 );
 
+CREATE TABLE file_sets (
+    owner_id uuid NOT NULL,
+    is_session boolean NOT NULL,
+    workspace_id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    version uuid NOT NULL,
+    skipped integer NOT NULL,
+    saved_at timestamptz NOT NULL DEFAULT now(),
+    deleted_at timestamptz,
+    CONSTRAINT pk_file_sets PRIMARY KEY (owner_id)
+);
+CREATE INDEX ix_file_sets_aged ON file_sets (saved_at)
+    WHERE NOT is_session AND deleted_at IS NULL;
+CREATE INDEX ix_file_sets_deleted ON file_sets (deleted_at) WHERE deleted_at IS NOT NULL;
+
+CREATE TABLE artifacts (
+    owner_id uuid NOT NULL,
+    path text COLLATE "C" NOT NULL,
+    workspace_id uuid NOT NULL,
+    execution_id uuid NOT NULL,
+    kind text NOT NULL,
+    size bigint NOT NULL,
+    mode integer NOT NULL,
+    digest bytea,
+    target text,
+    media_type text NOT NULL,
+    modified_at timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT pk_artifacts PRIMARY KEY (owner_id, path),
+    CONSTRAINT ck_artifacts_kind_known CHECK (kind IN ('file', 'link', 'directory'))
+);
+CREATE INDEX ix_artifacts_object ON artifacts (workspace_id, digest) WHERE digest IS NOT NULL;
+
+CREATE TABLE objects (
+    workspace_id uuid NOT NULL,
+    digest bytea NOT NULL,
+    size bigint NOT NULL,
+    stored boolean NOT NULL DEFAULT 'false',
+    unnamed_since timestamptz,
+    CONSTRAINT pk_objects PRIMARY KEY (workspace_id, digest)
+);
+CREATE INDEX ix_objects_unnamed ON objects (unnamed_since) WHERE unnamed_since IS NOT NULL;
+
 CREATE TABLE approvals (
     id uuid NOT NULL,
     execution_id uuid,

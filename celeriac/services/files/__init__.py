@@ -1,0 +1,1 @@
+"""Working directories: saved in the object store, and restored from it."""

@@ -1,0 +1,285 @@
+"""Working directories: what one machine saves another one restores, and nothing is half saved."""
+
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.adapters.object_store import ObstoreObjects
+from celeriac.db import artifacts
+from celeriac.db.retention import delete_executions
+from celeriac.domain.artifacts import ArtifactOwner, object_key
+from celeriac.domain.errors import LeaseLostError, ObjectMissingError, ObjectStoreError
+from celeriac.domain.executions.model import Claim, Completed
+from celeriac.kit.files import Folder, OpenFile
+from celeriac.services.files import working
+from celeriac.services.files.working import WorkingFiles
+from tests.support.core import Core
+from tests.support.objects import BOUNDS, files_in, objects_in
+from tests.support.retention import POLICY, places_in, retention
+
+DAY = 86_400
+
+
+class Machine:
+    """A worker's machine: its own home, and the store that it shares with the others."""
+
+    def __init__(self, core: Core, home: Path, objects: ObstoreObjects) -> None:
+        self.work = home / "work"
+        self.work.mkdir(parents=True)
+        self.files = WorkingFiles(core.database, objects, home / "saved", BOUNDS)
+
+    def save(self, claim: Claim) -> None:
+        folder = Folder(self.work, str(claim.lease.execution_id))
+        owner = ArtifactOwner(claim.lease.execution_id, is_session=False)
+        self.files.save(claim.lease, claim.workspace_id, owner, folder)
+
+    def restore(self, claim: Claim) -> Path:
+        self.files.restore(claim.lease.execution_id, self.directory(claim))
+        return self.directory(claim)
+
+    def directory(self, claim: Claim) -> Path:
+        return self.work / str(claim.lease.execution_id)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObstoreObjects:
+    return objects_in(tmp_path)
+
+
+@pytest.fixture
+def one(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
+    return Machine(core, tmp_path / "one", objects)
+
+
+@pytest.fixture
+def other(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
+    return Machine(core, tmp_path / "other", objects)
+
+
+def stored(tmp_path: Path) -> set[bytes]:
+    """The contents in the store."""
+    return {each.read_bytes() for each in (tmp_path / "objects").rglob("*") if each.is_file()}
+
+
+def written(directory: Path, **contents: str) -> None:
+    directory.mkdir(exist_ok=True)
+    for name, content in contents.items():
+        (directory / name).write_text(content)
+
+
+def test_another_machine_gets_the_directory_as_it_was(
+    core: Core, one: Machine, other: Machine, tmp_path: Path
+) -> None:
+    claim = core.running()
+    work = one.directory(claim)
+    written(work, plain="1", twice="same", again="same")
+    (work / "deep" / "empty").mkdir(parents=True)
+    (work / "deep" / "run.sh").write_text("#!/bin/sh\n")
+    (work / "deep" / "run.sh").chmod(0o755)
+    (work / "deep" / "up").symlink_to("../plain")
+    (work / "large").write_bytes(os.urandom(working._IN_MEMORY + 5))
+    os.mkfifo(work / "pipe")
+    one.save(claim)
+    assert stored(tmp_path) == {b"1", b"same", b"#!/bin/sh\n", (work / "large").read_bytes()}
+    there = other.restore(claim)
+    assert (there / "large").read_bytes() == (work / "large").read_bytes()
+    assert (there / "deep" / "empty").is_dir()
+    assert (there / "deep" / "up").readlink() == Path("../plain")
+    assert stat.S_IMODE((there / "deep" / "run.sh").stat().st_mode) == 0o755
+    assert (there / "again").read_text() == "same"
+    assert (there / "plain").stat().st_mtime == pytest.approx((work / "plain").stat().st_mtime)
+    assert not (there / "pipe").exists()
+
+
+def test_each_machine_begins_with_the_last_version(
+    core: Core, one: Machine, other: Machine
+) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1", b="1")
+    one.save(claim)
+    there = other.restore(claim)
+    (there / "a").write_text("22")
+    (there / "b").unlink()
+    other.save(claim)
+    (one.directory(claim) / "stale").touch()
+    back = one.restore(claim)
+    assert {each.name: each.read_text() for each in back.iterdir()} == {"a": "22"}
+    (back / "unsaved").touch()  # as after a crash of the attempt: it goes on where it was
+    assert (one.restore(claim) / "unsaved").exists()
+
+
+def test_what_has_not_changed_is_neither_read_nor_stored_again(
+    core: Core, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1", b="1")
+    one.save(claim)
+    version = _version(core, claim)
+    read: list[str] = []
+    original = Folder.open
+
+    def noted(self: Folder, path: str) -> OpenFile:
+        read.append(path)
+        return original(self, path)
+
+    monkeypatch.setattr(Folder, "open", noted)
+    one.save(claim)
+    assert (read, _version(core, claim)) == ([], version)
+    written(one.directory(claim), b="2 longer")
+    one.save(claim)
+    assert set(read) == {"b"}
+    assert _version(core, claim) != version
+
+
+def test_a_save_that_fails_leaves_the_version_before(
+    core: Core, one: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1")
+    one.save(claim)
+
+    def refuse(self: ObstoreObjects, key: str, body: object) -> None:
+        raise ObjectStoreError("The store is full.")
+
+    written(one.directory(claim), a="2", b="2")
+    with monkeypatch.context() as patched:
+        patched.setattr(ObstoreObjects, "put", refuse)
+        with pytest.raises(ObjectStoreError):
+            one.save(claim)
+    assert (other.restore(claim) / "a").read_text() == "1"
+    one.save(claim)
+    assert sorted(each.name for each in other.restore(claim).iterdir()) == ["a", "b"]
+
+
+def test_who_has_lost_the_attempt_saves_nothing(core: Core, one: Machine, other: Machine) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1")
+    lost = replace(claim, lease=replace(claim.lease, token=uuid4()))
+    with pytest.raises(LeaseLostError):
+        one.save(lost)
+    assert not other.restore(claim).exists()
+    core.end(claim, Completed(None))
+    with pytest.raises(LeaseLostError):
+        one.save(claim)
+
+
+def test_bytes_that_are_not_those_that_were_saved_are_refused(
+    core: Core, one: Machine, other: Machine, tmp_path: Path
+) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1")
+    one.save(claim)
+    [content] = [each for each in (tmp_path / "objects").rglob("*") if each.is_file()]
+    content.write_text("other")
+    with pytest.raises(ObjectMissingError, match="other bytes"):
+        other.restore(claim)
+    assert not other.directory(claim).exists()
+    content.unlink()
+    with pytest.raises(ObjectMissingError):
+        other.restore(claim)
+
+
+def test_what_exceeds_the_bounds_is_left_out_and_counted(
+    core: Core, tmp_path: Path, one: Machine
+) -> None:
+    claim = core.running()
+    directory = one.directory(claim)
+    written(directory, a="123", b="1234", c="123", d="1")
+    bounds = replace(BOUNDS, file_bytes=3, bytes=5)
+    owner = ArtifactOwner(claim.lease.execution_id, is_session=False)
+    files = files_in(core.database, tmp_path, bounds)
+    files.save(claim.lease, claim.workspace_id, owner, Folder(directory))
+    with core.database.autocommit() as connection:
+        kept = artifacts.files(connection, owner.id, after=None, limit=9)
+        found = artifacts.file_set(connection, owner.id)
+    assert [each.path for each in kept] == ["a", "d"]
+    assert found is not None
+    assert found.skipped == 2
+
+
+# what nobody names is deleted
+
+
+@pytest.fixture
+def saved(core: Core, tmp_path: Path, one: Machine) -> Claim:
+    claim = core.running()
+    written(one.directory(claim), a="mine", b="shared")
+    one.save(claim)
+    second = core.running()
+    written(one.directory(second), b="shared")
+    one.save(second)
+    core.end(claim, Completed(None))
+    return claim
+
+
+def _age(core: Core, days: float) -> None:
+    with core.database.transaction() as connection:
+        for statement in (
+            "UPDATE executions SET completed_at = completed_at - make_interval(secs => :s)",
+            "UPDATE file_sets SET saved_at = saved_at - make_interval(secs => :s)",
+            "UPDATE objects SET unnamed_since = unnamed_since - make_interval(secs => :s)",
+        ):
+            connection.execute(text(statement), {"s": days * DAY})
+
+
+def _version(core: Core, claim: Claim) -> UUID:
+    with core.database.autocommit() as connection:
+        found = artifacts.file_set(connection, claim.lease.execution_id)
+    assert found is not None
+    return found.version
+
+
+def test_files_go_after_their_time_and_then_objects_that_nothing_names(
+    core: Core, tmp_path: Path, saved: Claim
+) -> None:
+    places = places_in(tmp_path)
+    policy = replace(POLICY, executions=0)
+    retention(core, places, policy)
+    assert stored(tmp_path) == {b"mine", b"shared"}
+    _age(core, 11)
+    retention(core, places, policy)
+    with core.database.autocommit() as connection:
+        assert artifacts.file_set(connection, saved.lease.execution_id) is None
+        assert artifacts.entries(connection, saved.lease.execution_id) == []
+    assert stored(tmp_path) == {b"mine", b"shared"}, "within the grace time"
+    _age(core, 2)
+    retention(core, places, policy)
+    assert stored(tmp_path) == {b"shared"}
+    assert (core.count("objects"), core.count("file_sets"), core.count("artifacts")) == (1, 1, 1)
+
+
+def test_a_deleted_execution_has_no_files(core: Core, tmp_path: Path, saved: Claim) -> None:
+    with core.database.transaction() as connection:
+        assert delete_executions(connection, [saved.lease.execution_id]) == 1
+    with core.database.autocommit() as connection:
+        assert artifacts.file_set(connection, saved.lease.execution_id) is None
+    retention(core, places_in(tmp_path), POLICY)
+    assert (core.count("file_sets"), core.count("artifacts")) == (1, 1)
+
+
+def test_who_saves_what_is_being_deleted_uploads_it_again(
+    core: Core, objects: ObstoreObjects, saved: Claim
+) -> None:
+    with core.database.transaction() as connection:
+        core_objects = artifacts.entries(connection, saved.lease.execution_id)
+        artifacts.expire(connection, seconds=0, limit=9)
+        artifacts.purge(connection, limit=99)
+    mine = next(each.digest for each in core_objects if each.path == "a")
+    assert mine is not None
+    workspace = saved.workspace_id
+    with core.database.transaction() as connection:
+        artifacts.doom_objects(connection, seconds=0, limit=9)
+    with core.database.transaction() as connection:
+        assert artifacts.claim_objects(connection, workspace, {mine: 4}) == {mine}
+    with core.database.transaction() as connection:
+        assert artifacts.doomed_objects(connection, seconds=60, limit=9) == [], "claimed just now"
+        [found] = artifacts.doomed_objects(connection, seconds=0, limit=9)
+        objects.delete([object_key(*found), object_key(workspace, bytes(32))])
+        artifacts.forget_objects(connection, [found])
+    with core.database.transaction() as connection:
+        assert not artifacts.name_objects(connection, workspace, {mine}), "it must be uploaded"
