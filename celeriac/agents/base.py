@@ -3,6 +3,7 @@
 What a runner must be is `Runner` in `celeriac.services.ports`; `registry.py` makes it.
 """
 
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel
@@ -21,6 +22,16 @@ MAX_MESSAGE_CHARACTERS = 20_000
 
 Role = Literal["system", "user", "assistant"]
 _Spec = TypeVar("_Spec", bound=BaseModel)
+
+
+def home_of(job: Job, context: RunContext) -> Path:
+    """Return the home of a child: its working directory, unless that is a checkout."""
+    return context.workdir if job.checkout is None else job.checkout.home
+
+
+def writes_of(job: Job) -> tuple[Path, ...]:
+    """Return what a child may write to besides its working directory."""
+    return () if job.checkout is None else (job.checkout.top, job.checkout.home)
 
 
 def spec_of(job: Job, kind: type[_Spec]) -> _Spec:
@@ -50,4 +61,9 @@ async def emit_clipped(context: RunContext, clip: Clip) -> None:
         f"The answer was cut off at {counted(clip.output_tokens, 'token')}: no more is left of the "
         f"{clip.budget}."
     )
-    await context.emit(EventType.LOG, {"level": "warning", "message": message, "source": "budget"})
+    await note(context, message, source="budget", level="warning")
+
+
+async def note(context: RunContext, message: str, *, source: str, level: str = "info") -> None:
+    """Add a line of Celeriac's own to the execution's log."""
+    await context.emit(EventType.LOG, {"level": level, "message": message, "source": source})

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.gateway.loopback import ModelAccess
@@ -12,7 +13,10 @@ from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, price_b
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.loop import LoopThread
-from celeriac.services.ports import Runner
+from celeriac.services.ports import Job, Runner
+
+if TYPE_CHECKING:
+    from celeriac.agents.repository.runner import Repositories
 
 _CLOSE_SECONDS = 5.0
 
@@ -23,7 +27,8 @@ class Registry:
 
     `agent_modules` are the packages whose functions agents may use, `commands` the programs;
     `crewai_venv` is the environment of CrewAI. Claude Code calls `anthropic` and keeps its sessions
-    in `sessions_root`. `confinement` holds the environment and the user of child processes.
+    in `sessions_root`. `confinement` holds the environment and the user of child processes,
+    `repositories` what makes checkouts.
     """
 
     providers: Providers
@@ -35,6 +40,7 @@ class Registry:
     anthropic: AnthropicEndpoint
     sessions_root: Path
     confinement: Confinement
+    repositories: "Repositories | None" = None
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _runners: dict[RunnerName, Runner] = field(default_factory=dict, init=False)
     _closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
@@ -42,6 +48,19 @@ class Registry:
     def get(self, agent: AgentSpec) -> Runner:
         """Return the runner of `agent`; creating it may take a second or two."""
         return self._of(agent.runner)
+
+    def in_checkout(self, runner: Runner) -> Runner:
+        """Return a runner that does what `runner` does in the checkout of the job's repository.
+
+        Raises AgentMisconfiguredError where there are no repositories.
+        """
+        from celeriac.agents.repository.runner import RepositoryRunner
+
+        if self.repositories is None:
+            raise AgentMisconfiguredError(
+                "There are no repositories here; run the task without one.", field="repository"
+            )
+        return RepositoryRunner(runner, self.repositories, goes_on=goes_on)
 
     def preload(self) -> None:
         """Import what the most used runners need, in a process that forks its workers afterwards.
@@ -148,3 +167,23 @@ class Registry:
     async def _aclose(self) -> None:
         for close in self._closers:
             await close()
+
+
+def goes_on(job: Job) -> bool:
+    """Whether an attempt goes on in the directory of an earlier one, instead of starting over."""
+    agent = job.agent
+    match agent.runner:
+        case RunnerName.CLAUDE:
+            from celeriac.agents.claude.conversation import continuation_of
+
+            return continuation_of(job).resume is not None
+        case RunnerName.PYTHON:
+            from celeriac.agents.python.functions import is_durable
+
+            return agent.durable or is_durable(agent.function)
+        case RunnerName.COMMAND:
+            return agent.durable
+        case RunnerName.LLM:
+            return job.session is not None and job.session.execution_id == job.execution_id
+        case _:
+            return False

@@ -27,6 +27,8 @@ class ExecutionOptions(TypedDict, total=False):
     """Continue a copy of it."""
     budget: Budget | Mapping[str, Any] | None
     """Instead of the task's: `max_cost`, `max_tokens`, `on_budget`."""
+    repository: Mapping[str, str] | None
+    """`git`, `ref` or `path` instead of the task's, as far as the task leaves them open."""
     record: bool
     """Save the model traffic as a cassette."""
     cassette_id: str | UUID | None
@@ -137,8 +139,9 @@ class Executions(Resource):
         """Run a task in the background; return as soon as the execution is stored.
 
         `options`: `priority`, `queue`, `session_id`, `fork_session`, `budget`, `record`,
-        `cassette_id`, `callback_url`, `expires_in`, `expires_at`, `labels`. The idempotency key is
-        random if not given, so that a request that is retried runs the task once.
+        `repository`, `cassette_id`, `callback_url`, `expires_in`, `expires_at`, `labels`. The
+        idempotency key is random if not given, so that a request that is retried runs the task
+        once.
         """
         body = given(
             variables=dict(variables or {}),

@@ -343,6 +343,22 @@ class ToolServerError(RetryableError, code="tool_server_failed"):
     """An MCP server can't be started or reached, disconnects, or violates MCP; it is named."""
 
 
+class RepositoryUnavailableError(RetryableError, code="repository_unavailable"):
+    """A repository can't be fetched, or its checkout can't be made."""
+
+
+class RepositoryRefusedError(PermanentError, code="repository_refused"):
+    """A repository, its ref or its path can't be used; another attempt changes nothing."""
+
+
+class SetupFailedError(RetryableError, code="setup_failed"):
+    """A command that prepares the checkout has failed."""
+
+
+class VerifyFailedError(PermanentError, code="verify_failed"):
+    """A check of the agent's work still fails after the agent was sent back."""
+
+
 class StepsChangedError(PermanentError, code="steps_changed"):
     """The agent's code calls other steps than those that the execution has stored."""
 

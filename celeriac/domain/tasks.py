@@ -19,6 +19,7 @@ from celeriac.domain.agents import AgentSpec
 from celeriac.domain.base import Shape, Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.limits import ConcurrencyLimit, Debounce, RateLimit
+from celeriac.domain.repositories import Repository
 
 
 class RetryPolicy(Strict):
@@ -176,6 +177,8 @@ class TaskSpec(Strict):
     """An execution that has not begun after so many seconds is cancelled with `expired`."""
     budget: Budget | None = None
     """The budget of each execution."""
+    repository: Repository | None = None
+    """The git repository whose checkout is the agent's working directory."""
     priority: PriorityLabel = Field(
         default=Priority.NORMAL, json_schema_extra={"default": Priority.NORMAL.label}
     )

@@ -1,9 +1,9 @@
 """Protocols of what services use and upper floors implement, with more than one kind each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from celeriac.domain.agents import AgentSpec
@@ -21,6 +21,7 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.labels import Labels
+from celeriac.domain.repositories import Repository
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
@@ -120,6 +121,26 @@ class RateLimiter(Protocol):
         ...
 
 
+CHECKOUT = "repository"
+"""The directory of a checkout in the one of its execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """The checkout of a repository in which an agent works.
+
+    `top` is the directory of the checkout, `workdir` the one in it in which the agent works, and
+    `home` the home of its processes: they may write to all of these. `check` runs the checks of the
+    task: it returns what the agent is told if one fails and it may try again, and None if none
+    does; it raises VerifyFailedError for the last failure.
+    """
+
+    top: Path
+    workdir: Path
+    home: Path
+    check: Callable[[], Awaitable[str | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """The complete work of one attempt: a runner needs no database."""
@@ -146,6 +167,12 @@ class Job:
     """Values of secrets, by the environment variables of the agent's processes."""
     session: Session | None = None
     """The session to continue: an earlier execution's, or its own after it was parked."""
+    repository: Repository | None = None
+    """The repository whose checkout is the working directory."""
+    checkout: Checkout | None = None
+    """Its checkout, once it is made."""
+    feedback: str | None = None
+    """The output of the check that has failed after the agent had ended in this attempt."""
 
     @property
     def has_budget(self) -> bool:
@@ -336,11 +363,20 @@ class Runner(Protocol):
     `asyncio.CancelledError`; nothing that `run` started may outlive it.
     """
 
-    name: ClassVar[str]
-    resumable: ClassVar[bool]
-    """Whether an attempt can be parked and a later one continue its session."""
-    runs_user_code: ClassVar[bool]
-    """Whether `run` calls users' code in this process; it has its own event loop then."""
+    @property
+    def name(self) -> str:
+        """The kind of agent."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether an attempt can be parked and a later one continue its session."""
+        ...
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether `run` calls users' code in this process; it has its own event loop then."""
+        ...
 
     def only_waits(self, agent: AgentSpec) -> bool | None:
         """Whether an attempt of `agent` does little but wait: it starts no process.

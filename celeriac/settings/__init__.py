@@ -27,6 +27,7 @@ from celeriac.kit.redis_urls import with_database
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 from celeriac.settings.confinement import ConfinementSettings
+from celeriac.settings.repositories import RepositorySettings
 from celeriac.settings.secrets import EncryptionKeys, SecretSources
 from celeriac.settings.sections import (
     AgentUser,
@@ -163,6 +164,7 @@ class Settings(BaseSettings):
     api: ApiSettings = Field(default_factory=ApiSettings)
     outbound: OutboundSettings = Field(default_factory=OutboundSettings)
     confinement: ConfinementSettings = Field(default_factory=ConfinementSettings)
+    repositories: RepositorySettings = Field(default_factory=RepositorySettings)
     calls: CallSettings = Field(default_factory=CallSettings)
     approvals: ApprovalSettings = Field(default_factory=ApprovalSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
@@ -291,6 +293,7 @@ GROUPS = (
     ApiSettings,
     OutboundSettings,
     ConfinementSettings,
+    RepositorySettings,
     CallSettings,
     ApprovalSettings,
     RetentionSettings,

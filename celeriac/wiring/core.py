@@ -30,11 +30,15 @@ from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
+from celeriac.agents.repository.change import Collector
+from celeriac.agents.repository.mirrors import MirrorLimits, Mirrors
+from celeriac.agents.repository.runner import Repositories
 from celeriac.db.engine import LOCK_SECONDS, STATEMENT_SECONDS, Database, Pooler
 from celeriac.domain.artifacts import ArtifactBounds
 from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
+from celeriac.domain.repositories import RepositoryRule
 from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.usage import Rate
 from celeriac.embedded.endpoints import find_running_stack
@@ -69,6 +73,8 @@ AGENT_USER = "celeriac-agent"
 """The system user that agents run as if the worker runs as root."""
 
 _LONGEST_LOCK = 2.0
+_MEGABYTE = 1024 * 1024
+_DAY = 86_400.0
 _LOCKS_IN_A_LEASE = 8
 
 _SPARE_ID = 65_529
@@ -402,7 +408,14 @@ def build(
         ),
         specs=specs,
         dispatch=dispatch,
-        submit=Submit(database, specs, dispatch, settings.outbound.guard(), limits),
+        submit=Submit(
+            database,
+            specs,
+            dispatch,
+            settings.outbound.guard(),
+            limits,
+            repositories=repository_rule(settings),
+        ),
         cancel=cancel,
         limits=limits,
         recover=Recover(database, queue, live, DatabaseView(settings.worker.lease_seconds), ended),
@@ -460,6 +473,36 @@ def build_runners(settings: Settings) -> Registry:
         ),
         sessions_root=places(settings).sessions,
         confinement=bounds,
+        repositories=_repositories(settings, bounds),
+    )
+
+
+def repository_rule(settings: Settings) -> RepositoryRule:
+    """Return which repositories tasks may use, and whether these may have commands."""
+    asked = settings.repositories
+    confined = settings.confinement.driver != "none"
+    return RepositoryRule(
+        asked.allow, asked.commands == "always" or (asked.commands == "confined" and confined)
+    )
+
+
+def _repositories(settings: Settings, bounds: Confinement) -> Repositories:
+    asked = settings.repositories
+    return Repositories(
+        rule=repository_rule(settings),
+        mirrors=Mirrors(
+            (settings.home / "repositories").absolute(),
+            settings.outbound.guard(),
+            MirrorLimits(
+                fetch_seconds=asked.fetch_seconds,
+                fetch_bytes=asked.fetch_mb * _MEGABYTE,
+                cache_bytes=asked.cache_mb * _MEGABYTE,
+                cache_seconds=asked.cache_days * _DAY,
+            ),
+        ),
+        collector=Collector(confinement=bounds, patch_bytes=asked.patch_mb * _MEGABYTE),
+        confinement=bounds,
+        places=places(settings),
     )
 
 

@@ -198,6 +198,7 @@ class WorkerRuntime:
                 database, partial(secret_cipher, settings), secret_sources(settings).read
             ),
             call_ended=call_ended,
+            in_checkout=self._runners.in_checkout,
             of_run_ended=self._advancing.add,
             of_limits_ended=self._admit_soon,
         )

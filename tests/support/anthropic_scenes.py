@@ -49,6 +49,16 @@ def work(exchange: Exchange) -> None:
 
 
 @scene
+def mend(exchange: Exchange) -> None:
+    """Writes a value, and another one once it is told which is expected."""
+    told = exchange.received.said("expected two")
+    if len(exchange.received.results) <= told:
+        exchange.call(("Write", {"file_path": "value", "content": "two" if told else "one"}))
+    else:
+        exchange.text("Done.")
+
+
+@scene
 def shell(exchange: Exchange) -> None:
     """Runs the command that the prompt has between bars, and repeats what it wrote."""
     if exchange.received.results:

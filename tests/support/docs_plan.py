@@ -53,6 +53,7 @@ RUN: dict[tuple[str, str], str] = {
     ("docs/confinement.md", "CELERIAC_CONFINEMENT_DRIVER="): SETTINGS,
     ("docs/confinement.md", "CELERIAC_CONFINEMENT_HOSTS="): SETTINGS,
     ("docs/secrets.md", "CELERIAC_SECRET_SOURCES="): SETTINGS,
+    ("docs/repositories.md", "CELERIAC_REPOSITORIES_ALLOW="): SETTINGS,
     ("docs/labels.md", "celeriac run summarise"): LIVE,
     ("docs/labels.md", "client.executions.label"): LIVE,
     ("docs/bulk-jobs.md", "celeriac bulk cancel"): LIVE,

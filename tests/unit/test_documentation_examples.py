@@ -24,6 +24,7 @@ from celeriac.domain.agents import AgentSpec, ApprovalPolicy
 from celeriac.domain.cassettes import parse
 from celeriac.domain.crews import CrewGraph
 from celeriac.domain.prompts import Prompt
+from celeriac.domain.tasks import TaskSpec
 from celeriac.domain.webhooks import WebhookEvent
 from celeriac.domain.workflows.document import parse as parse_workflow
 from celeriac.kit.yaml_text import read_text
@@ -71,6 +72,11 @@ def read_document(text: str) -> None:
     assert set(yaml.safe_load(text)) == sections  # the e2e tests apply it
 
 
+def read_task(text: str) -> None:
+    (task,) = yaml.safe_load(text)["tasks"]
+    TaskSpec.model_validate_json(json.dumps(task["spec"]))
+
+
 def read_approvals(text: str) -> None:
     ApprovalPolicy.model_validate_json(json.dumps(json.loads(text)["approvals"]))
 
@@ -103,6 +109,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/api.md", "urn:celeriac:problem"): Problem.model_validate_json,
     ("docs/api.md", '"created_after"'): RetryMany.model_validate_json,
     ("docs/apply.md", "# project.yaml"): read_document,
+    ("docs/repositories.md", "repository:"): read_task,
     ("docs/approvals.md", "expires_seconds"): read_approvals,
     ("docs/approvals.md", "approval.asked"): read_webhook,
     ("docs/cassettes.md", "celeriac_cassette"): lambda text: parse(text.encode()),

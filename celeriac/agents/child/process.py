@@ -64,7 +64,8 @@ class ChildCommand:
 
     `environment` is complete; only a marker variable is added. `stop_grace_seconds` pass between
     SIGTERM and SIGKILL. The child runs as `user`, who owns `workdir` and gets read access to
-    `reads`. In a `sandbox` it sees the system, `shows` and `workdir`, and reaches `servers`.
+    `reads`. In a `sandbox` it sees the system, `shows`, `workdir` and the directories `writes`,
+    which it may write to, and reaches `servers`.
     """
 
     arguments: tuple[str, ...]
@@ -76,6 +77,7 @@ class ChildCommand:
     reads: tuple[Path, ...] = ()
     sandbox: Sandbox | None = None
     shows: tuple[Path, ...] = ()
+    writes: tuple[Path, ...] = ()
     servers: tuple[LoopbackPort, ...] = ()
 
 
@@ -167,6 +169,15 @@ class GuardedProcess:
 
     async def _drain(self) -> None:
         """Read remaining output, after the processes have ended."""
+
+    async def _sweep(self) -> None:
+        """End the processes that the child leaves when it exits; they also hold its pipes open."""
+        await self._exited.wait()
+        await self._terminate()
+        await asyncio.sleep(_PIPE_GRACE_SECONDS)
+        for reader in (self.stdout, self.stderr):
+            if not reader.at_eof():
+                reader.feed_eof()
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -279,15 +290,6 @@ class ChildProcess(GuardedProcess):
     async def _ask_to_end(self) -> None:
         self.send({"type": "cancel"})
 
-    async def _sweep(self) -> None:
-        """End the processes that the child leaves when it exits; they also hold its pipes open."""
-        await self._exited.wait()
-        await self._terminate()
-        await asyncio.sleep(_PIPE_GRACE_SECONDS)
-        for reader in (self.stdout, self.stderr):
-            if not reader.at_eof():
-                reader.feed_eof()
-
     async def _read(self) -> None:
         stderr_reader = asyncio.create_task(self._read_stderr())
         try:
@@ -361,7 +363,9 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
     if sandbox is None:
         return _Started(_popen(command, marker, lifeline))
     command.user.let_through((*sandbox.reads, *command.shows))
-    arguments = sandbox.command(command.arguments, workdir=command.workdir, shows=command.shows)
+    arguments = sandbox.command(
+        command.arguments, workdir=command.workdir, shows=command.shows, writes=command.writes
+    )
     confined = replace(
         command, arguments=tuple(arguments), limits=sandbox.limits(command.limits.memory)
     )

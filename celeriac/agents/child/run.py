@@ -302,6 +302,7 @@ def describe_work(job: Job, context: RunContext) -> JsonObject:
         **time_left(context.time_limits),
         "correlation": dict(context.correlation),
         "idempotency_prefix": context.idempotency_key(""),
+        **({} if job.feedback is None else {"feedback": job.feedback}),
     }
 
 

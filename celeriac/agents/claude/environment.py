@@ -78,12 +78,19 @@ class SessionDirectories:
 
     work: Path
     config: Path
+    inner: str | None = None
+    """The directory in `work` in which Claude Code works, if not there."""
 
     @classmethod
-    def of(cls, root: Path, session_id: UUID) -> "SessionDirectories":
+    def of(cls, root: Path, session_id: UUID, inner: str | None = None) -> "SessionDirectories":
         """Name the directories; nothing is created."""
         place = root.absolute() / str(session_id)
-        return cls(place / "work", place / "config")
+        return cls(place / "work", place / "config", inner)
+
+    @property
+    def start(self) -> Path:
+        """The current directory of Claude Code, which its file tools don't leave."""
+        return self.work if self.inner is None else self.work / self.inner
 
     @property
     def place(self) -> Path:
@@ -119,7 +126,7 @@ class SessionDirectories:
         Raises SessionUnavailableError where there is no such conversation.
         """
         projects = self.config / "projects"
-        here = projects / project_key_for_directory(self.work)
+        here = projects / project_key_for_directory(self.start)
         if (here / f"{conversation}.jsonl").is_file():
             return
         for found in projects.glob(f"*/{conversation}.jsonl"):
@@ -312,9 +319,9 @@ class Sandboxed:
         files = (each for each in self.programs if each.is_file())
         command = self.sandbox.command(
             line,
-            workdir=self.directories.work,
+            workdir=self.directories.start,
             shows=(Path(line[0]), directory, *files),
-            writes=(self.directories.config,),
+            writes=(self.directories.work, self.directories.config),
         )
         return bounds.text(), command
 

@@ -131,7 +131,7 @@ class ClaudeRun:
             serving_network(self.confinement.rules, self.context) as network,
         ):
             permissions = Permissions(
-                Policy(self.spec, self.directories.work),
+                Policy(self.spec, self.directories.start),
                 agent_name=self.job.agent_name,
                 context=self.context,
                 is_alone=wire.is_alone,
@@ -141,7 +141,12 @@ class ClaudeRun:
             )
             try:
                 async with self._connected(gateway, network, permissions) as conversation:
+                    if self.start.prompt is not None:
+                        await self._say(conversation, self.start.prompt)
                     result = await self._listen(conversation)
+                    while feedback := await self._feedback(result, calls):
+                        await self._say(conversation, feedback)
+                        result = await self._listen(conversation)
             except ClaudeSDKError as error:
                 last_words = list(self._last_words)
                 raise failure_of_sdk(error, calls.failure, self.spec, last_words) from error
@@ -188,7 +193,7 @@ class ClaudeRun:
             options = sdk_options(
                 self.spec,
                 self.start,
-                workdir=self.directories.work,
+                workdir=self.directories.start,
                 process=process,
                 permissions=permissions,
                 servers=server_configs(
@@ -210,12 +215,23 @@ class ClaudeRun:
         programs = tuple(programs_of(each.endpoint for each in self.servers))
         return Sandboxed(sandbox, self.directories, programs, network.ports(gateway.port))
 
+    async def _feedback(self, result: ResultMessage, calls: ModelCalls) -> str | None:
+        """Return what Claude Code is told of a check of its work that has failed."""
+        checkout = self.job.checkout
+        unfinished = result.stop_reason in (_DEFERRED, _DEFERRED_LOST)
+        if checkout is None or unfinished:
+            return None
+        if failure_of(result, calls.failure, self.spec, ended=calls.finish_reason) is not None:
+            return None
+        return await checkout.check()
+
+    async def _say(self, conversation: Conversation, prompt: str) -> None:
+        await emit_message(self.context, "user", prompt)
+        await conversation.say(prompt)
+        _log.info(Step.MESSAGE_SENT, model=self.spec.model)
+
     async def _listen(self, conversation: Conversation) -> ResultMessage:
         """Record the conversation up to the result."""
-        if self.start.prompt is not None:
-            await emit_message(self.context, "user", self.start.prompt)
-            await conversation.say(self.start.prompt)
-            _log.info(Step.MESSAGE_SENT, model=self.spec.model)
         async for message in conversation.messages(
             self.spec.idle_seconds, excused=lambda: bool(self._transcript.open_calls)
         ):
@@ -325,7 +341,8 @@ class ClaudeRunner:
         confinement: Confinement,
     ) -> SessionDirectories:
         """Create the session's directories, with the files needed to continue the conversation."""
-        directories = SessionDirectories.of(self.sessions_root, session_id)
+        inner = None if job.repository is None else job.repository.path
+        directories = SessionDirectories.of(self.sessions_root, session_id, inner)
         source, user, sandbox = job.session, confinement.user, confinement.sandbox
 
         def make() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from celeriac.agents.base import spec_of
+from celeriac.agents.base import home_of, spec_of, writes_of
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.reported_calls import Price, unpriced
@@ -20,6 +20,8 @@ from celeriac.domain.executions.model import Completed, Parked
 from celeriac.services.ports import Job, RunContext
 
 _SETTING = "CELERIAC_COMMANDS"
+FEEDBACK = "CELERIAC_FEEDBACK"
+"""The variable with the output of the check that has sent a program back."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -55,7 +57,9 @@ class CommandRunner:
         """
         agent = spec_of(job, CommandAgent)
         confinement = await self.confinement.for_agent(agent.confinement)
-        environment = confinement.environment(agent.environment, home=context.workdir)
+        environment = confinement.environment(agent.environment, home=home_of(job, context))
+        if job.feedback is not None:
+            environment[FEEDBACK] = job.feedback
         line = self._line(agent.command, environment)
         async with (
             self.models.serving(context) as gateway,
@@ -76,6 +80,7 @@ class CommandRunner:
                 reads=files,
                 sandbox=confinement.sandbox,
                 shows=tuple(each for each in files if each.is_file()),
+                writes=writes_of(job),
                 servers=network.ports(gateway.port),
             )
             done = await run_in_child(

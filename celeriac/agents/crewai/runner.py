@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import structlog
 
-from celeriac.agents.base import spec_of
+from celeriac.agents.base import spec_of, writes_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
@@ -121,6 +121,7 @@ class CrewaiRunner:
                     replace(
                         command,
                         environment={**command.environment, **job.secrets, **proxy},
+                        writes=writes_of(job),
                         servers=network.ports(gateway.port),
                     ),
                     job,

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from pydantic import ValidationError
 
-from celeriac.agents.base import spec_of
+from celeriac.agents.base import home_of, spec_of, writes_of
 from celeriac.agents.child import launcher
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
@@ -107,7 +107,7 @@ class PythonRunner:
         self, agent: PythonAgent, job: Job, context: RunContext, *, durable: bool
     ) -> Completed | Parked:
         confinement = await self.confinement.for_agent(agent.confinement)
-        environment = confinement.environment(agent.environment, home=context.workdir)
+        environment = confinement.environment(agent.environment, home=home_of(job, context))
         extra: JsonObject = {
             "python": {
                 "function": agent.function,
@@ -132,6 +132,7 @@ class PythonRunner:
                 reads=_read_by(agent.function),
                 sandbox=confinement.sandbox,
                 shows=_shown(agent.function),
+                writes=writes_of(job),
                 servers=network.ports(gateway.port),
             )
             return await run_in_child(

@@ -98,9 +98,24 @@ class RunOptions:
         str | None,
         _how_option("--callback-url", metavar="URL", help="Send a signed request when it ends."),
     ] = None
+    ref: Annotated[
+        str | None,
+        _agent_option(help="A branch, tag or commit of the repository; the task's."),
+    ] = None
+    git: Annotated[
+        str | None, _agent_option(metavar="URL", help="Another repository than the task's.")
+    ] = None
+    git_path: Annotated[
+        str | None,
+        _agent_option("--git-path", metavar="PATH", help="Its directory to work in; the task's."),
+    ] = None
     record: Annotated[
         bool, _agent_option("--record", help="Save its model traffic as a cassette.")
     ] = False
+
+    def _repository(self) -> dict[str, str]:
+        chosen = {"git": self.git, "ref": self.ref, "path": self.git_path}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def for_client(self) -> "ExecutionOptions":
         """Return the options for the client. Raises UsageProblemError."""
@@ -119,6 +134,7 @@ class RunOptions:
             "session_id": self.session,
             "fork_session": self.fork,
             "budget": {"on_budget": "ask" if self.ask else "stop", **limits} if limits else None,
+            "repository": self._repository() or None,
             "record": self.record,
             "callback_url": self.callback_url,
             "expires_in": self.expires_in,

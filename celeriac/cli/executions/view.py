@@ -238,6 +238,20 @@ def _model_call(data: Data) -> str:
     return f"{model}: {read} → {written} tokens in {duration(seconds)}"
 
 
+def _checkout(data: Data) -> str:
+    ref = data.get("ref") or "the default branch"
+    kept = "" if data.get("new") else ", as an earlier attempt left it"
+    return f"{data.get('git', '?')} at {ref} ({str(data.get('sha', '?'))[:12]}){kept}"
+
+
+def _change(data: Data) -> str:
+    if not data.get("branch"):
+        return "nothing was changed"
+    files = counted(int(data.get("files", 0)), "file")
+    lines = f"+{data.get('insertions', 0)} -{data.get('deletions', 0)}"
+    return f"{files} ({lines}) on {data['branch']}; {data.get('patch') or 'the patch is too large'}"
+
+
 _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.CREATED: lambda data: (
         f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
@@ -265,6 +279,8 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.LABELLED: _labelled,
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
     EventType.MODEL_CALL: _model_call,
+    EventType.CHECKOUT: _checkout,
+    EventType.CHANGE: _change,
     EventType.TOOL_CALL: _tool_call,
     EventType.TOOL_RESULT: _tool_result,
     EventType.NETWORK_REFUSED: lambda data: (

@@ -44,6 +44,10 @@ class EventType(StrEnum):
     MODEL_CALL = "model_call"
     SECRET_USED = "secret_used"  # noqa: S105 - a type of events
     """The attempt was given a secret."""
+    CHECKOUT = "checkout"
+    """The agent's working directory is a checkout of a repository."""
+    CHANGE = "change"
+    """What the agent has changed in the checkout is stored."""
     LOG = "log"
     CUSTOM = "custom"
     STEP = "step"

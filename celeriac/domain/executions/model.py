@@ -19,6 +19,7 @@ from celeriac.domain.executions.flags import Flag
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.labels import Label, Labels
+from celeriac.domain.repositories import RepositoryChoice
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.domain.workspace_limits import WorkspaceLimit
 from celeriac.kit.json_types import JsonObject, JsonValue
@@ -48,6 +49,8 @@ class RunOptions(Strict):
     hard_seconds: float | None = Field(default=None, gt=0)
     retry: RetryPolicy | None = None
     """The retry policy, instead of its task's."""
+    repository: RepositoryChoice | None = None
+    """What is chosen instead of its task's repository, as far as the task leaves it open."""
     callback_url: str | None = None
     """URL to which its end is sent, besides the endpoints of its workspace."""
     replaced: int = Field(default=0, ge=0)
@@ -61,7 +64,7 @@ class RunOptions(Strict):
         return self.record or self.cassette_id is not None
 
     def applied(self, task: TaskSpec) -> TaskSpec:
-        """Return the task with the limits and the retry policy of this execution."""
+        """Return the task with this execution's limits, retry policy and repository."""
         changes: dict[str, object] = {}
         if self.hard_seconds is not None:
             soft = self.hard_seconds if self.soft_seconds is None else self.soft_seconds
@@ -69,6 +72,8 @@ class RunOptions(Strict):
             changes["limits"] = task.limits.model_copy(update=limits)
         if self.retry is not None:
             changes["retry"] = self.retry
+        if self.repository is not None and task.repository is not None:
+            changes["repository"] = task.repository.chosen(self.repository)
         return task.model_copy(update=changes) if changes else task
 
 

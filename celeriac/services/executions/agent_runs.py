@@ -16,6 +16,7 @@ from celeriac.domain.errors import (
     EventLoopEndedError,
     ProviderRateLimitedError,
     SoftTimeLimit,
+    WorkerMisconfiguredError,
 )
 from celeriac.domain.executions.model import (
     Claim,
@@ -49,7 +50,7 @@ from celeriac.services.executions.outcomes import (
     outcome_of_turn,
 )
 from celeriac.services.executions.saving import has_files, save_files
-from celeriac.services.ports import Job, Runner, Runners
+from celeriac.services.ports import CHECKOUT, Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
 from celeriac.services.secrets.hand_out import HandedOut
@@ -100,6 +101,12 @@ class Running:
     """When its hard limit must be looked at again."""
 
 
+def _no_checkout(runner: Runner) -> Runner:
+    raise WorkerMisconfiguredError(
+        f"There are no repositories for {runner.name} agents here.", field="repository"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class AgentRuns:
     """Runs the agents of attempts in this process. Safe to call from many threads at once."""
@@ -118,6 +125,8 @@ class AgentRuns:
     """Reads the secrets of an agent that names some."""
     call_ended: Callable[[], None]
     """Called when an execution that a Celery task has started ends."""
+    in_checkout: Callable[[Runner], Runner] = _no_checkout
+    """Returns a runner that makes the checkout of a job's repository first."""
     of_run_ended: Callable[[Sequence[UUID]], None] = lambda run_ids: None  # noqa: ARG005 - no workflows
     """Called with the run of a workflow of which an item has ended; raises nothing."""
     of_limits_ended: Callable[[UUID, Sequence[str]], None] = lambda workspace_id, keys: None  # noqa: ARG005 - no limits
@@ -159,7 +168,10 @@ class AgentRuns:
             job = retry_while_unavailable(
                 lambda: self._prepare(claim, spec), seconds=DATABASE_SECONDS
             )
-            runner = running.runner = self.runners.get(job.agent)
+            runner = self.runners.get(job.agent)
+            if job.repository is not None:
+                runner = self.in_checkout(runner)
+            running.runner = runner
             if spec.agent.secrets:
                 job = self._with_secrets(running, spec, job)
             context = context_of(
@@ -167,7 +179,7 @@ class AgentRuns:
                 job,
                 runner,
                 self.services,
-                workdir=self._workdir(claim),
+                workdir=workdir_of(self._workdir(claim), job),
                 correlation=correlation_of(claim),
                 trace=running.trace,
             )
@@ -320,6 +332,7 @@ class AgentRuns:
             retry_count=claim.retry_count,
             request_id=claim.request_id,
             session=self.services.sessions.load(claim) if claim.session_id else None,
+            repository=spec.task.repository,
         )
 
     def _with_secrets(self, running: Running, spec: ExecutionSpec, job: Job) -> Job:
@@ -431,6 +444,13 @@ def correlation_of(claim: Claim) -> dict[str, str]:
         "trace_id": _trace_of(claim),
     }
     return {name: value for name, value in ids.items() if value}
+
+
+def workdir_of(base: Path, job: Job) -> Path:
+    """Return the working directory of an execution whose files are in `base`."""
+    if job.repository is None:
+        return base
+    return base / CHECKOUT / (job.repository.path or "")
 
 
 def _trace_of(claim: Claim) -> str | None:

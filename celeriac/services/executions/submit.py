@@ -34,6 +34,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import NO_LABELS, Labels
 from celeriac.domain.limits import KeyedLimit, LimitEnd
 from celeriac.domain.prompts import WorkLimit, compiled
+from celeriac.domain.repositories import RepositoryRule
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.outbound import OutboundGuard
@@ -44,6 +45,7 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.debounce import create_debounced
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
+from celeriac.services.executions.repositories import check_repository
 from celeriac.services.reading import present
 from celeriac.services.sessions import acquire_session
 from celeriac.services.webhooks.targets import check_url
@@ -52,6 +54,7 @@ logger = structlog.get_logger(__name__)
 
 STALE_SPEC_TRIES = 3
 _PUBLIC_ONLY = OutboundGuard()
+_ANY_REPOSITORY = RepositoryRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,16 @@ class Submit:
         dispatch: Dispatch,
         guard: OutboundGuard = _PUBLIC_ONLY,
         limits: TaskLimits | None = None,
+        *,
+        repositories: RepositoryRule = _ANY_REPOSITORY,
     ) -> None:
-        """Work on `database`; `guard` says which hosts callbacks may have.
+        """Work on `database`; `guard` says which hosts callbacks and repositories may have.
 
         Without `limits` the keeper gives out the slots of limits by key.
         """
         self._limits = limits
         self._guard = guard
+        self._repositories = repositories
         self._database = database
         self._specs = specs
         self._dispatch = dispatch
@@ -237,6 +243,8 @@ class Submit:
             )
             batch, debounced = batch_id is not None, _is_debounced(spec, request)
             check_all(spec, variables, request.labels, batch=batch, debounced=debounced)
+            if spec.task.repository or request.options.repository:
+                check_repository(self._repositories, self._guard, spec.task, request.options)
             new = lifecycle.NewExecutions(
                 spec,
                 request,

@@ -17,6 +17,7 @@ from celeriac.domain.executions.search import LONGEST_TEXT
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.labels import MOST_LABELS, LabelKey, LabelValue, parse_label
+from celeriac.domain.repositories import RepositoryChoice
 from celeriac.domain.tasks import LONGEST_EXPIRY, PriorityLabel, QueueName
 
 _LONGEST_DELAY = 366 * 86_400
@@ -148,6 +149,12 @@ class Execute(StartOptions):
     budget: Budget | None = Field(
         default=None, description="For this execution, instead of its task's."
     )
+    repository: RepositoryChoice | None = Field(
+        default=None,
+        description="git, ref or path instead of those of its task's repository, as far as the "
+        "task leaves them open.",
+        examples=[{"ref": "release-2"}],
+    )
     record: bool = Field(default=False, description="Save its model traffic as a cassette.")
     cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(
         default=None, description="Replay its model requests from this cassette."
@@ -164,6 +171,7 @@ class Execute(StartOptions):
         return RunOptions(
             fork_session=self.fork_session,
             budget=self.budget,
+            repository=self.repository,
             record=self.record,
             cassette_id=self.cassette_id,
             callback_url=self.callback_url,

@@ -1,0 +1,77 @@
+"""Where a fetch goes: an address that is checked, and to which git or ssh is bound.
+
+Names are resolved here, once. A name that resolves to another address a moment later leads nowhere
+else.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from celeriac.domain.errors import RepositoryRefusedError, RepositoryUnavailableError
+from celeriac.kit.outbound import OutboundGuard
+
+_PORTS = {"https": 443, "ssh": 22}
+_RESOLVE_SECONDS = 10.0
+_SLOW = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
+
+_SSH = (
+    *("ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"),
+    *("-o", "ProxyCommand=none", "-o", "PermitLocalCommand=no", "-o", "ForwardAgent=no"),
+    *("-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The protocol of a URL, and the settings that bind a fetch to its address."""
+
+    protocol: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+async def pinned(url: str, guard: OutboundGuard) -> Pinned:
+    """Return how a repository is fetched.
+
+    Raises RepositoryRefusedError for a host that `guard` does not allow, and
+    RepositoryUnavailableError for one that can't be resolved.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Pinned("file")
+    host = parts.hostname or ""
+    port = parts.port or _PORTS[parts.scheme]
+    found = await _resolved(host, port)
+    allowed = [each for each in found if guard.allows(host, ip_address(each))]
+    if not allowed:
+        raise RepositoryRefusedError(
+            f"The host of the repository {url} is not on the public internet. An administrator "
+            "can allow it with CELERIAC_OUTBOUND_ALLOW_HOSTS, for the workers.",
+            field="git",
+        )
+    if parts.scheme == "ssh":
+        command = (*_SSH, "-o", f"HostName={allowed[0]}", "-o", f"HostKeyAlias={host}")
+        return Pinned("ssh", environment={"GIT_SSH_COMMAND": " ".join(command)})
+    texts = (f"[{each}]" if ":" in each else each for each in allowed)
+    return Pinned(
+        "https",
+        settings={
+            **_SLOW,
+            "http.proxy": "",
+            "http.curloptResolve": f"{host}:{port}:{','.join(texts)}",
+        },
+    )
+
+
+async def _resolved(host: str, port: int) -> list[str]:
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(_RESOLVE_SECONDS):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError) as error:
+        raise RepositoryUnavailableError(f"{host} can't be resolved: {error}") from error
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))

@@ -1,0 +1,121 @@
+"""git as the worker runs it: without its user's configuration, hooks, prompts or helpers.
+
+The repositories that the worker itself runs git in are its own: no agent writes to them. What it
+does in a directory that an agent could write to is in `change.py`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from celeriac.agents.child.process import ChildCommand
+from celeriac.agents.repository.program import Ended, run_program
+from celeriac.domain.errors import RepositoryUnavailableError, WorkerMisconfiguredError
+from celeriac.kit.processes import NO_LIMITS, ResourceLimits
+
+ENVIRONMENT: Mapping[str, str] = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "SSH_ASKPASS": "/bin/false",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_PAGER": "cat",
+    "GIT_EDITOR": "/bin/false",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+}
+"""Variables of every git that Celeriac runs. `ALLOW` names what it may fetch with."""
+
+ALLOW = "GIT_ALLOW_PROTOCOL"
+
+SETTINGS: Mapping[str, str] = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.untrackedCache": "false",
+    "core.attributesFile": os.devnull,
+    "core.excludesFile": os.devnull,
+    "core.protectHFS": "true",
+    "core.protectNTFS": "true",
+    "credential.helper": "",
+    "http.followRedirects": "false",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "transfer.fsckObjects": "true",
+    # faults of old commits that harm nothing
+    **{
+        f"fetch.fsck.{fault}": "warn"
+        for fault in ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone")
+    },
+    "commit.gpgSign": "false",
+    "advice.detachedHead": "false",
+}
+"""Settings of every git that Celeriac runs."""
+
+_SHORT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """Runs git in repositories of the worker, as the worker's user."""
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = "none"
+    """The one protocol that it may use."""
+    limits: ResourceLimits = NO_LIMITS
+    seconds: float = _SHORT_SECONDS
+
+    async def run(self, *arguments: str, at: Path) -> Ended:
+        """Run git in the directory `at`, and return how it ended.
+
+        Raises RepositoryUnavailableError after the time limit, WorkerMisconfiguredError where
+        there is no git.
+        """
+        settings = {**SETTINGS, **self.settings}
+        given = (each for name, value in settings.items() for each in ("-c", f"{name}={value}"))
+        command = ChildCommand(
+            arguments=(git_program(), *given, *arguments),
+            environment={
+                **ENVIRONMENT,
+                "PATH": os.environ.get("PATH", os.defpath),
+                "TMPDIR": tempfile.gettempdir(),
+                **self.environment,
+                ALLOW: self.protocol,
+            },
+            workdir=at,
+            limits=self.limits,
+        )
+        try:
+            return await run_program(command, seconds=self.seconds)
+        except TimeoutError:
+            raise RepositoryUnavailableError(
+                f"git {arguments[0]} took more than {self.seconds:g} s and was ended."
+            ) from None
+
+    async def do(self, *arguments: str, at: Path) -> Ended:
+        """Do what `run` does. Raises RepositoryUnavailableError for another exit code than 0."""
+        done = await self.run(*arguments, at=at)
+        if done.code:
+            raise RepositoryUnavailableError(f"git {arguments[0]} has failed: {done.reason}")
+        return done
+
+
+def git_program() -> str:
+    """Return the path of git. Raises WorkerMisconfiguredError where there is none."""
+    found = shutil.which("git")
+    if found is None:
+        raise WorkerMisconfiguredError(
+            "There is no git on this worker's PATH: install it, as with `apt install git`.",
+            field="repository",
+        )
+    return str(Path(found).absolute())

@@ -1,0 +1,292 @@
+"""Fetched repositories: one bare repository for each URL and workspace, shared by its attempts.
+
+    <home>/repositories/<key>/lock          locked while it is fetched into or copied from
+    <home>/repositories/<key>/fetched       its time is that of the last fetch
+    <home>/repositories/<key>/mirror.git    branches and tags; `refs/celeriac/HEAD` is the default
+
+Only the worker's user has access to it. Agents get copies, so that nothing they do changes what
+others get. The URL of another workspace is another key: who may not fetch a repository does not get
+what somebody else has fetched.
+"""
+
+import asyncio
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from celeriac.agents.repository.addresses import pinned
+from celeriac.agents.repository.git import Git
+from celeriac.domain.errors import RepositoryRefusedError, RepositoryUnavailableError
+from celeriac.domain.repositories import Repository, is_sha
+from celeriac.kit.files import remove_tree
+from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.processes import ResourceLimits
+from celeriac.kit.threads import FILES
+
+logger = structlog.get_logger(__name__)
+
+_MEGABYTE = 1024 * 1024
+_DAY = 86_400.0
+_LOCK = "lock"
+_FETCHED = "fetched"
+_MIRROR = "mirror.git"
+_DEFAULT = "refs/celeriac/HEAD"
+_POLL_SECONDS = 0.05
+_PRUNE_SECONDS = 3_600.0
+_MOST_REMOVED = 20
+_MOST_PACKS = 200
+"""Each fetch adds a pack; a repository with so many is fetched anew."""
+
+_REFSPECS = (
+    "+refs/heads/*:refs/heads/*",
+    "+refs/tags/*:refs/tags/*",
+    f"+HEAD:{_DEFAULT}",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorLimits:
+    """Bounds of fetching and of what is kept."""
+
+    fetch_seconds: float = 300.0
+    fetch_bytes: int = 2_048 * _MEGABYTE
+    cache_bytes: int = 20_000 * _MEGABYTE
+    cache_seconds: float = 30 * _DAY
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A fetched repository and the commit that a ref names; valid while its block runs."""
+
+    directory: Path
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrors:
+    """The fetched repositories of a home. Safe to share between threads and processes."""
+
+    root: Path
+    guard: OutboundGuard = field(default_factory=OutboundGuard)
+    limits: MirrorLimits = MirrorLimits()
+
+    @asynccontextmanager
+    async def holding(
+        self, repository: Repository, workspace_id: UUID | None, sha: str | None
+    ) -> AsyncIterator[Found]:
+        """Give the block the fetched repository, which stays as it is while it runs.
+
+        It is fetched unless it has `sha`, or was fetched since this was called. Raises
+        RepositoryUnavailableError, and RepositoryRefusedError for a ref that it does not have and
+        an address that is not public.
+        """
+        asked = time.time()
+        wanted = sha or (repository.ref if repository.ref and is_sha(repository.ref) else None)
+        place = self.root / _key(repository.git, workspace_id)
+        await FILES.run(_make, self.root, place)
+        try:
+            async with self._locked(place) as lock:
+                mirror = place / _MIRROR
+                if not (mirror / "HEAD").is_file():
+                    await FILES.run(remove_tree, mirror)
+                    await Git().do(
+                        "init", "--quiet", "--bare", "--template=", str(mirror), at=place
+                    )
+                if wanted is None or not await _has(mirror, wanted):
+                    await self._fetch(repository, mirror, wanted, asked)
+                found = Found(mirror, await self._resolved(repository, mirror, wanted))
+                os.utime(place)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                yield found
+        finally:
+            await FILES.run(self.prune, place)
+
+    async def _fetch(
+        self, repository: Repository, mirror: Path, wanted: str | None, asked: float
+    ) -> None:
+        stamp = mirror.parent / _FETCHED
+        with suppress(FileNotFoundError):
+            if wanted is None and stamp.stat().st_mtime > asked:
+                return
+        where = await pinned(repository.git, self.guard)
+        # git asks whose a directory is; an administrator has allowed those of `file://`
+        trust = mirror.parent / "gitconfig"
+        trust.write_text("[safe]\n\tdirectory = *\n")
+        git = Git(
+            settings=where.settings,
+            environment={**where.environment, "GIT_CONFIG_GLOBAL": str(trust)},
+            protocol=where.protocol,
+            limits=ResourceLimits(file_bytes=self.limits.fetch_bytes),
+            seconds=self.limits.fetch_seconds,
+        )
+        await self._fetched(git, repository, mirror, *_REFSPECS)
+        if wanted is not None and not await _has(mirror, wanted):
+            # a commit of no branch; not every server gives one out
+            with suppress(RepositoryUnavailableError):
+                await self._fetched(
+                    git, repository, mirror, f"+{wanted}:refs/celeriac/{wanted}", prune=False
+                )
+        stamp.touch(mode=0o600)
+
+    async def _fetched(
+        self, git: Git, repository: Repository, mirror: Path, *refspecs: str, prune: bool = True
+    ) -> None:
+        done = await git.run(
+            *("fetch", "--quiet", "--force", "--no-tags", "--no-write-fetch-head"),
+            *(("--prune",) if prune else ()),
+            *("--no-recurse-submodules", "--no-auto-gc", "--", repository.git, *refspecs),
+            at=mirror,
+        )
+        if done.code:
+            await FILES.run(_remove_partial, mirror)
+            raise RepositoryUnavailableError(
+                f"The repository {repository.git} can't be fetched: {done.reason}"
+            )
+
+    async def _resolved(self, repository: Repository, mirror: Path, wanted: str | None) -> str:
+        """Return the commit; a branch comes before a tag of the same name."""
+        if wanted is not None:
+            if await _has(mirror, wanted):
+                return wanted
+            raise _no_ref(repository, wanted)
+        ref = repository.ref
+        names = (_DEFAULT,) if ref is None else (f"refs/heads/{ref}", f"refs/tags/{ref}")
+        for name in names:
+            done = await Git().run(
+                *("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"),
+                at=mirror,
+            )
+            if not done.code and is_sha(done.text):
+                return done.text
+        raise _no_ref(repository, ref or "HEAD")
+
+    @asynccontextmanager
+    async def _locked(self, place: Path) -> AsyncIterator[int]:
+        """Hold the lock of a repository, alone until it is made a shared one."""
+        until = time.monotonic() + self.limits.fetch_seconds
+        while True:
+            lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if _locks(lock) and _is_same(lock, place / _LOCK):
+                    yield lock
+                    return
+            finally:
+                os.close(lock)
+            if time.monotonic() > until:
+                raise RepositoryUnavailableError(
+                    "Another execution has fetched the same repository for more than "
+                    f"{self.limits.fetch_seconds:g} s."
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+            await FILES.run(_make, self.root, place)
+
+    def prune(self, used: Path) -> int:
+        """Remove repositories that were not used for long, and the oldest above the size limit.
+
+        At most once an hour, and at most a few. Those in use stay. Returns how many are removed.
+        """
+        stamp = self.root / "pruned"
+        with suppress(FileNotFoundError):
+            if time.time() - stamp.stat().st_mtime < _PRUNE_SECONDS:
+                return 0
+        stamp.touch(mode=0o600)
+        places = sorted(
+            (each for each in self.root.iterdir() if each.is_dir()),
+            key=lambda each: each.stat().st_mtime,
+        )
+        sizes = {each: _size(each) for each in places}
+        total, oldest = sum(sizes.values()), time.time() - self.limits.cache_seconds
+        removed = 0
+        for place in places:
+            old = place.stat().st_mtime < oldest
+            full = total > self.limits.cache_bytes and place != used
+            if removed < _MOST_REMOVED and (old or full or _is_worn(place)) and _removed(place):
+                total -= sizes[place]
+                removed += 1
+        if removed:
+            logger.info("repositories.removed", count=removed)
+        return removed
+
+
+def _key(url: str, workspace_id: UUID | None) -> str:
+    return sha256(f"{workspace_id}\n{url}".encode()).hexdigest()[:32]
+
+
+def _make(root: Path, place: Path) -> None:
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place.mkdir(exist_ok=True, mode=0o700)
+
+
+async def _has(mirror: Path, sha: str) -> bool:
+    done = await Git().run("cat-file", "-e", f"{sha}^{{commit}}", at=mirror)
+    return not done.code
+
+
+def _no_ref(repository: Repository, ref: str) -> RepositoryRefusedError:
+    return RepositoryRefusedError(
+        f"The repository {repository.git} has no branch, tag or commit {ref}.", field="ref"
+    )
+
+
+def _locks(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_same(lock: int, path: Path) -> bool:
+    """Whether the file was not removed with its directory before it was locked."""
+    try:
+        now, then = path.stat(), os.fstat(lock)
+    except FileNotFoundError:
+        return False
+    return (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
+
+
+def _remove_partial(mirror: Path) -> None:
+    """Remove what a fetch that was ended has left."""
+    for left in mirror.glob("objects/pack/tmp_*"):
+        left.unlink(missing_ok=True)
+    for left in mirror.glob("objects/tmp_objdir-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in mirror.glob("**/*.lock"):
+        left.unlink(missing_ok=True)
+
+
+def _size(place: Path) -> int:
+    total = 0
+    for folder, _, files in os.walk(place):
+        for name in files:
+            with suppress(FileNotFoundError):
+                total += Path(folder, name).lstat().st_size
+    return total
+
+
+def _is_worn(place: Path) -> bool:
+    packs = place.glob(f"{_MIRROR}/objects/pack/*.pack")
+    return sum(1 for _ in packs) > _MOST_PACKS
+
+
+@contextmanager
+def _held(place: Path) -> Iterator[bool]:
+    lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _locks(lock)
+    finally:
+        os.close(lock)
+
+
+def _removed(place: Path) -> bool:
+    with _held(place) as ours:
+        return ours and remove_tree(place)

@@ -1,0 +1,350 @@
+"""A runner whose agents work in the checkout of a repository: made before, collected after.
+
+A checkout is made once for an execution. The next attempt keeps it where the agent goes on: in a
+conversation that is resumed, in a durable function, after an answer. Where it starts over it gets a
+new one, at the same commit, after what the earlier attempt has changed was stored.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from celeriac.agents.base import note
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.repository.change import Change, Collector, NewCommit, set_aside
+from celeriac.agents.repository.checkout import Author, CheckoutState, make_checkout
+from celeriac.agents.repository.checks import Checks
+from celeriac.agents.repository.mirrors import Mirrors
+from celeriac.domain.agents import AgentSpec, RunnerName
+from celeriac.domain.errors import (
+    AgentMisconfiguredError,
+    CeleriacError,
+    ExecutionError,
+    RepositoryRefusedError,
+    SessionUnavailableError,
+)
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.repositories import Repository, RepositoryRule, branch_of
+from celeriac.kit.files import remove_tree
+from celeriac.kit.loop import run_shielded
+from celeriac.kit.threads import FILES
+from celeriac.kit.users import UnreachableError
+from celeriac.services.ports import CHECKOUT, Checkout, Job, RunContext, Runner
+from celeriac.services.storage_paths import StoragePaths
+
+logger = structlog.get_logger(__name__)
+
+_CANCELLED_SECONDS = 3.0
+"""How long a cancelled attempt may take to store its change: a worker abandons it after five."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repositories:
+    """What all attempts with repositories share in a worker process."""
+
+    rule: RepositoryRule
+    mirrors: Mirrors
+    collector: Collector
+    confinement: Confinement
+    places: StoragePaths
+
+    async def for_agent(self, agent: AgentSpec) -> "Repositories":
+        """Return what holds for an agent, which may ask for stricter confinement.
+
+        Raises WorkerMisconfiguredError where the worker can't confine it so.
+        """
+        confinement = await self.confinement.for_agent(agent.confinement)
+        collector = replace(self.collector, confinement=confinement)
+        return replace(self, confinement=confinement, collector=collector)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The directories of an attempt: `base` is the execution's, `state` is beside the checkout."""
+
+    base: Path
+    state: Path
+    top: Path
+    home: Path
+
+    def workdir(self, repository: Repository) -> Path:
+        return self.top if repository.path is None else self.top / repository.path
+
+
+class RepositoryRunner:
+    """Runs what `inner` does in a checkout. Its attempts hold a slot: they start processes."""
+
+    def __init__(
+        self, inner: Runner, shared: Repositories, *, goes_on: Callable[[Job], bool]
+    ) -> None:
+        """`goes_on` says whether an attempt goes on in the directory of an earlier one."""
+        self._inner = inner
+        self._shared = shared
+        self._goes_on = goes_on
+        self.name = inner.name
+        self.resumable = inner.resumable
+        self.runs_user_code = inner.runs_user_code
+
+    def only_waits(self, agent: AgentSpec) -> bool:
+        """It starts git."""
+        del agent
+        return False
+
+    async def run(self, job: Job, context: RunContext) -> Completed | Parked:
+        """Make the checkout, run the agent and the checks, and store the change.
+
+        Raises RepositoryUnavailableError, RepositoryRefusedError, SetupFailedError,
+        VerifyFailedError, and what the agent's runner does.
+        """
+        repository = job.repository
+        assert repository is not None, "the registry gives this runner to jobs with a repository"
+        if refusal := self._shared.rule.refusal(repository):
+            raise RepositoryRefusedError(refusal, field="repository")
+        session_id = await context.save_session() if self._is_claude else None
+        shared = await self._shared.for_agent(job.agent)
+        work = _Attempt(shared, job, context, repository, self._place(job, session_id))
+        try:
+            await work.begin(
+                goes_on=self._goes_on(job),
+                in_session=self._is_claude,
+                parent=self._parent(job, session_id),
+            )
+        except UnreachableError as error:
+            raise AgentMisconfiguredError(str(error), field="runner") from error
+        try:
+            done = await self._work(work, job, context)
+        except asyncio.CancelledError:
+            await run_shielded(work.save_soon(_CANCELLED_SECONDS))
+            raise
+        except BaseException:
+            await work.save_soon(None)
+            raise
+        await work.save()
+        if isinstance(done, Completed) and not self._is_claude:
+            await work.shed()
+        return done
+
+    async def _work(self, work: "_Attempt", job: Job, context: RunContext) -> Completed | Parked:
+        checks = work.checks
+        if work.is_fresh:
+            await checks.prepare()
+        job = replace(job, checkout=work.checkout)
+        while True:
+            done = await self._inner.run(job, context)
+            if isinstance(done, Parked) or checks.passed:
+                return done
+            feedback = await checks.verify()
+            if feedback is None:
+                return done
+            # a conversation that was resumed has had its answers: this is a new one
+            prompt = f"{work.prompt}\n\n{feedback}"
+            job = replace(job, feedback=feedback, prompt=prompt, session=None)
+
+    @property
+    def _is_claude(self) -> bool:
+        return self.name == RunnerName.CLAUDE
+
+    def _place(self, job: Job, session_id: UUID | None) -> _Place:
+        places = self._shared.places
+        base = places.workdir(job.execution_id).absolute()
+        if session_id is None:
+            return _Place(base, base, base / CHECKOUT, base / "home")
+        session = places.session(session_id).absolute()
+        return _Place(base, session, session / "work", session / "home")
+
+    def _parent(self, job: Job, session_id: UUID | None) -> Path | None:
+        """Return the directory of the session that is to be copied."""
+        if session_id is None or job.session is None or job.session.id == session_id:
+            return None
+        return self._shared.places.session(job.session.id).absolute()
+
+
+class _Attempt:
+    """One attempt in its checkout."""
+
+    def __init__(
+        self,
+        shared: Repositories,
+        job: Job,
+        context: RunContext,
+        repository: Repository,
+        place: _Place,
+    ) -> None:
+        self._shared = shared
+        self._job = job
+        self._context = context
+        self._repository = repository
+        self._place = place
+        self._state: CheckoutState | None = None
+        self.is_fresh = False
+        self._branch = branch_of(job.execution_id)
+        self._author = Author(job.agent_name, f"{job.execution_id}@celeriac.invalid")
+        self.checks = Checks(
+            repository=repository,
+            context=context,
+            confinement=shared.confinement,
+            top=place.top,
+            workdir=place.workdir(repository),
+            home=place.home,
+            environment=tuple(getattr(job.agent, "environment", ())),
+            memory_mb=job.limits.memory_mb,
+        )
+
+    @property
+    def checkout(self) -> Checkout:
+        """What the agent's runner needs."""
+        place = self._place
+        return Checkout(
+            place.top, place.workdir(self._repository), place.home, check=self.checks.verify
+        )
+
+    async def begin(self, *, goes_on: bool, in_session: bool, parent: Path | None) -> None:
+        """See that the checkout is there, new or as an earlier attempt has left it.
+
+        `in_session` says that the agent can't go on without the one of its session, and `parent`
+        is the session that its runner copies. Raises what `RepositoryRunner.run` does.
+        """
+        place, job = self._place, self._job
+        for directory in (place.base, place.state):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        earlier = await FILES.run(CheckoutState.read, parent or place.state)
+        own = earlier if earlier and self._is_own(earlier) else None
+        if goes_on and (in_session or (own is not None and place.top.is_dir())):
+            self._keep(earlier, parent)
+        else:
+            await self._make(own)
+        state = self._state
+        assert state is not None
+        copied = goes_on and parent is not None  # by the runner, and not yet
+        user = self._shared.confinement.user
+        if not copied:
+            await FILES.run(user.own, place.top)
+        await FILES.run(user.own, place.home)
+        await FILES.run(state.write, place.state)
+        await self._context.emit(
+            EventType.CHECKOUT,
+            {
+                "git": state.git,
+                "ref": state.ref,
+                "sha": state.sha,
+                "path": self._repository.path,
+                "new": self.is_fresh,
+                "attempt": job.attempt,
+            },
+        )
+
+    def _keep(self, earlier: CheckoutState | None, parent: Path | None) -> None:
+        place = parent / "work" if parent is not None else self._place.top
+        if earlier is None or not place.is_dir():
+            raise SessionUnavailableError(
+                "The checkout that the agent worked in is not on this worker, or its session has "
+                "none. Run the task without the session."
+            )
+        if earlier.git != self._repository.git:
+            raise SessionUnavailableError(
+                f"The session works in a checkout of {earlier.git}, not of {self._repository.git}."
+                " Run the task without the session."
+            )
+        job = self._job
+        self._state = replace(
+            earlier, execution_id=str(job.execution_id), attempt=job.attempt, saved=False
+        )
+
+    async def _make(self, earlier: CheckoutState | None) -> None:
+        """Make a new checkout, at the commit of the earlier one of this execution."""
+        place, job, repository = self._place, self._job, self._repository
+        if earlier is not None:
+            if not earlier.saved and place.top.is_dir():
+                await self._rescue(earlier)
+            await FILES.run(set_aside, place.base, earlier.attempt)
+        CheckoutState.forget(place.state)
+        same = earlier is not None and (earlier.git, earlier.ref) == (
+            repository.git,
+            repository.ref,
+        )
+        sha = earlier.sha if earlier is not None and same else None
+        async with self._shared.mirrors.holding(repository, job.workspace_id, sha) as found:
+            await make_checkout(
+                found, repository, place.top, branch=self._branch, author=self._author
+            )
+        self.is_fresh = True
+        self._state = CheckoutState(
+            repository.git, repository.ref, found.sha, str(job.execution_id), job.attempt
+        )
+
+    async def _rescue(self, earlier: CheckoutState) -> None:
+        """Store what an attempt has left that could not do it itself."""
+        try:
+            change = await self._collect(earlier)
+        except CeleriacError as error:
+            await self._warn(error.message)
+        else:
+            await self._tell(change, earlier.attempt)
+
+    def _is_own(self, state: CheckoutState) -> bool:
+        return state.execution_id == str(self._job.execution_id)
+
+    async def _collect(self, state: CheckoutState) -> Change:
+        return await self._shared.collector.collect(
+            self._place.top,
+            self._place.base,
+            NewCommit(
+                base=state.sha,
+                branch=self._branch,
+                author=self._author,
+                message=f"Work of the agent {self._job.agent_name}\n\n"
+                f"Execution: {self._job.execution_id}",
+            ),
+        )
+
+    async def save(self) -> None:
+        """Store the change and tell of it; a checkout without a usable `.git` gives a warning."""
+        state = self._state
+        assert state is not None
+        try:
+            change = await self._collect(state)
+        except ExecutionError as error:
+            await self._warn(error.message)
+            return
+        await FILES.run(replace(state, saved=True).write, self._place.state)
+        await self._tell(change, state.attempt)
+
+    async def save_soon(self, seconds: float | None) -> None:
+        """Do what `save` does after a failure, which it does not hide.
+
+        If it takes longer than `seconds`, the next attempt does it, or nobody: the files stay.
+        """
+        with suppress(TimeoutError):
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.save()
+            except TimeoutError:
+                logger.warning("repository.change_not_stored", seconds=seconds)
+                raise
+            except CeleriacError as error:  # as of a worker that has lost the attempt
+                logger.warning("repository.change_not_stored", error=error.message)
+
+    async def shed(self) -> None:
+        """Remove what nobody needs once the change is stored: the copy of the repository."""
+        state = await FILES.run(CheckoutState.read, self._place.state)
+        if state is not None and state.saved:
+            await FILES.run(CheckoutState.forget, self._place.state)
+            for each in (self._place.top / ".git", self._place.home):
+                await FILES.run(remove_tree, each)
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as the task has it."""
+        return self._job.prompt
+
+    async def _tell(self, change: Change, attempt: int) -> None:
+        await self._context.emit(EventType.CHANGE, {**change.data, "attempt": attempt})
+
+    async def _warn(self, message: str) -> None:
+        await note(self._context, message, source="repository", level="warning")

@@ -1,0 +1,162 @@
+"""Repositories: what an agent works in, as tasks and executions name it.
+
+A repository is named by a URL and a ref of git. Which URLs may be used is an administrator's choice
+(`RepositoryRule`).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from celeriac.domain.base import Strict
+
+SETTING = "CELERIAC_REPOSITORIES_ALLOW"
+MOST_COMMANDS = 20
+MOST_ROUNDS = 10
+
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+_URLS = re.compile(
+    rf"(?:https://{_HOST}|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?{_HOST}|file://)"
+    r"(?P<path>(?:/[A-Za-z0-9_.~+%@=,][A-Za-z0-9_.~+%@=,-]*)+/?)"
+)
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,#=+%@/-]*")
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+def _url(text: str) -> str:
+    """Refuse all that git, its transports or a shell might read as something else than a place."""
+    found = _URLS.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            "must be https://HOST/PATH, ssh://USER@HOST/PATH or file:///PATH, without a password, "
+            "a query or special characters"
+        )
+    if any(part in {".", ".."} for part in found["path"].split("/")):
+        raise ValueError("must have no parts `.` and `..` in its path")
+    return text.rstrip("/")
+
+
+def _ref(text: str) -> str:
+    """Check a name by the rules of git-check-ref-format(1), with fewer characters."""
+    parts = text.split("/")
+    wrong = any(not part or part.startswith(".") or part.endswith(".lock") for part in parts)
+    if _REF.fullmatch(text) is None or wrong or ".." in text or "@{" in text or text[-1] in "./":
+        raise ValueError("must be the name of a branch or a tag, or a commit's full sha")
+    return text
+
+
+def _path(text: str) -> str:
+    parts = text.split("/")
+    if any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts):
+        raise ValueError("must be a relative path without empty parts, `.`, `..` and `.git`")
+    if not text.isprintable() or text.startswith("-"):
+        raise ValueError("must have printable characters only, and not begin with '-'")
+    return text
+
+
+RepositoryUrl = Annotated[
+    str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(_url)
+]
+Ref = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_ref)]
+RepositoryPath = Annotated[
+    str, StringConstraints(min_length=1, max_length=500), AfterValidator(_path)
+]
+
+
+def _line(text: str) -> str:
+    if "\0" in text or not text.strip():
+        raise ValueError("must be a command for /bin/sh")
+    return text
+
+
+ShellCommand = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(_line)]
+"""A command for /bin/sh; it may have several lines."""
+
+_Commands = Annotated[list[ShellCommand], Field(max_length=MOST_COMMANDS)]
+
+
+class RepositoryChoice(Strict):
+    """What an execution has instead of its task's repository; None keeps the task's value."""
+
+    git: RepositoryUrl | None = None
+    ref: Ref | None = None
+    path: RepositoryPath | None = None
+
+
+class Repository(Strict):
+    """The git repository of a task, whose checkout is the working directory of its agent."""
+
+    git: RepositoryUrl
+    """Its URL: `https://`, `ssh://`, or `file://` where an administrator allows it."""
+    ref: Ref | None = None
+    """A branch, a tag or the full sha of a commit; the repository's default branch without one."""
+    path: RepositoryPath | None = None
+    """The directory of the repository in which the agent works; its top without one."""
+    setup: _Commands = Field(default_factory=list)
+    """Commands that are run in this directory before the agent."""
+    verify: _Commands = Field(default_factory=list)
+    """Commands that are run there after the agent; the first that fails sends it back."""
+    verify_rounds: int = Field(default=1, ge=0, le=MOST_ROUNDS)
+    """How often a failing check sends the agent back before the attempt fails."""
+    overrides: tuple[Literal["git", "ref", "path"], ...] = Field(default=("ref",), strict=False)
+    """What an execution may choose instead."""
+
+    def chosen(self, choice: RepositoryChoice) -> "Repository":
+        """Return the repository of an execution."""
+        return self.model_copy(update=choice.model_dump(exclude_none=True))
+
+    def refused(self, choice: RepositoryChoice) -> str | None:
+        """Return the first field of `choice` that the task does not leave to executions."""
+        given = choice.model_dump(exclude_none=True)
+        return next((name for name in given if name not in self.overrides), None)
+
+    @property
+    def runs_commands(self) -> bool:
+        """Whether it has commands for the shell."""
+        return bool(self.setup or self.verify)
+
+
+def is_sha(ref: str) -> bool:
+    """Whether a ref is the full sha of a commit."""
+    return _SHA.fullmatch(ref) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryRule:
+    """An administrator's choice of the repositories that tasks may use.
+
+    `allow` are beginnings of URLs that end at a `/`: `https://` allows all of a scheme,
+    `https://github.com/acme` the repositories of acme. `commands` says whether tasks may have
+    commands for the shell.
+    """
+
+    allow: Sequence[str] = ("https://",)
+    commands: bool = True
+
+    def refusal(self, repository: Repository) -> str | None:
+        """Return why a repository may not be used, with the cure."""
+        if not any(_begins(repository.git, each) for each in self.allow):
+            known = ", ".join(self.allow) or "nothing"
+            return (
+                f"The repository {repository.git} may not be used: {SETTING} allows {known}. Have "
+                "an administrator add it, for the API and the workers."
+            )
+        if repository.runs_commands and not self.commands:
+            return (
+                "The commands in setup and verify may not be run: agents are not confined here. "
+                "Leave them out, or have an administrator turn confinement on or set "
+                "CELERIAC_REPOSITORIES_COMMANDS=always, for the API and the workers."
+            )
+        return None
+
+
+def _begins(url: str, prefix: str) -> bool:
+    return url == prefix or url.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
+
+
+def branch_of(execution_id: object) -> str:
+    """Return the branch on which an execution's change is."""
+    return f"celeriac/{execution_id}"

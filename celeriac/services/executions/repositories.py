@@ -1,0 +1,45 @@
+"""Whether an execution may use the repository that its task names and the caller has chosen."""
+
+from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.repositories import Repository, RepositoryRule
+from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.outbound import OutboundGuard, refusal
+
+
+def check_repository(
+    rule: RepositoryRule, guard: OutboundGuard, task: TaskSpec, options: RunOptions
+) -> None:
+    """Raise InvalidInputError if the execution may not have its repository."""
+    choice = options.repository
+    if choice is not None:
+        if task.repository is None:
+            raise InvalidInputError(
+                "The task has no repository; leave it out, or give the task one.",
+                field="repository",
+            )
+        field = task.repository.refused(choice)
+        if field is not None:
+            open_fields = ", ".join(task.repository.overrides) or "nothing"
+            raise InvalidInputError(
+                f"The task does not leave {field} to its executions; its repository.overrides has: "
+                f"{open_fields}.",
+                field=f"repository.{field}",
+            )
+    repository = options.applied(task).repository
+    if repository is not None:
+        check_allowed(rule, guard, repository, "repository")
+
+
+def check_allowed(
+    rule: RepositoryRule, guard: OutboundGuard, repository: Repository, field: str
+) -> None:
+    """Raise InvalidInputError for a repository that an administrator or the guard does not allow.
+
+    Names of hosts are resolved by the worker, which checks their addresses.
+    """
+    fault = rule.refusal(repository)
+    if fault is not None:
+        raise InvalidInputError(fault, field=field)
+    if repository.git.startswith("https://") and (fault := refusal(guard, repository.git)):
+        raise InvalidInputError(f"The repository's URL {fault}.", field=f"{field}.git")

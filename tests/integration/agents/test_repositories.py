@@ -1,0 +1,304 @@
+"""Agents in checkouts of a real repository: what they get, what is kept of their work."""
+
+import asyncio
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.child.confinement import Confinement
+from celeriac.agents.command.runner import CommandRunner
+from celeriac.domain.errors import (
+    ChildCrashedError,
+    RepositoryRefusedError,
+    RepositoryUnavailableError,
+    SetupFailedError,
+    VerifyFailedError,
+)
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import Completed
+from celeriac.services.ports import Job
+from tests.support.confined import confined
+from tests.support.repositories import Desk, Origin, answer, git, lines, told
+from tests.support.run_context import RecordingContext, command_job
+from tests.support.sandboxes import confined_user, sandbox_for
+
+pytestmark = pytest.mark.anyio
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    return Origin(tmp_path / "origin")
+
+
+@pytest.fixture
+def bounds() -> Confinement:
+    return confined(ENVIRONMENT)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, origin: Origin, bounds: Confinement) -> Desk:
+    return Desk(tmp_path / "home", origin, bounds)
+
+
+@pytest.fixture
+def shell(bounds: Confinement) -> CommandRunner:
+    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
+
+
+def job_of(desk: Desk, script: str, **repository: object) -> Job:
+    job = command_job("shell", f"read start\n{script}\n{answer('done')}")
+    return replace(job, repository=desk.repository(**repository))
+
+
+async def test_the_change_of_an_agent_is_a_branch_a_patch_and_a_bundle(
+    desk: Desk, origin: Origin, shell: CommandRunner, tmp_path: Path
+) -> None:
+    script = """
+    test "$(cat value)" = 1
+    git config user.name >name
+    git commit --quiet --allow-empty -m 'a commit of the agent'
+    echo 2 >value
+    printf '\\000\\001' >data
+    git rm --quiet --cached ../README; rm ../README
+    echo ignored >../.gitignore; echo x >ignored
+    """
+    job = job_of(desk, script, path="lib")
+    done, context = await desk.run(shell, job)
+    assert isinstance(done, Completed)
+    (begun,) = told(context, EventType.CHECKOUT)
+    assert (begun["sha"], begun["new"], begun["path"]) == (origin.first, True, "lib")
+    (change,) = told(context, EventType.CHANGE)
+    branch = f"celeriac/{job.execution_id}"
+    assert (change["branch"], change["base"], change["files"]) == (branch, origin.first, 5)
+    patched = desk.applied(desk.base(job) / "changes.patch", tmp_path / "patched", origin.first)
+    assert (patched / "lib/value").read_text() == "2\n"
+    assert (patched / "lib/data").read_bytes() == b"\0\1"
+    assert (patched / "lib/name").read_text() == "tester\n"
+    assert not (patched / "README").exists()
+    assert not (patched / "lib/ignored").exists()
+    # the bundle brings the branch, with the commits of the agent
+    git(origin.path, "fetch", "--quiet", str(desk.base(job) / "changes.bundle"), branch)
+    log = git(origin.path, "log", "--format=%s %an %ae", f"{origin.first}..FETCH_HEAD")
+    author = f"tester {job.execution_id}@celeriac.invalid"
+    assert log.splitlines() == [
+        f"Work of the agent tester {author}",
+        f"a commit of the agent {author}",
+    ]
+    assert git(origin.path, "rev-parse", "FETCH_HEAD") == change["head"]
+    # the copy of the repository is not needed any more
+    assert not (desk.base(job) / "repository/.git").exists()
+    assert (desk.base(job) / "repository/lib/ignored").exists()
+
+
+async def test_refs_lead_to_their_commits_and_a_branch_that_moves_is_fetched(
+    desk: Desk, origin: Origin, shell: CommandRunner
+) -> None:
+    second = origin.commit({"README": "two\n"})
+    expected = [
+        (None, second),
+        ("main", second),
+        ("v1", origin.first),
+        (origin.first, origin.first),
+    ]
+    for ref, sha in expected:
+        job = job_of(desk, ":", **({} if ref is None else {"ref": ref}))
+        _, context = await desk.run(shell, job)
+        assert told(context, EventType.CHECKOUT)[0]["sha"] == sha
+        assert told(context, EventType.CHANGE)[0]["patch"] is None
+    third = origin.commit({"README": "three\n"})
+    _, context = await desk.run(shell, job_of(desk, ":", ref="main"))
+    assert told(context, EventType.CHECKOUT)[0]["sha"] == third
+    for wrong in ({"ref": "0" * 40}, {"ref": "gone"}, {"path": "nowhere"}):
+        with pytest.raises(RepositoryRefusedError):
+            await desk.run(shell, job_of(desk, ":", **wrong))
+
+
+async def test_what_can_not_be_fetched_is_told(desk: Desk, shell: CommandRunner) -> None:
+    gone = f"{desk.origin.url}/gone"
+    with pytest.raises(RepositoryUnavailableError, match="can't be fetched"):
+        await desk.run(shell, job_of(desk, ":", git=gone))
+    with pytest.raises(RepositoryRefusedError, match="CELERIAC_REPOSITORIES_ALLOW"):
+        await desk.run(shell, job_of(desk, ":", git="https://example.com/x.git"))
+    allowed = replace(desk.shared.rule, allow=("https://",))
+    for host in ("127.0.0.1", "169.254.169.254", "localhost", "0x7f.1"):
+        job = job_of(desk, ":", git=f"https://{host}/x.git")
+        with pytest.raises(RepositoryRefusedError, match="not on the public internet"):
+            await desk.runner(shell, rule=allowed).run(job, desk.context(job))
+
+
+async def test_a_failing_check_sends_the_agent_back_with_its_output(
+    desk: Desk, origin: Origin, shell: CommandRunner
+) -> None:
+    script = """
+    case "${CELERIAC_FEEDBACK-}" in
+        *"expected 2"*) echo 2 >lib/value;;
+        *) echo 3 >lib/value;;
+    esac
+    """
+    commands = {
+        "setup": ["echo prepared >prepared", "test -f prepared"],
+        "verify": ["true", 'test "$(cat lib/value)" = 2 || { echo "expected 2"; exit 7; }'],
+    }
+    job = job_of(desk, script, **commands)
+    done, context = await desk.run(shell, job)
+    assert isinstance(done, Completed)
+    assert lines(context, "setup") == ["$ echo prepared >prepared", "$ test -f prepared"]
+    assert lines(context, "verify").count("expected 2") == 1
+    assert (desk.base(job) / "repository/lib/value").read_text() == "2\n"
+    # an agent that does not learn
+    job = job_of(desk, "echo 4 >lib/value", **commands, verify_rounds=2)
+    context = desk.context(job)
+    with pytest.raises(VerifyFailedError, match=r"sent back 2 times .* exited with 7") as caught:
+        await desk.run(shell, job, context)
+    assert caught.value.details["rounds"] == 2
+    assert lines(context, "verify").count("expected 2") == 3
+    assert told(context, EventType.CHANGE)[0]["patch"] == "changes.patch"
+    job = job_of(desk, ":", setup=["echo no network; false"])
+    with pytest.raises(SetupFailedError, match=r"exited with 1:\nno network"):
+        await desk.run(shell, job)
+
+
+async def test_an_attempt_that_starts_over_gets_a_new_checkout_at_the_same_commit(
+    desk: Desk, origin: Origin, shell: CommandRunner, tmp_path: Path
+) -> None:
+    script = "test -e mark && echo seen >seen; echo half >mark"
+    first = job_of(desk, f"{script}; exit 9")
+    with pytest.raises(ChildCrashedError):
+        await desk.run(shell, first)
+    base = desk.base(first)
+    assert (base / "changes.patch").exists()
+    # as if the worker had died before it stored the change
+    state = base / "checkout.json"
+    state.write_text(state.read_text().replace('"saved": true', '"saved": false'))
+    (base / "changes.patch").unlink()
+    origin.commit({"README": "moved on\n"})
+    second = replace(job_of(desk, script), execution_id=first.execution_id, attempt=2)
+    _, context = await desk.run(shell, second)
+    assert told(context, EventType.CHECKOUT)[0]["sha"] == origin.first
+    assert [each["attempt"] for each in told(context, EventType.CHANGE)] == [1, 2]
+    assert not (base / "repository/seen").exists()
+    kept = desk.applied(base / "attempt-1.patch", tmp_path / "kept", origin.first)
+    assert (kept / "mark").read_text() == "half\n"
+
+
+async def test_a_cancelled_attempt_leaves_its_change(desk: Desk, shell: CommandRunner) -> None:
+    begun = asyncio.Event()
+
+    class Watched(RecordingContext):
+        async def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+            begun.set()
+
+    script = """echo half >half; mkfifo never; echo '{"type": "progress", "done": 1}'; : <never"""
+    job = job_of(desk, script)
+    context = Watched(desk.context(job).workdir)
+    running = asyncio.create_task(desk.run(shell, job, context))
+    async with asyncio.timeout(30):
+        await begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert told(context, EventType.CHANGE)[0]["files"] == 1
+    assert b"+half" in (desk.base(job) / "changes.patch").read_bytes()
+
+
+HOSTILE = """
+{{ echo '#!/bin/sh'; echo 'touch {mark} "'"$PWD"'/ran"'; echo cat; }} >evil
+chmod +x evil; evil=$PWD/evil
+mkdir -p .git/hooks
+for hook in pre-commit post-commit reference-transaction post-index-change commit-msg \
+    pre-auto-gc post-checkout; do cp evil .git/hooks/$hook; done
+for setting in core.fsmonitor diff.external core.sshCommand core.editor core.pager gpg.program \
+    filter.own.clean filter.own.smudge filter.own.process diff.own.command diff.own.textconv \
+    merge.own.driver core.alternateRefsCommand credential.helper uploadpack.packObjectsHook \
+    alias.diff-tree alias.commit-tree trailer.x.command core.gitProxy; do
+    git config --file .git/config "$setting" "$evil"
+done
+git config --file .git/config core.hooksPath "$PWD/.git/hooks"
+git config --file .git/config commit.gpgSign true
+git config --file .git/config core.worktree /
+printf '[includeIf "gitdir:**"]\\n\\tpath = %s\\n' "$PWD/more" >>.git/config
+printf '[core]\\n\\tfsmonitor = %s\\n' "$evil" >more
+printf '* filter=own diff=own merge=own\\n' >.gitattributes
+mkdir -p .git/info; printf '* filter=own diff=own\\n' >.git/info/attributes
+git init --quiet nested
+git -C nested -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
+git config --file nested/.git/config core.fsmonitor "$evil"
+ln -s /etc/passwd link
+mkdir moved; ln -s /etc there
+rm -rf lib; ln -s /etc lib
+echo changed >README
+rm -f {mark} ran
+"""
+
+
+async def test_nothing_that_a_hostile_repository_names_is_run(
+    desk: Desk, origin: Origin, shell: CommandRunner, tmp_path: Path
+) -> None:
+    mark = tmp_path / "executed"
+    job = job_of(desk, HOSTILE.format(mark=mark))
+    _, context = await desk.run(shell, job)
+    (change,) = told(context, EventType.CHANGE)
+    assert change["patch"] == "changes.patch"
+    assert not mark.exists()
+    assert not (desk.base(job) / "repository/ran").exists()
+    text = (desk.base(job) / "changes.patch").read_text()
+    assert "+changed" in text
+    assert "root:" not in text
+    patched = desk.applied(desk.base(job) / "changes.patch", tmp_path / "patched", origin.first)
+    assert git(patched, "ls-files", "--stage", "link", "lib").count("120000 ") == 2
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "rm -rf .git",
+        "rm -rf .git/objects; ln -s {other}/.git/objects .git/objects",
+        "echo {other}/.git/objects >.git/objects/info/alternates; echo {sha} >.git/HEAD",
+    ],
+)
+async def test_a_repository_that_borrows_objects_gives_no_patch(
+    desk: Desk, shell: CommandRunner, tmp_path: Path, script: str
+) -> None:
+    other = Origin(tmp_path / "other")
+    sha = other.commit({"secret": "of somebody else\n"})
+    job = job_of(desk, script.format(other=other.path, sha=sha))
+    done, context = await desk.run(shell, job)
+    assert isinstance(done, Completed)
+    assert told(context, EventType.CHANGE) == []
+    (warning,) = lines(context, "repository")
+    assert "can't be stored" in warning
+    assert not (desk.base(job) / "changes.patch").exists()
+
+
+async def test_links_in_the_git_directory_lead_nowhere(
+    desk: Desk, shell: CommandRunner, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("f" * 40)
+    job = job_of(desk, f"rm .git/HEAD; ln -s {secret} .git/HEAD; echo changed >README")
+    _, context = await desk.run(shell, job)
+    (change,) = told(context, EventType.CHANGE)
+    assert (change["base"], change["files"]) == (desk.origin.first, 1)
+
+
+async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
+    tmp_path: Path, origin: Origin
+) -> None:
+    home = tmp_path / "home"
+    bounds = Confinement(ENVIRONMENT, user=confined_user(), sandbox=sandbox_for(home))
+    desk = Desk(home, origin, bounds)
+    shell = CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
+    script = f"""
+    test -e {home}/repositories && exit 3
+    case "$PWD" in {home}/work/*/repository/lib) ;; *) exit 5;; esac
+    git status --short >/dev/null || exit 6
+    echo 2 >value; echo top >../top; echo home >"$HOME/home"
+    """
+    job = job_of(desk, script, path="lib", verify=["test -d ../.git", "echo $HOME"])
+    _, context = await desk.run(shell, job)
+    assert told(context, EventType.CHANGE)[0]["files"] == 2
+    assert lines(context, "verify")[-1] == str(desk.base(job) / "home")
