@@ -33,6 +33,7 @@ PATCH = "changes.patch"
 BUNDLE = "changes.bundle"
 SCRATCH = ".collecting-"
 
+_GRACE_SECONDS = 0.2
 _SMALL = 4_096
 _PACKED = 8_000_000
 _BRANCH_FILE = re.compile(r"refs/[A-Za-z0-9_./@+=,#%-]+")
@@ -182,6 +183,7 @@ class Collector:
                 ALLOW: "none",
             },
             workdir=scratch,
+            stop_grace_seconds=_GRACE_SECONDS,
             limits=ResourceLimits(file_bytes=max(self.patch_bytes, 1) * 100),
             user=user,
             sandbox=self.confinement.sandbox,

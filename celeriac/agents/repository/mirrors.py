@@ -176,7 +176,7 @@ class Mirrors:
         while True:
             lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if _locks(lock) and _is_same(lock, place / _LOCK):
+                if locks(lock) and _is_same(lock, place / _LOCK):
                     yield lock
                     return
             finally:
@@ -237,7 +237,8 @@ def _no_ref(repository: Repository, ref: str) -> RepositoryRefusedError:
     )
 
 
-def _locks(lock: int) -> bool:
+def locks(lock: int) -> bool:
+    """Lock an open file for this process alone; return whether nobody else had it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -282,7 +283,7 @@ def _is_worn(place: Path) -> bool:
 def _held(place: Path) -> Iterator[bool]:
     lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        yield _locks(lock)
+        yield locks(lock)
     finally:
         os.close(lock)
 

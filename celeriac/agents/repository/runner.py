@@ -6,8 +6,9 @@ new one, at the same commit, after what the earlier attempt has changed was stor
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -19,13 +20,14 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.repository.change import Change, Collector, NewCommit, set_aside
 from celeriac.agents.repository.checkout import Author, CheckoutState, make_checkout
 from celeriac.agents.repository.checks import Checks
-from celeriac.agents.repository.mirrors import Mirrors
+from celeriac.agents.repository.mirrors import Mirrors, locks
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     CeleriacError,
     ExecutionError,
     RepositoryRefusedError,
+    RepositoryUnavailableError,
     SessionUnavailableError,
 )
 from celeriac.domain.executions.events import EventType
@@ -40,8 +42,13 @@ from celeriac.services.storage_paths import StoragePaths
 
 logger = structlog.get_logger(__name__)
 
-_CANCELLED_SECONDS = 3.0
-"""How long a cancelled attempt may take to store its change: a worker abandons it after five."""
+_CANCELLED_SECONDS = 2.0
+"""How long a cancelled attempt may take to store its change: a worker abandons it after five, and
+its agent has had two."""
+
+_LOCK = "checkout.lock"
+_LOCK_SECONDS = 15.0
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +116,14 @@ class RepositoryRunner:
         session_id = await context.save_session() if self._is_claude else None
         shared = await self._shared.for_agent(job.agent)
         work = _Attempt(shared, job, context, repository, self._place(job, session_id))
+        async with work.alone():
+            return await self._run(work, job, context, parent=self._parent(job, session_id))
+
+    async def _run(
+        self, work: "_Attempt", job: Job, context: RunContext, *, parent: Path | None
+    ) -> Completed | Parked:
         try:
-            await work.begin(
-                goes_on=self._goes_on(job),
-                in_session=self._is_claude,
-                parent=self._parent(job, session_id),
-            )
+            await work.begin(goes_on=self._goes_on(job), in_session=self._is_claude, parent=parent)
         except UnreachableError as error:
             raise AgentMisconfiguredError(str(error), field="runner") from error
         try:
@@ -204,6 +213,26 @@ class _Attempt:
             place.top, place.workdir(self._repository), place.home, check=self.checks.verify
         )
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Make the directories, and let no other attempt work in them while the block runs.
+
+        One whose worker has lost it may still be ending. Raises RepositoryUnavailableError if it
+        does not.
+        """
+        place = self._place
+        for directory in (place.base, place.state):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        until = time.monotonic() + _LOCK_SECONDS
+        with (place.state / _LOCK).open("w") as lock:
+            while not locks(lock.fileno()):
+                if time.monotonic() > until:
+                    raise RepositoryUnavailableError(
+                        "An earlier attempt still works in the checkout."
+                    )
+                await asyncio.sleep(_POLL_SECONDS)
+            yield
+
     async def begin(self, *, goes_on: bool, in_session: bool, parent: Path | None) -> None:
         """See that the checkout is there, new or as an earlier attempt has left it.
 
@@ -211,8 +240,6 @@ class _Attempt:
         is the session that its runner copies. Raises what `RepositoryRunner.run` does.
         """
         place, job = self._place, self._job
-        for directory in (place.base, place.state):
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         earlier = await FILES.run(CheckoutState.read, parent or place.state)
         own = earlier if earlier and self._is_own(earlier) else None
         if goes_on and (in_session or (own is not None and place.top.is_dir())):

@@ -1,0 +1,110 @@
+"""URLs, refs and paths of repositories: what git could take for something else is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.repositories import Repository, RepositoryChoice, RepositoryRule
+from celeriac.domain.tasks import TaskSpec
+
+GOOD = "https://git.example.com/acme/shop.git"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        GOOD,
+        "https://git.example.com:8443/~user/x",
+        "ssh://git@git.example.com:22/acme/shop.git",
+        "file:///srv/git/shop.git",
+    ],
+)
+def test_plain_urls_are_taken(url: str) -> None:
+    assert Repository(git=url).git == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "shop", "/srv/git/shop", "../shop", "-uupload", "--upload-pack=touch /tmp/x",
+        "ext::sh -c touch% /tmp/x", "fd::3", "git::ext::x", "http://git.example.com/x",
+        "git://git.example.com/x", "ftp://git.example.com/x", "HTTPS://git.example.com/x",
+        "git@git.example.com:acme/x", "https://user:pass@git.example.com/x",
+        "https://token@git.example.com/x", "https:///x", "https://git.example.com",
+        "https://-oProxyCommand=x/y", "ssh://-oProxyCommand=x/y", "ssh://-l@git.example.com/x",
+        "ssh://git@-oProxyCommand=x/y", "https://git.example.com/x?y=1", "https://git.example.com/x#y",
+        "https://git.example.com/../x", "file:///srv/../etc", "file://host/srv", "file:///-x",
+        "https://git.example.com/a/-x", "https://git.example.com//x", "https://[::1]/x",
+        "https://git.example.com/x y", "https://git.example.com/x\n", "https://git.example.com/x;y",
+        "https://git.example.com/x$(y)", "https://git.example.com\\@evil/x", "file:///a\0b",
+    ],
+)  # fmt: skip
+def test_other_urls_are_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"git"):
+        Repository(git=url)
+
+
+@pytest.mark.parametrize("ref", ["main", "release/2.1", "v1.0", "a" * 40, "feature/x+y@2"])
+def test_plain_refs_are_taken(ref: str) -> None:
+    assert Repository(git=GOOD, ref=ref).ref == ref
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "", "-x", "--upload-pack=x", "a..b", "a@{1}", "a^", "a~1", "a:b", "a b", "a\n", "/a", "a/",
+        "a//b", ".a", "a/.b", "a.lock", "a.lock/b", "a.", "+a", "*", "a\\b", "a[", "@",
+    ],
+)  # fmt: skip
+def test_other_refs_are_refused(ref: str) -> None:
+    with pytest.raises(ValidationError, match=r"ref"):
+        RepositoryChoice(ref=ref)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/etc", "..", "a/../b", "./a", "a//b", ".git", "a/.GIT", "-a", "a\nb", "a/"]
+)
+def test_paths_stay_in_the_repository(path: str) -> None:
+    with pytest.raises(ValidationError, match=r"path"):
+        Repository(git=GOOD, path=path)
+    assert Repository(git=GOOD, path="packages/shop front").path == "packages/shop front"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "allowed"),
+    [
+        ("https://", True),
+        ("https://git.example.com", True),
+        ("https://git.example.com/acme", True),
+        ("https://git.example.com/acme/", True),
+        (GOOD, True),
+        ("https://git.example.com/acm", False),
+        ("https://git.example", False),
+        ("ssh://", False),
+        ("https://git.example.com/acme/shop", False),
+    ],
+)
+def test_prefixes_end_at_a_slash(prefix: str, allowed: bool) -> None:
+    refusal = RepositoryRule(allow=(prefix,)).refusal(Repository(git=GOOD))
+    assert (refusal is None) is allowed
+    assert RepositoryRule(allow=()).refusal(Repository(git=GOOD)) is not None
+
+
+def test_commands_need_confinement_or_an_administrators_word() -> None:
+    repository = Repository(git=GOOD, verify=["make test"])
+    refusal = RepositoryRule(commands=False).refusal(repository)
+    assert refusal is not None
+    assert "CELERIAC_REPOSITORIES_COMMANDS" in refusal
+    assert RepositoryRule().refusal(repository) is None
+
+
+def test_an_execution_chooses_what_its_task_leaves_open() -> None:
+    task = TaskSpec(repository=Repository(git=GOOD, ref="main", path="a"))
+    repository = task.repository
+    assert repository is not None
+    assert repository.refused(RepositoryChoice(ref="x")) is None
+    assert repository.refused(RepositoryChoice(ref="x", path="b")) == "path"
+    assert repository.refused(RepositoryChoice(git=GOOD)) == "git"
+    options = RunOptions(repository=RepositoryChoice(ref="x"))
+    assert options.applied(task).repository == repository.model_copy(update={"ref": "x"})
+    assert options.applied(TaskSpec()).repository is None
