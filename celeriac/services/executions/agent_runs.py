@@ -43,7 +43,7 @@ from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopR
 from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.executions.finish import Raised, describe
 from celeriac.services.executions.lacks import Lacks
-from celeriac.services.executions.masking import context_of, mask_failure, mask_outcome
+from celeriac.services.executions.masking import MaskedContext, mask_failure, mask_outcome
 from celeriac.services.executions.outcomes import (
     outcome_of_error,
     outcome_of_fault,
@@ -174,7 +174,8 @@ class AgentRuns:
             running.runner = runner
             if spec.agent.secrets:
                 job = self._with_secrets(running, spec, job)
-            context = context_of(
+            kind = AttemptContext if attempt.masker is None else MaskedContext
+            context = kind(
                 attempt,
                 job,
                 runner,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from celeriac.domain.approvals import Answer, Question
@@ -23,7 +23,6 @@ from celeriac.domain.labels import Labels
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads, storable
 from celeriac.logs.masks import Masker
-from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.context import AttemptContext
 from celeriac.services.executions.finish import describe
 from celeriac.services.executions.steps import AttemptSteps
@@ -78,7 +77,7 @@ class MaskedSteps(AttemptSteps):
     def masker(self) -> Masker:
         """Masks what the attempt was given."""
         masker = self._attempt.masker
-        assert masker is not None  # see `context_of`
+        assert masker is not None  # see `AgentRuns.start`
         return masker
 
     async def store(self, step: NewStep) -> float | None:
@@ -112,7 +111,7 @@ class MaskedContext(AttemptContext):
     def masker(self) -> Masker:
         """Masks what the attempt was given."""
         masker = self._attempt.masker
-        assert masker is not None  # see `context_of`
+        assert masker is not None  # see `AgentRuns.start`
         return masker
 
     async def emit(self, kind: EventType, data: JsonObject) -> None:
@@ -176,9 +175,3 @@ class MaskedContext(AttemptContext):
             for each in interactions
         ]
         return await super().record(masked, complete=complete)
-
-
-def context_of(attempt: Attempt, *arguments: Any, **options: Any) -> AttemptContext:
-    """Return the `RunContext` of an attempt; see `AttemptContext` for the other arguments."""
-    kind = AttemptContext if attempt.masker is None else MaskedContext
-    return kind(attempt, *arguments, **options)
