@@ -9,10 +9,12 @@ from pathlib import Path
 
 from celeriac.agents.gateway.served_models import model_names
 from celeriac.agents.models import LOCAL, Provider, Providers
+from celeriac.agents.network.rules import NetworkBounds
 from celeriac.agents.python.functions import is_allowed
 from celeriac.agents.python.source import defined_names, module_files
 from celeriac.domain.agents import AgentSpec, CommandAgent, CrewaiAgent, LlmAgent, PythonAgent
-from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.domain.confinement import AgentConfinement
+from celeriac.domain.errors import AgentMisconfiguredError, WorkerMisconfiguredError
 
 _TIMEOUT = 2.0
 _REMEMBER_SECONDS = 10.0
@@ -29,6 +31,8 @@ class Advice:
     commands: Mapping[str, Sequence[str]]
     modules: Sequence[str]
     search_path: str
+    bounds: NetworkBounds = field(default_factory=NetworkBounds)
+    """What agents may ask of the network."""
     _served: tuple[float, frozenset[str]] = field(default=(0.0, frozenset()), init=False)
 
     def warnings(self, spec: AgentSpec) -> list[str]:
@@ -36,6 +40,15 @@ class Advice:
 
         May read the models of the local server, for two seconds at most. Imports no user code.
         """
+        return [*self._of_runner(spec), *self._of_network(spec.confinement)]
+
+    def _of_network(self, asked: AgentConfinement) -> Iterator[str]:
+        try:
+            self.bounds.rules(asked.network)
+        except WorkerMisconfiguredError as error:
+            yield error.message
+
+    def _of_runner(self, spec: AgentSpec) -> list[str]:
         match spec:
             case LlmAgent():
                 return [*self._of_model(spec.model)]

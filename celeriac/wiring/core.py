@@ -305,6 +305,7 @@ def advice(settings: Settings) -> Advice:
         commands=settings.commands,
         modules=(*settings.agent_modules, *declared_modules()),
         search_path=os.environ.get("PATH", ""),
+        bounds=network_bounds(settings),
     )
 
 

@@ -62,7 +62,11 @@ def _steps(path: Sequence[int | str], body: object) -> list[str]:
     steps: list[str] = []
     for index, part in enumerate(path):
         if _has(body, part):
-            body = body[part]  # type: ignore[index]
+            within = body[part]  # type: ignore[index]
+            following = path[index + 1 : index + 2]
+            if any(_has(body, each) and not _has(within, each) for each in following):
+                continue  # a member of a union that has a field of its own name
+            body = within
         elif index < len(path) - 1:
             continue
         steps.append(str(part))

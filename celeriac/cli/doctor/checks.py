@@ -122,8 +122,9 @@ def check_confinement(settings: Settings) -> Finding:
         checked_sandbox(settings, child_user(settings, make=False), places(settings).workdirs)
     except ConfigurationError as error:
         return failed(Code.CONFINEMENT, error.message, None, Cause.MISCONFIGURED)
-    network = settings.confinement.network
-    return ok(Code.CONFINEMENT, f"agents run in sandboxes of {driver}; network: {network}")
+    network, hosts = settings.confinement.network, ", ".join(settings.confinement.hosts)
+    named = f"; agents may name {hosts}" if hosts else ""
+    return ok(Code.CONFINEMENT, f"agents run in sandboxes of {driver}; network: {network}{named}")
 
 
 def check_claude(settings: Settings) -> Finding:

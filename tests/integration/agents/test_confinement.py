@@ -412,6 +412,8 @@ def test_doctor_tries_the_sandbox(home: Path) -> None:
 
     assert finding.level is Level.OK
     assert finding.message == "agents run in sandboxes of bubblewrap; network: none"
+    named = check_confinement(load(home, hosts=["*.github.com", "pypi.org:443"])).message
+    assert named.endswith("; network: none; agents may name *.github.com, pypi.org:443")
     assert check_confinement(Settings.load(home=home)).message.startswith("off: ")
 
 

@@ -9,6 +9,7 @@ import pytest
 from celeriac.agents.advice import Advice
 from celeriac.agents.models import Providers
 from celeriac.domain.agents import AgentSpec, ClaudeAgent, CommandAgent, LlmAgent, PythonAgent
+from celeriac.domain.confinement import AgentConfinement
 
 SHOP = (
     "import json as text\nfrom pathlib import Path\n\n\nasync def score(): ...\n\n\nnap = score\n"
@@ -57,6 +58,10 @@ def advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Advice]:
         (LlmAgent(model="gtp/5"), "names the provider 'gtp', which isn't configured"),
         (LlmAgent(model="openai/gpt-5"), "OPENAI_API_KEY is not set"),
         (LlmAgent(model="local/smollm2"), "there is no local model server"),
+        (
+            CommandAgent(command="count", confinement=AgentConfinement(network=("a.test",))),
+            "'a.test', which this worker does not allow agents",
+        ),
         (PythonAgent(function="advised_shop:score"), None),
         (PythonAgent(function="advised_shop:nap"), None),
         (PythonAgent(function="advised_shop:text"), None),

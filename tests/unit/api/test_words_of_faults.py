@@ -24,6 +24,8 @@ from celeriac.wire import ExecutionSummary
          "environment.0", "write a variable's name"),
         (AgentSpec, {"runner": "llm", "model": "a/b", "mcp_servers": [
             {"name": "x", "url": "ftp://x"}]}, "mcp_servers.0.url", "begins with https://"),
+        (AgentSpec, {"runner": "command", "command": "look", "confinement": {
+            "network": ["https://x"]}}, "confinement.network.0", "no scheme and no path"),
         (TaskSpec, {"queue": "Fast"}, "queue", "begin with a lower-case letter"),
     ],
 )  # fmt: skip
