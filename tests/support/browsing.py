@@ -43,7 +43,8 @@ def tunnel(target: str, *words: str) -> Any:
             head += connection.recv(1) or b"\r\n\r\n"
         if b" 200 " not in head:
             return head.split(b"\r\n")[0].decode()
-        connection.sendall("".join(words).encode())
+        for word in words:
+            connection.sendall(word.encode())
         connection.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import h11
 
+from celeriac.agents.network import plain_http
 from celeriac.agents.network.report import NetworkReport, Traffic
 from celeriac.agents.network.rules import (
     ConnectionRefusedByRuleError,
@@ -110,6 +111,17 @@ class Gate:
             raise self._other_name(opened, "names no valid host") from None
         if name != opened.host and not self.rules.allows(name, opened.port):
             raise self._other_name(opened, f"asks for {name}")
+
+    @staticmethod
+    def plain_http(opened: Outgoing) -> ConnectionRefusedByRuleError:
+        """Return the refusal of plain HTTP in a tunnel, where each request may name any host."""
+        return ConnectionRefusedByRuleError(
+            Rule.PLAIN_HTTP,
+            opened.host,
+            opened.port,
+            f"The tunnel to {shown(opened.host, opened.port)} carries plain HTTP. Send such "
+            "requests to the proxy itself, as in GET http://host/path.",
+        )
 
     @staticmethod
     def _other_name(opened: Outgoing, what: str) -> ConnectionRefusedByRuleError:
@@ -230,14 +242,15 @@ class Client:
     async def _refuse_tunnel(self, refusal: BaseException) -> None:
         assert isinstance(refusal, ConnectionRefusedByRuleError)
         await self._gate.report.refused(refusal)
-        self._writer.write(ACCESS_DENIED)
+        is_tls = refusal.rule is Rule.TLS_NAME
+        self._writer.write(ACCESS_DENIED if is_tls else plain_http.REFUSAL)
         await self._writer.drain()
         self._writer.write_eof()
 
     async def _upload(
         self, request: Outgoing, upstream: Upstream, early: bytes, idle: asyncio.Timeout
     ) -> None:
-        """Pass on what the program sends; the beginning only once its TLS is known."""
+        """Pass on what the program sends; the beginning only once it is known what it is."""
         chunk = await self._first_message(request, early)
         while chunk:
             upstream.writer.write(chunk)
@@ -251,14 +264,18 @@ class Client:
         """Return the first bytes, checked. Raises ConnectionRefusedByRuleError."""
         data = early or await self._reader.read(_READ)
         async with asyncio.timeout(HEAD_SECONDS):
-            while (found := read_hello(data)) is Reading.INCOMPLETE and len(data) <= MOST_BYTES:
+            while data and not _is_known(data):
                 chunk = await self._reader.read(_READ)
                 if not chunk:
                     break
                 data += chunk
-        if found is Reading.OTHER or not data:
-            return data
-        self._gate.check_tls_name(request, found if isinstance(found, Hello) else Hello(""))
+        found = read_hello(data)
+        if data and found is not Reading.OTHER:
+            self._gate.check_tls_name(request, found if isinstance(found, Hello) else Hello(""))
+        elif plain_http.is_request(data) or (
+            len(data) > MOST_BYTES and plain_http.is_request(data) is None
+        ):
+            raise self._gate.plain_http(request)
         return data
 
     async def _download(self, upstream: Upstream, idle: asyncio.Timeout) -> None:
@@ -334,6 +351,16 @@ class Client:
                 return
             else:
                 raise ConnectionResetError("the server is gone")
+
+
+def _is_known(data: bytes) -> bool:
+    """Whether enough has been sent to know what it is; too much is enough."""
+    if len(data) > MOST_BYTES:
+        return True
+    found = read_hello(data)
+    if found is Reading.OTHER:
+        return plain_http.is_request(data) is not None
+    return found is not Reading.INCOMPLETE
 
 
 def _go_on(idle: asyncio.Timeout) -> None:

@@ -26,6 +26,8 @@ class Rule(StrEnum):
     """The host is allowed, but is on this machine or in a private network."""
     TLS_NAME = "tls_name"
     """The connection is opened for one host, and its TLS asks for another."""
+    PLAIN_HTTP = "plain_http"
+    """A tunnel carries plain HTTP, whose requests could name other hosts."""
 
 
 class ConnectionRefusedByRuleError(Exception):

@@ -185,6 +185,10 @@ async def test_an_agent_reaches_what_it_names_and_nothing_else(
         "a tunnel of an older program": (
             ["raw", f"CONNECT {other} HTTP/1.0\r\n\r\n"], "HTTP/1.1 200",
         ),
+        "plain HTTP in a tunnel": (
+            ["tunnel", other, "GET / HT", "TP/1.1\r\nHost: evil.example.com\r\n\r\n"],
+            "HTTP/1.1 403 Plain HTTP does not",
+        ),
         "TLS for the host": (["tls", other, "api.example.com"], [0x16]),
         "TLS for another allowed host": (["tls", other, "cdn.example.com"], [0x16]),
         "TLS for a stranger on the same server": (["tls", other, "evil.example.com"], [21]),
@@ -230,6 +234,7 @@ async def test_an_agent_reaches_what_it_names_and_nothing_else(
     assert not {"proxy-connection", "proxy-authorization"} & set(headers)
     assert set(resolved) == {*NAMES}, "a name that is not allowed is not even resolved"
     assert sum(each.startswith(b"\x16") for each in echo.received) == 2, "of refused TLS: nothing"
+    assert b"evil" not in b"".join(echo.received)
     refused = events_of(context, EventType.NETWORK_REFUSED)
     assert {(each["host"], each["port"], each["rule"]) for each in refused} == {
         ("evil.example.com", 80, "not_allowed"),
@@ -238,6 +243,7 @@ async def test_an_agent_reaches_what_it_names_and_nothing_else(
         ("::ffff:7f00:1", web, "not_allowed"),
         ("inside.example.com", 443, "private_address"),
         ("api.example.com", echo.port, "tls_name"),
+        ("api.example.com", echo.port, "plain_http"),
     }
     (used,) = events_of(context, EventType.NETWORK_USED)
     assert {(each["host"], each["port"]) for each in used["reached"]} == {

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 import pytest
 
 from celeriac.agents.network import rules
+from celeriac.agents.network.plain_http import is_request
 from celeriac.agents.network.rules import (
     ConnectionRefusedByRuleError,
     NetworkBounds,
@@ -59,6 +60,27 @@ def test_a_message_in_several_records_is_read() -> None:
 )
 def test_what_is_no_first_message_is_not_taken_for_one(data: bytes, found: Reading) -> None:
     assert read_hello(data) is found
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", True),
+        (b"\r\n\nFOO /\x01 http/1.0\n", True),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", False),
+        (b"EHLO there\r\n", False),
+        (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", False),
+        (b"AMQP\x00\x00\x09\x01", False),
+        (b"*1\r\n$4\r\nPING\r\n", False),
+        (b"", None),
+        (b"\r\n", None),
+        (b"GE", None),
+        (b"GET /\x00" + b"a" * 100, None),
+    ],
+)
+def test_plain_http_is_told_from_other_protocols(data: bytes, found: bool | None) -> None:
+    assert is_request(data) is found
 
 
 PUBLIC = "93.184.216.34"
