@@ -16,6 +16,10 @@ import structlog
 logger = structlog.get_logger(__name__)
 
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
+MOST_CONNECTIONS = 1_024
+"""At once; more are cut off, since all attempts of a worker share its descriptors. Clients open
+1,000 at most."""
+
 _READ = 64 * 1024
 _TOO_LARGE = 413
 
@@ -109,6 +113,9 @@ class LoopbackServer:
         await asyncio.gather(*connections, return_exceptions=True)
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
