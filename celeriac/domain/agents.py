@@ -4,15 +4,22 @@ They are immutable; a change creates a new version.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from celeriac.domain.approvals import OnExpiry
 from celeriac.domain.base import Shape, Strict, VariableNames, Word
 from celeriac.domain.confinement import UNASKED, AgentConfinement
 from celeriac.domain.crews import CrewGraph
-from celeriac.domain.secrets.model import VARIABLE_PATTERN, VARIABLE_WORDS
+from celeriac.domain.secrets.model import (
+    HTTP_PORT,
+    HTTPS_PORT,
+    PLACE,
+    VARIABLE_PATTERN,
+    VARIABLE_WORDS,
+)
+from celeriac.kit.destinations import literal_address, read_host, read_port, split_port
 
 
 class RunnerName(StrEnum):
@@ -72,14 +79,61 @@ class ApprovalPolicy(Strict):
     on_expiry: OnExpiry = Field(default=OnExpiry.DENY, strict=False)
 
 
+_NO_CREDENTIALS = frozenset(
+    "host connection content-length transfer-encoding te trailer upgrade keep-alive expect "
+    "proxy-authorization proxy-authenticate proxy-connection".split()
+)
+
+
+def _exact_host(text: str) -> str:
+    host, port = split_port(text)
+    host = read_host(host)
+    if literal_address(host) is not None:
+        raise ValueError("must be the name of a host, not an address")
+    return f"{host}:{read_port(port)}" if port else host
+
+
 class SecretGrant(Strict):
-    """A secret of the workspace that the agent's processes get as an environment variable."""
+    """A secret of the workspace that the agent may use.
+
+    With a `variable` its processes get the value as an environment variable. With a `host` they
+    don't get it: the proxy of the attempt adds it as a header to plain requests to that host, which
+    it sends on with TLS.
+    """
 
     name: Word = Field(examples=["github"])
     """The secret's."""
-    variable: Annotated[
-        str, StringConstraints(max_length=100), Shape(VARIABLE_PATTERN, VARIABLE_WORDS)
-    ] = Field(examples=["GITHUB_TOKEN"])
+    variable: (
+        Annotated[str, StringConstraints(max_length=100), Shape(VARIABLE_PATTERN, VARIABLE_WORDS)]
+        | None
+    ) = Field(default=None, examples=["GITHUB_TOKEN"])
+    host: Annotated[str, StringConstraints(max_length=300), AfterValidator(_exact_host)] | None = (
+        Field(default=None, examples=[None])
+    )
+    """A host's name, such as `api.github.com`; with a port if it is not 443."""
+    header: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,100}$")] = "Authorization"
+    template: Annotated[str, StringConstraints(pattern=r"^[ -~]*$", max_length=200)] = (
+        "Bearer {secret}"
+    )
+    """The header's value, with `{secret}` where the value stands."""
+    user: Annotated[str, StringConstraints(pattern=r"^[!-9;-~]+$", max_length=100)] | None = None
+    """Sends the secret as the password of this user instead (Basic), as git does."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (self.variable is None) == (self.host is None):
+            raise ValueError("give it a variable or a host, and not both")
+        if self.template.count(PLACE) != 1:
+            raise ValueError("template must have {secret} once")
+        if self.header.lower() in _NO_CREDENTIALS:
+            raise ValueError(f"the header {self.header} belongs to the connection; name another")
+        return self
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """The host and the port of the plain requests that get the header."""
+        host, port = split_port(self.host or "")
+        return host, HTTP_PORT if int(port or HTTPS_PORT) == HTTPS_PORT else int(port)
 
 
 SecretGrants = Annotated[tuple[SecretGrant, ...], Field(strict=False, max_length=20)]

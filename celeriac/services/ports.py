@@ -22,6 +22,7 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.labels import Labels
 from celeriac.domain.repositories import Repository
+from celeriac.domain.secrets.model import HostCredential
 from celeriac.domain.sessions import Session
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
@@ -165,6 +166,8 @@ class Job:
     request_id: str | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values of secrets, by the environment variables of the agent's processes."""
+    credentials: tuple[HostCredential, ...] = field(default=(), repr=False)
+    """What the proxy of the attempt adds to requests."""
     session: Session | None = None
     """The session to continue: an earlier execution's, or its own after it was parked."""
     repository: Repository | None = None

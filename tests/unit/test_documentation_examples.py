@@ -124,6 +124,7 @@ READERS: dict[tuple[str, str], Callable[[str], object]] = {
     ("docs/prompts.md", "{% for"): Prompt,
     ("docs/python-agents.md", "entry-points"): read_entry_points,
     ("docs/secrets.md", '"GITHUB_TOKEN"'): read_spec,
+    ("docs/secrets.md", '"x-access-token"'): read_spec,
     ("docs/tools.md", '"clerk"'): read_agent,
     ("docs/webhooks.md", "result_omitted"): read_event,
     ("docs/workflows.md", "workflow: brief"): read_workflow,

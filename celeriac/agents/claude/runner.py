@@ -128,7 +128,7 @@ class ClaudeRun:
         async with (
             relayed(self.servers) as relays,
             AttemptGateway.serving(calls, traffic, [route], relays) as gateway,
-            serving_network(self.confinement.rules, self.context) as network,
+            serving_network(self.confinement.rules, self.context, self.job.credentials) as network,
         ):
             permissions = Permissions(
                 Policy(self.spec, self.directories.start),

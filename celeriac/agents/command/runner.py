@@ -63,7 +63,7 @@ class CommandRunner:
         line = self._line(agent.command, environment)
         async with (
             self.models.serving(context) as gateway,
-            serving_network(confinement.rules, context) as network,
+            serving_network(confinement.rules, context, job.credentials) as network,
         ):
             # only files in the administrator's command; the agent's arguments grant no access
             files = tuple(Path(each) for each in line if each.startswith("/"))

@@ -106,7 +106,7 @@ class CrewaiRunner:
                     job, context, keys=self.providers.keys, workdir=context.workdir
                 ) as traffic,
                 AttemptGateway.serving(calls, traffic, routes) as gateway,
-                serving_network(confinement.rules, context) as network,
+                serving_network(confinement.rules, context, job.credentials) as network,
             ):
                 proxy = network.environment(gateway.port)
                 described: JsonObject = {

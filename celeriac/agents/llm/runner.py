@@ -4,7 +4,7 @@ Imports the model library, which takes more than a second: only `celeriac.agents
 this module, when the first agent of this kind is run.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import ClassVar
@@ -93,7 +93,7 @@ class LlmRunner:
         try:
             async with (
                 self._models.model(spec.model, job, context) as (choice, model),
-                self._toolsets(spec, job.secrets, context, conversation) as toolsets,
+                self._toolsets(spec, job, context, conversation) as toolsets,
             ):
                 logger.info(
                     Step.AGENT_SET_UP,
@@ -126,7 +126,7 @@ class LlmRunner:
     async def _toolsets(
         self,
         spec: LlmAgent,
-        secrets: Mapping[str, str],
+        job: Job,
         context: RunContext,
         conversation: Conversation,
     ) -> AsyncIterator[list[AbstractToolset[None]]]:
@@ -137,14 +137,14 @@ class LlmRunner:
         if not spec.mcp_servers:
             yield toolsets
             return
-        chosen = self._servers.choose(spec.mcp_servers, secrets)
+        chosen = self._servers.choose(spec.mcp_servers, job.secrets)
         # the SDK takes most of a second to import, which the loop does not have
         await FILES.run(import_module, "celeriac.agents.mcp.toolset")
         from celeriac.agents.mcp.toolset import connected
 
         confinement = await self._confinement.for_agent(spec.confinement)
         async with (
-            serving_network(confinement.rules, context) as network,
+            serving_network(confinement.rules, context, job.credentials) as network,
             connected(
                 confined(chosen, confinement, network),
                 context,

@@ -1,8 +1,9 @@
 """One connection of a program to the proxy of its attempt."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import h11
@@ -22,7 +23,9 @@ from celeriac.agents.network.tls import (
     Reading,
     read_hello,
 )
+from celeriac.domain.secrets.model import HTTP_PORT, HTTPS_PORT, HostCredential
 from celeriac.kit.destinations import literal_address, read_host, read_port, shown, split_port
+from celeriac.kit.threads import FILES
 
 HEAD_SECONDS = 30.0
 """For the head of a request, and for the first message of TLS."""
@@ -36,7 +39,6 @@ _READ = 65_536
 _MOST_UNREAD_BYTES = 1024 * 1024
 _LOOKUPS = 2
 """Names of an attempt that are resolved at once: that takes a thread each."""
-_HTTP_PORT = 80
 _BAD_REQUEST, _FORBIDDEN, _BAD_GATEWAY, _TIMEOUT = 400, 403, 502, 504
 _OF_A_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
@@ -65,10 +67,47 @@ class Upstream:
     traffic: Traffic
 
 
+class Credentials:
+    """Headers that the proxy adds, so that the agent does not hold what is in them."""
+
+    def __init__(self, credentials: Sequence[HostCredential]) -> None:
+        self._of: dict[tuple[str, int], list[HostCredential]] = {}
+        for each in credentials:
+            self._of.setdefault((each.host, each.port), []).append(each)
+        self._tls: ssl.SSLContext | None = None
+
+    def added(self, request: Outgoing) -> Outgoing:
+        """Return a plain request as it is sent with TLS, with its credentials, or unchanged.
+
+        What the program itself sent in these headers is left out.
+        """
+        found = self._of.get((request.host, request.port))
+        if found is None:
+            return request
+        names = {each.header.lower().encode() for each in found}
+        headers = [pair for pair in request.headers if pair[0].lower() not in names]
+        headers += [(each.header.encode(), each.value.encode()) for each in found]
+        port = HTTPS_PORT if request.port == HTTP_PORT else request.port
+        return replace(request, port=port, headers=headers)
+
+    async def tls(self) -> ssl.SSLContext:
+        """Return what checks certificates; reading those of the machine takes a while."""
+        if self._tls is None:
+            self._tls = await FILES.run(ssl.create_default_context)
+        return self._tls
+
+
 class Gate:
     """The one place that allows or changes a request, and opens its connection."""
 
-    def __init__(self, rules: NetworkRules, report: NetworkReport) -> None:
+    def __init__(
+        self,
+        rules: NetworkRules,
+        report: NetworkReport,
+        credentials: Sequence[HostCredential] = (),
+    ) -> None:
+        """Add `credentials` to plain requests to their hosts, which are sent on with TLS."""
+        self._credentials = Credentials(credentials)
         self.rules = rules
         self.report = report
         self._lookups = asyncio.Semaphore(_LOOKUPS)
@@ -79,6 +118,11 @@ class Gate:
         Raises ConnectionRefusedByRuleError, UnresolvedError, and OSError or TimeoutError where the
         destination can't be reached.
         """
+        plain, tls = request, None
+        if request.method != b"CONNECT":
+            request = self._credentials.added(request)
+        if request is not plain:
+            tls = await self._credentials.tls()
         # exactly the addresses that were checked: a second look-up may return others
         async with asyncio.timeout(CONNECT_SECONDS), self._lookups:
             addresses = await self.rules.addresses(request.host, request.port)
@@ -86,11 +130,17 @@ class Gate:
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    reader, writer = await asyncio.open_connection(str(address), request.port)
+                    reader, writer = await asyncio.open_connection(
+                        str(address),
+                        request.port,
+                        ssl=tls,
+                        server_hostname=None if tls is None else request.host,
+                    )
             except OSError as error:
                 fault = error
             else:
-                writer.transport.set_write_buffer_limits(0)  # what is drained is sent
+                if tls is None:  # with TLS, a limit of 0 would never let a writer go on
+                    writer.transport.set_write_buffer_limits(0)  # what is drained is sent
                 traffic = self.report.connected(request.host, request.port)
                 return request, Upstream(reader, writer, traffic)
         assert fault is not None, "there is an address"
@@ -392,7 +442,7 @@ def _plain_of(head: h11.Request) -> Outgoing:
         )
     host, port = _target(*(split_port(parts.netloc)[0], split_port(parts.netloc)[1] or "80"))
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    place = shown(host, port) if port != _HTTP_PORT else shown(host, port).rpartition(":")[0]
+    place = shown(host, port) if port != HTTP_PORT else shown(host, port).rpartition(":")[0]
     headers = [(b"host", place.encode()), *_passed_on(head.headers, b"host")]
     if _is_chunked(head.headers):
         headers.append((b"transfer-encoding", b"chunked"))

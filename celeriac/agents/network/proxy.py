@@ -17,7 +17,8 @@ import structlog
 from celeriac.agents.network.connection import Client, Gate
 from celeriac.agents.network.report import NetworkReport
 from celeriac.agents.network.rules import NetworkRules
-from celeriac.domain.errors import CeleriacError
+from celeriac.domain.errors import AgentMisconfiguredError, CeleriacError
+from celeriac.domain.secrets.model import HostCredential
 from celeriac.kit.sandbox import LoopbackPort
 from celeriac.services.ports import RunContext
 
@@ -42,13 +43,18 @@ class ForwardProxy:
 
     @classmethod
     @asynccontextmanager
-    async def serving(cls, rules: NetworkRules, context: RunContext) -> AsyncIterator[Self]:
+    async def serving(
+        cls,
+        rules: NetworkRules,
+        context: RunContext,
+        credentials: Sequence[HostCredential] = (),
+    ) -> AsyncIterator[Self]:
         """Serve while the block runs; connections that are open at its end are cut off.
 
         Then an event tells what was reached.
         """
         report = NetworkReport(context)
-        proxy = cls(Gate(rules, report))
+        proxy = cls(Gate(rules, report, credentials))
         try:
             yield proxy
         except BaseException:
@@ -142,11 +148,21 @@ class AttemptNetwork:
 
 @asynccontextmanager
 async def serving_network(
-    rules: NetworkRules | None, context: RunContext
+    rules: NetworkRules | None, context: RunContext, credentials: Sequence[HostCredential] = ()
 ) -> AsyncIterator[AttemptNetwork]:
-    """Serve the network of an attempt while the block runs; without `rules` there is none."""
+    """Serve the network of an attempt while the block runs; without `rules` there is none.
+
+    Requests get the `credentials` of their hosts. Raises AgentMisconfiguredError for some without
+    rules.
+    """
+    if rules is None and credentials:
+        raise AgentMisconfiguredError(
+            "The agent has secrets for hosts, which only the proxy of a confined agent adds to "
+            "requests. Give it confinement.network.",
+            field="confinement.network",
+        )
     if rules is None:
         yield AttemptNetwork()
         return
-    async with ForwardProxy.serving(rules, context) as proxy:
+    async with ForwardProxy.serving(rules, context, credentials) as proxy:
         yield AttemptNetwork(proxy)

@@ -79,7 +79,7 @@ class PythonRunner:
         done: Completed | Parked
         if function.is_coroutine:
             _require_unconfined(agent)
-            if job.secrets:
+            if job.secrets or job.credentials:
                 raise AgentMisconfiguredError(
                     f"{function.path} is a coroutine, which has no environment of its own, so that "
                     "it can't be given secrets. Make it a plain function, which runs in a child "
@@ -117,7 +117,7 @@ class PythonRunner:
         }
         async with (
             self.models.serving(context) as gateway,
-            serving_network(confinement.rules, context) as network,
+            serving_network(confinement.rules, context, job.credentials) as network,
         ):
             command = ChildCommand(
                 arguments=(sys.executable, "-P", launcher.__file__, child_work.__name__),

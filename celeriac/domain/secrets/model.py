@@ -1,6 +1,7 @@
 """Secrets of workspaces, without their values."""
 
-from dataclasses import dataclass
+from base64 import b64encode
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -48,6 +49,24 @@ class Secret:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class HostCredential:
+    """A header that the proxy of an attempt adds to plain requests to one host and port."""
+
+    host: str
+    port: int
+    """80, or the port of requests that are sent on to the same port with TLS."""
+    header: str
+    value: str = field(repr=False)
+
+
+def header_value(template: str, user: str | None, secret: str) -> str:
+    """Return the value of a header: the template, or Basic authentication (RFC 7617) of a user."""
+    if user is not None:
+        return "Basic " + b64encode(f"{user}:{secret}".encode()).decode()
+    return template.replace(PLACE, secret)
+
+
 def value_fault(value: str) -> str | None:
     """Return why `value` can't be the value of a secret, with the cure, or None."""
     if len(value.strip()) < SHORTEST_VALUE:
@@ -68,6 +87,11 @@ def check_value(value: str) -> None:
     if fault is not None:
         raise InvalidInputError(f"The value can't be used: {fault}.", field="value")
 
+
+HTTP_PORT: Final = 80
+HTTPS_PORT: Final = 443
+PLACE: Final = "{secret}"
+"""Where the value stands in the template of a header."""
 
 _ENDS = (
     "TOKEN|PAT|KEY|KEY_ID|SECRET|SECRET_ID|PASSWORD|PASSPHRASE|CREDENTIALS?|AUTH|DSN|URL|USER|"

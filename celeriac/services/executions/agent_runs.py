@@ -346,7 +346,7 @@ class AgentRuns:
         register(str(claim.lease.execution_id), attempt.masker)
         events = handed_out.events()
         attempt.write(lambda pending: pending.events.extend(events))
-        return replace(job, secrets=handed_out.variables)
+        return replace(job, secrets=handed_out.variables, credentials=handed_out.credentials)
 
     def _start(self, context: AttemptContext, runner: Runner, job: Job) -> AgentTask:
         """Start the agent; no exception of it reaches the event loop."""

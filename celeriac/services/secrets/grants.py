@@ -9,13 +9,15 @@ from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.agents import AgentSpec, LlmAgent
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import InvalidInputError
+from celeriac.domain.secrets.model import HTTP_PORT, HTTPS_PORT
+from celeriac.kit.destinations import Destination
 
 FIELD = "spec.secrets"
 
 
 def spec_faults(spec: AgentSpec, rule: EnvironmentRule) -> Iterator[InvalidInputError]:
     """Yield what is wrong with the variables of an agent's secrets, whichever there are."""
-    variables = [each.variable for each in spec.secrets]
+    variables = [each.variable for each in spec.secrets if each.variable is not None]
     twice = sorted({each for each in variables if variables.count(each) > 1})
     if twice:
         yield InvalidInputError(
@@ -37,12 +39,32 @@ def spec_faults(spec: AgentSpec, rule: EnvironmentRule) -> Iterator[InvalidInput
             "itself. Give them another variable.",
             field=FIELD,
         )
+    yield from _host_faults(spec)
     if spec.secrets and isinstance(spec, LlmAgent) and all(each.url for each in spec.mcp_servers):
         yield InvalidInputError(
             "Secrets of an llm agent are variables of its MCP servers over stdio, and it has none. "
             "Remove the secrets, or add such a server.",
             field=FIELD,
         )
+
+
+def _host_faults(spec: AgentSpec) -> Iterator[InvalidInputError]:
+    named = [(each.endpoint, each.header.lower()) for each in spec.secrets if each.host is not None]
+    if len(named) != len(set(named)):
+        yield InvalidInputError(
+            "Two secrets of the agent are the same header of the same host; remove one of them.",
+            field=FIELD,
+        )
+    allowed = [Destination.read(each) for each in spec.confinement.network or ()]
+    for grant in spec.secrets:
+        host, port = grant.endpoint
+        port = HTTPS_PORT if port == HTTP_PORT else port
+        if grant.host is not None and not any(each.allows(host, port) for each in allowed):
+            yield InvalidInputError(
+                f"The secret {grant.name!r} is for {grant.host}, which the agent does not reach. "
+                f"Add {grant.host} to the agent's confinement.network.",
+                field=FIELD,
+            )
 
 
 def require_grant(actor: Actor, spec: AgentSpec, before: AgentSpec | None) -> None:

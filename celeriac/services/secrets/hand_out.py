@@ -20,8 +20,8 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Claim, ExecutionSpec
 from celeriac.domain.secrets.cipher import SecretCipher
-from celeriac.domain.secrets.model import value_fault
-from celeriac.kit.json_types import storable
+from celeriac.domain.secrets.model import HostCredential, header_value, value_fault
+from celeriac.kit.json_types import JsonObject, storable
 from celeriac.logs.masks import Masker
 
 logger = structlog.get_logger(__name__)
@@ -38,6 +38,18 @@ class Given:
     version: int
     value: str = field(repr=False)
 
+    @property
+    def header(self) -> str:
+        """The value of the header that is sent to the grant's host."""
+        return header_value(self.grant.template, self.grant.user, self.value)
+
+    @property
+    def place(self) -> JsonObject:
+        """Where the value goes: a variable, or a host."""
+        if self.grant.host is not None:
+            return {"host": self.grant.host}
+        return {"variable": self.grant.variable}
+
 
 @dataclass(frozen=True, slots=True)
 class HandedOut:
@@ -48,7 +60,20 @@ class HandedOut:
     @property
     def variables(self) -> Mapping[str, str]:
         """The values by the names of their environment variables."""
-        return {each.grant.variable: each.value for each in self.given}
+        return {
+            each.grant.variable: each.value
+            for each in self.given
+            if each.grant.variable is not None
+        }
+
+    @property
+    def credentials(self) -> tuple[HostCredential, ...]:
+        """The headers that the attempt's proxy adds."""
+        return tuple(
+            HostCredential(*each.grant.endpoint, each.grant.header, each.header)
+            for each in self.given
+            if each.grant.host is not None
+        )
 
     def events(self) -> list[NewEvent]:
         """Return an event for each secret, without its value."""
@@ -59,7 +84,7 @@ class HandedOut:
                     {
                         "secret": each.grant.name,
                         "version": each.version,
-                        "variable": each.grant.variable,
+                        **each.place,
                     }
                 ),
                 time.monotonic(),
@@ -69,7 +94,7 @@ class HandedOut:
 
     def masker(self) -> Masker:
         """Return what masks the values."""
-        return Masker(each.value for each in self.given)
+        return Masker(value for each in self.given for value in (each.value, each.header))
 
 
 class HandOut:
@@ -114,6 +139,8 @@ class HandOut:
         given = tuple(
             Given(each, found[each.name].secret.version, values[each.name]) for each in grants
         )
+        for each in given:
+            _check_header(each)
         self._record(claim, spec, given, found)
         return HandedOut(given)
 
@@ -152,7 +179,7 @@ class HandOut:
                 details = {
                     "name": each.grant.name,
                     "version": each.version,
-                    "variable": each.grant.variable,
+                    **each.place,
                     "agent": spec.agent_name,
                     "execution_id": str(claim.lease.execution_id),
                     "attempt": claim.lease.attempt,
@@ -160,3 +187,13 @@ class HandOut:
                 secret_id = found[each.grant.name].secret.id
                 audit.record(connection, by, "secret.use", [secret_id], details=details)
         logger.info("secret.used", secrets=[each.grant.name for each in given])
+
+
+def _check_header(given: Given) -> None:
+    header = given.header
+    if given.grant.host is not None and not (header.isascii() and header.isprintable()):
+        raise AgentMisconfiguredError(
+            f"The value of the secret {given.grant.name!r} can't be sent in the header "
+            f"{given.grant.header}: it has line ends, or characters that are not ASCII.",
+            field=_FIELD,
+        )

@@ -25,11 +25,13 @@ from celeriac.domain.errors import (
     WorkerMisconfiguredError,
 )
 from celeriac.domain.executions.events import EventType
+from celeriac.domain.secrets.model import HostCredential
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.sandbox import Sandbox
 from celeriac.kit.users import ChildUser
 from celeriac.services.ports import Job
+from tests.support.certificates import make_certificate
 from tests.support.http_server import serving
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
@@ -355,3 +357,52 @@ async def test_an_agent_gets_no_more_than_the_worker_allows(home: Path, user: Ch
 
     assert late.value.details["field"] == "confinement.network.1"
     assert context.events == []
+
+
+@pytest.mark.requirement("F25")
+async def test_the_proxy_adds_credentials_that_the_agent_never_holds(
+    home: Path, web: int, resolved: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = confined_user()
+    made = make_certificate(tmp_path, "api.example.com")
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate))
+    app = Starlette(routes=[Route("/seen", seen), Route("/size", size, methods=["POST"])])
+    bounds = NetworkBounds(hosts=None, guard=OutboundGuard(allow_private=True))
+    runner, context = runner_of(home, user, bounds), RecordingContext(home / "work" / "mine")
+    token = "tok-0123456789"
+    options: dict[str, Any] = {"ssl_certfile": str(made.certificate), "ssl_keyfile": str(made.key)}
+    with serving(app, **options) as url:
+        secure = int(url.rpartition(":")[2])
+        api, twin = f"api.example.com:{secure}", f"cdn.example.com:{secure}"
+        steps: list[list[Any]] = [
+            ["get", f"http://{api}/seen"],
+            ["get", f"http://{api}/size", 5],
+            ["get", f"http://api.example.com:{web}/seen"],
+            ["get", f"http://{twin}/seen"],
+            ["tls", api, "api.example.com"],
+            ["raw", f"GET http://{api}/seen HTTP/1.1\r\nHost: {twin}\r\nX-KEY: mine\r\n\r\n"],
+        ]
+        job = job_of(steps, [api, twin, f"api.example.com:{web}"])
+        credentials = (
+            HostCredential("api.example.com", secure, "Authorization", f"Bearer {token}"),
+            HostCredential("api.example.com", secure, "x-key", token),
+            HostCredential("cdn.example.com", secure, "Authorization", f"Bearer {token}"),
+        )
+        done = await runner.run(replace(job, credentials=credentials), context)
+
+    with_token, body, plain, other, tunnel, raw = done.result
+    assert with_token[0] == 200
+    headers = dict(loads(with_token[1]))
+    assert headers["authorization"] == f"Bearer {token}"
+    assert (headers["x-key"], headers["host"]) == (token, api)
+    assert body == [200, "yyyyy"]
+    assert "authorization" not in dict(loads(plain[1])), "another port, without TLS"
+    assert other[0] == 502, "a certificate for another host gets nothing"
+    assert tunnel == [0x16], "a tunnel stays unread"
+    assert raw == "HTTP/1.1 200 OK"
+    assert token not in str(context.events)
+
+    runner.confinement = replace(runner.confinement, sandbox=None)
+    job = replace(command_job("browse", steps=[]), credentials=credentials)
+    with pytest.raises(AgentMisconfiguredError, match="only the proxy of a confined agent"):
+        await runner.run(job, RecordingContext(home / "work" / "mine"))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +23,7 @@ from celeriac.db import secrets as rows
 from celeriac.db.schema import metadata
 from celeriac.domain.accounts import Role
 from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent, RunnerName, SecretGrant
+from celeriac.domain.confinement import AgentConfinement
 from celeriac.domain.errors import ForbiddenError, SecretUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import SubmitRequest
@@ -32,13 +34,14 @@ from celeriac.logs import LogOptions, Service, configure, flush, shutdown
 from celeriac.logs.redact import MASK
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.ports import Job
 from celeriac.services.secrets.manage import NewSecret, SecretChange, Secrets
 from tests.support import leaky_functions
 from tests.support.confined import confined
 from tests.support.core import Core
 from tests.support.durable_bench import Bench
 from tests.support.executing import SECRET_KEY
-from tests.support.memory import MemoryRunners
+from tests.support.memory import MemoryRunner, MemoryRunners
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("F25")
@@ -189,6 +192,44 @@ def test_what_can_not_be_read_fails_before_the_agent_starts(given: Core, bench: 
     failed = core.get(last.execution_id)
     assert (failed.status, failed.error_code) == (Status.FAILED, "agent_misconfigured")
     assert "names the secret 'shop'" in str(failed.error_message)
+
+
+def test_a_secret_for_a_host_is_not_among_the_variables(given: Core, bench: Bench) -> None:
+    grants = (
+        SecretGrant(name="git", host="git.example.com", user="x-access-token"),
+        SecretGrant(name="git", host="api.example.com:8443", header="X-Key", template="{secret}"),
+    )
+    value = "tok-0123456789"
+    secrets_of(given).create(given.actor, NewSecret(name="git", value=value))
+    jobs: list[Job] = []
+
+    async def work(job: Job, _context: object) -> str:
+        jobs.append(job)
+        return f"{job.credentials[0].value} {value}"
+
+    bench.worker.use(MemoryRunners({RunnerName.COMMAND: MemoryRunner(work)}))
+    network = AgentConfinement(network=("*.example.com:443", "api.example.com:8443"))
+    execution_id = make(
+        given, CommandAgent(command="a", secrets=grants, confinement=network), "hosts"
+    )
+    bench.work()
+
+    done = given.get(execution_id)
+    assert (done.status, done.result) == (Status.COMPLETED, f"{MASK} {MASK}"), done.error_message
+    (job,) = jobs
+    assert job.secrets == {}
+    assert value not in repr(job)
+    basic = "Basic " + b64encode(f"x-access-token:{value}".encode()).decode()
+    assert [(each.host, each.port, each.header, each.value) for each in job.credentials] == [
+        ("git.example.com", 80, "Authorization", basic),
+        ("api.example.com", 8443, "X-Key", value),
+    ]
+    events = given.events(execution_id)
+    used = [each.data for each in events if each.type is EventType.SECRET_USED]
+    assert used == [
+        {"secret": "git", "version": 1, "host": "git.example.com"},
+        {"secret": "git", "version": 1, "host": "api.example.com:8443"},
+    ]
 
 
 def test_keys_are_replaced(given: Core) -> None:

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from celeriac.domain.agents import CommandAgent, LlmAgent, McpServer, PythonAgent, SecretGrant
+from celeriac.domain.confinement import AgentConfinement
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError, InvalidInputError
 from celeriac.domain.secrets.cipher import SecretCipher
@@ -92,3 +93,40 @@ def test_faults_of_an_agents_secrets() -> None:
     assert "over stdio, and it has none" in str(*spec_faults(llm, rule))
     local = llm.model_copy(update={"mcp_servers": (http, McpServer(name="files"))})
     assert not [*spec_faults(local, rule)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "a variable or a host"),
+        ({"variable": "A_TOKEN", "host": "a.example"}, "a variable or a host"),
+        ({"host": "*.example.com"}, "host"),
+        ({"host": "127.0.0.1"}, "not an address"),
+        ({"host": "a.example", "template": "Bearer"}, "must have {secret} once"),
+        ({"host": "a.example", "template": "{secret}\n"}, "template"),
+        ({"host": "a.example", "header": "Host"}, "belongs to the connection"),
+        ({"host": "a.example", "header": "X: y"}, "header"),
+        ({"host": "a.example", "user": "a:b"}, "user"),
+    ],
+)
+def test_grants_for_hosts_that_are_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SecretGrant(name="a", **values)
+
+
+def test_a_secret_for_a_host_needs_a_confined_agent_that_reaches_it() -> None:
+    grants = (SecretGrant(name="a", host="API.example.com"), SecretGrant(name="b", variable="KEY"))
+    assert grants[0].endpoint == SecretGrant(name="a", host="api.example.com:443").endpoint
+    agent = CommandAgent(command="a", secrets=grants)
+    assert "confinement.network" in str(*spec_faults(agent, EnvironmentRule()))
+    for network, good in (((), False), (("api.example.com:80",), False), (("*",), True),
+                          (("api.example.com",), True)):  # fmt: skip
+        asked = agent.model_copy(update={"confinement": AgentConfinement(network=network)})
+        assert (not [*spec_faults(asked, EnvironmentRule())]) is good
+    twice = agent.model_copy(
+        update={
+            "secrets": (*grants, SecretGrant(name="c", host="api.example.com")),
+            "confinement": AgentConfinement(network=("*",)),
+        }
+    )
+    assert "same header" in str(*spec_faults(twice, EnvironmentRule()))
