@@ -197,7 +197,7 @@ def _file(files: Files, path: str, wanted: str | None) -> Response:
     }
     if status == _PARTIAL:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    chunks = files.read(key, start, end)
+    chunks = files.read(key, start, end if status == _PARTIAL else None)
     return StreamingResponse(chunks, status, headers, media_type=_MEDIA)
 
 
