@@ -158,6 +158,8 @@ class LlmAgent(Strict):
     """For its MCP servers over stdio."""
     may_ask: bool = False
     """Gives the model a tool to ask a person a question, free or as a form."""
+    may_label: bool = False
+    """Gives the model a tool that labels its execution."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     keep_session: bool = False
     """Keeps the conversation as a session that later executions can continue."""
@@ -213,6 +215,8 @@ class ClaudeAgent(Strict):
     environment: VariableNames = ()
     """Names of the worker's environment variables that its tools may see."""
     secrets: SecretGrants = ()
+    may_label: bool = False
+    """Gives it a tool that labels its execution."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     confinement: AgentConfinement = UNASKED
 
@@ -225,6 +229,8 @@ class CrewaiAgent(Strict):
     max_model_calls: int = Field(default=200, ge=1, le=10_000)
     """Limits loops; counts the requests of all its agents."""
     secrets: SecretGrants = ()
+    may_label: bool = False
+    """Gives each of its agents a tool that labels its execution."""
     approvals: ApprovalPolicy = ApprovalPolicy()
     confinement: AgentConfinement = UNASKED
 

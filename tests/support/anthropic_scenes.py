@@ -139,6 +139,21 @@ def tool(exchange: Exchange) -> None:
 
 
 @scene
+def label(exchange: Exchange) -> None:
+    """Labels its execution, adds with the server `tools`, and repeats what both answered."""
+    results = exchange.received.results
+    if not results:
+        own = "mcp__celeriac-labels__label_execution"
+        exchange.call(
+            (own, {"labels": {"language": "en"}}),
+            (own, {"labels": {"9": "x"}}),
+            ("mcp__tools__add", {"a": 40, "b": 2}),
+        )
+    else:
+        exchange.text(json.dumps([_text(each["content"]) for each in results]))
+
+
+@scene
 def structured(exchange: Exchange) -> None:
     if exchange.received.results:
         exchange.text("There it is.")

@@ -56,6 +56,17 @@ def manage(exchange: Exchange) -> None:
 
 
 @_scene
+def label(exchange: Exchange) -> None:
+    """Label the execution, wrongly once, and answer with what came back."""
+    answered = exchange.received.answered
+    if len(answered) == 2:
+        exchange.complete("; ".join(answered))
+        return
+    labels = {"9": "x"} if answered else {"language": "en"}
+    exchange.complete(None, calls=[("label_execution", {"labels": labels})])
+
+
+@_scene
 def structured(exchange: Exchange) -> None:
     """Answer with prose, and once that was refused with JSON in a fence."""
     told = json.dumps(exchange.received.body["messages"])

@@ -55,6 +55,7 @@ def crew_job(
     limits: Limits | None = None,
     schema: JsonObject | None = None,
     max_model_calls: int = 20,
+    may_label: bool = False,
     **variables: Any,
 ) -> Job:
     """Return a job of one attempt."""
@@ -63,7 +64,11 @@ def crew_job(
         attempt=1,
         task_name="test",
         agent_name="tester",
-        agent=CrewaiAgent(crew=CrewGraph.model_validate(graph), max_model_calls=max_model_calls),
+        agent=CrewaiAgent(
+            crew=CrewGraph.model_validate(graph),
+            max_model_calls=max_model_calls,
+            may_label=may_label,
+        ),
         prompt="",
         variables=variables,
         output_schema=schema,

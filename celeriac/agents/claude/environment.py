@@ -27,11 +27,17 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import claude_agent_sdk
-from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, project_key_for_directory
+from claude_agent_sdk import (
+    ClaudeAgentOptions,
+    HookMatcher,
+    McpSdkServerConfig,
+    project_key_for_directory,
+)
 
 from celeriac.agents.child.process import MARKER, received_listeners, serve_listeners
 from celeriac.agents.claude import copying, supervisor
 from celeriac.agents.claude.conversation import ResumeState
+from celeriac.agents.claude.labelling import LABEL_SERVER
 from celeriac.agents.claude.permissions import Permissions, server_key
 from celeriac.agents.output import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
@@ -399,6 +405,7 @@ def sdk_options(
     process: CliProcess,
     permissions: Permissions,
     servers: Mapping[str, Any],
+    own_servers: Mapping[str, McpSdkServerConfig],
     output: ObjectSchema | None,
     on_stderr: Callable[[str], None],
 ) -> ClaudeAgentOptions:
@@ -406,13 +413,16 @@ def sdk_options(
 
     Nothing is taken from settings files, for an agent may have written them. Rules are told to
     the hook, not here: it judges every call. Long and secret values go by files that only the
-    attempt has, since any user of the machine may read the arguments of a process.
+    attempt has, since any user of the machine may read the arguments of a process. `own_servers`
+    run in this process.
     """
     hook = HookMatcher(hooks=[permissions.before_call], timeout=_HOOK_SECONDS, on_failure="block")
     files: dict[str, str | None] = {}
     if spec.instructions:
         path = process.write_file("instructions", spec.instructions)
         files["append-system-prompt-file"] = str(path)
+    if servers:
+        files["mcp-config"] = str(process.write_file("mcp.json", dumps({"mcpServers": servers})))
     return ClaudeAgentOptions(
         cwd=workdir,
         cli_path=process.program,
@@ -420,9 +430,7 @@ def sdk_options(
         setting_sources=[],
         settings=_settings(spec),
         strict_mcp_config=True,
-        mcp_servers=(
-            process.write_file("mcp.json", dumps({"mcpServers": servers})) if servers else {}
-        ),
+        mcp_servers=dict(own_servers),
         model=spec.model,
         system_prompt={"type": "preset", "preset": "claude_code"},
         extra_args=files,
@@ -449,5 +457,8 @@ def _settings(spec: ClaudeAgent) -> str:
     An open call is taken up before the hook is in force, and Claude Code by itself lets commands
     run that only read; so does a hook that could not answer. A rule to ask stops both.
     """
-    tools = [*spec.tools, *(f"mcp__{server_key(each.name)}" for each in spec.mcp_servers)]
+    servers = [server_key(each.name) for each in spec.mcp_servers]
+    if spec.may_label:
+        servers.append(LABEL_SERVER)
+    tools = [*spec.tools, *(f"mcp__{name}" for name in servers)]
     return dumps({"cleanupPeriodDays": _FOR_EVER_DAYS, "permissions": {"ask": tools}})

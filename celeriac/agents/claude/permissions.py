@@ -23,6 +23,7 @@ from claude_agent_sdk import (
     ToolPermissionContext,
 )
 
+from celeriac.agents.claude.labelling import OWN_TOOL
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
 from celeriac.agents.claude.transcript import named
 from celeriac.agents.mcp.call_keys import call_digest
@@ -130,7 +131,7 @@ class Policy:
         return Decision(Verdict.ALLOW, arguments=checked if checked != arguments else None)
 
     def _by_rules(self, tool: str) -> Decision:
-        if tool in _OWN:
+        if tool in _OWN or self._is_label_tool(tool):
             return Decision(Verdict.ALLOW)
         server, name = self._mcp_tool(tool)
         if tool == ASK_TOOL or (server is not None and _matches(name, server.approve_tools)):
@@ -145,13 +146,16 @@ class Policy:
         """Return why a tool is always refused, or an empty text."""
         if _matches(tool, self.spec.denied_tools):
             return f"This agent may never use {tool}. Do without it."
-        if tool.startswith("mcp__"):
+        if tool.startswith("mcp__") and not self._is_label_tool(tool):
             server, name = self._mcp_tool(tool)
             if server is None:
                 return f"{tool} belongs to no MCP server of this agent."
             if server.allowed_tools is not None and not _matches(name, server.allowed_tools):
                 return f"This agent may not use {name} of the MCP server {server.name}."
         return ""
+
+    def _is_label_tool(self, tool: str) -> bool:
+        return self.spec.may_label and tool == OWN_TOOL
 
     def _mcp_tool(self, tool: str) -> tuple[McpServer | None, str]:
         for prefix, server in self._servers.items():

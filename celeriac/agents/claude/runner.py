@@ -40,6 +40,7 @@ from celeriac.agents.claude.environment import (
     sdk_options,
 )
 from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
+from celeriac.agents.claude.labelling import LABEL_SERVER, label_server
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
@@ -200,6 +201,9 @@ class ClaudeRun:
                     confined(self.servers, self.confinement, network),
                     gateway.address,
                     gateway.key,
+                ),
+                own_servers=(
+                    {LABEL_SERVER: label_server(self.context)} if self.spec.may_label else {}
                 ),
                 output=self._output,
                 on_stderr=self._last_words.append,

@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 from claude_agent_sdk import SystemMessage
 
+from celeriac.agents.claude.labelling import LABEL_SERVER
 from celeriac.agents.claude.permissions import server_key
 from celeriac.agents.gateway.anthropic import error_body
 from celeriac.agents.gateway.headers import without_hop_headers
@@ -80,14 +81,16 @@ def server_configs(chosen: Sequence[ResolvedServer], gateway_url: str, key: str)
     Raises AgentMisconfiguredError for names that would be ambiguous in the names of tools.
     """
     configs: dict[str, Any] = {}
+    taken = {LABEL_SERVER}
     for number, each in enumerate(chosen):
         name = server_key(each.entry.name)
-        if "__" in name or name in configs:
+        if "__" in name or name in taken:
             raise AgentMisconfiguredError(
                 f"Claude Code knows the MCP server {each.entry.name!r} as {name!r}, which must be "
                 "unique and hold no double underscore; give it another name.",
                 field=f"{each.field}.name",
             )
+        taken.add(name)
         milliseconds = round(each.entry.timeout_seconds * 1000)
         if isinstance(each.endpoint, StdioServer):
             program, *arguments = each.endpoint.command

@@ -24,6 +24,7 @@ from celeriac.agents.gateway.loopback import AttemptGateway, Route
 from celeriac.agents.gateway.openai import ChatCompletions
 from celeriac.agents.gateway.recording import recording
 from celeriac.agents.gateway.served_models import ServedModels
+from celeriac.agents.labels import DESCRIPTION, LABEL_TOOL
 from celeriac.agents.mcp.servers import Endpoint, StdioServer, ToolServers, programs_of
 from celeriac.agents.models import ModelRef, Prices, Providers
 from celeriac.agents.network.proxy import serving_network
@@ -114,6 +115,11 @@ class CrewaiRunner:
                     "models": _models(choices, gateway),
                     "mcp": {name: _described(each, proxy) for name, each in tools.items()},
                     "max_model_calls": agent.max_model_calls,
+                    "label_tool": (
+                        {"name": LABEL_TOOL, "description": DESCRIPTION}
+                        if agent.may_label
+                        else None
+                    ),
                     "memory_mb": job.limits.memory_mb,
                 }
                 command = _command(self.venv, confinement, tools.values(), context.workdir)

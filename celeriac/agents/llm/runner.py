@@ -17,6 +17,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
 from celeriac.agents.llm.approvals import parked, person_tools, record_denials, results_of
 from celeriac.agents.llm.conversation import Conversation
+from celeriac.agents.llm.labelling import label_tools
 from celeriac.agents.llm.models import ModelFactory
 from celeriac.agents.llm.silence import SilenceLimits
 from celeriac.agents.llm.structured import StructuredOutput
@@ -134,6 +135,8 @@ class LlmRunner:
         toolsets: list[AbstractToolset[None]] = []
         if spec.may_ask:
             toolsets.append(person_tools(retries=TOOL_RETRIES))
+        if spec.may_label:
+            toolsets.append(label_tools(context, retries=TOOL_RETRIES))
         if not spec.mcp_servers:
             yield toolsets
             return

@@ -10,7 +10,7 @@ from celeriac.domain.errors import PermanentError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.usage import ModelCall
-from celeriac.kit.json_types import JsonObject
+from celeriac.kit.json_types import JsonObject, loads
 from tests.support.anthropic_scenes import KEY
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import MODEL, claude_job
@@ -138,3 +138,21 @@ async def test_tools_of_a_server_over_http_are_called(
     (result,) = told(context, EventType.TOOL_RESULT)
     assert (result["server"], result["tool"]) == ("web", "add")
     assert not result["failed"]
+
+
+async def test_an_agent_that_may_label_its_execution_reads_what_is_refused(
+    runner: ClaudeRunner, context: RecordingContext
+) -> None:
+    job = claude_job(
+        "[label] Do.",
+        may_label=True,
+        mcp_servers=[{"name": "tools"}],
+        allowed_tools=("mcp__tools__add",),
+    )
+
+    outcome = await runner.run(job, context)
+
+    assert isinstance(outcome, Completed)
+    labelled, refused, added = loads(outcome.result)
+    assert (labelled, added) == ('{"language":"en"}', '{"result":"42"}')
+    assert "letter" in refused

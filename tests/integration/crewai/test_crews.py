@@ -167,3 +167,16 @@ async def test_a_budgets_question_outlives_the_limits_of_a_crew(
     assert isinstance(outcome, Completed)
     assert not late.time_limits.soft_passed
     assert len(late.calls) == 1
+
+
+async def test_an_agent_that_may_label_its_execution_reads_what_is_refused(
+    runner: CrewaiRunner, context: RecordingContext
+) -> None:
+    outcome = await runner.run(crew_job(crew(task("only", "label")), may_label=True), context)
+
+    labelled, refused = outcome.result.split("; ", 1)
+    assert labelled == '{"language": "en"}'
+    assert refused.startswith("Nothing was changed: ")
+    assert [each["tool"] for each in of_type(context, EventType.TOOL_CALL)] == [
+        "label_execution", "label_execution",
+    ]  # fmt: skip

@@ -272,3 +272,17 @@ async def test_tools_over_http(
 
     assert result_of(outcome).startswith("5; ")
     await runner.aclose()
+
+
+async def test_a_model_that_may_label_its_execution_reads_what_is_refused(
+    runner: LlmRunner, context: RecordingContext
+) -> None:
+    prompt = (
+        'use label_execution {"labels": {"language": "en", "draft": "yes"}}'
+        ' / label_execution {"labels": {"draft": null}} / label_execution {"labels": {"9": "x"}}'
+    )
+    result = result_of(await runner.run(llm_job(prompt, may_label=True), context))
+    told = result.split("; ", 2)
+    assert told[:2] == ['{"draft":"yes","language":"en"}', '{"language":"en"}']
+    assert "letter" in told[2]
+    assert "Unknown tool" in result_of(await runner.run(llm_job(prompt), context))

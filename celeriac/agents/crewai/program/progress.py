@@ -5,6 +5,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from itertools import count
 from typing import Any, BinaryIO
 
 MAX_TEXT = 20_000
@@ -19,6 +21,8 @@ class Channel:
         self._commands = commands
         self._sending = threading.Lock()
         self._closed = False
+        self._numbers = count(1)
+        self._replies: dict[str, Future[dict[str, Any]]] = {}
 
     def listen(self, on_soft_limit: Callable[[], None]) -> None:
         """Read the worker's messages in a thread of their own, from now on."""
@@ -41,11 +45,23 @@ class Channel:
                 rest = rest[os.write(self._descriptor, rest) :]
             return True
 
+    def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a message, and return the worker's reply to it."""
+        number = f"{next(self._numbers)}"
+        reply = self._replies[number] = Future()
+        try:
+            self.send({**message, "id": number})
+            return reply.result()
+        finally:
+            del self._replies[number]
+
     def _listen(self, on_soft_limit: Callable[[], None]) -> None:
         for line in self._commands:
             message = json.loads(line)
             if message["type"] == "soft_limit":
                 on_soft_limit()
+            elif (reply := self._replies.get(str(message.get("id")))) is not None:
+                reply.set_result(message)
 
 
 class Progress:
@@ -96,6 +112,13 @@ class Progress:
                 return
             self._last_prompt = content
         self.event_of("message", {"role": role, **clipped("content", content), **self.place})
+
+    def label(self, labels: Mapping[str, Any]) -> str:
+        """Change labels of the execution; return all that it has then, or why it can't be done."""
+        reply = self._channel.ask({"type": "label", "labels": dict(labels)})
+        if reply["type"] == "labels":
+            return json.dumps(reply["labels"], ensure_ascii=False)
+        return f"Nothing was changed: {reply['message']}"
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         """Log an event of the crew's own."""

@@ -15,9 +15,10 @@ from crewai.hooks import (
 )
 from crewai.llms.providers.openai.completion import OpenAICompletion
 from crewai.mcp import MCPServerHTTP, MCPServerStdio
+from crewai.tools import BaseTool
 from jsonschema import Draft202012Validator
 from openai import OpenAI
-from pydantic import PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from .client import CallLimit, GatewayClient, Model
 from .failures import CrewStopError, clip
@@ -33,6 +34,28 @@ REPAIRS = 1
 
 _SHOWN = 2_000
 _MAX_FAULTS = 10
+
+
+class Labels(BaseModel):
+    """The arguments of the tool that labels an execution."""
+
+    labels: dict[str, str | None] = Field(description="The texts by their keys.")
+
+
+class LabelTool(BaseTool):
+    """Labels the execution of the crew."""
+
+    args_schema: type[BaseModel] = Labels
+    _progress: Progress | None = PrivateAttr(default=None)
+
+    def attach(self, progress: Progress) -> "LabelTool":
+        """Send labels through `progress`; returns itself."""
+        self._progress = progress
+        return self
+
+    def _run(self, labels: dict[str, str | None]) -> str:
+        assert self._progress is not None
+        return self._progress.label(labels)
 
 
 class NodeLLM(OpenAICompletion):
@@ -121,9 +144,14 @@ class CrewBuilder:
             max_iter=node["max_iterations"],
             max_retry_limit=0,
             allow_delegation=node["allow_delegation"] or node["id"] == self._manager,
+            tools=[self._label_tool()] if self._crew["label_tool"] else [],
             mcps=[_mcp_server(self._crew["mcp"][name]) for name in node["tools"]] or None,
             verbose=False,
         )
+
+    def _label_tool(self) -> BaseTool:
+        described = self._crew["label_tool"]
+        return LabelTool(**described).attach(self._progress)
 
     def _llm(self, agent: str, node: Mapping[str, Any]) -> NodeLLM:
         model = Model(**self._crew["models"][node["model"]])
