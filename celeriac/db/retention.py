@@ -168,6 +168,8 @@ WITH deleted AS (
     DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 ), files_gone AS (
     {delete_sets("ARRAY(SELECT id FROM deleted)")}
+), transcripts_gone AS (
+    DELETE FROM transcript_entries WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 )
 SELECT id FROM deleted
 """)  # noqa: S608 - put together from constants

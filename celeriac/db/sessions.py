@@ -203,6 +203,8 @@ WITH deleted AS (
     RETURNING id
 ), files_gone AS (
     {delete_sets("ARRAY(SELECT id FROM deleted)")}
+), transcripts_gone AS (
+    DELETE FROM transcript_entries WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 )
 DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 """)  # noqa: S608 - put together from constants

@@ -50,6 +50,17 @@ class Session:
     """The conversation, as its runner stored it."""
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptKey:
+    """Names a part of the conversation that an agent's own SDK writes."""
+
+    conversation: str
+    project: str = ""
+    """What the SDK sorts conversations by; empty for the session's own working directory."""
+    subpath: str = ""
+    """A part besides the main transcript, of a subagent."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
     """Which sessions to list; None means: all."""

@@ -23,7 +23,7 @@ from celeriac.domain.executions.steps import Child, NewChildren, NewStep, Stored
 from celeriac.domain.labels import Labels
 from celeriac.domain.repositories import Repository
 from celeriac.domain.secrets.model import HostCredential
-from celeriac.domain.sessions import Session
+from celeriac.domain.sessions import Session, TranscriptKey
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import (
     CallEstimate,
@@ -230,6 +230,22 @@ class StoredSteps(Protocol):
         ...
 
 
+class Transcripts(Protocol):
+    """The conversation of a session, as the agent's own SDK writes it; entries are appended."""
+
+    async def append(self, key: TranscriptKey, entries: Sequence[JsonValue]) -> None:
+        """Add entries; one whose `uuid` is there already is left out. Raises LeaseLostError."""
+        ...
+
+    async def load(self, key: TranscriptKey) -> list[JsonValue]:
+        """Return all entries, in their order."""
+        ...
+
+    async def subpaths(self, key: TranscriptKey) -> list[str]:
+        """Return the parts of a conversation besides its main transcript."""
+        ...
+
+
 class RunContext(Protocol):
     """What a runner may do besides its own work. Safe to use from any event loop."""
 
@@ -306,6 +322,10 @@ class RunContext(Protocol):
 
     async def answers(self) -> Mapping[str, Answer]:
         """Return the answers to this execution's questions, by the questions' keys."""
+        ...
+
+    def transcripts(self, session_id: UUID) -> Transcripts:
+        """Return the conversation of a session: the attempt's own, or the one it forks."""
         ...
 
     async def session_files(

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from celeriac.db import audit, sessions
+from celeriac.db import audit, sessions, transcripts
 from celeriac.db.engine import Connection, Database
 from celeriac.db.sessions import MessageChange
 from celeriac.domain.accounts import Actor, Role
@@ -23,7 +23,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.model import Claim, Lease
 from celeriac.domain.paging import Page
-from celeriac.domain.sessions import Session, SessionFilter, SessionStatus
+from celeriac.domain.sessions import Session, SessionFilter, SessionStatus, TranscriptKey
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonValue, storable
@@ -153,9 +153,52 @@ class SessionStore:
         if not saved:
             raise LeaseLostError("This worker no longer owns the attempt.")
 
+    def transcripts(self, lease: Lease, session_id: UUID) -> "SessionTranscripts":
+        """Return the transcripts of a session for an attempt."""
+        return SessionTranscripts(self._database, lease, session_id)
+
     def _load(self, session_id: UUID) -> Session | None:
         with self._database.autocommit() as connection:
             return sessions.load(connection, session_id)
+
+
+class SessionTranscripts:
+    """The transcripts of one session; see `Transcripts` in `celeriac.services.ports`."""
+
+    def __init__(self, database: Database, lease: Lease, session_id: UUID) -> None:
+        self._database = database
+        self._lease = lease
+        self._session_id = session_id
+
+    async def append(self, key: TranscriptKey, entries: Sequence[JsonValue]) -> None:
+        """Add entries."""
+        write = partial(
+            transcripts.append,
+            lease=self._lease,
+            session_id=self._session_id,
+            key=key,
+            # of one call: a statement that is sent again adds nothing
+            entry_ids=[_entry_id(each) for each in entries],
+            bodies=[storable(each) for each in entries],
+        )
+        if not await retry_statement(self._database, write):
+            raise LeaseLostError("This worker no longer owns the attempt.")
+
+    async def load(self, key: TranscriptKey) -> list[JsonValue]:
+        """Return all entries."""
+        read = partial(transcripts.load, session_id=self._session_id, key=key)
+        return await retry_statement(self._database, read)
+
+    async def subpaths(self, key: TranscriptKey) -> list[str]:
+        """Return the parts besides the main transcript."""
+        read = partial(transcripts.subpaths, session_id=self._session_id, key=key)
+        return await retry_statement(self._database, read)
+
+
+def _entry_id(entry: JsonValue) -> str:
+    """Return what makes an entry a repeat of another: its own id, if it has one."""
+    own = entry.get("uuid") if isinstance(entry, dict) else None
+    return own if isinstance(own, str) and own else f"~{uuid7()}"
 
 
 class AttemptSession:

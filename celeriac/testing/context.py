@@ -3,7 +3,9 @@
 import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 from uuid import UUID, uuid4
 
 from celeriac.domain.approvals import Answer, Question
@@ -16,6 +18,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.labels import Labels, checked_changes, relabelled
+from celeriac.domain.sessions import TranscriptKey
 from celeriac.domain.tasks import Limits
 from celeriac.domain.usage import CallEstimate, Clip, ModelCall, Reservation
 from celeriac.domain.workflows.records import ResultsPage
@@ -32,6 +35,28 @@ def _copy_files(source: Path, target: Path) -> None:
 
     if source.is_dir():
         shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=left_out)
+
+
+class MemoryTranscripts:
+    """The conversation of a session, in memory; see `Transcripts` in the ports."""
+
+    stored: ClassVar[dict[tuple[UUID, TranscriptKey], list[JsonValue]]] = {}
+
+    def __init__(self, session_id: UUID) -> None:
+        self._session_id = session_id
+
+    async def append(self, key: TranscriptKey, entries: Sequence[JsonValue]) -> None:
+        """Add entries."""
+        self.stored.setdefault((self._session_id, key), []).extend(entries)
+
+    async def load(self, key: TranscriptKey) -> list[JsonValue]:
+        """Return all entries."""
+        return self.stored.get((self._session_id, key), [])
+
+    async def subpaths(self, key: TranscriptKey) -> list[str]:
+        """Return the parts besides the main transcript."""
+        mine = (each for owner, each in self.stored if owner == self._session_id and each.subpath)
+        return [each.subpath for each in mine if replace(each, subpath="") == key]
 
 
 _SAVED = frozenset({stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK})
@@ -187,6 +212,10 @@ class MemoryRunContext:
     async def answers(self) -> Mapping[str, Answer]:
         """Return `given`."""
         return self.given
+
+    def transcripts(self, session_id: UUID) -> MemoryTranscripts:
+        """Return the conversation of a session, of this and other contexts of the process."""
+        return MemoryTranscripts(session_id)
 
     async def session_files(
         self, session_id: UUID, directory: Path, *, copy_of: UUID | None = None

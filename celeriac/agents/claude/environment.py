@@ -3,9 +3,9 @@
     <root>/<session id>/work      the working directory; its files are the session's
     <root>/<session id>/config    Claude Code's HOME and configuration: transcripts above all
 
-The directories are kept, so that a later execution can resume the session. Claude Code finds a
-conversation by the path of its working directory: workers that share sessions need the root at the
-same path, or at least with the same files. Conversations stored under another path are copied.
+The directories are kept, so that a later attempt on the same machine needs no others. Another one
+restores the files from the object store (`services/files`) and the conversation from the database
+(`session_store.py`).
 """
 
 import asyncio
@@ -16,7 +16,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -27,28 +26,22 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 import claude_agent_sdk
-from claude_agent_sdk import (
-    ClaudeAgentOptions,
-    HookMatcher,
-    McpSdkServerConfig,
-    project_key_for_directory,
-)
+from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, McpSdkServerConfig
+from claude_agent_sdk.types import SessionStore
 
 from celeriac.agents.child.process import MARKER, received_listeners, serve_listeners
-from celeriac.agents.claude import copying, supervisor
+from celeriac.agents.claude import supervisor
 from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.labelling import LABEL_SERVER
 from celeriac.agents.claude.permissions import Permissions, server_key
 from celeriac.agents.output import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
-from celeriac.domain.errors import AgentMisconfiguredError, SessionUnavailableError
+from celeriac.domain.errors import AgentMisconfiguredError
 from celeriac.kit.json_types import dumps
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
-    Namespace,
     ProcessIdentity,
     children_descriptor_limit,
-    guarded_command,
     send_signal,
     still_running,
     terminate_group_async,
@@ -75,7 +68,6 @@ RUN_PREFIX = "run-"
 """Begins the names of the attempts' own directories."""
 
 _PRIVATE = 0o700
-_LAST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,70 +105,6 @@ class SessionDirectories:
             user.own(directory)
         for left in self.place.glob(f"{RUN_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
-
-    def copy_from(
-        self, other: "SessionDirectories", user: ChildUser, sandbox: Sandbox | None
-    ) -> None:
-        """Copy another session's configuration, which stays as it is.
-
-        Links are copied as links: they lead nowhere that they did not lead before. Pipes, sockets
-        and devices are left out. Raises SessionUnavailableError where the other's are gone.
-        """
-        if not other.config.is_dir():
-            raise _gone(other)
-        self._copy(user, sandbox, (other.config, self.config))
-
-    def adopt(self, conversation: str, user: ChildUser, sandbox: Sandbox | None) -> None:
-        """See that Claude Code finds a conversation from the working directory.
-
-        Raises SessionUnavailableError where there is no such conversation.
-        """
-        projects = self.config / "projects"
-        here = projects / project_key_for_directory(self.start)
-        if (here / f"{conversation}.jsonl").is_file():
-            return
-        for found in projects.glob(f"*/{conversation}.jsonl"):
-            self._copy(user, sandbox, (found.parent, here))
-            return
-        raise _gone(self)
-
-    def _copy(self, user: ChildUser, sandbox: Sandbox | None, *pairs: tuple[Path, Path]) -> None:
-        """Copy directories into these, as the user who owns them; raises SessionUnavailableError.
-
-        In the sandbox, if there is one: an agent may have made links that lead out of it.
-        """
-        paths = [str(path) for pair in pairs for path in pair]
-        if user.ids is None and sandbox is None:
-            copying.copy_trees(*((str(source), str(target)) for source, target in pairs))
-            return
-        program = Path(copying.__file__)
-        user.let_read([Path(sys.executable), program])
-        command = [sys.executable, "-I", "-S", str(program), *paths]
-        namespace = None
-        if sandbox is not None:
-            python = (Path(sys.prefix), Path(sys.base_prefix), program)
-            outer = (source for source, _ in pairs if not source.is_relative_to(self.place))
-            shows = (*python, *outer)
-            user.let_through(shows)
-            command = sandbox.command(
-                command, workdir=self.work, shows=shows, writes=(self.config,)
-            )
-            namespace = Namespace(alone=True)
-        done = subprocess.run(
-            guarded_command(command, become=user.ids, namespace=namespace),
-            capture_output=True, check=False, env={}, cwd="/", start_new_session=True,
-        )  # fmt: skip
-        if not done.returncode:
-            return
-        said = done.stderr.decode(errors="replace").strip()[-_LAST_WORDS:]
-        raise SessionUnavailableError(f"The files of the session can't be copied: {said}")
-
-
-def _gone(directories: SessionDirectories) -> SessionUnavailableError:
-    return SessionUnavailableError(
-        f"The files of the session are not on this worker ({directories.config}). They were "
-        "removed, or the workers don't share CELERIAC_HOME; run the task without the session."
-    )
 
 
 _GRACE_SECONDS = 1.8
@@ -408,6 +336,7 @@ def sdk_options(
     own_servers: Mapping[str, McpSdkServerConfig],
     output: ObjectSchema | None,
     on_stderr: Callable[[str], None],
+    store: SessionStore,
 ) -> ClaudeAgentOptions:
     """Return the options of one attempt.
 
@@ -441,6 +370,8 @@ def sdk_options(
         can_use_tool=permissions.can_use_tool,
         hooks={"PreToolUse": [hook]},
         max_turns=spec.max_turns,
+        session_store=store,
+        session_store_flush="eager",
         resume=start.resume,
         fork_session=start.forks,
         output_format={"type": "json_schema", "schema": output.asked} if output else None,

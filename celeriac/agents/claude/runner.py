@@ -42,6 +42,7 @@ from celeriac.agents.claude.environment import (
 from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
 from celeriac.agents.claude.labelling import LABEL_SERVER, label_server
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
+from celeriac.agents.claude.session_store import lay_conversation, mirror
 from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
 from celeriac.agents.gateway.anthropic import Messages
@@ -85,6 +86,7 @@ class ClaudeRun:
     context: RunContext
     spec: ClaudeAgent
     start: ResumeState
+    session_id: UUID
     directories: SessionDirectories
     servers: Sequence[ResolvedServer]
     confinement: Confinement
@@ -207,6 +209,7 @@ class ClaudeRun:
                 ),
                 output=self._output,
                 on_stderr=self._last_words.append,
+                store=mirror(self.context.transcripts(self.session_id), self.directories.start),
             )
             async with Conversation.open(options, self._inbox, process.end) as conversation:
                 process.forget_files()
@@ -310,13 +313,20 @@ class ClaudeRunner:
         servers = self.servers.choose(spec.mcp_servers, job.secrets)
         confinement = await self.confinement.for_agent(spec.confinement)
         session_id = await context.save_session()
-        forked = job.session.id if start.resume and job.session else session_id
-        await context.session_files(
-            session_id,
-            SessionDirectories.of(self.sessions_root, session_id).work,
-            copy_of=None if forked == session_id else forked,
-        )
-        directories = await self._directories(job, start, session_id, servers, confinement)
+        inner = None if job.repository is None else job.repository.path
+        directories = SessionDirectories.of(self.sessions_root, session_id, inner)
+        source = job.session.id if start.resume and job.session else session_id
+        copied = None if source == session_id else source
+        await context.session_files(session_id, directories.work, copy_of=copied)
+        await self._prepare(directories, servers, confinement)
+        if start.resume is not None:
+            await lay_conversation(
+                context.transcripts(source),
+                start.resume,
+                directories.config,
+                directories.start,
+                confinement.user,
+            )
         _log.info(
             Step.AGENT_SET_UP,
             runner=self.name,
@@ -330,37 +340,27 @@ class ClaudeRunner:
             context=context,
             spec=spec,
             start=start,
+            session_id=session_id,
             directories=directories,
             servers=servers,
             confinement=confinement,
         )
         return await run.run()
 
-    async def _directories(
+    async def _prepare(
         self,
-        job: Job,
-        start: ResumeState,
-        session_id: UUID,
+        directories: SessionDirectories,
         servers: Sequence[ResolvedServer],
         confinement: Confinement,
-    ) -> SessionDirectories:
-        """Create the session's directories, with the files needed to continue the conversation."""
-        inner = None if job.repository is None else job.repository.path
-        directories = SessionDirectories.of(self.sessions_root, session_id, inner)
-        source, user, sandbox = job.session, confinement.user, confinement.sandbox
+    ) -> None:
+        """Make the session's directories, and let the agent's user reach what it needs."""
+        user = confinement.user
 
         def make() -> None:
             user.let_read([Path(find_cli()), *programs_of(each.endpoint for each in servers)])
             directories.make(user)
-            if start.resume is None:
-                return
-            if source is not None and source.id != session_id:
-                other = SessionDirectories.of(self.sessions_root, source.id)
-                directories.copy_from(other, user, sandbox)
-            directories.adopt(start.resume, user, sandbox)
 
         try:
             await FILES.run(make)
         except UnreachableError as error:
             raise AgentMisconfiguredError(str(error), field="runner") from error
-        return directories

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Integer,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
 )
 
@@ -49,3 +50,24 @@ session_messages = Table(
 
 Rows are appended. They are replaced only where a runner rewrites its history.
 """
+
+transcript_entries = Table(
+    "transcript_entries",
+    metadata,
+    Column("session_id", Uuid, primary_key=True),
+    Column("project", Text, primary_key=True),
+    Column("conversation", Text, primary_key=True),
+    Column("subpath", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("entry_id", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    UniqueConstraint(
+        "session_id",
+        "project",
+        "conversation",
+        "subpath",
+        "entry_id",
+        name="uq_transcript_entries_entry",
+    ),
+)
+"""Conversations that an agent's own SDK writes, appended entry by entry and never changed."""

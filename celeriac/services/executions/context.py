@@ -28,7 +28,7 @@ from celeriac.services.executions.attempt import Attempt
 from celeriac.services.executions.attempt_labels import AttemptLabels
 from celeriac.services.executions.steps import AttemptSteps, StepStore
 from celeriac.services.files.working import WorkingFiles
-from celeriac.services.ports import Job, LiveEvents, Runner
+from celeriac.services.ports import Job, LiveEvents, Runner, Transcripts
 from celeriac.services.sessions import AttemptSession, SessionStore
 from celeriac.services.time_limits import TimeLimits
 from celeriac.traces.agents import NO_TRACE, AttemptTrace
@@ -242,6 +242,10 @@ class AttemptContext:
                 forks=job.session is not None and job.forks,
             )
         return await self._session.save(external_id=external_id, state=state, messages=messages)
+
+    def transcripts(self, session_id: UUID) -> Transcripts:
+        """Return the conversation of a session, as the agent's own SDK writes it."""
+        return self._services.sessions.transcripts(self._lease, session_id)
 
     async def session_files(
         self, session_id: UUID, directory: Path, *, copy_of: UUID | None = None

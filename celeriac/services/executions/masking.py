@@ -20,12 +20,14 @@ from celeriac.domain.executions.model import (
 )
 from celeriac.domain.executions.steps import NewChildren, NewStep
 from celeriac.domain.labels import Labels
+from celeriac.domain.sessions import TranscriptKey
 from celeriac.domain.usage import CallEstimate, ModelCall, Reservation
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads, storable
 from celeriac.logs.masks import Masker
 from celeriac.services.executions.context import AttemptContext
 from celeriac.services.executions.finish import describe
 from celeriac.services.executions.steps import AttemptSteps
+from celeriac.services.ports import Transcripts
 
 _Call = TypeVar("_Call", CallEstimate, ModelCall)
 
@@ -104,6 +106,26 @@ class MaskedSteps(AttemptSteps):
         )
 
 
+class MaskedTranscripts:
+    """The conversation of a session, whose entries are masked before they are stored."""
+
+    def __init__(self, transcripts: Transcripts, masker: Masker) -> None:
+        self._transcripts = transcripts
+        self._masker = masker
+
+    async def append(self, key: TranscriptKey, entries: Sequence[JsonValue]) -> None:
+        """Add entries; they are masked."""
+        await self._transcripts.append(key, self._masker.value(list(entries)))
+
+    async def load(self, key: TranscriptKey) -> list[JsonValue]:
+        """Return all entries."""
+        return await self._transcripts.load(key)
+
+    async def subpaths(self, key: TranscriptKey) -> list[str]:
+        """Return the parts besides the main transcript."""
+        return await self._transcripts.subpaths(key)
+
+
 class MaskedContext(AttemptContext):
     """The `RunContext` of an attempt that was given secrets."""
 
@@ -127,6 +149,10 @@ class MaskedContext(AttemptContext):
         if self._steps is None:
             self._steps = MaskedSteps(self._services.steps, self._attempt, self._job)
         return self._steps
+
+    def transcripts(self, session_id: UUID) -> Transcripts:
+        """Return the conversation of a session; what is added to it is masked."""
+        return MaskedTranscripts(super().transcripts(session_id), self.masker)
 
     async def label(self, changes: Mapping[str, JsonValue]) -> Labels:
         """Change labels; they are masked."""

@@ -18,11 +18,14 @@ from claude_agent_sdk import project_key_for_directory
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
+from celeriac.agents.claude.session_store import lay_conversation
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, RunOptions
+from celeriac.domain.sessions import TranscriptKey
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.kit.sandbox import LoopbackPort, Sandbox
+from celeriac.testing.context import MemoryTranscripts
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.confined import confined
 from tests.support.run_context import RecordingContext
@@ -118,29 +121,31 @@ async def test_a_confined_session_is_forked(
     assert (work / "note.txt").read_text() == "noted\n"
 
 
-@pytest.mark.parametrize("forks", [False, True])
-def test_links_of_a_confined_session_lead_nowhere_when_its_files_are_copied(
-    bounds: Confinement, tmp_path: Path, forks: bool
+@pytest.mark.parametrize("whole", [False, True])
+async def test_links_of_an_agent_lead_nowhere_when_its_conversation_is_written(
+    bounds: Confinement, tmp_path: Path, whole: bool
 ) -> None:
-    """The worker copies conversations: an agent made it write where the agent itself can't."""
-    outside, user = tmp_path / "outside", bounds.user
+    """The worker writes conversations, also where the agent itself can't."""
+    outside, mine = tmp_path / "outside", SessionDirectories.of(tmp_path / "sessions", uuid4())
     outside.mkdir()
     outside.chmod(0o777)
-    mine, other = (SessionDirectories.of(tmp_path / "sessions", uuid4()) for _ in range(2))
-    for each in (mine, other):
-        each.make(user)
-    planted = (other if forks else mine).config / "projects"
-    (planted / "planted").mkdir(parents=True)
-    (planted / "planted" / "c1.jsonl").write_text("{}")
-    (planted / "planted" / "authorized_keys").write_text("ssh-ed25519 of-the-agent")
-    (planted / project_key_for_directory(mine.work)).symlink_to(outside)
+    mine.make(bounds.user)
+    project = project_key_for_directory(mine.work)
+    if not whole:
+        (mine.config / "projects").mkdir()
+    link = mine.config / "projects" / ("" if whole else project)
+    link.symlink_to(outside)
+    transcripts = MemoryTranscripts(uuid4())
+    await transcripts.append(TranscriptKey("c1"), [{"type": "user"}, {"type": "assistant"}])
 
-    if forks:
-        mine.copy_from(other, user, bounds.sandbox)
-    with pytest.raises(SessionUnavailableError):
-        mine.adopt("c1", user, bounds.sandbox)
+    await lay_conversation(transcripts, "c1", mine.config, mine.work, bounds.user)
 
     assert list(outside.iterdir()) == []
+    written = mine.config / "projects" / project / "c1.jsonl"
+    assert not written.parent.is_symlink()
+    assert written.read_text().splitlines() == ['{"type":"user"}', '{"type":"assistant"}']
+    with pytest.raises(SessionUnavailableError):
+        await lay_conversation(transcripts, "c2", mine.config, mine.work, bounds.user)
 
 
 async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(

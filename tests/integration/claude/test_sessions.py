@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -62,13 +63,35 @@ async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
     assert len(later.calls) == 1, "only what this execution asked for is charged to it"
 
 
+async def test_a_conversation_goes_on_on_another_machine(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    """The same after the first machine is gone, and for a fork, from which a third one goes on."""
+    job = claude_job("[plain] Hello.")
+    await runner.run(job, context)
+    earlier = session_of(context, job.execution_id)
+    shutil.rmtree(tmp_path / "sessions")
+    second = replace(runner, sessions_root=tmp_path / "second")
+    later = next_context(context, session=True)
+    asked = claude_job("[remember] Who am I?", session=earlier)
+    assert await second.run(asked, later) == Completed("We met.")
+    fork = next_context(context, session=False)
+    options = RunOptions(fork_session=True)
+    forked = claude_job("[remember] Who am I?", session=earlier, options=options)
+    third = replace(runner, sessions_root=tmp_path / "third")
+    assert await third.run(forked, fork) == Completed("We met.")
+    shutil.rmtree(tmp_path / "third")
+    again = claude_job("[remember] Yes?", session=session_of(fork, forked.execution_id))
+    assert await runner.run(again, next_context(fork, session=True)) == Completed("We met.")
+
+
 async def test_a_session_without_its_files_is_told(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
     context.external_id = str(uuid4())
     gone = session_of(context, uuid4())
 
-    with pytest.raises(SessionUnavailableError, match="CELERIAC_HOME"):
+    with pytest.raises(SessionUnavailableError, match="not stored"):
         await runner.run(claude_job("[plain]", session=gone), context)
     with pytest.raises(SessionUnavailableError, match="llm"):
         await runner.run(claude_job("[plain]", session=replace(gone, runner="llm")), context)

@@ -22,6 +22,7 @@ idempotency_keys audit_logs audit_seals sessions session_messages approvals usag
 model_call_times usage_deltas execution_ends execution_rollups failure_groups plain_task_sums
 plain_task_runs workers deliveries webhook_endpoints hooks hook_deliveries budget_windows steps
 children live_children execution_trees ended_parents celery_calls file_sets artifacts objects
+transcript_entries
 """.split()
 """What executions leave; users, agents and tasks stay."""
 

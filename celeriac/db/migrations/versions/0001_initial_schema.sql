@@ -498,6 +498,20 @@ CREATE TABLE session_messages (
     CONSTRAINT pk_session_messages PRIMARY KEY (session_id, seq)
 );
 
+CREATE TABLE transcript_entries (
+    session_id uuid NOT NULL,
+    project text NOT NULL,
+    conversation text NOT NULL,
+    subpath text NOT NULL,
+    seq integer NOT NULL,
+    entry_id text NOT NULL,
+    body json NOT NULL,
+    CONSTRAINT pk_transcript_entries
+        PRIMARY KEY (session_id, project, conversation, subpath, seq),
+    CONSTRAINT uq_transcript_entries_entry
+        UNIQUE (session_id, project, conversation, subpath, entry_id)
+);
+
 CREATE TABLE file_sets (
     owner_id uuid NOT NULL,
     is_session boolean NOT NULL,
