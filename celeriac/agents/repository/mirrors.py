@@ -13,9 +13,10 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -148,8 +149,13 @@ class Mirrors:
         )
         if done.code:
             await FILES.run(_remove_partial, mirror)
+            reason = done.reason
+            told = (f"signal {signal.SIGXFSZ:d}", "File too large")
+            if any(words in line for line in done.said for words in told):
+                most = self.limits.fetch_bytes // _MEGABYTE
+                reason = f"it has more than {most} MB (CELERIAC_REPOSITORIES_FETCH_MB)"
             raise RepositoryUnavailableError(
-                f"The repository {repository.git} can't be fetched: {done.reason}"
+                f"The repository {repository.git} can't be fetched: {reason}"
             )
 
     async def _resolved(self, repository: Repository, mirror: Path, wanted: str | None) -> str:
@@ -173,14 +179,7 @@ class Mirrors:
     async def _locked(self, place: Path) -> AsyncIterator[int]:
         """Hold the lock of a repository, alone until it is made a shared one."""
         until = time.monotonic() + self.limits.fetch_seconds
-        while True:
-            lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if locks(lock) and _is_same(lock, place / _LOCK):
-                    yield lock
-                    return
-            finally:
-                os.close(lock)
+        while (lock := locked(place / _LOCK)) is None:
             if time.monotonic() > until:
                 raise RepositoryUnavailableError(
                     "Another execution has fetched the same repository for more than "
@@ -188,6 +187,10 @@ class Mirrors:
                 )
             await asyncio.sleep(_POLL_SECONDS)
             await FILES.run(_make, self.root, place)
+        try:
+            yield lock
+        finally:
+            os.close(lock)
 
     def prune(self, used: Path) -> int:
         """Remove repositories that were not used for long, and the oldest above the size limit.
@@ -237,13 +240,18 @@ def _no_ref(repository: Repository, ref: str) -> RepositoryRefusedError:
     )
 
 
-def locks(lock: int) -> bool:
-    """Lock an open file for this process alone; return whether nobody else had it."""
-    try:
+def locked(path: Path) -> int | None:
+    """Open a file, made if it is missing, and lock it alone; None if somebody else has it.
+
+    It is locked until the returned descriptor is closed. Who removes it does so while holding it.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        if _is_same(lock, path):
+            return lock
+    os.close(lock)
+    return None
 
 
 def _is_same(lock: int, path: Path) -> bool:
@@ -279,15 +287,11 @@ def _is_worn(place: Path) -> bool:
     return sum(1 for _ in packs) > _MOST_PACKS
 
 
-@contextmanager
-def _held(place: Path) -> Iterator[bool]:
-    lock = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _removed(place: Path) -> bool:
+    lock = locked(place / _LOCK)
+    if lock is None:
+        return False
     try:
-        yield locks(lock)
+        return remove_tree(place)
     finally:
         os.close(lock)
-
-
-def _removed(place: Path) -> bool:
-    with _held(place) as ours:
-        return ours and remove_tree(place)

@@ -6,6 +6,7 @@ new one, at the same commit, after what the earlier attempt has changed was stor
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +21,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.repository.change import Change, Collector, NewCommit, set_aside
 from celeriac.agents.repository.checkout import Author, CheckoutState, make_checkout
 from celeriac.agents.repository.checks import Checks
-from celeriac.agents.repository.mirrors import Mirrors, locks
+from celeriac.agents.repository.mirrors import Mirrors, locked
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -223,15 +224,16 @@ class _Attempt:
         place = self._place
         for directory in (place.base, place.state):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        until = time.monotonic() + _LOCK_SECONDS
-        with (place.state / _LOCK).open("w") as lock:
-            while not locks(lock.fileno()):
-                if time.monotonic() > until:
-                    raise RepositoryUnavailableError(
-                        "An earlier attempt still works in the checkout."
-                    )
-                await asyncio.sleep(_POLL_SECONDS)
+        path, until = place.state / _LOCK, time.monotonic() + _LOCK_SECONDS
+        while (lock := locked(path)) is None:
+            if time.monotonic() > until:
+                raise RepositoryUnavailableError("An earlier attempt still works in the checkout.")
+            await asyncio.sleep(_POLL_SECONDS)
+        try:
             yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(lock)
 
     async def begin(self, *, goes_on: bool, in_session: bool, parent: Path | None) -> None:
         """See that the checkout is there, new or as an earlier attempt has left it.

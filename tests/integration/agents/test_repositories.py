@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import secrets
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository.mirrors import MirrorLimits, locked
 from celeriac.domain.errors import (
     ChildCrashedError,
     RepositoryRefusedError,
@@ -206,6 +209,12 @@ async def test_a_cancelled_attempt_leaves_its_change(desk: Desk, shell: CommandR
 
 
 HOSTILE = """
+git init --quiet nested
+git -C nested -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
+git init --quiet module
+git -C module -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
+git add module 2>/dev/null; git commit --quiet -m 'a link to a repository'
+echo dirty >module/file
 {{ echo '#!/bin/sh'; echo 'touch {mark} "'"$PWD"'/ran"'; echo cat; }} >evil
 chmod +x evil; evil=$PWD/evil
 mkdir -p .git/hooks
@@ -224,9 +233,8 @@ printf '[includeIf "gitdir:**"]\\n\\tpath = %s\\n' "$PWD/more" >>.git/config
 printf '[core]\\n\\tfsmonitor = %s\\n' "$evil" >more
 printf '* filter=own diff=own merge=own\\n' >.gitattributes
 mkdir -p .git/info; printf '* filter=own diff=own\\n' >.git/info/attributes
-git init --quiet nested
-git -C nested -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
 git config --file nested/.git/config core.fsmonitor "$evil"
+git config --file module/.git/config core.fsmonitor "$evil"
 ln -s /etc/passwd link
 mkdir moved; ln -s /etc there
 rm -rf lib; ln -s /etc lib
@@ -272,6 +280,35 @@ async def test_a_repository_that_borrows_objects_gives_no_patch(
     (warning,) = lines(context, "repository")
     assert "can't be stored" in warning
     assert not (desk.base(job) / "changes.patch").exists()
+
+
+async def test_what_is_fetched_is_bounded_and_what_is_not_used_is_removed(
+    desk: Desk, origin: Origin, shell: CommandRunner
+) -> None:
+    origin.commit({"large": secrets.token_hex(1_000_000)})
+    small = replace(desk.shared.mirrors, limits=MirrorLimits(fetch_bytes=200_000))
+    job = job_of(desk, ":")
+    with pytest.raises(RepositoryUnavailableError, match="CELERIAC_REPOSITORIES_FETCH_MB"):
+        await desk.runner(shell, mirrors=small).run(job, desk.context(job))
+    await desk.run(shell, job_of(desk, ":"))
+    mirrors = desk.shared.mirrors
+    (used,) = (each for each in mirrors.root.iterdir() if each.is_dir())
+    assert not list(used.glob("mirror.git/objects/pack/tmp_*"))
+    for name, days in (("old", 40), ("older", 50), ("held", 60), ("new", 0)):
+        (mirrors.root / name).mkdir()
+        (mirrors.root / name / "lock").touch()
+        then = time.time() - days * 86_400
+        os.utime(mirrors.root / name, (then, then))
+    held = locked(mirrors.root / "held" / "lock")
+    assert held is not None
+    assert mirrors.prune(used) == 0, "it was pruned less than an hour ago"
+    (mirrors.root / "pruned").unlink()
+    assert mirrors.prune(used) == 2
+    (mirrors.root / "pruned").unlink()
+    full = replace(mirrors, limits=MirrorLimits(cache_bytes=0))
+    assert full.prune(used) == 1
+    os.close(held)
+    assert {each.name for each in mirrors.root.iterdir() if each.is_dir()} == {used.name, "held"}
 
 
 async def test_links_in_the_git_directory_lead_nowhere(
