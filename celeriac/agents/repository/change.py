@@ -259,7 +259,7 @@ def _prepared(scratch: Path, top: Path, base: str) -> str:
     (scratch / "config").write_text(_SETTINGS)
     (scratch / "HEAD").write_text("ref: refs/heads/none\n")
     (scratch / "objects/info/alternates").write_text(f"{top}/.git/objects\n")
-    return _head_of(Folder(top.parent, top.name)) or base
+    return head_of(top) or base
 
 
 def _mode(path: Path) -> int:
@@ -269,8 +269,9 @@ def _mode(path: Path) -> int:
         return 0
 
 
-def _head_of(folder: Folder) -> str | None:
-    """Read the commit of HEAD without git and without following links."""
+def head_of(top: Path) -> str | None:
+    """Read the commit that a checkout is at, without git and without following links."""
+    folder = Folder(top.parent, top.name)
     text = _read(folder, ".git/HEAD", _SMALL)
     if text is None or is_sha(text):
         return text

@@ -18,7 +18,7 @@ import structlog
 
 from celeriac.agents.base import note
 from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.repository.change import Change, Collector, NewCommit, set_aside
+from celeriac.agents.repository.change import Change, Collector, NewCommit, head_of, set_aside
 from celeriac.agents.repository.checkout import Author, CheckoutState, make_checkout
 from celeriac.agents.repository.checks import Checks
 from celeriac.agents.repository.mirrors import Mirrors, locked
@@ -117,14 +117,25 @@ class RepositoryRunner:
         session_id = await context.save_session() if self._is_claude else None
         shared = await self._shared.for_agent(job.agent)
         work = _Attempt(shared, job, context, repository, self._place(job, session_id))
+        goes_on = self._goes_on(job)
+        copied = self._copied(job, session_id) if goes_on else None
         async with work.alone():
-            return await self._run(work, job, context, parent=self._parent(job, session_id))
+            if session_id is not None:
+                # what was saved of it comes first; the agent's runner finds it there then
+                await context.session_files(session_id, work.place.top, copy_of=copied)
+            return await self._run(work, job, context, goes_on=goes_on, copied=copied)
 
     async def _run(
-        self, work: "_Attempt", job: Job, context: RunContext, *, parent: Path | None
+        self,
+        work: "_Attempt",
+        job: Job,
+        context: RunContext,
+        *,
+        goes_on: bool,
+        copied: UUID | None,
     ) -> Completed | Parked:
         try:
-            await work.begin(goes_on=self._goes_on(job), in_session=self._is_claude, parent=parent)
+            await work.begin(goes_on=goes_on, in_session=self._is_claude, copied=copied)
         except UnreachableError as error:
             raise AgentMisconfiguredError(str(error), field="runner") from error
         try:
@@ -168,11 +179,12 @@ class RepositoryRunner:
         session = places.session(session_id).absolute()
         return _Place(base, session, session / "work", session / "home")
 
-    def _parent(self, job: Job, session_id: UUID | None) -> Path | None:
-        """Return the directory of the session that is to be copied."""
+    @staticmethod
+    def _copied(job: Job, session_id: UUID | None) -> UUID | None:
+        """Return the session that is to be copied."""
         if session_id is None or job.session is None or job.session.id == session_id:
             return None
-        return self._shared.places.session(job.session.id).absolute()
+        return job.session.id
 
 
 class _Attempt:
@@ -190,7 +202,7 @@ class _Attempt:
         self._job = job
         self._context = context
         self._repository = repository
-        self._place = place
+        self.place = place
         self._state: CheckoutState | None = None
         self.is_fresh = False
         self._branch = branch_of(job.execution_id)
@@ -209,7 +221,7 @@ class _Attempt:
     @property
     def checkout(self) -> Checkout:
         """What the agent's runner needs."""
-        place = self._place
+        place = self.place
         return Checkout(
             place.top, place.workdir(self._repository), place.home, check=self.checks.verify
         )
@@ -221,7 +233,7 @@ class _Attempt:
         One whose worker has lost it may still be ending. Raises RepositoryUnavailableError if it
         does not.
         """
-        place = self._place
+        place = self.place
         for directory in (place.base, place.state):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path, until = place.state / _LOCK, time.monotonic() + _LOCK_SECONDS
@@ -235,27 +247,30 @@ class _Attempt:
             path.unlink(missing_ok=True)
             os.close(lock)
 
-    async def begin(self, *, goes_on: bool, in_session: bool, parent: Path | None) -> None:
+    async def begin(self, *, goes_on: bool, in_session: bool, copied: UUID | None) -> None:
         """See that the checkout is there, new or as an earlier attempt has left it.
 
-        `in_session` says that the agent can't go on without the one of its session, and `parent`
+        `in_session` says that the agent can't go on without the one of its session, and `copied`
         is the session that its runner copies. Raises what `RepositoryRunner.run` does.
         """
-        place, job = self._place, self._job
-        earlier = await FILES.run(CheckoutState.read, parent or place.state)
+        place, job = self.place, self._job
+        parent = None if copied is None else self._shared.places.session(copied).absolute()
+        earlier = await FILES.run(CheckoutState.read, place.base)
+        if earlier is None:
+            earlier = await FILES.run(CheckoutState.read, parent or place.state)
         own = earlier if earlier and self._is_own(earlier) else None
         if goes_on and (in_session or (own is not None and place.top.is_dir())):
-            self._keep(earlier, parent)
+            await self._keep(earlier, parent)
         else:
             await self._make(own)
         state = self._state
         assert state is not None
-        copied = goes_on and parent is not None  # by the runner, and not yet
         user = self._shared.confinement.user
-        if not copied:
+        if parent is None:
             await FILES.run(user.own, place.top)
         await FILES.run(user.own, place.home)
-        await FILES.run(state.write, place.state)
+        await self._write(state)
+        await FILES.run(self._note_files)
         await self._context.emit(
             EventType.CHECKOUT,
             {
@@ -268,9 +283,29 @@ class _Attempt:
             },
         )
 
-    def _keep(self, earlier: CheckoutState | None, parent: Path | None) -> None:
-        place = parent / "work" if parent is not None else self._place.top
-        if earlier is None or not place.is_dir():
+    async def _write(self, state: CheckoutState) -> None:
+        """Store the state beside the checkout, and in the directory that is saved."""
+        for directory in {self.place.state, self.place.base}:
+            await FILES.run(state.write, directory)
+
+    def _note_files(self) -> None:
+        """Have the directory of the execution saved: its own one, or the one beside a session."""
+        directory = self._context.workdir
+        if self.place.state != self.place.base:  # the agent works elsewhere
+            inner = self._repository.path or ""
+            for _ in range(1 + len(Path(inner).parts)):
+                directory.rmdir()
+                directory = directory.parent
+
+    async def _keep(self, earlier: CheckoutState | None, parent: Path | None) -> None:
+        top = self.place.top
+        place = top if parent is None or top.is_dir() else parent / "work"
+        if earlier is None:
+            # saved by another worker, for another execution: the change is what follows
+            head = await FILES.run(head_of, place)
+            if head is not None:
+                earlier = CheckoutState(self._repository.git, None, head, "", 0)
+        if earlier is None or not (place / ".git").is_dir():
             raise SessionUnavailableError(
                 "The checkout that the agent worked in is not on this worker, or its session has "
                 "none. Run the task without the session."
@@ -287,12 +322,13 @@ class _Attempt:
 
     async def _make(self, earlier: CheckoutState | None) -> None:
         """Make a new checkout, at the commit of the earlier one of this execution."""
-        place, job, repository = self._place, self._job, self._repository
+        place, job, repository = self.place, self._job, self._repository
         if earlier is not None:
             if not earlier.saved and place.top.is_dir():
                 await self._rescue(earlier)
             await FILES.run(set_aside, place.base, earlier.attempt)
-        CheckoutState.forget(place.state)
+        for directory in (place.state, place.base):
+            CheckoutState.forget(directory)
         same = earlier is not None and (earlier.git, earlier.ref) == (
             repository.git,
             repository.ref,
@@ -321,8 +357,8 @@ class _Attempt:
 
     async def _collect(self, state: CheckoutState) -> Change:
         return await self._shared.collector.collect(
-            self._place.top,
-            self._place.base,
+            self.place.top,
+            self.place.base,
             NewCommit(
                 base=state.sha,
                 branch=self._branch,
@@ -341,7 +377,7 @@ class _Attempt:
         except ExecutionError as error:
             await self._warn(error.message)
             return
-        await FILES.run(replace(state, saved=True).write, self._place.state)
+        await self._write(replace(state, saved=True))
         await self._tell(change, state.attempt)
 
     async def save_soon(self, seconds: float | None) -> None:
@@ -361,10 +397,10 @@ class _Attempt:
 
     async def shed(self) -> None:
         """Remove what nobody needs once the change is stored: the copy of the repository."""
-        state = await FILES.run(CheckoutState.read, self._place.state)
+        state = await FILES.run(CheckoutState.read, self.place.state)
         if state is not None and state.saved:
-            await FILES.run(CheckoutState.forget, self._place.state)
-            for each in (self._place.top / ".git", self._place.home):
+            await FILES.run(CheckoutState.forget, self.place.state)
+            for each in (self.place.top / ".git", self.place.home):
                 await FILES.run(remove_tree, each)
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.agents import CommandAgent, RunnerName
@@ -78,10 +79,11 @@ def test_an_execution_in_a_checkout_is_sent_back_once_and_leaves_its_change(
     assert (done.status, done.result) == (Status.COMPLETED, "mended"), done.error_message
     kinds = [each for each in core.event_types(execution_id) if each in {"checkout", "change"}]
     assert kinds == ["checkout", "change"]
-    place = places.workdir(execution_id)
-    names = {str(each.relative_to(place)) for each in place.rglob("*")}
-    assert "changes.patch" in names
-    assert not [name for name in names if ".git/" in name]
+    with core.database.autocommit() as connection:
+        found = connection.execute(text("SELECT path FROM artifacts ORDER BY path"))
+        names = found.scalars().all()
+    kept = ["changes.bundle", "changes.patch", "repository/README", "repository/lib/value"]
+    assert [name for name in names if not name.startswith("checkout")] == kept
     core.assert_consistent()
     # a ref that does not exist fails once, and for good
     execution_id = send(core.actor, submit(ref="nowhere")).execution_id
