@@ -3,13 +3,14 @@
 Who submits locks the key first, so of several submissions at once each replaces the one before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, text
 
+from celeriac.db import spans
 from celeriac.db.locks import AdvisoryLock
 from celeriac.db.paging import reader
 from celeriac.domain.executions.why import Debounced
@@ -64,6 +65,36 @@ def of_execution(connection: Connection, execution_id: UUID) -> Debounced | None
     """Return by which key an execution is debounced, or None."""
     row = connection.execute(_OF_EXECUTION, {"id": execution_id}).first()
     return None if row is None else Debounced(row.key, row.replaced)
+
+
+_CORRECT = text(f"""
+UPDATE executions e
+SET available_at = now() + make_interval(secs => wanted.delay),
+    options = coalesce(e.options, '{{}}') || jsonb_build_object('replaced', wanted.replaced)
+FROM unnest(CAST(:ids AS uuid[]), CAST(:delays AS double precision[]), CAST(:replaced AS int[]))
+    AS wanted (id, delay, replaced)
+WHERE e.id = wanted.id AND {spans.given("e.id")}
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """For how many seconds an execution waits, and how many it has replaced."""
+
+    delay: float
+    replaced: int
+
+
+def correct(connection: Connection, waits: Mapping[UUID, Wait]) -> None:
+    """Change how long executions wait that this transaction has stored, and that are not due."""
+    if not waits:
+        return
+    parameters = {
+        "delays": [each.delay for each in waits.values()],
+        "replaced": [each.replaced for each in waits.values()],
+        **spans.of(list(waits)),
+    }
+    connection.execute(_CORRECT, parameters)
 
 
 _PUT = text("""

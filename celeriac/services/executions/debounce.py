@@ -9,7 +9,7 @@ from uuid import UUID
 
 from celeriac.db.engine import Connection
 from celeriac.db.executions import debounces, lifecycle
-from celeriac.db.executions.debounces import Waiting
+from celeriac.db.executions.debounces import Wait, Waiting
 from celeriac.db.executions.lifecycle import NewExecutions
 from celeriac.domain.accounts import Actor
 from celeriac.domain.executions.limits import debounce_key
@@ -39,8 +39,8 @@ def create_debounced(
 ) -> tuple[list[QueuedMessage], list[UUID]]:
     """Store new executions with their delays; return what to send, and what was replaced.
 
-    What has begun, or is due, is not replaced. A batch whose items have different delays has an
-    audit entry for those of each. Needs a transaction. Raises StaleSpecError as `create` does.
+    What has begun, or is due, is not replaced. Needs a transaction. Raises StaleSpecError as
+    `create` does.
     """
     wanted = new.spec.task.debounce
     assert wanted is not None
@@ -65,16 +65,7 @@ def create_debounced(
         for key, indexes in of_key.items()
         for found in (earlier.get(key),)
     ]
-    messages: list[QueuedMessage] = []
-    for (delay, replaced), indexes in _by_delay(wanted, lines).items():
-        options = new.request.options.model_copy(update={"replaced": replaced})
-        some = replace(
-            new,
-            ids=[new.ids[index] for index in indexes],
-            variables=[new.variables[index] for index in indexes],
-            request=replace(new.request, delay_seconds=delay, options=options),
-        )
-        messages += lifecycle.create(connection, some, actor, window=window)
+    messages = _create(connection, actor, new, wanted, lines, window=window)
     gone += _crowd_out(
         connection,
         {
@@ -100,17 +91,25 @@ def create_debounced(
     return messages, gone
 
 
-def _by_delay(wanted: Debounce, lines: Sequence[_Line]) -> dict[tuple[float, int], list[int]]:
-    """Return which of the new ones wait how long and have replaced how many, in their order.
-
-    Those that are replaced at once are one group, so a key with many items costs no more.
-    """
-    found = dict.fromkeys((index for line in lines for index in line.indexes), (wanted.seconds, 0))
-    found |= {line.indexes[-1]: (_delay(wanted, line), line.replaced) for line in lines}
-    of: dict[tuple[float, int], list[int]] = {}
-    for index, each in sorted(found.items()):
-        of.setdefault(each, []).append(index)
-    return of
+def _create(
+    connection: Connection,
+    actor: Actor,
+    new: NewExecutions,
+    wanted: Debounce,
+    lines: Sequence[_Line],
+    *,
+    window: int,
+) -> list[QueuedMessage]:
+    """Store the new ones; those that wait otherwise than most are corrected together."""
+    last = {new.ids[line.indexes[-1]]: Wait(_delay(wanted, line), line.replaced) for line in lines}
+    usual, others = Wait(wanted.seconds, 0), set(last.values())
+    if len(last) == len(new.ids) and len(others) == 1:
+        (usual,) = others
+    options = new.request.options.model_copy(update={"replaced": usual.replaced})
+    request = replace(new.request, delay_seconds=usual.delay, options=options)
+    made = lifecycle.create(connection, replace(new, request=request), actor, window=window)
+    debounces.correct(connection, {id_: wait for id_, wait in last.items() if wait != usual})
+    return made
 
 
 def _delay(wanted: Debounce, line: _Line) -> float:

@@ -212,17 +212,26 @@ def test_other_tasks_pay_nothing(core: Core) -> None:
 
 def test_a_large_batch_takes_few_statements_and_few_locks(core: Core) -> None:
     """It took three statements for each key, and as many locks: a batch has up to 10,000 items."""
-    core = debounced(core)
+    core = debounced(core, max_seconds=1_500)
     keys = [f"key-{number}" for number in range(600)]
     items: list[JsonObject] = [{"key": key} for key in keys]
     earlier = core.pending_many(items)
+    # each has waited for another time, and is due within the longest time
+    core.execute(
+        "UPDATE debounces SET first_at = first_at - make_interval(secs => 600 + replace(key,"
+        " 'key-', '')::int)"
+    )
     with sent(core.database) as statements:
         newer = core.pending_many(items)
     assert len(statements) < 40
-    for first, last in zip(earlier, newer, strict=True):
-        found = core.get(first)
+    assert sum("INSERT INTO executions" in each for each in statements) == 1
+    first, later = (core.get(newer[number]) for number in (0, 500))
+    assert (first.options.replaced, later.options.replaced) == (1, 1)
+    assert round((first.available_at - later.available_at).total_seconds()) == 500
+    for old, new in zip(earlier, newer, strict=True):
+        found = core.get(old)
         assert (found.status, found.error_code) == (Status.CANCELLED, "superseded")
-        assert str(last) in (found.error_message or "")
+        assert str(new) in (found.error_message or "")
     core.assert_consistent()
     with core.database.transaction() as connection:
         debounces.lock(connection, core.task, keys)
