@@ -148,8 +148,20 @@ def change(
 
 
 @api_command(app)
-def delete(context: CommandContext, name: LimitName) -> None:
+def delete(
+    context: CommandContext,
+    name: LimitName,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what has it.")] = False,
+) -> None:
     """Delete a limit: what waited only for it begins."""
+    if dry_run:
+        found = context.client.limits.get(name)
+        what = counted(found.in_use, found.of.value.removesuffix("s"))
+        said = f"{found.name} · in use by {what}: {found.waiting:,} of them would wait no more"
+        facts = {"limit": found.name, "in_use": found.in_use, "waiting": found.waiting}
+        context.output.write({**facts, "deleted": False}, said)
+        return
     context.client.limits.delete(name)
     context.output.write({"limit": name, "deleted": True}, f"deleted · {name}")
 
@@ -167,6 +179,7 @@ def _show(context: CommandContext, found: "wire.Limit") -> None:
             "count": found.count if found.of is LimitOf.RUNS else None,
             "held": found.held,
             "waiting": found.waiting,
+            "in use": found.in_use,
             "changed": found.updated_at,
         },
     )

@@ -193,7 +193,11 @@ SELECT wanted.id,
             LIMIT :most)
            UNION ALL
            (SELECT FROM run_limits u WHERE u.limit_id = wanted.id AND u.state = 'waiting'
-            LIMIT :most)) AS waiting)
+            LIMIT :most)) AS waiting),
+       (SELECT count(*) FROM (
+           (SELECT FROM execution_limits u WHERE u.limit_id = wanted.id LIMIT :most)
+           UNION ALL
+           (SELECT FROM run_limits u WHERE u.limit_id = wanted.id LIMIT :most)) AS named)
 FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
 """)
 
@@ -201,7 +205,7 @@ FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
 def use(connection: Connection, ids: Sequence[UUID], *, most: int) -> dict[UUID, LimitUse]:
     """Return how much limits are used by executions or runs, counted up to `most`."""
     rows = connection.execute(_USE, {"ids": list(ids), "most": most})
-    return {row[0]: LimitUse(row[1], row[2]) for row in rows}
+    return {row[0]: LimitUse(row[1], row[2], row[3]) for row in rows}
 
 
 _LINES = """

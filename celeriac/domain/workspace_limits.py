@@ -129,6 +129,8 @@ class LimitUse:
 
     held: int
     waiting: int
+    in_use: int
+    """How many have the limit, whatever they have of it: what its deletion lets go."""
 
 
 def workspace_limits(

@@ -90,7 +90,7 @@ class WorkspaceLimits:
         with self._database.transaction() as connection:
             made = add(connection, actor, name, spec, task_id=task_id, workflow_id=workflow_id)
         logger.info("limit.created", limit_id=made.id)
-        return UsedLimit(made, LimitUse(0, 0))
+        return UsedLimit(made, LimitUse(0, 0, 0))
 
     def change(self, actor: Actor, reference: str, wanted: Mapping[str, object]) -> UsedLimit:
         """Change `max`, `seconds`, `burst` or `policy`; what runs is never cancelled.

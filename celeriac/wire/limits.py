@@ -51,6 +51,11 @@ class Limit(Wire):
     waiting: int = Field(
         description="How many wait and need a slot of it; counted up to 1,000.", examples=[0]
     )
+    in_use: int = Field(
+        description="How many executions or runs that have not ended have it: those that its "
+        "deletion lets go; counted up to 1,000.",
+        examples=[2],
+    )
     owner_id: UUID = Field(description="Who made it.")
     created_by: str = Field(description="Their name.", examples=["ada"])
     created_at: datetime

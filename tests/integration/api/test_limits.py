@@ -168,6 +168,8 @@ def test_a_limit_of_runs_is_set_and_changed_and_says_what_runs_wait_for(
     assert said in capsys.readouterr().out
     found = client.limits.get("few")
     assert (found.of, found.count, found.held, found.waiting) == ("runs", "active", 1, 1)
+    assert main(("limits", "delete", "few", "--dry-run")) == 0
+    assert "in use by 2 runs: 1 of them would wait no more" in capsys.readouterr().out
     assert main(("limits", "change", "few", "--max", "2")) == 0
     assert main(("limits", "list")) == 0
     assert client.workflow_runs.get(second.run_id).status == "running"
