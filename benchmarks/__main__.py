@@ -21,6 +21,7 @@ from benchmarks import (
     idle,
     lists,
     machine,
+    planner,
     rate,
     running,
     throughput,
@@ -76,7 +77,8 @@ SCALE = "scale"
 TURNS = "turns"
 LIMITS = "limits"
 DELIVERIES = "deliveries"
-_NAMED_ONLY = (SCALE, TURNS, LIMITS, DELIVERIES)
+PLANNER = "planner"
+_NAMED_ONLY = (SCALE, TURNS, LIMITS, DELIVERIES, PLANNER)
 """These take long and need no programs: measured only if they are named."""
 
 
@@ -151,6 +153,8 @@ def run(
         figures[LIMITS] = admission.measure(quick=quick)
     if DELIVERIES in names:
         figures[DELIVERIES] = deliveries.measure(quick=quick)
+    if PLANNER in names:
+        figures[PLANNER] = planner.measure(quick=quick)
     order = [name for name in (*NAMES, *_NAMED_ONLY) if name in figures]
     return about | {"figures": {name: figures[name].described() for name in order}}
 

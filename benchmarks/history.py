@@ -109,9 +109,9 @@ def _measured(core: Core, history: History, samples: int) -> dict[str, dict[str,
     """Return the times of all that is measured, by name."""
     meter = Meter(core.database)
     found = _one_by_one(core, meter, samples)
-    found["finish and claim the next"] = meter.times(_turns(core, samples + WARM), samples)
-    for name, wanted in _filters(core, history).items():
-        found[f"list: {name}"] = meter.times(_listing(core, wanted), samples)
+    found["finish and claim the next"] = meter.times(turns(core, samples + WARM), samples)
+    for name, wanted in filters(core, history).items():
+        found[f"list: {name}"] = meter.times(listing(core, wanted), samples)
     with reports.of(core) as made:
         for name, work in made.items():
             found[f"report: {name}"] = meter.times(work, samples)
@@ -140,7 +140,7 @@ def _one_by_one(core: Core, meter: Meter, samples: int) -> dict[str, dict[str, f
     }
 
 
-def _turns(core: Core, count: int) -> Work:
+def turns(core: Core, count: int) -> Work:
     """Return the step of a slot that ends an execution and claims the next; there are `count`."""
     running = [core.running()]
     core.pending_many([{}] * count)
@@ -155,7 +155,8 @@ def _turns(core: Core, count: int) -> Work:
     return step
 
 
-def _filters(core: Core, history: History) -> Mapping[str, dict[str, Any]]:
+def filters(core: Core, history: History) -> Mapping[str, dict[str, Any]]:
+    """Return the filters of lists, by what they show."""
     middle = history.begin + timedelta(days=DAYS / 2)
     return {
         "all": {},
@@ -185,7 +186,7 @@ def _filters(core: Core, history: History) -> Mapping[str, dict[str, Any]]:
     }
 
 
-def _listing(core: Core, values: Mapping[str, Any]) -> Work:
+def listing(core: Core, values: Mapping[str, Any]) -> Work:
     """Return a list of a workspace: there are no others."""
     before = values.get("before")
     rest = {name: value for name, value in values.items() if name != "before"}
@@ -212,7 +213,7 @@ def _usage(core: Core) -> Work:
 
 
 def _retention(core: Core) -> Work:
-    """Return one step of retention; `_filters` need the oldest rows, so it begins after them."""
+    """Return one step of retention; `filters` need the oldest rows, so it begins after them."""
     after = UUID(int=0)
     with core.database.autocommit() as connection:
         after = retention.old_executions(

@@ -65,10 +65,10 @@ class Meter:
         """Return the processor time until now, in seconds."""
         with self._database.autocommit() as connection:
             pids = connection.execute(_BACKENDS).scalars()
-            return time.process_time() + sum(map(_on_processor, pids))
+            return time.process_time() + sum(map(on_processor, pids))
 
 
-def _on_processor(pid: int) -> float:
+def on_processor(pid: int) -> float:
     """Return how long a process of one thread has been on a processor, in seconds."""
     try:
         # in nanoseconds; the times of psutil are in hundredths of a second

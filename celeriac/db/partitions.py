@@ -160,7 +160,7 @@ def ensure(connection: Connection, ids: Sequence[UUID]) -> None:
     there = periods(connection)
     missing = _missing(there, least, most, days=None)
     for period in missing:
-        _make(connection, period)
+        make(connection, period)
     around = _around(there, most)
     # not what is made here: the transaction may be rolled back
     if around is not None and not missing:
@@ -184,7 +184,7 @@ def make_ahead(
     least, most = _stamp(moment - _CLOCK_SLACK), _stamp(moment + timedelta(days=days))
     missing = _missing(periods(connection), least, most, days=days)
     for period in missing:
-        _make(connection, period)
+        make(connection, period)
     return missing
 
 
@@ -343,7 +343,7 @@ def _around(there: Sequence[Period], at: int) -> Period | None:
     return around if around is not None and around.begin <= at < around.end else None
 
 
-def _make(connection: Connection, period: Period) -> None:
+def make(connection: Connection, period: Period) -> None:
     """Make the partitions of a period, all or none, beside all other work.
 
     A table that is attached afterwards locks nobody out; `CREATE TABLE … PARTITION OF` would.
