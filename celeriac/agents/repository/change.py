@@ -249,7 +249,7 @@ def _prepared(scratch: Path, top: Path, base: str) -> str:
     would become part of the patch.
     """
     objects = top / ".git/objects"
-    real = all(stat.S_ISDIR(_mode(each)) for each in (objects.parent, objects, objects / "info"))
+    real = all(stat.S_ISDIR(_mode(each)) for each in (top, top / ".git", objects, objects / "info"))
     if not real or _mode(objects / "info/alternates"):
         raise RepositoryUnavailableError(
             "The change in the checkout can't be stored: its .git is gone, or borrows objects."

@@ -5,6 +5,7 @@ does in a directory that an agent could write to is in `change.py`.
 """
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -62,6 +63,8 @@ SETTINGS: Mapping[str, str] = {
 """Settings of every git that Celeriac runs."""
 
 _SHORT_SECONDS = 120.0
+_PINS_SINCE = (2, 37)
+"""An older git ignores the setting that binds it to an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,12 @@ class Git:
         if done.code:
             raise RepositoryUnavailableError(f"git {arguments[0]} has failed: {done.reason}")
         return done
+
+
+def can_pin(version: str) -> bool:
+    """Whether the git with this answer to `git version` has `http.curloptResolve`."""
+    found = re.search(r"(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) >= _PINS_SINCE
 
 
 def git_program() -> str:

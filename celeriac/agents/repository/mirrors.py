@@ -19,14 +19,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 from uuid import UUID
 
 import structlog
 
 from celeriac.agents.repository.addresses import pinned
-from celeriac.agents.repository.git import Git
-from celeriac.domain.errors import RepositoryRefusedError, RepositoryUnavailableError
+from celeriac.agents.repository.git import Git, can_pin
+from celeriac.agents.repository.program import Ended
+from celeriac.domain.errors import (
+    RepositoryRefusedError,
+    RepositoryUnavailableError,
+    WorkerMisconfiguredError,
+)
 from celeriac.domain.repositories import Repository, is_sha
 from celeriac.kit.files import remove_tree
 from celeriac.kit.outbound import OutboundGuard
@@ -46,6 +52,9 @@ _PRUNE_SECONDS = 3_600.0
 _MOST_REMOVED = 20
 _MOST_PACKS = 200
 """Each fetch adds a pack; a repository with so many is fetched anew."""
+
+_TOLD_LINES = 3
+_ADVICE = "Please make sure you have the correct access rights"
 
 _REFSPECS = (
     "+refs/heads/*:refs/heads/*",
@@ -119,6 +128,14 @@ class Mirrors:
             if wanted is None and stamp.stat().st_mtime > asked:
                 return
         where = await pinned(repository.git, self.guard)
+        if where.protocol == "https":
+            version = (await Git().do("version", at=mirror)).text
+            if not can_pin(version):
+                raise WorkerMisconfiguredError(
+                    f"{version} can't be bound to the address of a host: install git 2.37 or "
+                    "later on this worker.",
+                    field="repository",
+                )
         # git asks whose a directory is; an administrator has allowed those of `file://`
         trust = mirror.parent / "gitconfig"
         trust.write_text("[safe]\n\tdirectory = *\n")
@@ -149,7 +166,7 @@ class Mirrors:
         )
         if done.code:
             await FILES.run(_remove_partial, mirror)
-            reason = done.reason
+            reason = _why(done)
             told = (f"signal {signal.SIGXFSZ:d}", "File too large")
             if any(words in line for line in done.said for words in told):
                 most = self.limits.fetch_bytes // _MEGABYTE
@@ -227,6 +244,13 @@ def _key(url: str, workspace_id: UUID | None) -> str:
 def _make(root: Path, place: Path) -> None:
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.mkdir(exist_ok=True, mode=0o700)
+
+
+def _why(done: Ended) -> str:
+    """Return what git, and the ssh that it has started, say of a failure, without advice."""
+    lines = [line.strip() for line in takewhile(lambda line: _ADVICE not in line, done.said)]
+    told = [line for line in lines if line and not line.startswith("warning:")]
+    return " ".join(told[-_TOLD_LINES:]) or done.reason
 
 
 async def _has(mirror: Path, sha: str) -> bool:

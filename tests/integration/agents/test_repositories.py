@@ -6,11 +6,13 @@ import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
 
 import pytest
 
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository.git import can_pin
 from celeriac.agents.repository.mirrors import MirrorLimits, locked
 from celeriac.domain.errors import (
     ChildCrashedError,
@@ -21,6 +23,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
+from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.ports import Job
 from tests.support.confined import confined
 from tests.support.repositories import Desk, Origin, answer, git, lines, told
@@ -120,6 +123,12 @@ async def test_refs_lead_to_their_commits_and_a_branch_that_moves_is_fetched(
             await desk.run(shell, job_of(desk, ":", **wrong))
 
 
+def test_a_git_that_can_not_be_bound_to_an_address_is_known() -> None:
+    assert can_pin("git version 2.39.5 (Apple Git-154)")
+    assert not can_pin("git version 2.36.6")
+    assert not can_pin("git version 1.99")
+
+
 async def test_what_can_not_be_fetched_is_told(desk: Desk, shell: CommandRunner) -> None:
     gone = f"{desk.origin.url}/gone"
     with pytest.raises(RepositoryUnavailableError, match="can't be fetched"):
@@ -131,6 +140,33 @@ async def test_what_can_not_be_fetched_is_told(desk: Desk, shell: CommandRunner)
         job = job_of(desk, ":", git=f"https://{host}/x.git")
         with pytest.raises(RepositoryRefusedError, match="not on the public internet"):
             await desk.runner(shell, rule=allowed).run(job, desk.context(job))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "greeting"),
+    [
+        ("https", b"\x16"),
+        pytest.param("ssh", b"S", marks=pytest.mark.skipif(not which("ssh"), reason="no ssh")),
+    ],
+)
+async def test_git_goes_to_the_address_that_was_checked(
+    desk: Desk, shell: CommandRunner, scheme: str, greeting: bytes
+) -> None:
+    greetings: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greetings.append(await reader.read(1))
+        writer.close()
+
+    guard = OutboundGuard(hosts=frozenset({"127.0.0.1"}))
+    mirrors = replace(desk.shared.mirrors, guard=guard)
+    rule = replace(desk.shared.rule, allow=(f"{scheme}://",))
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        job = job_of(desk, ":", git=f"{scheme}://127.0.0.1:{port}/x.git")
+        with pytest.raises(RepositoryUnavailableError, match=r"can't be fetched: .*127\.0\.0\.1"):
+            await desk.runner(shell, rule=rule, mirrors=mirrors).run(job, desk.context(job))
+    assert greetings == [greeting]
 
 
 async def test_a_failing_check_sends_the_agent_back_with_its_output(
