@@ -30,15 +30,11 @@ from celeriac.agents.mcp.servers import Endpoint, ToolServers, address, program
 from celeriac.agents.models import AnthropicEndpoint, Prices, Providers, Tokens
 from celeriac.agents.python.functions import declared_modules
 from celeriac.agents.registry import Registry
-from celeriac.agents.repository.change import Collector
-from celeriac.agents.repository.mirrors import MirrorLimits, Mirrors
-from celeriac.agents.repository.runner import Repositories
 from celeriac.db.engine import LOCK_SECONDS, STATEMENT_SECONDS, Database, Pooler
 from celeriac.domain.artifacts import ArtifactBounds
 from celeriac.domain.bulk_actions import BulkAction
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import ConfigurationError
-from celeriac.domain.repositories import RepositoryRule
 from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.usage import Rate
 from celeriac.embedded.endpoints import find_running_stack
@@ -65,6 +61,7 @@ from celeriac.services.workflows.plans import Plans
 from celeriac.services.workflows.spawn import Spawn
 from celeriac.settings import Settings
 from celeriac.wiring.confinement import StricterSandbox, checked_sandbox, network_bounds
+from celeriac.wiring.repositories import repositories, repository_rule
 
 SECRET_KEY_NAME = "secret_key"  # noqa: S105 - the name of a file
 """The file in the home with the secret that keys the hashes of API keys."""
@@ -73,8 +70,6 @@ AGENT_USER = "celeriac-agent"
 """The system user that agents run as if the worker runs as root."""
 
 _LONGEST_LOCK = 2.0
-_MEGABYTE = 1024 * 1024
-_DAY = 86_400.0
 _LOCKS_IN_A_LEASE = 8
 
 _SPARE_ID = 65_529
@@ -474,36 +469,7 @@ def build_runners(settings: Settings) -> Registry:
         ),
         sessions_root=places(settings).sessions,
         confinement=bounds,
-        repositories=_repositories(settings, bounds),
-    )
-
-
-def repository_rule(settings: Settings) -> RepositoryRule:
-    """Return which repositories tasks may use, and whether these may have commands."""
-    asked = settings.repositories
-    confined = settings.confinement.driver != "none"
-    return RepositoryRule(
-        asked.allow, asked.commands == "always" or (asked.commands == "confined" and confined)
-    )
-
-
-def _repositories(settings: Settings, bounds: Confinement) -> Repositories:
-    asked = settings.repositories
-    return Repositories(
-        rule=repository_rule(settings),
-        mirrors=Mirrors(
-            (settings.home / "repositories").absolute(),
-            settings.outbound.guard(),
-            MirrorLimits(
-                fetch_seconds=asked.fetch_seconds,
-                fetch_bytes=asked.fetch_mb * _MEGABYTE,
-                cache_bytes=asked.cache_mb * _MEGABYTE,
-                cache_seconds=asked.cache_days * _DAY,
-            ),
-        ),
-        collector=Collector(confinement=bounds, patch_bytes=asked.patch_mb * _MEGABYTE),
-        confinement=bounds,
-        places=places(settings),
+        repositories=repositories(settings, bounds, places(settings)),
     )
 
 

@@ -16,7 +16,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.repositories import Repository, RepositoryRule
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.executions.agent_runs import workdir_of
+from celeriac.services.executions.checkouts import workdir_of
 from celeriac.services.ports import Job, Runner
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.run_context import RecordingContext

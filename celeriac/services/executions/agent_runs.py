@@ -16,7 +16,6 @@ from celeriac.domain.errors import (
     EventLoopEndedError,
     ProviderRateLimitedError,
     SoftTimeLimit,
-    WorkerMisconfiguredError,
 )
 from celeriac.domain.executions.model import (
     Claim,
@@ -40,6 +39,7 @@ from celeriac.logs import Step
 from celeriac.logs.masks import register
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
+from celeriac.services.executions.checkouts import no_checkout, workdir_of
 from celeriac.services.executions.context import AttemptContext, AttemptServices
 from celeriac.services.executions.finish import Raised, describe
 from celeriac.services.executions.lacks import Lacks
@@ -50,7 +50,7 @@ from celeriac.services.executions.outcomes import (
     outcome_of_turn,
 )
 from celeriac.services.executions.saving import has_files, save_files
-from celeriac.services.ports import CHECKOUT, Job, Runner, Runners
+from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
 from celeriac.services.secrets.hand_out import HandedOut
@@ -101,12 +101,6 @@ class Running:
     """When its hard limit must be looked at again."""
 
 
-def _no_checkout(runner: Runner) -> Runner:
-    raise WorkerMisconfiguredError(
-        f"There are no repositories for {runner.name} agents here.", field="repository"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class AgentRuns:
     """Runs the agents of attempts in this process. Safe to call from many threads at once."""
@@ -125,7 +119,7 @@ class AgentRuns:
     """Reads the secrets of an agent that names some."""
     call_ended: Callable[[], None]
     """Called when an execution that a Celery task has started ends."""
-    in_checkout: Callable[[Runner], Runner] = _no_checkout
+    in_checkout: Callable[[Runner], Runner] = no_checkout
     """Returns a runner that makes the checkout of a job's repository first."""
     of_run_ended: Callable[[Sequence[UUID]], None] = lambda run_ids: None  # noqa: ARG005 - no workflows
     """Called with the run of a workflow of which an item has ended; raises nothing."""
@@ -445,13 +439,6 @@ def correlation_of(claim: Claim) -> dict[str, str]:
         "trace_id": _trace_of(claim),
     }
     return {name: value for name, value in ids.items() if value}
-
-
-def workdir_of(base: Path, job: Job) -> Path:
-    """Return the working directory of an execution whose files are in `base`."""
-    if job.repository is None:
-        return base
-    return base / CHECKOUT / (job.repository.path or "")
 
 
 def _trace_of(claim: Claim) -> str | None:

@@ -1,0 +1,20 @@
+"""Where agents work that have a repository."""
+
+from pathlib import Path
+
+from celeriac.domain.errors import WorkerMisconfiguredError
+from celeriac.services.ports import CHECKOUT, Job, Runner
+
+
+def no_checkout(runner: Runner) -> Runner:
+    """Raise WorkerMisconfiguredError: this process has no repositories."""
+    raise WorkerMisconfiguredError(
+        f"There are no repositories for {runner.name} agents here.", field="repository"
+    )
+
+
+def workdir_of(base: Path, job: Job) -> Path:
+    """Return the working directory of an execution whose files are in `base`."""
+    if job.repository is None:
+        return base
+    return base / CHECKOUT / (job.repository.path or "")
