@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from celeriac.cli.core.arguments import STDIN, Description, Limit, read_text
+from celeriac.cli.core.arguments import STDIN, Description, Limit, json_argument, read_text
 from celeriac.cli.core.context import CommandContext, api_command
 from celeriac.cli.core.ids import names_of
 from celeriac.cli.core.output import UsageProblemError
@@ -67,6 +67,15 @@ def create_secret(
     *,
     value_file: ValueFile = None,
     worker_source: WorkerSource = None,
+    github_app: Annotated[
+        str | None,
+        typer.Option(
+            "--github-app",
+            metavar="JSON",
+            help="Give attempts tokens of a GitHub App, whose private key is the value: app_id, "
+            "installation_id, repository and permissions, as JSON or the name of a file.",
+        ),
+    ] = None,
     description: Description = None,
 ) -> None:
     """Create a secret; its value comes from a file or from standard input, never as an argument.
@@ -78,7 +87,11 @@ def create_secret(
     """
     value = None if worker_source is not None and value_file is None else _value(value_file)
     made = context.client.secrets.create(
-        name, value, worker_source=worker_source, description=description or ""
+        name,
+        value,
+        worker_source=worker_source,
+        github_app=json_argument(github_app, "--github-app"),
+        description=description or "",
     )
     _show(context, made)
 
@@ -137,6 +150,8 @@ def _value(file: str | None) -> str:
 
 
 def _source(secret: "wire.Secret") -> str:
+    if secret.github_app is not None:
+        return f"GitHub App: {secret.github_app['repository']}"
     return "stored" if secret.worker_source is None else f"worker: {secret.worker_source}"
 
 

@@ -1,6 +1,7 @@
 """Secrets of the workspace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from uuid import UUID
 
 from celeriac import wire
@@ -18,13 +19,22 @@ class Secrets(Resource):
         value: str | None = None,
         *,
         worker_source: str | None = None,
+        github_app: Mapping[str, Any] | None = None,
         description: str = "",
     ) -> wire.Secret:
         """Create a secret with a value, or with `worker_source`, which workers read themselves.
 
+        With `github_app` (`app_id`, `installation_id`, `repository`, `permissions`) the value is
+        the app's private key, and attempts get tokens of it.
         For admins of the workspace; with `worker_source` for administrators.
         """
-        body = given(name=name, value=value, worker_source=worker_source, description=description)
+        body = given(
+            name=name,
+            value=value,
+            worker_source=worker_source,
+            github_app=None if github_app is None else dict(github_app),
+            description=description,
+        )
         return self._transport.post(wire.Secret, path(_SECRETS), body)
 
     def get(self, secret: str | UUID) -> wire.Secret:

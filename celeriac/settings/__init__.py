@@ -140,6 +140,8 @@ class Settings(BaseSettings):
     """What secrets may be read from on this machine, by workers; JSON: {"vault-db": {"command":
     ["/usr/bin/vault", "kv", "get", …]}, "deploy": {"file": "/etc/deploy.key"}, "crm":
     {"environment": "CRM_TOKEN"}}."""
+    github_api_url: HttpUrl = "https://api.github.com"
+    """API of GitHub, or of a GitHub Enterprise Server, that makes tokens of GitHub Apps."""
     crewai_venv: Path | None = None
     """Virtual environment of CrewAI; `celeriac crews install` builds it. Default: `crewai` in the
     home."""

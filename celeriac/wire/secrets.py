@@ -1,6 +1,7 @@
 """Secrets of a workspace, without their values."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import Field
@@ -20,6 +21,10 @@ class Secret(Wire):
     )
     worker_source: str | None = Field(
         description="The source's name in the workers' `CELERIAC_SECRET_SOURCES`.", examples=[None]
+    )
+    github_app: dict[str, Any] | None = Field(
+        description="The GitHub App whose tokens attempts get; the value is its private key.",
+        examples=[None],
     )
     description: str = Field(examples=["Reads the repositories of the shop"])
     version: int = Field(description="Counts the values that it has had.", examples=[1])

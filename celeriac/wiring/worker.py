@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
+from celeriac.adapters.github_app import GithubTokens
 from celeriac.adapters.rate_limit import RedisRateLimiter
 from celeriac.adapters.redis_events import CancelListener
 from celeriac.db.engine import UNACKNOWLEDGED_SECONDS, Database
@@ -195,7 +196,10 @@ class WorkerRuntime:
             lacks=self.lacks,
             other_worker_may_run=claim.other_worker_may_run,
             hand_out=HandOut(
-                database, partial(secret_cipher, settings), secret_sources(settings).read
+                database,
+                partial(secret_cipher, settings),
+                secret_sources(settings).read,
+                GithubTokens(settings.github_api_url).mint,
             ),
             call_ended=call_ended,
             in_checkout=self._runners.in_checkout,

@@ -177,6 +177,8 @@ EXEMPT: dict[tuple[str, str], str] = {
     "tests/integration/services/test_durable_examples.py runs",
     ("docs/labels.md", "ctx.label"): "a part of an agent; "
     "tests/integration/agents/test_python_runner.py labels executions in the same way",
+    ("docs/secrets.md", "celeriac secrets create shop-repo"): "needs an app of GitHub; "
+    "tests/integration/adapters/test_github_app.py makes tokens",
     ("docs/secrets.md", "celeriac secrets create github"): "needs a token in a file; "
     "tests/integration/api/test_secrets.py runs the commands",
     ("docs/secrets.md", "client.secrets.create"): "needs a token; "

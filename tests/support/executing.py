@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
+from celeriac.adapters.github_app import GithubTokens
 from celeriac.adapters.secret_sources import SecretSources
 from celeriac.db.engine import Database
 from celeriac.domain.agents import RunnerName
@@ -89,7 +90,12 @@ class Worker:
             lacks=self.lacks,
             other_worker_may_run=claim.other_worker_may_run,
             call_ended=lambda: None,
-            hand_out=HandOut(used, lambda: SecretCipher([SECRET_KEY]), SecretSources({}, {}).read),
+            hand_out=HandOut(
+                used,
+                lambda: SecretCipher([SECRET_KEY]),
+                SecretSources({}, {}).read,
+                GithubTokens("http://127.0.0.1:9").mint,
+            ),
         )
         self.detached = None
         if coroutines:

@@ -13,6 +13,7 @@ from celeriac.api.core.parameters import Reference, Services
 from celeriac.api.core.requests import JsonRoute
 from celeriac.api.core.responses import problem_responses
 from celeriac.domain.base import Name, Strict, Word
+from celeriac.domain.secrets.minted import GithubApp
 from celeriac.domain.secrets.model import Secret
 from celeriac.services.secrets.manage import NewSecret, SecretChange
 
@@ -45,6 +46,11 @@ class SecretToCreate(Strict):
     name: Name = Field(description="Unique in the workspace; it can't be changed later.")
     value: Value = None
     worker_source: WorkerSource = None
+    github_app: GithubApp | None = Field(
+        default=None,
+        description="With the app's private key (PEM) as `value`: attempts get a token of the app "
+        "for one repository, which ends after an hour, instead of the value.",
+    )
     description: Description = ""
 
 
@@ -76,6 +82,7 @@ def create_secret(body: SecretToCreate, actor: Admin, services: Services) -> wir
         name=body.name,
         value=_value(body.value),
         worker_source=body.worker_source,
+        github_app=body.github_app,
         description=body.description or "",
     )
     return _shown(services.secrets.create(actor, new))

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from celeriac.domain.errors import InvalidInputError
+from celeriac.kit.json_types import JsonObject
 from celeriac.kit.words import counted
 
 MOST_SECRETS: Final = 200
@@ -42,6 +43,8 @@ class Secret:
     source: SecretSource
     worker_source: str | None
     """The name in the workers' `CELERIAC_SECRET_SOURCES`."""
+    github_app: JsonObject | None
+    """The app whose tokens attempts get instead of the value, its private key (`GithubApp`)."""
     description: str
     version: int
     """It counts the values that the secret has had."""

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -20,6 +21,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Claim, ExecutionSpec
 from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.secrets.minted import GithubApp, Minted
 from celeriac.domain.secrets.model import HostCredential, header_value, value_fault
 from celeriac.kit.json_types import JsonObject, storable
 from celeriac.logs.masks import Masker
@@ -37,6 +39,8 @@ class Given:
     grant: SecretGrant
     version: int
     value: str = field(repr=False)
+    expires_at: datetime | None = None
+    """When a token that was made for the attempt ends."""
 
     @property
     def header(self) -> str:
@@ -45,10 +49,14 @@ class Given:
 
     @property
     def place(self) -> JsonObject:
-        """Where the value goes: a variable, or a host."""
+        """Where the value goes: a variable, or a host; and when it ends, if it does."""
         if self.grant.host is not None:
-            return {"host": self.grant.host}
-        return {"variable": self.grant.variable}
+            place = {"host": self.grant.host}
+        else:
+            place = {"variable": str(self.grant.variable)}
+        return place if self.expires_at is None else {
+            **place, "expires_at": self.expires_at.isoformat()
+        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +113,18 @@ class HandOut:
         database: Database,
         cipher: Callable[[], SecretCipher],
         read_source: Callable[[str], str],
+        mint: Callable[[str, GithubApp], Minted],
     ) -> None:
-        """`read_source` reads a source of this worker by its name.
+        """`read_source` reads a source of this worker by its name; `mint` makes tokens of an app.
 
         It and `cipher`, which is made on first use, raise ConfigurationError for what this worker
-        lacks; `read_source` raises SecretUnavailableError for what can't be read now.
+        lacks; `read_source` and `mint` raise SecretUnavailableError for what can't be had now.
         """
         self._database = database
         self._make_cipher = cipher
         self._cipher: SecretCipher | None = None
         self._read_source = read_source
+        self._mint = mint
 
     def __call__(self, claim: Claim, spec: ExecutionSpec) -> HandedOut:
         """Return the values of the agent's secrets; the audit trail has an entry for each.
@@ -137,14 +147,15 @@ class HandOut:
             )
         values = {name: self._value(stored) for name, stored in found.items()}
         given = tuple(
-            Given(each, found[each.name].secret.version, values[each.name]) for each in grants
+            Given(each, found[each.name].secret.version, *values[each.name]) for each in grants
         )
         for each in given:
             _check_header(each)
         self._record(claim, spec, given, found)
         return HandedOut(given)
 
-    def _value(self, stored: rows.Sealed) -> str:
+    def _value(self, stored: rows.Sealed) -> tuple[str, datetime | None]:
+        """Return the value for an attempt, and when it ends."""
         secret = stored.secret
         try:
             if stored.sealed is not None:
@@ -158,13 +169,17 @@ class HandOut:
                 f"The secret {secret.name!r} can't be read on this worker: {error.message}",
                 field=_FIELD,
             ) from error
+        ends = None
+        if secret.github_app is not None:
+            minted = self._mint(value, GithubApp.model_validate(secret.github_app))
+            value, ends = minted.token, minted.expires_at
         fault = value_fault(value)
         if fault is not None:  # a source's; stored ones were checked
             raise SecretUnavailableError(
                 f"The value of the secret {secret.name!r} can't be used: {fault}.",
                 secret=secret.name,
             )
-        return value
+        return value, ends
 
     def _record(
         self,

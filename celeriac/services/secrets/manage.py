@@ -18,6 +18,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.paging import Page
 from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.secrets.minted import GithubApp, private_key
 from celeriac.domain.secrets.model import MOST_SECRETS, Secret, SecretSource, check_value
 from celeriac.kit.ids import parse_uuid, uuid7
 from celeriac.kit.json_types import JsonObject
@@ -35,6 +36,8 @@ class NewSecret:
     name: str
     value: str | None = field(default=None, repr=False)
     worker_source: str | None = None
+    github_app: GithubApp | None = None
+    """With the app's private key as value: attempts get tokens of the app."""
     description: str = ""
 
 
@@ -71,6 +74,8 @@ class Secrets:
                 field="value",
             )
         _check(actor, new.value, new.worker_source)
+        if new.github_app is not None:
+            private_key(new.value or "")
         secret_id, workspace = uuid7(), actor.workspace_id
         source = SecretSource.WORKER if new.value is None else SecretSource.STORED
         values: dict[str, object] = {
@@ -81,6 +86,7 @@ class Secrets:
             "name": new.name,
             "source": source.value,
             "worker_source": new.worker_source,
+            "github_app": None if new.github_app is None else new.github_app.model_dump(),
             "description": new.description,
             "sealed": self._sealed(secret_id, 1, new.value),
         }
@@ -131,6 +137,8 @@ class Secrets:
                 actor.require_administrator()
             _check_kind(before, wanted)
             _check(actor, wanted.value, wanted.worker_source)
+            if before.github_app is not None and wanted.value is not None:
+                private_key(wanted.value)
             values: dict[str, object] = {}
             if wanted.value is not None or wanted.worker_source is not None:
                 values["version"] = version = before.version + 1

@@ -1,8 +1,8 @@
 """Secrets over HTTP, with the client and the command line; and who may give them to agents."""
 
-import json
 from collections.abc import Callable
 from io import StringIO
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from celeriac.client import Client, ClientError
 from celeriac.domain.secrets.model import MOST_SECRETS
 from celeriac.wiring.core import CoreServices
 from tests.support.api import Asker, assert_problem
+from tests.support.github import APP, KEY, pem
 
 pytestmark = pytest.mark.requirement("F25")
 
@@ -127,7 +128,7 @@ def test_only_admins_give_secrets_to_agents(team: dict[str, Asker]) -> None:
     assert bob.patch(place, json={"description": "codes"}).status_code == 200
     unknown = {"agents": [agent(secrets=[{"name": "none", "variable": "A_TOKEN"}])]}
     refused = assert_problem(eve.post("/api/v1/apply", json=unknown), 422, "document_invalid")
-    assert "agents.0.spec.secrets" in json.dumps(refused)
+    assert "agents.0.spec.secrets" in dumps(refused)
     # without secrets it is anybody's agent again
     assert bob.patch(place, json={"spec": {**spec, "secrets": []}}).status_code == 200
 
@@ -165,6 +166,24 @@ def test_the_client_and_the_command_line(
     assert [each.name for each in client.secrets.list()] == ["db", "github"]
     assert client.secrets.reencrypt() == 0
     client.agents.create("coder", agent()["spec"])
+    with pytest.raises(ClientError, match="private key"):
+        client.secrets.create("app", VALUE, github_app=APP)
+    pem_file = tmp_path / "app.pem"
+    pem_file.write_text(pem(KEY))
+    made_app = (
+        "secrets",
+        "create",
+        "app",
+        "--value-file",
+        str(pem_file),
+        "--github-app",
+        dumps(APP),
+    )
+    assert main(made_app) == 0
+    assert client.secrets.get("app").github_app == APP
+    with pytest.raises(ClientError, match="private key"):
+        client.secrets.change("app", value=VALUE)
+    client.secrets.delete("app")
 
     value = tmp_path / "value"
     value.write_text("from-a-file-1\n")

@@ -9,7 +9,9 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from starlette.responses import Response
 
+from celeriac.adapters.github_app import GithubTokens
 from celeriac.adapters.secret_sources import (
     CommandSource,
     FileSource,
@@ -29,18 +31,21 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.secrets.minted import GithubApp
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.logs import LogOptions, Service, configure, flush, shutdown
 from celeriac.logs.redact import MASK
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.ports import Job
+from celeriac.services.secrets.hand_out import HandOut
 from celeriac.services.secrets.manage import NewSecret, SecretChange, Secrets
 from tests.support import leaky_functions
 from tests.support.confined import confined
 from tests.support.core import Core
 from tests.support.durable_bench import Bench
 from tests.support.executing import SECRET_KEY
+from tests.support.github import APP, KEY, TOKEN, github, pem
 from tests.support.memory import MemoryRunner, MemoryRunners
 from tests.support.waiting import wait_until
 
@@ -230,6 +235,45 @@ def test_a_secret_for_a_host_is_not_among_the_variables(given: Core, bench: Benc
         {"secret": "git", "version": 1, "host": "git.example.com"},
         {"secret": "git", "version": 1, "host": "api.example.com:8443"},
     ]
+
+
+def test_an_attempt_gets_a_token_of_the_app(given: Core, bench: Bench) -> None:
+    app = GithubApp.model_validate(APP)
+    new = NewSecret(name="app", value=pem(KEY), github_app=app)
+    secrets_of(given).create(given.actor, new)
+    seen: list[str] = []
+
+    async def work(job: Job, _context: object) -> str:
+        seen.append(job.secrets["GITHUB_TOKEN"])
+        return job.secrets["GITHUB_TOKEN"]
+
+    worker = bench.worker
+    worker.use(MemoryRunners({RunnerName.COMMAND: MemoryRunner(work)}))
+    grants = (SecretGrant(name="app", variable="GITHUB_TOKEN"),)
+    with github() as (server, url):
+        cipher, sources = SecretCipher([SECRET_KEY]), SecretSources({}, {})
+        hand_out = HandOut(given.database, lambda: cipher, sources.read, GithubTokens(url).mint)
+        worker.execute = replace(
+            worker.execute, runs=replace(worker.execute.runs, hand_out=hand_out)
+        )
+        execution_id = make(given, CommandAgent(command="a", secrets=grants), "app")
+        bench.work()
+        server.answer = Response("", 404)
+        refused = given.submit(
+            given.actor, SubmitRequest(task_id=given.get(execution_id).task_id)
+        ).execution_id
+        bench.work()
+
+    done = given.get(execution_id)
+    assert (done.status, done.result) == (Status.COMPLETED, MASK), done.error_message
+    assert seen == [TOKEN]
+    assert [wanted["repositories"] for _, wanted in server.asked] == [["shop"]] * 2
+    assert found_in_tables(given, TOKEN, "PRIVATE KEY") == []
+    failed = given.get(refused)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "secret_unavailable")
+    events = given.events(execution_id)
+    (used,) = [each.data for each in events if each.type is EventType.SECRET_USED]
+    assert used["expires_at"] == "2026-11-28T20:00:00+00:00"
 
 
 def test_keys_are_replaced(given: Core) -> None:

@@ -906,13 +906,15 @@ CREATE TABLE secrets (
     name text NOT NULL,
     source text NOT NULL,
     worker_source text,
+    github_app json,
     description text NOT NULL DEFAULT '',
     sealed bytea,
     CONSTRAINT pk_secrets PRIMARY KEY (id),
     CONSTRAINT ck_secrets_source_known CHECK (source IN ('stored', 'worker')),
     CONSTRAINT ck_secrets_value_somewhere CHECK (
         (source = 'stored') = (sealed IS NOT NULL)
-        AND (source = 'worker') = (worker_source IS NOT NULL))
+        AND (source = 'worker') = (worker_source IS NOT NULL)
+        AND (github_app IS NULL OR source = 'stored'))
 );
 CREATE INDEX ix_secrets_workspace_id_id ON secrets (workspace_id, id);
 CREATE UNIQUE INDEX uq_secrets_workspace_id_name ON secrets (workspace_id, name);
