@@ -15,9 +15,10 @@ from celeriac.client.budgets import Budgets, Usage
 from celeriac.client.bulk_jobs import BulkJobs
 from celeriac.client.cassettes import Cassettes
 from celeriac.client.catalog import Agents, Tasks
+from celeriac.client.celery_tasks import CeleryTasks
 from celeriac.client.documents import Document
 from celeriac.client.errors import ClientError
-from celeriac.client.executions import CeleryTasks, Executions
+from celeriac.client.executions import Executions
 from celeriac.client.failures import Failures
 from celeriac.client.hooks import Hooks
 from celeriac.client.limits import Limits

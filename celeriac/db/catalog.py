@@ -24,7 +24,8 @@ from celeriac.db.schema.catalog import (
     workflows,
 )
 from celeriac.domain.agents import AgentSpec
-from celeriac.domain.executions.model import ExecutionSpec, agent_spec, unreadable
+from celeriac.domain.executions.model import ExecutionSpec, agent_spec
+from celeriac.domain.executions.options import unreadable
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.domain.workflows.records import Workflow, WorkflowVersion

@@ -30,7 +30,8 @@ from celeriac.domain.errors import (
     LeaseLostError,
     TooLargeError,
 )
-from celeriac.domain.executions.model import Lease, RunOptions
+from celeriac.domain.executions.model import Lease
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.paging import Page
 from celeriac.services.ports import Job
 from celeriac.services.reading import present, read_page

@@ -12,13 +12,8 @@ from celeriac.domain.budgets import Budget
 from celeriac.domain.cassettes import Cassette, Interaction
 from celeriac.domain.executions.calls import Call, CallOutcome
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import (
-    NO_OPTIONS,
-    Completed,
-    Parked,
-    QueuedMessage,
-    RunOptions,
-)
+from celeriac.domain.executions.model import Completed, Parked, QueuedMessage
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.labels import Labels
 from celeriac.domain.repositories import Repository

@@ -19,7 +19,8 @@ from celeriac.domain.errors import (
     InvalidInputError,
 )
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.steps import Child
 from celeriac.domain.prompts import compiled

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.flags import Flag
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import CeleryState, Held, SimpleStatus, Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.executions.why import ReasonCode, SubjectKind

@@ -4,7 +4,8 @@ import pytest
 
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions, SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import dumps

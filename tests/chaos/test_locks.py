@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions, SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from tests.support.fleet import SHORT_TIMES, Fleet
 from tests.support.outages import holding

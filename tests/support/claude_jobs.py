@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from celeriac.domain.agents import ClaudeAgent
-from celeriac.domain.executions.model import NO_OPTIONS, RunOptions
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from celeriac.domain.sessions import Session, SessionStatus
 from celeriac.domain.tasks import Limits
 from celeriac.kit.json_types import JsonObject, JsonValue

@@ -13,13 +13,12 @@ from celeriac.domain.accounts import Actor
 from celeriac.domain.agents import LlmAgent
 from celeriac.domain.approvals import Answer, Approval, ApprovalFilter, ApprovalStatus
 from celeriac.domain.executions.model import (
-    NO_OPTIONS,
     Execution,
     Message,
-    RunOptions,
     SubmitRequest,
     WorkerIdentity,
 )
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import TaskSpec
 from celeriac.services.approvals.answer import Approvals

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from celeriac.domain.budget_kinds import BudgetScope, OnBudget
 from celeriac.domain.budgets import Budget, BudgetState
-from celeriac.domain.executions.model import TreeBudget
+from celeriac.domain.executions.options import TreeBudget
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from celeriac.domain.executions.model import (
     Message,
     QueuedMessage,
     SubmitRequest,
-    stored_options,
 )
+from celeriac.domain.executions.options import stored_options
 from celeriac.domain.executions.states import Held, Transition
 from celeriac.domain.limits import KeyedLimit
 from celeriac.kit.ids import uuid7

@@ -1,20 +1,17 @@
 """Reads executions: single ones, lists, statuses, and counts of queued rows."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Connection,
     Double,
     FromClause,
     Select,
     Table,
-    Text,
     and_,
     bindparam,
     case,
@@ -22,24 +19,29 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
-    not_,
     null,
     or_,
     select,
     text,
     true,
-    union_all,
 )
 from sqlalchemy.sql.selectable import LateralFromClause
 
 from celeriac.db import spans
+from celeriac.db.executions.pages import (
+    ACTIVE_AT,
+    ASKS_IN_PLACE,
+    IS_SILENT,
+    OPEN,
+    any_row,
+    filtered,
+    page_of,
+    statuses_of,
+)
 from celeriac.db.paging import (
     Rows,
     columns,
-    created,
     given,
-    made,
-    matching,
     newest,
     read_all,
     read_bounded,
@@ -52,35 +54,14 @@ from celeriac.db.schema.approvals import approvals
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.executions import events, execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table
-from celeriac.db.schema.labels import execution_labels
 from celeriac.db.schema.pauses import pauses
 from celeriac.db.schema.workflows import step_runs
-from celeriac.domain.approvals import ApprovalStatus, QuestionKind
+from celeriac.domain.approvals import ApprovalStatus
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.flags import SILENT_SECONDS, Flag
-from celeriac.domain.executions.model import (
-    BULKY,
-    Execution,
-    ExecutionFilter,
-    run_options,
-)
+from celeriac.domain.executions.model import BULKY, Execution, ExecutionFilter
+from celeriac.domain.executions.options import run_options
 from celeriac.domain.executions.pauses import PauseScope
-from celeriac.domain.executions.states import Held, Status, WaitingFor
-from celeriac.domain.labels import Label
-
-
-def _any(rows: FromClause, *conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Return whether there is a row; looked for each time, never by reading all rows first."""
-    # an EXISTS with an OFFSET is not made into a hash of the whole table
-    return select(literal_column("1")).select_from(rows).where(*conditions).offset(0).exists()
-
-
-_ASKS = (approvals.c.execution_id == table.c.id, approvals.c.status == ApprovalStatus.OPEN)
-_ASKS_IN_PLACE = {
-    WaitingFor.APPROVAL: _any(approvals, *_ASKS, approvals.c.kind != QuestionKind.BUDGET),
-    WaitingFor.BUDGET: _any(approvals, *_ASKS, approvals.c.kind == QuestionKind.BUDGET),
-}
-"""What a running execution waits for in place: questions to a person."""
+from celeriac.domain.executions.states import Held, Status
 
 _ASKED_AT = (
     select(func.min(approvals.c.created_at))
@@ -88,7 +69,7 @@ _ASKED_AT = (
     .scalar_subquery()
 )
 
-_IS_PAUSED = _any(
+_IS_PAUSED = any_row(
     pauses,
     or_(
         pauses.c.scope == PauseScope.SYSTEM,
@@ -98,20 +79,6 @@ _IS_PAUSED = _any(
         and_(pauses.c.scope == PauseScope.WORKSPACE, pauses.c.workspace_id == table.c.workspace_id),
     ),
 )
-
-_ACTIVE_AT = func.greatest(table.c.active_at, table.c.attempt_started_at)
-_IS_SILENT = and_(
-    table.c.status == Status.RUNNING,
-    func.now() - _ACTIVE_AT > timedelta(seconds=SILENT_SECONDS),
-    *(not_(asks) for asks in _ASKS_IN_PLACE.values()),
-)
-
-_FLAGGED: Mapping[Flag, ColumnElement[bool]] = {
-    Flag.NO_OP: table.c.no_op,
-    Flag.TOOLS_DENIED: table.c.denied_tool_count > literal_column("0"),
-    Flag.TRUNCATED: table.c.truncated,
-    Flag.SILENT: _IS_SILENT,
-}
 
 _COMPUTED = {
     # rows are marked only where they would be in the way of others (`paused`)
@@ -125,7 +92,7 @@ _COMPUTED = {
     "waiting_for": case(
         *(
             (and_(table.c.status == Status.RUNNING, asks), literal(reason.value))
-            for reason, asks in _ASKS_IN_PLACE.items()
+            for reason, asks in ASKS_IN_PLACE.items()
         ),
         else_=table.c.waiting_for,
     ),
@@ -140,8 +107,8 @@ _COMPUTED = {
         (table.c.status == Status.WAITING, table.c.parked_at),
         (table.c.status == Status.RUNNING, _ASKED_AT),
     ),
-    "active_at": case((table.c.status == Status.RUNNING, _ACTIVE_AT)),
-    "silent": _IS_SILENT,
+    "active_at": case((table.c.status == Status.RUNNING, ACTIVE_AT)),
+    "silent": IS_SILENT,
     "task_name": tasks.c.name,
     "duration_seconds": cast(
         func.extract("epoch", table.c.completed_at - table.c.started_at), Double
@@ -201,8 +168,6 @@ _SELECT_ONE = _selected(
 ).where(table.c.id == _ONE)
 _execution = reader(Execution, options=run_options, labels=lambda stored: stored or {})
 
-_OPEN = tuple(status for status in Status if not status.terminal)
-
 _LATER_MESSAGE = 8
 """The version of the UUIDs that `CELERY_TASK_ID` makes of an execution's id."""
 _EVENT_BITS = 0xFFFF
@@ -217,7 +182,7 @@ def get(connection: Connection, execution_id: UUID, *, workspace: UUID | None) -
 def of_celery_task(connection: Connection, celery_task_id: UUID) -> Execution | None:
     """Return the execution that was queued as this Celery task, or None."""
     first, last, event = _executions_of(celery_task_id)
-    was_queued = _any(
+    was_queued = any_row(
         events,
         events.c.execution_id == table.c.id,
         events.c.seq == event,
@@ -301,7 +266,7 @@ def cancellable_of(connection: Connection, *, owner_id: UUID, limit: int) -> dic
         # as the index of a workspace's statuses says it
         table.c.workspace_id == func.any(every),
         table.c.max_crashes != literal_column("-1"),
-        table.c.status.in_([written_out(status, table.c.status) for status in _OPEN]),
+        table.c.status.in_([written_out(status, table.c.status) for status in OPEN]),
         table.c.cancel_requested_at.is_(None),
         table.c.owner_id == owner_id,
     )
@@ -333,159 +298,14 @@ def find(
     Of what is in `BULKY` only those named by `include` are read; the others are None.
     """
     query = _selected(include)
-    if len(_statuses(wanted)) > 1 or wanted.labels:
+    if len(statuses_of(wanted)) > 1 or wanted.labels:
         ids = func.array(page_of(wanted, before=before, limit=limit).scalar_subquery())
         query = query.where(table.c.id == func.any(ids)).order_by(table.c.id.desc()).limit(limit)
     else:
-        query = newest(_filtered(query, wanted), table.c.id, before=before, limit=limit)
+        query = newest(filtered(query, wanted), table.c.id, before=before, limit=limit)
     if not include:
         return Rows(read_all(connection, query, _execution))
     return read_bounded(connection, query, _execution, bulky=[_STORED[name] for name in include])
-
-
-def page_of(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
-    """Return a query for the ids of a page: of several statuses, the newest of each one's page."""
-    key = table.c.id
-    if wanted.labels:
-        return _labelled_page(wanted, before=before, limit=limit)
-    wanted_statuses = _statuses(wanted)
-    if len(wanted_statuses) <= 1:
-        return newest(_filtered(select(key), wanted), key, before=before, limit=limit)
-    rare = tuple(status for status in wanted_statuses if status != Status.COMPLETED)
-    pages = [_each_status(wanted, rare, before=before, limit=limit)]
-    if len(rare) < len(wanted_statuses):
-        completed = _filtered(select(key), replace(wanted, statuses=(Status.COMPLETED,)))
-        pages.append(select(newest(completed, key, before=before, limit=limit).subquery().c.id))
-    every = union_all(*pages).subquery()
-    return select(every.c.id).order_by(every.c.id.desc()).limit(limit)
-
-
-def _labelled_page(wanted: ExecutionFilter, *, before: UUID | None, limit: int) -> Select[Any]:
-    """Return a query for the ids of a page of executions with labels.
-
-    The rows of the first label are read, the newest first, and each is looked up. What else the
-    filter says is checked then: a label is rare as a rule.
-    """
-    first, *others = dict.fromkeys(wanted.labels)
-    rows = execution_labels.alias("labelled")
-    its = (rows.c.workspace_id == wanted.workspace_id, rows.c.key == first.key,
-           rows.c.value == first.value)  # fmt: skip
-    key = rows.c.execution_id
-    ids = newest(select(key).where(*its), key, before=before, limit=None)
-    ids = made(ids, key, after=wanted.created_after, before=wanted.created_before)
-    one = ids.offset(0).subquery("with_label")
-    found = _filtered(select(table.c.id), replace(wanted, labels=others))
-    found = found.where(table.c.id == one.c.execution_id).offset(0)
-    query = select(one.c.execution_id).join_from(one, found.correlate(one).lateral(), true())
-    return query.order_by(one.c.execution_id.desc()).limit(limit)
-
-
-def _has(label: Label, workspace: UUID | None) -> ColumnElement[bool]:
-    return _any(
-        execution_labels,
-        execution_labels.c.workspace_id == workspace,
-        execution_labels.c.key == label.key,
-        execution_labels.c.value == label.value,
-        execution_labels.c.execution_id == table.c.id,
-    )
-
-
-def _each_status(
-    wanted: ExecutionFilter, statuses: Sequence[Status], *, before: UUID | None, limit: int
-) -> Select[Any]:
-    """Return a query for the ids of a page of each of the statuses.
-
-    They are the rows of a list, not parts of the statement: planning takes as long as for one
-    status. With all partitions it is most of the time that a list takes.
-    """
-    key = table.c.id
-    listed = (
-        func.unnest(cast(list(statuses), ARRAY(Text)))
-        .table_valued("status", name="each_status")
-        .render_derived()
-    )
-    query = _filtered(select(key), replace(wanted, statuses=statuses))
-    query = query.where(table.c.status == listed.c.status)
-    page = newest(query, key, before=before, limit=limit).lateral()
-    return select(page.c.id).select_from(listed).join(page, true())
-
-
-_WRITTEN_OUT = ("task_id", "agent_id", "trigger_type")
-_BOUND = ("batch_id", "origin_id", "parent_id", "session_id", "error_code")
-_OF_ONE_WORKSPACE = (
-    "task_id",
-    "agent_id",
-    "batch_id",
-    "origin_id",
-    "parent_id",
-    "session_id",
-    "failure",
-)
-"""What nearly always has executions of one workspace only."""
-
-
-def _filtered(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    query = matching(query, table, wanted, *_BOUND)
-    if wanted.failure is not None:
-        query = query.where(
-            table.c.task_id == wanted.failure.task_id,
-            table.c.error_fingerprint == wanted.failure.fingerprint,
-        )
-    if any(getattr(wanted, name) is not None for name in _OF_ONE_WORKSPACE):
-        # checked, not searched by: all others of the workspace would be read
-        if wanted.workspace_id is not None:
-            query = query.where(table.c.workspace_id.is_not_distinct_from(wanted.workspace_id))
-    elif wanted.workspace_id is not None:
-        query = query.where(
-            table.c.workspace_id == wanted.workspace_id,
-            table.c.max_crashes != literal_column("-1"),  # as the indexes say it
-        )
-    for name in _WRITTEN_OUT:
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(table.c[name] == written_out(value, table.c[name]))
-    if wanted.flag is not None:
-        query = query.where(_FLAGGED[wanted.flag])
-    if wanted.ids:
-        query = query.where(table.c.id.in_(wanted.ids))
-    if wanted.queue is not None:
-        query = query.where(table.c.queue == wanted.queue)
-    query = query.where(
-        *(_has(label, wanted.workspace_id) for label in wanted.labels),
-        *(~_has(label, wanted.workspace_id) for label in wanted.without_labels),
-    )
-    query = _standing(query, wanted)
-    return created(query, table, after=wanted.created_after, before=wanted.created_before)
-
-
-def _statuses(wanted: ExecutionFilter) -> Sequence[Status]:
-    """Return the statuses that the filter can match; empty for all."""
-    if wanted.statuses:
-        return tuple(dict.fromkeys(wanted.statuses))
-    if wanted.waiting_for is not None:
-        return (Status.WAITING, Status.RUNNING)
-    if wanted.flag is Flag.SILENT:
-        return (Status.RUNNING,)
-    return _OPEN if wanted.cancellable else ()
-
-
-def _standing(query: Select[Any], wanted: ExecutionFilter) -> Select[Any]:
-    if wanted.waiting_for is not None:
-        waits = table.c.waiting_for == wanted.waiting_for
-        asks = _ASKS_IN_PLACE.get(wanted.waiting_for)
-        if asks is not None:
-            waits = or_(waits, and_(table.c.status == Status.RUNNING, asks))
-        query = query.where(waits)
-    if wanted.cancellable:
-        query = query.where(
-            table.c.cancel_requested_at.is_(None),
-            table.c.status.in_([written_out(status, table.c.status) for status in _OPEN]),
-        )
-    statuses = [written_out(status, table.c.status) for status in _statuses(wanted)]
-    if statuses:
-        # written out one by one, so that the planner sees that a partial index fits
-        query = query.where(or_(*(table.c.status == status for status in statuses)))
-    return query
 
 
 _WAITING = text("""

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, literal, or_, select, true
 
-from celeriac.db.executions.queries import beside, page_of
+from celeriac.db.executions.pages import page_of
+from celeriac.db.executions.queries import beside
 from celeriac.db.schema.catalog import tasks
 from celeriac.db.schema.executions import execution_inputs, execution_results
 from celeriac.db.schema.executions import executions as table

@@ -9,7 +9,8 @@ from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import lifecycle
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import CeleriacError, ConflictError, InvalidInputError, NotFoundError
-from celeriac.domain.executions.model import Execution, ExecutionSpec, stored_options
+from celeriac.domain.executions.model import Execution, ExecutionSpec
+from celeriac.domain.executions.options import stored_options
 from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic

@@ -1,7 +1,7 @@
 """Whether an execution may use the repository that its task names and the caller has chosen."""
 
 from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.repositories import Repository, RepositoryRule
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.outbound import OutboundGuard, refusal

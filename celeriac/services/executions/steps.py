@@ -21,7 +21,8 @@ from celeriac.domain.errors import (
     StepsChangedError,
     TreeLimitError,
 )
-from celeriac.domain.executions.model import QueuedMessage, RunOptions, SubmitRequest, TreeBudget
+from celeriac.domain.executions.model import QueuedMessage, SubmitRequest
+from celeriac.domain.executions.options import RunOptions, TreeBudget
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.executions.triggers import TriggerType

@@ -24,12 +24,8 @@ from celeriac.domain.errors import (
     CeleriacError,
     UnavailableError,
 )
-from celeriac.domain.executions.model import (
-    ExecutionSpec,
-    QueuedMessage,
-    RunOptions,
-    SubmitRequest,
-)
+from celeriac.domain.executions.model import ExecutionSpec, QueuedMessage, SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.expressions.templates import render

@@ -14,7 +14,8 @@ from celeriac.db.workflows import undo as undo_rows
 from celeriac.db.workflows.items import NewItem
 from celeriac.db.workflows.undo import Undone
 from celeriac.domain.errors import CeleriacError, ConflictError, UnavailableError
-from celeriac.domain.executions.model import RunOptions, SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.prompts import WorkLimit

@@ -248,7 +248,7 @@ def test_a_disabled_user_and_a_revoked_key_change_nothing(
 def test_the_client_reports_each_page_as_it_is_done(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celeriac.client.executions._PAGE", 2)
+    monkeypatch.setattr("celeriac.client.executions.changes._PAGE", 2)
     batch = client.executions.execute_batch("summarise", [{"text": str(n)} for n in range(5)])
     seen: list[UUID] = []
 

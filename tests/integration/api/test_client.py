@@ -139,7 +139,7 @@ def _types(seen: list[object]) -> list[str]:
 def test_many_are_cancelled_and_retried_over_all_pages(
     client: Client, container: CoreServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("celeriac.client.executions._PAGE", 2)
+    monkeypatch.setattr("celeriac.client.executions.changes._PAGE", 2)
     batch = client.executions.execute_batch("summarise", [{"text": str(n)} for n in range(7)])
     counted = client.executions.cancel_many(batch_id=batch.batch_id, dry_run=True)
     assert (counted.dry_run, counted.affected, counted.remaining) == (True, 0, 7)

@@ -10,7 +10,7 @@ from celeriac.client import Client
 from celeriac.db import sessions
 from celeriac.db.paging import MAX_PAGE_BYTES
 from celeriac.domain.executions.events import EventType, NewEvent
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import SessionFilter
 from celeriac.kit.json_types import dumps
 from celeriac.wiring.core import CoreServices

@@ -13,7 +13,8 @@ from sqlalchemy import text
 from celeriac.domain.approvals import Answer
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions, SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.reports import ReportFormat
 from celeriac.services.reports import ReportStore

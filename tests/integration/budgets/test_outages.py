@@ -19,7 +19,8 @@ from celeriac.domain.agents import LlmAgent
 from celeriac.domain.approvals import Question, QuestionKind
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import DatabaseUnavailableError
-from celeriac.domain.executions.model import Lease, RunOptions
+from celeriac.domain.executions.model import Lease
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.tasks import Limits
 from celeriac.kit.threads import Threads
 from celeriac.services.approvals.ask import Questions

@@ -9,7 +9,7 @@ import pytest
 
 from celeriac.domain.budget_kinds import BudgetScope, Period
 from celeriac.domain.budgets import Budget
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.usage import UsageBy
 from celeriac.services.budgets.usage import Usage

@@ -8,7 +8,8 @@ import pytest
 from celeriac.domain.budget_kinds import OnBudget
 from celeriac.domain.budgets import Budget
 from celeriac.domain.errors import BudgetSpentError
-from celeriac.domain.executions.model import Claim, RunOptions, SubmitRequest
+from celeriac.domain.executions.model import Claim, SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.steps import NewChildren
 from celeriac.services.budgets.manage import Budgets

@@ -11,7 +11,8 @@ import pytest
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.approvals import Answer
-from celeriac.domain.executions.model import Completed, Parked, RunOptions
+from celeriac.domain.executions.model import Completed, Parked
+from celeriac.domain.executions.options import RunOptions
 from celeriac.kit.files import remove_tree
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.claude_processes import processes_of

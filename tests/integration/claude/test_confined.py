@@ -21,7 +21,8 @@ from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.claude.session_store import lay_conversation
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Completed, RunOptions
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import TranscriptKey
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.kit.sandbox import LoopbackPort, Sandbox

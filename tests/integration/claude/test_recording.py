@@ -9,7 +9,7 @@ import pytest
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import AnthropicEndpoint, Prices
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.kit.outbound import OutboundGuard
 from tests.support.anthropic_scenes import KEY
 from tests.support.claude_jobs import claude_job

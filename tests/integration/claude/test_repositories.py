@@ -10,7 +10,8 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Completed, RunOptions
+from celeriac.domain.executions.model import Completed
+from celeriac.domain.executions.options import RunOptions
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.repositories import Desk, Origin, told

@@ -12,7 +12,8 @@ import pytest
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.domain.errors import ProviderRateLimitedError, SessionUnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import Completed, MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.model import Completed, MustWaitError, Parked
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.usage import CallEstimate, Reservation
 from tests.support.anthropic_server import AnthropicServer

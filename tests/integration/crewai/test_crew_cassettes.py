@@ -10,7 +10,7 @@ from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.agents.mcp.servers import ToolServers
 from celeriac.agents.models import Prices, Providers
 from celeriac.domain.cassettes import dump, parse
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.kit.outbound import OutboundGuard
 from tests.support.confined import confined
 from tests.support.crews import crew, crew_job, require_crewai, task

@@ -17,7 +17,7 @@ from celeriac.domain.errors import (
     ExecutionError,
     OutputInvalidError,
 )
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.kit.json_types import JsonValue
 from celeriac.services.ports import Job
 from tests.support.llm_jobs import TICKET_SCHEMA, llm_job, result_of

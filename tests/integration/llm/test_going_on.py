@@ -14,7 +14,8 @@ from celeriac.domain.errors import (
     ProviderRateLimitedError,
     SessionUnavailableError,
 )
-from celeriac.domain.executions.model import MustWaitError, Parked, RunOptions
+from celeriac.domain.executions.model import MustWaitError, Parked
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.sessions import Session
 from celeriac.domain.usage import CallEstimate, Reservation

@@ -18,7 +18,7 @@ from celeriac.agents.models import Provider
 from celeriac.domain.cassettes import dump
 from celeriac.domain.errors import CassetteUnavailableError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.executions.model import NO_OPTIONS, RunOptions
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from tests.support.attempt_gateway import gateway_to
 from tests.support.llm_jobs import llm_job
 from tests.support.model_scenes import KEY

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.agents import CommandAgent, RunnerName
 from celeriac.domain.errors import InvalidInputError
-from celeriac.domain.executions.model import RunOptions, SubmitRequest
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.repositories import RepositoryChoice
 from celeriac.domain.tasks import RetryPolicy, TaskSpec

@@ -15,7 +15,8 @@ from celeriac.db.retention import CHILDREN
 from celeriac.db.schema import metadata
 from celeriac.domain.errors import ConflictError
 from celeriac.domain.executions.deliveries import DeliveryKeys, NewHookDelivery
-from celeriac.domain.executions.model import Completed, Idempotency, RunOptions, SubmitRequest
+from celeriac.domain.executions.model import Completed, Idempotency, SubmitRequest
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus

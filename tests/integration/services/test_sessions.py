@@ -21,10 +21,10 @@ from celeriac.domain.executions.model import (
     HandedBack,
     Idempotency,
     Retry,
-    RunOptions,
     Stopped,
     SubmitRequest,
 )
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import Session, SessionStatus
 from tests.support.catalog import make_colleague
 from tests.support.core import Core

@@ -18,9 +18,9 @@ from celeriac.domain.executions.model import (
     Failed,
     Failure,
     Parked,
-    RunOptions,
     SubmitRequest,
 )
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.webhooks import RETRY_SECONDS, Reception
 from celeriac.kit.outbound import OutboundGuard

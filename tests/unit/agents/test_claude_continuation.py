@@ -7,7 +7,7 @@ import pytest
 
 from celeriac.agents.claude.conversation import GO_ON, ResumePoint, continuation_of, state_of
 from celeriac.domain.errors import SessionUnavailableError
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import Session
 from celeriac.services.ports import Job
 from tests.support.claude_jobs import claude_job, stored_session

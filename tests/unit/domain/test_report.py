@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 
 from celeriac.domain.approvals import Approval, ApprovalStatus, OnExpiry, QuestionKind
 from celeriac.domain.executions.events import Event, EventType
-from celeriac.domain.executions.model import NO_OPTIONS, Execution
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.options import NO_OPTIONS
 from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.triggers import TriggerType
 from celeriac.domain.reports import html, markdown

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.repositories import Repository, RepositoryChoice, RepositoryRule
 from celeriac.domain.tasks import TaskSpec
 

@@ -7,7 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from celeriac.domain.executions.model import NO_OPTIONS, Execution
+from celeriac.domain.executions.model import Execution
+from celeriac.domain.executions.options import NO_OPTIONS
 from celeriac.domain.executions.states import Held, Status, WaitingFor
 from celeriac.domain.executions.why import (
     MOST_COUNTED,

@@ -12,7 +12,7 @@ from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Label, Strict
 from celeriac.domain.budgets import Budget
 from celeriac.domain.executions.flags import Flag
-from celeriac.domain.executions.model import RunOptions
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.search import LONGEST_TEXT
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.triggers import TriggerType

@@ -20,8 +20,9 @@ from celeriac.api.v1.catalog import TaskPath
 from celeriac.api.v1.executions.schemas import Execute, ExecuteBatch, ResponseMode, StartOptions
 from celeriac.domain.accounts import Actor
 from celeriac.domain.errors import DatabaseUnavailableError, TooLargeError, UnauthenticatedError
-from celeriac.domain.executions.model import Execution, Idempotency, RunOptions
+from celeriac.domain.executions.model import Execution, Idempotency
 from celeriac.domain.executions.model import SubmitRequest as Work
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.tasks import TaskSpec, backoff
 from celeriac.kit.words import counted
 from celeriac.logs import Step
