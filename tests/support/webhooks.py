@@ -23,7 +23,7 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.webhooks.messages import Messages
 from celeriac.services.webhooks.send import Post, Sender
 from tests.support.core import Core
-from tests.support.ends import endpoint
+from tests.support.ends import endpoint, rows
 from tests.support.http_server import serving
 
 HERE = OutboundGuard(hosts=frozenset({"127.0.0.1"}))
@@ -103,6 +103,13 @@ class Receiver:
         await asyncio.sleep(0.01)
         return Response(self.text or None, status_code=self.status)
 
+    def clear(self) -> None:
+        """Forget what came, and answer 204 again."""
+        self.got.clear()
+        self.most.clear()
+        self.status, self.text = 204, ""
+        self.release.clear()
+
 
 async def _endless() -> Any:
     while True:
@@ -158,4 +165,19 @@ def add_deliveries(core: Core, endpoint_id: UUID, count: int) -> None:
         workspace=core.actor.workspace_id,
         id=endpoint_id,
         count=count,
+    )
+
+
+def delivery_of(core: Core, columns: str = "*") -> Any:
+    """Return the only delivery."""
+    (row,) = rows(core, f"SELECT {columns} FROM deliveries")
+    return row
+
+
+def pass_time(core: Core, seconds: float) -> None:
+    """Let time pass for deliveries."""
+    core.execute(
+        "UPDATE deliveries SET available_at = available_at - make_interval(secs => :seconds),"
+        " lease_until = lease_until - make_interval(secs => :seconds)",
+        seconds=seconds,
     )

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from celeriac.db import retention as rows
 from celeriac.db import workspaces
-from celeriac.db.engine import Connection, Database
+from celeriac.db.engine import Connection
 from celeriac.domain.accounts import Actor, Role
 from celeriac.domain.bulk_actions import BulkAction, BulkOutcome, BulkStatus
-from celeriac.domain.bulk_jobs import BulkItem, BulkJob, BulkPreview, NewBulkJob
+from celeriac.domain.bulk_jobs import NewBulkJob
 from celeriac.domain.errors import (
     ConflictError,
     DatabaseUnavailableError,
@@ -22,18 +22,14 @@ from celeriac.domain.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from celeriac.domain.executions.model import Completed, ExecutionFilter, Failed, Failure
+from celeriac.domain.executions.model import Completed, ExecutionFilter
 from celeriac.domain.executions.states import Status
 from celeriac.domain.tasks import Priority
 from celeriac.kit.json_types import JsonObject
-from celeriac.services.bulk_jobs.actions import Changing, performers
-from celeriac.services.bulk_jobs.manage import BulkJobs
-from celeriac.services.bulk_jobs.work import WorkOnBulkJobs
-from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.bulk_jobs.actions import Changing
 from celeriac.services.catalog.tasks import Tasks
 from celeriac.services.executions.change import Change
-from celeriac.services.executions.repeat import Repeat
-from celeriac.services.storage_paths import StoragePaths
+from tests.support.bulk_jobs import CANCEL, RETRY, BulkDesk, counts, fail, many
 from tests.support.catalog import make_actor, make_colleague, make_task
 from tests.support.core import Core
 from tests.support.forgetful import ForgetfulDatabase
@@ -41,90 +37,11 @@ from tests.support.outages import holding
 from tests.support.retention import places_in
 from tests.support.together import together
 
-FAILED = Failed(Failure("agent_failed", "No."))
-CANCEL, RETRY = BulkAction.CANCEL, BulkAction.RETRY
-
-
-NOWHERE = places_in(Path("/nowhere"))
-
-
-class BulkDesk:
-    """A workspace's bulk jobs, and their keeper."""
-
-    def __init__(
-        self,
-        core: Core,
-        database: Database | None = None,
-        batch: int = 100,
-        places: StoragePaths = NOWHERE,
-    ) -> None:
-        database = database or core.database
-        self.core = core
-        repeat = Repeat(database, SpecCache(database))
-        self.performers = dict(performers(database, places, core.cancel, repeat, core.dispatch))
-        self.jobs = BulkJobs(database, self.performers)
-        self.work = WorkOnBulkJobs(database, self.performers, batch=batch)
-
-    def preview(
-        self,
-        action: BulkAction = CANCEL,
-        actor: Actor | None = None,
-        limit: int = 1_000,
-        arguments: JsonObject | None = None,
-        **wanted: Any,
-    ) -> BulkPreview:
-        """Make a preview for all of the workspace's task, or what is `wanted`."""
-        new = NewBulkJob(
-            action=action,
-            arguments=arguments or {},
-            given={"some": "filter"},
-            wanted=ExecutionFilter(**wanted or {"task_id": self.core.task}),
-            limit=limit,
-        )
-        return self.jobs.preview(actor or self.core.actor, new)
-
-    def started(self, action: BulkAction = CANCEL, **given: Any) -> UUID:
-        """Preview and start a job."""
-        actor = given.get("actor") or self.core.actor
-        job_id = self.preview(action, **given).job.id
-        assert self.jobs.start(actor, job_id).status is BulkStatus.PENDING
-        return job_id
-
-    def finish(self) -> int:
-        """Work until nothing is left to do; return how many executions were handled."""
-        total = 0
-        while done := self.work():
-            total += done
-        return total
-
-    def job(self, job_id: UUID) -> BulkJob:
-        """Return a job."""
-        return self.jobs.get(self.core.actor, job_id)
-
-    def items(self, job_id: UUID, *outcomes: BulkOutcome) -> Sequence[BulkItem]:
-        """Return what became of the executions."""
-        return self.jobs.items(self.core.actor, job_id, outcomes, limit=1_000).items
-
 
 @pytest.fixture
 def bulk(core: Core) -> BulkDesk:
     """The bulk jobs of the core's workspace."""
     return BulkDesk(core)
-
-
-def many(core: Core, number: int) -> list[UUID]:
-    """Return pending executions, the newest first."""
-    return list(core.pending_many([{} for _ in range(number)]))[::-1]
-
-
-def fail(core: Core) -> UUID:
-    claim = core.running()
-    core.end(claim, FAILED)
-    return claim.lease.execution_id
-
-
-def counts(job: BulkJob) -> tuple[BulkStatus, int, int, int]:
-    return job.status, job.done, job.skipped, job.failed
 
 
 @pytest.mark.requirement("F19")

@@ -1,6 +1,6 @@
 """Limits by key of tasks: who runs, who waits, who is cancelled, and that no slot is lost."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -21,13 +21,12 @@ from celeriac.domain.executions.model import (
     SubmitRequest,
 )
 from celeriac.domain.executions.pauses import PauseScope
-from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit
 from celeriac.domain.tasks import Priority, TaskSpec
 from celeriac.domain.workflows.states import RunStatus
-from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.change import Change
 from celeriac.services.executions.why import ExplainWaiting
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
@@ -35,59 +34,24 @@ from tests.support.families import FOR_CHILDREN, start_children
 from tests.support.pauses import OF_ALL_WORK, pause, pauses_of, resume
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
+from tests.support.task_limits import (
+    KEY,
+    batch,
+    end,
+    keep,
+    limited,
+    one_per_key,
+    start,
+    submit,
+    waits,
+)
 from tests.support.workflows import Flows
 from tests.support.workspace_limits import limit
 
 pytestmark = pytest.mark.requirement("F13")
 
-FAILURE = Failure("agent_failed", "it failed", {"type": "Error", "traceback": "", "attempt": 1})
-KEY = "variables.key"
 SLEEP = Parked(WaitingFor.SLEEP, "It sleeps.", seconds=60)
-
-
-def limited(core: Core, *concurrency: JsonObject) -> Core:
-    """Return the core with a task that has these limits."""
-    spec = TaskSpec.model_validate({"concurrency": list(concurrency)})
-    return Core(core.database, spec)
-
-
-def one_per_key(core: Core, policy: str = "queue", most: int = 1) -> Core:
-    return limited(core, {"key": KEY, "max": most, "policy": policy})
-
-
-def submit(core: Core, key: str = "a", **variables: str) -> UUID:
-    request = SubmitRequest(task_id=core.task, variables={"key": key, **variables})
-    return core.submit(core.actor, request).execution_id
-
-
-def batch(core: Core, keys: Sequence[str]) -> Sequence[UUID]:
-    return core.pending_many([{"key": key} for key in keys])
-
-
-def start(core: Core, execution_id: UUID) -> Claim:
-    """Send and claim an execution that has its slots."""
-    core.dispatch.send_due()
-    claim = core.claim(core.message(execution_id))
-    assert claim is not None, "it has no slot"
-    return claim
-
-
-def end(core: Core, claim: Claim) -> None:
-    """Complete an attempt as a worker does."""
-    core.end(claim, Completed(1))
-    core.limits.of_keys(claim.workspace_id, claim.limit_keys or ())
-
-
-def keep(core: Core) -> None:
-    """Do what the keeper does twice a second."""
-    core.dispatch.release_due()
-    core.limits.some(LIMIT)
-    core.dispatch.send_due()
-
-
-def waits(core: Core, execution_id: UUID) -> bool:
-    found = core.get(execution_id)
-    return (found.status, found.held) == (Status.PENDING, Held.LIMIT)
+FAILURE = Failure("agent_failed", "it failed", {"type": "Error", "traceback": "", "attempt": 1})
 
 
 def test_as_many_run_as_the_limit_says_and_the_others_in_turn(core: Core) -> None:

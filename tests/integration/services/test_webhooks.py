@@ -13,13 +13,7 @@ from structlog.testing import capture_logs
 
 from celeriac import traces
 from celeriac.domain.approvals import Question, QuestionKind
-from celeriac.domain.executions.model import (
-    Completed,
-    Failed,
-    Failure,
-    Parked,
-    SubmitRequest,
-)
+from celeriac.domain.executions.model import Completed, Failed, Failure, Parked, SubmitRequest
 from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import WaitingFor
 from celeriac.domain.webhooks import RETRY_SECONDS, Reception
@@ -37,6 +31,8 @@ from tests.support.webhooks import (
     Receiver,
     add_deliveries,
     add_endpoint,
+    delivery_of,
+    pass_time,
     receiving,
     sending,
 )
@@ -53,25 +49,8 @@ def server() -> Iterator[Receiver]:
 
 @pytest.fixture
 def receiver(server: Receiver) -> Receiver:
-    server.got.clear()
-    server.most.clear()
-    server.status, server.text = 204, ""
-    server.release.clear()
+    server.clear()
     return server
-
-
-def _one(core: Core, columns: str = "*") -> Any:
-    (row,) = rows(core, f"SELECT {columns} FROM deliveries")
-    return row
-
-
-def _pass(core: Core, seconds: float) -> None:
-    """Let time pass for deliveries."""
-    core.execute(
-        "UPDATE deliveries SET available_at = available_at - make_interval(secs => :seconds),"
-        " lease_until = lease_until - make_interval(secs => :seconds)",
-        seconds=seconds,
-    )
 
 
 def test_an_end_is_sent_signed_with_what_the_receiver_needs(core: Core, receiver: Receiver) -> None:
@@ -88,7 +67,7 @@ def test_an_end_is_sent_signed_with_what_the_receiver_needs(core: Core, receiver
     got.verify(KEYS.secret(endpoint))
     assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 60
     sent = json.loads(got.body)
-    row = _one(core)
+    row = delivery_of(core)
     assert (sent["type"], got.id) == ("execution.completed", str(row.id))
     data = sent["data"]
     assert (data["id"], data["status"]) == (str(execution_id), "completed")
@@ -202,7 +181,7 @@ def test_a_callback_is_told_of_its_execution_alone(core: Core, receiver: Receive
 
     (got,) = receiver.got
     got.verify(KEYS.secret(core.actor.workspace_id))
-    assert (_one(core).endpoint_id, _one(core).status) == (None, "delivered")
+    assert (delivery_of(core).endpoint_id, delivery_of(core).status) == (None, "delivered")
 
 
 @pytest.mark.failure("H3")
@@ -218,13 +197,13 @@ def test_h3_what_may_pass_is_sent_again_with_the_same_id_and_given_up_in_the_end
         for _ in RETRY_SECONDS:
             assert sender.send_due() == 1
             assert sender.send_due() == 0, "not at once"
-            row = _one(core, "status, extract(epoch FROM available_at - now()) AS pause")
+            row = delivery_of(core, "status, extract(epoch FROM available_at - now()) AS pause")
             assert row.status == "pending"
             pauses.append(float(row.pause))
-            _pass(core, 100_000)
+            pass_time(core, 100_000)
         assert sender.send_due() == 1
-        assert _one(core).status == "failed"
-        _pass(core, 100_000)
+        assert delivery_of(core).status == "failed"
+        pass_time(core, 100_000)
         assert sender.send_due() == 0
 
     assert len(receiver.got) == len(RETRY_SECONDS) + 1
@@ -256,7 +235,7 @@ def test_h3_an_address_inside_is_refused_for_ever(core: Core, receiver: Receiver
     with sending(core.database, guard=OutboundGuard()) as sender:
         assert sender.send_due() == 1
 
-    row = _one(core)
+    row = delivery_of(core)
     assert (row.status, row.attempts) == ("failed", 1)
     assert "CELERIAC_OUTBOUND_ALLOW_HOSTS" in row.error
     assert receiver.got == []
@@ -269,7 +248,7 @@ def test_h5_a_redirect_to_an_address_inside_is_not_followed(core: Core, receiver
     with sending(core.database, guard=OutboundGuard(allow_private=True)) as sender:
         sender.send_due()
 
-    row = _one(core)
+    row = delivery_of(core)
     assert (row.status, row.status_code) == ("pending", 307)
     assert "redirects are not followed" in row.error
 
@@ -331,7 +310,7 @@ def test_an_answer_without_end_is_cut_and_counts(core: Core, receiver: Receiver)
     with sending(core.database) as sender:
         assert sender.send_due() == 1
 
-    row = _one(core)
+    row = delivery_of(core)
     assert (row.status, row.status_code, len(row.answer)) == ("delivered", 200, 65_536)
 
 
@@ -342,7 +321,7 @@ def test_an_answer_is_kept_without_secrets(core: Core, receiver: Receiver) -> No
     with sending(core.database) as sender, capture_logs() as lines:
         sender.send_due()
 
-    assert _one(core).answer.startswith("refused: password=***")
+    assert delivery_of(core).answer.startswith("refused: password=***")
     assert "hunter2" not in str(lines)
     assert receiver.url not in str(lines), "a URL may hold secrets"
 
@@ -402,9 +381,9 @@ def test_h5_a_sender_that_is_killed_in_between_loses_nothing(
             threading.Thread(target=killed.send_due, daemon=True).start()
             assert reached.wait(20)
             assert other.send_due() == 0, "the claim holds"
-            _pass(core, 61)
+            pass_time(core, 61)
             assert other.send_due() == 1
-            row = _one(core)
+            row = delivery_of(core)
             assert (row.status, row.attempts) == ("delivered", 2)
             killed._under_way.clear()  # lets its thread end
 
@@ -423,13 +402,13 @@ def test_a_result_of_a_claim_that_was_lost_is_not_stored(core: Core, receiver: R
         thread = threading.Thread(target=slow.send_due, daemon=True)
         thread.start()
         wait_until(lambda: bool(late), "it was claimed")
-        _pass(core, 61)
+        pass_time(core, 61)
         assert other.send_due() == 1
         late[0]()
         thread.join(20)
 
     assert not thread.is_alive()
-    assert (_one(core).status, _one(core).attempts) == ("delivered", 2)
+    assert (delivery_of(core).status, delivery_of(core).attempts) == ("delivered", 2)
 
 
 def test_what_could_not_be_begun_is_sent_after_its_claim(core: Core, receiver: Receiver) -> None:
@@ -448,9 +427,9 @@ def test_what_could_not_be_begun_is_sent_after_its_claim(core: Core, receiver: R
         with pytest.raises(RuntimeError, match="start new thread"):
             sender.send_due()
         assert sender.send_due() == 0
-        _pass(core, 61)
+        pass_time(core, 61)
         assert sender.send_due() == 1
-    assert (_one(core).status, _one(core).attempts) == ("delivered", 2)
+    assert (delivery_of(core).status, delivery_of(core).attempts) == ("delivered", 2)
 
 
 def test_two_senders_at_once_send_nothing_twice_and_keep_the_lanes(
@@ -517,4 +496,4 @@ def test_a_database_that_is_away_loses_no_result(
         sender.send_due()
 
     assert len(receiver.got) == 1
-    assert _one(core).status == "delivered"
+    assert delivery_of(core).status == "delivered"
