@@ -80,6 +80,7 @@ def switch_off(connection: Connection, workspace_id: UUID) -> None:
 
 KEPT = (
     "approvals",
+    "artifacts",
     "audit_logs",
     "bulk_jobs",
     "celery_calls",
@@ -91,8 +92,10 @@ KEPT = (
     "execution_rollups",
     "executions",
     "failure_groups",
+    "file_sets",
     "hook_deliveries",
     "idempotency_keys",
+    "objects",
     "run_limits",
     "sessions",
     "usage_days",

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from celeriac.domain.executions.calls import OWN_TASKS
+from celeriac.domain.executions.own_tasks import OWN_TASKS
 from celeriac.domain.executions.states import SimpleStatus
 
 MOST_NAMES = 200

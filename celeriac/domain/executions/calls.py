@@ -10,14 +10,12 @@ from uuid import UUID
 from pydantic import TypeAdapter, ValidationError
 
 from celeriac.domain.errors import InvalidInputError, TooLargeError
+from celeriac.domain.executions.own_tasks import OWN_TASKS
 from celeriac.domain.executions.states import Status
 from celeriac.domain.executions.steps import MAX_RESULTS_BYTES
 from celeriac.domain.tasks import Priority, QueueName
 from celeriac.kit.json_types import MAX_DEPTH, JsonObject, JsonValue, loads, storable
 from celeriac.kit.words import counted
-
-OWN_TASKS = "celeriac.tasks.execution."
-"""The beginning of the names of Celery tasks that start executions."""
 
 EXECUTE_AGENT = f"{OWN_TASKS}execute_agent"
 EXECUTE_WORKFLOW = f"{OWN_TASKS}execute_workflow"

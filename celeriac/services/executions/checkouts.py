@@ -6,10 +6,10 @@ from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.services.ports import CHECKOUT, Job, Runner
 
 
-def no_checkout(runner: Runner) -> Runner:
+def no_checkout(_: Runner) -> Runner:
     """Raise WorkerMisconfiguredError: this process has no repositories."""
     raise WorkerMisconfiguredError(
-        f"There are no repositories for {runner.name} agents here.", field="repository"
+        "This process makes no checkouts. Run the task without a repository.", field="repository"
     )
 
 
