@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
+from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -34,9 +35,17 @@ def _url(text: str) -> str:
             "must be https://HOST/PATH, ssh://USER@HOST/PATH or file:///PATH, without a password, "
             "a query or special characters"
         )
-    if any(part in {".", ".."} for part in found["path"].split("/")):
+    # git and servers decode a path, and then find what an administrator has not allowed
+    parts = unquote(found["path"], errors="strict").split("/")
+    if any(part in {".", ".."} for part in parts):
         raise ValueError("must have no parts `.` and `..` in its path")
+    if len(parts) != found["path"].count("/") + 1 or not all(map(_is_plain, parts)):
+        raise ValueError("must have no encoded `/`, `%`, `\\` or control characters in its path")
     return text.rstrip("/")
+
+
+def _is_plain(part: str) -> bool:
+    return part.isprintable() and not part.startswith("-") and "%" not in part and "\\" not in part
 
 
 def _ref(text: str) -> str:

@@ -25,6 +25,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # not blocking: opening a named pipe waits for its writer
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_EARLIEST = datetime(1, 1, 2, tzinfo=UTC).timestamp()
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
+
 _PERMISSIONS = 0o777
 _DEEPEST = 32
 _LONGEST = 4096
@@ -127,6 +130,12 @@ class Folder:
         return OpenFile(os.fdopen(handle, "rb"), facts.st_size, _modified(facts))
 
     @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Give the block the open directory. Raises OSError for a missing one, and for a link."""
+        with self._opened() as place:
+            yield place
+
+    @contextmanager
     def _opened(self, *inside: str) -> Iterator[int]:
         with ExitStack() as stack:
             place = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -198,7 +207,8 @@ def _found(
 
 
 def _modified(facts: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(facts.st_mtime, UTC)
+    """Return the time of a file; programs set times that no calendar has."""
+    return datetime.fromtimestamp(min(max(facts.st_mtime, _EARLIEST), _LATEST), UTC)
 
 
 _OWN = 0o700

@@ -80,7 +80,8 @@ class Sandbox:
         """Return the command that runs `arguments` inside, in `workdir`, where it may write.
 
         `shows` are files and directories that this process needs; they may lie in hidden ones.
-        Missing paths are left out. It may also write to the directories `writes`.
+        Missing paths are left out. It may also write to the directories `writes`. What lies in one
+        of these is not resolved out here: a link could lead it anywhere.
         """
         work = workdir.absolute()
         paths = [path.absolute() for path in (*self.reads, *shows)]
@@ -93,7 +94,7 @@ class Sandbox:
             *_system(),
             *self._settings_of_system(),
             *self._visible(paths),
-            *_writable((work, *(path.absolute() for path in writes))),
+            *_writable(_uncovered_as_named((work, *(path.absolute() for path in writes)))),
             *("--remount-ro", "/", "--chdir", str(work), "--"),
             *arguments,
         ]
@@ -155,6 +156,15 @@ def _shown(paths: Iterable[Path]) -> Iterator[str]:
 def _writable(directories: Iterable[Path]) -> Iterator[str]:
     for each in directories:
         yield from ("--bind", str(each.resolve()), str(each))
+
+
+def _uncovered_as_named(paths: Iterable[Path]) -> list[Path]:
+    """Return the paths that lie in no other one of them, without looking at the disk."""
+    left: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(each) for each in left):
+            left.append(path)
+    return left
 
 
 def _uncovered(paths: Iterable[Path], seen: Iterable[Path] = ()) -> list[Path]:

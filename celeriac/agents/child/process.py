@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, NamedTuple, Self
@@ -22,6 +22,7 @@ from celeriac.agents.child.protocol import (
     parse_line,
 )
 from celeriac.domain.errors import ChildProtocolError
+from celeriac.kit.files import Folder
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
@@ -65,7 +66,8 @@ class ChildCommand:
     `environment` is complete; only a marker variable is added. `stop_grace_seconds` pass between
     SIGTERM and SIGKILL. The child runs as `user`, who owns `workdir` and gets read access to
     `reads`. In a `sandbox` it sees the system, `shows`, `workdir` and the directories `writes`,
-    which it may write to, and reaches `servers`.
+    which it may write to, and reaches `servers`. A `workdir` in one of `writes` is the user's
+    already; one that a link leads to is refused.
     """
 
     arguments: tuple[str, ...]
@@ -79,6 +81,14 @@ class ChildCommand:
     shows: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
     servers: tuple[LoopbackPort, ...] = ()
+
+    @property
+    def inner(self) -> Folder | None:
+        """The working directory, if it lies in one that earlier processes could write to."""
+        for each in self.writes:
+            if self.workdir != each and self.workdir.is_relative_to(each):
+                return Folder(each, *self.workdir.relative_to(each).parts)
+        return None
 
 
 class _Started(NamedTuple):
@@ -358,7 +368,8 @@ async def _started(command: ChildCommand, marker: str, lifeline: int, writer: in
 
 def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
     command.user.let_read(command.reads)
-    command.user.own(command.workdir)
+    if command.inner is None:
+        command.user.own(command.workdir)
     sandbox = command.sandbox
     if sandbox is None:
         return _Started(_popen(command, marker, lifeline))
@@ -421,20 +432,32 @@ def _popen(
 ) -> subprocess.Popen[bytes]:
     name, _, value = marker.partition("=")
     channel = () if namespace is None or namespace.channel is None else (namespace.channel,)
-    return subprocess.Popen(
-        guarded_command(
-            command.arguments,
-            limits=command.limits,
-            death_signal=signal.SIGKILL,
-            become=command.user.ids,
-            lifeline=lifeline,
-            namespace=namespace,
-        ),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**command.environment, name: value},
-        cwd=command.workdir,
-        pass_fds=(lifeline, *channel),
-        start_new_session=True,
-    )
+    with _current(command) as place:
+        return subprocess.Popen(
+            guarded_command(
+                command.arguments,
+                limits=command.limits,
+                death_signal=signal.SIGKILL,
+                become=command.user.ids,
+                lifeline=lifeline,
+                namespace=namespace,
+            ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**command.environment, name: value},
+            cwd=place,
+            pass_fds=(lifeline, *channel),
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def _current(command: ChildCommand) -> Iterator[Path]:
+    """Give the block the working directory, by its descriptor where its path may be a link now."""
+    inner = command.inner
+    if inner is None:
+        yield command.workdir
+        return
+    with inner.opened() as place:
+        yield Path(f"/proc/self/fd/{place}")

@@ -151,6 +151,8 @@ class Gate:
 
         Many hosts share an address: one of them must not lead to the others.
         """
+        if hello.encrypted:
+            raise self._other_name(opened, "asks for an encrypted name (ECH), which can't be read")
         if hello.name is None:
             if literal_address(opened.host) is not None:
                 return

@@ -1,11 +1,15 @@
 """The host that a TLS connection asks for, in its first message (RFC 8446, 4.1.2; RFC 6066, 3)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 _HANDSHAKE, _MAJOR_VERSION, _CLIENT_HELLO = 22, b"\x03", b"\x01"
 _SERVER_NAME, _HOST_NAME = 0, 0
+_ENCRYPTED_NAME = 0xFE0D  # RFC 9849
 _RECORD_HEAD, _MESSAGE_HEAD = 5, 4
+_MOST_RECORDS = 16
+"""A first message in more records is taken for malformed: it is read again with each of them."""
 MOST_BYTES = 65_536
 """A longer first message is taken for malformed: real ones have some kilobytes at most."""
 
@@ -24,9 +28,13 @@ class Reading(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message of a TLS connection; `name` is the host it asks for, if it names one."""
+    """The first message of a TLS connection; `name` is the host it asks for, if it names one.
+
+    `encrypted` says that it may ask for another one, which only the server can read (ECH).
+    """
 
     name: str | None
+    encrypted: bool = False
 
 
 def read_hello(data: bytes) -> Hello | Reading:
@@ -34,11 +42,14 @@ def read_hello(data: bytes) -> Hello | Reading:
     if data and (data[0] != _HANDSHAKE or data[1:2] not in (b"", _MAJOR_VERSION)):
         return Reading.OTHER
     message = bytearray()
-    place = 0
+    place = records = 0
     while not _is_whole(message):
+        if records == _MOST_RECORDS:
+            return Reading.MALFORMED
+        records += 1
         head = data[place : place + _RECORD_HEAD]
         size = int.from_bytes(head[3:])
-        part = data[place + _RECORD_HEAD :][:size]
+        part = data[place + _RECORD_HEAD : place + _RECORD_HEAD + size]
         message += part
         if len(head) == _RECORD_HEAD and (
             head[0] != _HANDSHAKE or size == 0 or message[:1] not in (b"", _CLIENT_HELLO)
@@ -57,27 +68,36 @@ def _is_whole(message: bytes | bytearray) -> bool:
 
 def _read_message(message: bytes) -> Hello | Reading:
     try:
-        return Hello(_server_name(_Fields(message[4 : 4 + int.from_bytes(message[1:4])])))
+        extensions = _extensions(_Fields(message[4 : 4 + int.from_bytes(message[1:4])]))
+        return Hello(_server_name(extensions), _ENCRYPTED_NAME in extensions)
     except (ValueError, UnicodeDecodeError):
         return Reading.MALFORMED
 
 
-def _server_name(body: "_Fields") -> str | None:
+def _extensions(body: "_Fields") -> dict[int, bytes]:
     body.take(2 + 32)  # version, random
     for width in (1, 2, 1):  # session, cipher suites, compression methods
         body.vector(width)
+    found: dict[int, bytes] = {}
     if body.ended:
-        return None
+        return found
     extensions = _Fields(body.vector(2))
     while not extensions.ended:
         kind = int.from_bytes(extensions.take(2))
-        content = extensions.vector(2)
-        if kind == _SERVER_NAME:
-            names = _Fields(_Fields(content).vector(2))
-            while not names.ended:
-                form, name = names.take(1)[0], names.vector(2)
-                if form == _HOST_NAME:
-                    return name.decode("ascii")
+        if kind in found:
+            raise ValueError("has an extension twice")
+        found[kind] = extensions.vector(2)
+    return found
+
+
+def _server_name(extensions: Mapping[int, bytes]) -> str | None:
+    if _SERVER_NAME not in extensions:
+        return None
+    names = _Fields(_Fields(extensions[_SERVER_NAME]).vector(2))
+    while not names.ended:
+        form, name = names.take(1)[0], names.vector(2)
+        if form == _HOST_NAME:
+            return name.decode("ascii")
     return None
 
 

@@ -24,6 +24,9 @@ from celeriac.kit.threads import FILES
 _STATE = "checkout.json"
 _CLONE_SECONDS = 600.0
 
+LEFT = "The checkout, as the agent has left it,"
+"""What is checked before it is worked in again."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
@@ -90,11 +93,13 @@ async def make_checkout(
     )
     await git.do("remote", "set-url", "origin", repository.git, at=top)
     await git.do("checkout", "--quiet", "--no-track", "-B", branch, found.sha, at=top)
+    await check_directory(top, repository, f"The commit {found.sha} of {repository.git}")
+
+
+async def check_directory(top: Path, repository: Repository, what: str) -> None:
+    """Raise RepositoryRefusedError unless `what`, in `top`, has the directory to work in."""
     if repository.path is not None and not await FILES.run(_is_inside, top, repository.path):
-        raise RepositoryRefusedError(
-            f"The commit {found.sha} of {repository.git} has no directory {repository.path}.",
-            field="path",
-        )
+        raise RepositoryRefusedError(f"{what} has no directory {repository.path}.", field="path")
 
 
 def _empty(top: Path) -> None:

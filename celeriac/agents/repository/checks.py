@@ -13,6 +13,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.child.run import LogRelay
 from celeriac.agents.network.proxy import serving_network
+from celeriac.agents.repository.checkout import LEFT, check_directory
 from celeriac.agents.repository.program import run_program
 from celeriac.domain.errors import SetupFailedError, VerifyFailedError
 from celeriac.domain.repositories import Repository
@@ -76,6 +77,7 @@ class Checks:
 
     async def _run(self, line: str, source: str) -> str | None:
         """Run a command; return how it has failed, with the end of its output, or None."""
+        await check_directory(self.top, self.repository, LEFT)
         await self._logs.write(f"$ {clip(line, _COMMAND_CHARACTERS)}", source=source)
         shown: deque[str] = deque(maxlen=_SHOWN_LINES)
 

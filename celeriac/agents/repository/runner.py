@@ -19,7 +19,13 @@ import structlog
 from celeriac.agents.base import note
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.repository.change import Change, Collector, NewCommit, head_of, set_aside
-from celeriac.agents.repository.checkout import Author, CheckoutState, make_checkout
+from celeriac.agents.repository.checkout import (
+    LEFT,
+    Author,
+    CheckoutState,
+    check_directory,
+    make_checkout,
+)
 from celeriac.agents.repository.checks import Checks
 from celeriac.agents.repository.mirrors import Mirrors, locked
 from celeriac.domain.agents import AgentSpec, RunnerName
@@ -163,6 +169,7 @@ class RepositoryRunner:
             feedback = await checks.verify()
             if feedback is None:
                 return done
+            await work.look()
             # a conversation that was resumed has had its answers: this is a new one
             prompt = f"{work.prompt}\n\n{feedback}"
             job = replace(job, feedback=feedback, prompt=prompt, session=None)
@@ -315,6 +322,7 @@ class _Attempt:
                 f"The session works in a checkout of {earlier.git}, not of {self._repository.git}."
                 " Run the task without the session."
             )
+        await check_directory(place, self._repository, LEFT)
         job = self._job
         self._state = replace(
             earlier, execution_id=str(job.execution_id), attempt=job.attempt, saved=False
@@ -402,6 +410,10 @@ class _Attempt:
             await FILES.run(CheckoutState.forget, self.place.state)
             for each in (self.place.top / ".git", self.place.home):
                 await FILES.run(remove_tree, each)
+
+    async def look(self) -> None:
+        """Raise RepositoryRefusedError if the directory to work in is gone, or is a link."""
+        await check_directory(self.place.top, self._repository, LEFT)
 
     @property
     def prompt(self) -> str:

@@ -375,3 +375,26 @@ async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
     _, context = await desk.run(shell, job)
     assert told(context, EventType.CHANGE)[0]["files"] == 2
     assert lines(context, "verify")[-1] == str(desk.base(job) / "home")
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+async def test_a_link_in_place_of_its_directory_leads_no_command_out(
+    tmp_path: Path, origin: Origin, boxed: bool
+) -> None:
+    origin.commit({"lib/inner/value": "1\n"})
+    inner = tmp_path / "outside/inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("kept")
+    home = tmp_path / "home"
+    sandbox = sandbox_for(home) if boxed else None
+    bounds = Confinement(ENVIRONMENT, user=confined_user(), sandbox=sandbox)
+    desk = Desk(home, origin, bounds)
+    shell = CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
+    script = f"cd ../..; mv lib aside; ln -s {inner.parent} lib"
+    job = job_of(desk, script, path="lib/inner", verify=["cat file; echo changed >file"])
+    context = desk.context(job)
+    with pytest.raises(RepositoryRefusedError, match="no directory lib/inner"):
+        await desk.run(shell, job, context)
+    assert "kept" not in lines(context, "verify")
+    assert inner.stat().st_uid == os.getuid()
+    assert (inner / "file").read_text() == "kept"

@@ -3,11 +3,14 @@
 import asyncio
 import ssl
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from celeriac.agents.network import rules
+from celeriac.agents.network.connection import Gate, Outgoing
 from celeriac.agents.network.plain_http import is_request
+from celeriac.agents.network.report import NetworkReport
 from celeriac.agents.network.rules import (
     ConnectionRefusedByRuleError,
     NetworkBounds,
@@ -18,6 +21,7 @@ from celeriac.agents.network.tls import MOST_BYTES, Hello, Reading, read_hello
 from celeriac.domain.errors import WorkerMisconfiguredError
 from celeriac.kit.destinations import Address, Destination
 from celeriac.kit.outbound import OutboundGuard
+from tests.support.run_context import RecordingContext
 
 
 def hello(name: str | None) -> bytes:
@@ -47,6 +51,27 @@ def test_a_message_in_several_records_is_read() -> None:
     assert read_hello(b"".join(records)) == Hello("api.example.com")
 
 
+def test_an_encrypted_name_is_seen_and_refused() -> None:
+    message = bytearray(hello("api.example.com"))
+    more = b"\xfe\x0d\x00\x02\x00\x00"
+    place = 5 + 4 + 2 + 32
+    place += 1 + message[place]
+    place += 2 + int.from_bytes(message[place : place + 2])
+    place += 1 + message[place]
+    for start, width in ((3, 2), (6, 3), (place, 2)):
+        size = int.from_bytes(message[start : start + width]) + len(more)
+        message[start : start + width] = size.to_bytes(width)
+    found = read_hello(bytes(message) + more)
+
+    assert found == Hello("api.example.com", encrypted=True)
+    bounds = NetworkRules((Destination.read("api.example.com"),), OutboundGuard(), named=True)
+    gate = Gate(bounds, NetworkReport(RecordingContext(Path())))
+    opened = Outgoing("api.example.com", 443)
+    gate.check_tls_name(opened, Hello("api.example.com"))
+    with pytest.raises(ConnectionRefusedByRuleError, match="ECH"):
+        gate.check_tls_name(opened, found)
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
@@ -55,6 +80,7 @@ def test_a_message_in_several_records_is_read() -> None:
         (b"\x16\x03\x01\x00\x00", Reading.MALFORMED),
         (b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00", Reading.MALFORMED),
         (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", Reading.MALFORMED),
+        (b"\x16\x03\x01\x00\x01\x01" + b"\x16\x03\x01\x00\x01\xff" * 20, Reading.MALFORMED),
         (b"\x16\x03\x01\xff\xff\x01\xff\xff\xff" + b"x" * MOST_BYTES, Reading.MALFORMED),
     ],
 )

@@ -17,6 +17,7 @@ GOOD = "https://git.example.com/acme/shop.git"
         "https://git.example.com:8443/~user/x",
         "ssh://git@git.example.com:22/acme/shop.git",
         "file:///srv/git/shop.git",
+        "https://git.example.com/acme/the%20shop",
     ],
 )
 def test_plain_urls_are_taken(url: str) -> None:
@@ -36,6 +37,8 @@ def test_plain_urls_are_taken(url: str) -> None:
         "https://git.example.com/../x", "file:///srv/../etc", "file://host/srv", "file:///-x",
         "https://git.example.com/a/-x", "https://git.example.com//x", "https://[::1]/x",
         "https://git.example.com/x y", "https://git.example.com/x\n", "https://git.example.com/x;y",
+        "https://git.example.com/%2e%2E/x", "file:///srv/..%2fetc", "https://git.example.com/%252e/x",
+        "file:///srv/a%00b", "file:///srv/%0a", "https://git.example.com/%ff", "file:///a/%2dx",
         "https://git.example.com/x$(y)", "https://git.example.com\\@evil/x", "file:///a\0b",
     ],
 )  # fmt: skip

@@ -218,3 +218,17 @@ def test_directories_of_any_depth_are_removed(base: Path) -> None:
 
     assert not inner.exists()
     assert (base / "secret").read_bytes() == SECRET
+
+
+@pytest.mark.parametrize("seconds", [2**40, -(2**40)])
+def test_times_that_no_calendar_has_are_passed_over(seconds: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:  # other file systems keep fewer bits
+        path = Path(name, "file")
+        path.touch()
+        os.utime(path, (seconds, seconds))
+        folder = Folder(Path(name))
+
+        assert folder.scan(most=1).entries[0].modified_at.year in {1, 9999}
+        opened = folder.open("file")
+        opened.file.close()
+        assert opened.modified_at.year in {1, 9999}
