@@ -53,6 +53,11 @@ class ChildUser:
         Its content is given too. Only this process's user may be able to write to the directories
         above it. Raises UnreachableError.
         """
+        if self.ids is not None and _is_above(self.ids, directory):
+            raise UnreachableError(
+                f"{directory} can't be given to {self.name}, the user that agents run as: it lies "
+                "in a directory of this user, who could have put a link there."
+            )
         directory.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         if self.ids is None:
             return
@@ -115,6 +120,12 @@ class ChildUser:
             for name in (*folders, *files):
                 os.chown(name, ids.user, ids.group, dir_fd=place, follow_symlinks=False)
         os.chown(top, ids.user, ids.group, follow_symlinks=False)
+
+
+def _is_above(ids: UserIds, directory: Path) -> bool:
+    """Whether a directory above, or a link in its place, is the user's, who is not we."""
+    owners = (each.lstat().st_uid for each in directory.absolute().parents if os.path.lexists(each))
+    return ids.user != os.geteuid() and ids.user in owners
 
 
 OURSELVES = ChildUser()

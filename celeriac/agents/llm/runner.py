@@ -13,6 +13,7 @@ import pydantic_ai
 import structlog
 from pydantic_ai.toolsets import AbstractToolset
 
+from celeriac.agents.base import writes_of
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.llm.agent_run import TOOL_RETRIES, AgentRun
 from celeriac.agents.llm.approvals import parked, person_tools, record_denials, results_of
@@ -153,6 +154,7 @@ class LlmRunner:
                 context,
                 conversation.steps,
                 retries=TOOL_RETRIES,
+                writes=writes_of(job),
             ) as tools,
         ):
             yield [*toolsets, *tools]

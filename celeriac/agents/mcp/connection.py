@@ -51,9 +51,17 @@ class Connection:
     Belongs to the event loop; calls may run concurrently.
     """
 
-    def __init__(self, chosen: ResolvedServer, *, workdir: Path, relay: LogRelay) -> None:
+    def __init__(
+        self,
+        chosen: ResolvedServer,
+        *,
+        workdir: Path,
+        relay: LogRelay,
+        writes: tuple[Path, ...] = (),
+    ) -> None:
         self.chosen = chosen
         self._workdir = workdir
+        self._writes = writes
         self._relay = relay
         self._exit = ExitDetails()
         self._corrections = Corrections()
@@ -140,7 +148,11 @@ class Connection:
         match self.chosen.endpoint:
             case StdioServer() as server:
                 yield stdio_streams(
-                    server, workdir=self._workdir, on_line=self._log, details=self._exit
+                    server,
+                    workdir=self._workdir,
+                    writes=self._writes,
+                    on_line=self._log,
+                    details=self._exit,
                 )
             case HttpServer() as server:
                 async with guarded_client(

@@ -148,11 +148,17 @@ class _ServerProcess(GuardedProcess):
 
 @contextlib.asynccontextmanager
 async def stdio_streams(
-    server: StdioServer, *, workdir: Path, on_line: OnLine, details: ExitDetails
+    server: StdioServer,
+    *,
+    workdir: Path,
+    on_line: OnLine,
+    details: ExitDetails,
+    writes: tuple[Path, ...] = (),
 ) -> AsyncIterator[Streams]:
     """Start a server and yield its streams; when the block ends, all its processes are ended.
 
-    Lines of its stderr go to `on_line`. Raises OSError if the process can't be started.
+    It may also write to `writes`, in one of which `workdir` may lie. Lines of its stderr go to
+    `on_line`. Raises OSError if the process can't be started.
     """
     environment = {**server.user.variables(workdir), **server.environment}
     if server.sandbox is not None:
@@ -165,6 +171,7 @@ async def stdio_streams(
         user=server.user,
         reads=tuple(programs_of([server])),
         sandbox=server.sandbox,
+        writes=writes,
         servers=server.ports,
         shows=tuple(each for each in programs_of([server]) if each.is_file()),
     )

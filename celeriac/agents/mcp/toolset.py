@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -294,7 +295,12 @@ class ServerTools(AbstractToolset[None]):
 
 @asynccontextmanager
 async def connected(
-    servers: Sequence[ResolvedServer], context: RunContext, keys: CallKeys, *, retries: int
+    servers: Sequence[ResolvedServer],
+    context: RunContext,
+    keys: CallKeys,
+    *,
+    retries: int,
+    writes: tuple[Path, ...] = (),
 ) -> AsyncIterator[list[ServerTools]]:
     """Connect to all `servers` concurrently, and yield their tools.
 
@@ -302,7 +308,9 @@ async def connected(
     ToolServerError and AgentMisconfiguredError.
     """
     relay = LogRelay(context)
-    connections = [Connection(each, workdir=context.workdir, relay=relay) for each in servers]
+    connections = [
+        Connection(each, workdir=context.workdir, relay=relay, writes=writes) for each in servers
+    ]
     opening = [asyncio.ensure_future(connection.open()) for connection in connections]
     try:
         toolsets = []

@@ -90,8 +90,17 @@ class AttemptContext:
     def workdir(self) -> Path:
         """The execution's own directory."""
         self._attempt.has_workdir = True
-        self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._is_in_checkout:  # what is in there is the agent's, who may have put links
+            self._workdir.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self._workdir
+
+    @property
+    def _is_in_checkout(self) -> bool:
+        repository = self._job.repository
+        inner = None if repository is None else repository.path
+        if inner is None:
+            return False
+        return self._workdir.parents[inner.count("/")].exists()
 
     @property
     def stored_steps(self) -> AttemptSteps:

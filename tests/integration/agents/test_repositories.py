@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job
 from tests.support.confined import confined
 from tests.support.repositories import Desk, Origin, answer, git, lines, told
@@ -398,3 +399,15 @@ async def test_a_link_in_place_of_its_directory_leads_no_command_out(
     assert "kept" not in lines(context, "verify")
     assert inner.stat().st_uid == os.getuid()
     assert (inner / "file").read_text() == "kept"
+
+
+def test_nothing_in_a_directory_of_the_agents_user_is_given_to_it(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives directories away")
+    (tmp_path / "outside/inner").mkdir(parents=True)
+    user, top = confined_user(), tmp_path / "top"
+    user.own(top)
+    (top / "link").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnreachableError, match="lies in a directory of this user"):
+        user.own(top / "link/inner")
+    assert (tmp_path / "outside/inner").stat().st_uid == 0
