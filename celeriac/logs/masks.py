@@ -5,6 +5,7 @@ given are known exactly, as long as the attempt runs; they are masked in the lin
 """
 
 from collections.abc import Iterable, Mapping
+from html import escape
 from json import dumps as json_dumps
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
@@ -24,9 +25,9 @@ _MOST_CUTS = 20
 class Masker:
     """Masks values in texts and JSON. Safe to share between threads.
 
-    Also found are the lines of a value, its forms in JSON, URLs and Python's repr, and the rest of
-    one at the end or the beginning of a text that was cut. Other encodings, such as base64, are
-    not.
+    Also found are the lines of a value, its forms in JSON, HTML, URLs and Python's repr, and the
+    rest of one at the end or the beginning of a text that was cut. Other encodings, such as base64,
+    are not.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -80,9 +81,14 @@ def _forms(value: str) -> set[str]:
         json_dumps(value)[1:-1],
         json_dumps(value, ensure_ascii=False)[1:-1],
         json_dumps(json_dumps(value)[1:-1])[1:-1],
+        json_dumps(value)[1:-1].replace("/", "\\/"),
         quote(value, safe=""),
+        quote(value),
         quote_plus(value),
+        quote_plus(value, safe="/"),
+        escape(value),
         repr(value)[1:-1],
+        repr(value.encode())[2:-1],
     }
 
 

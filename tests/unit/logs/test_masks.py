@@ -1,7 +1,8 @@
 """The values of secrets that an attempt was given are masked in what it writes."""
 
 import json
-from urllib.parse import quote
+from html import escape
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -23,8 +24,13 @@ PEM = "-----BEGIN KEY-----\nQUJDREVGR0hJSktMTU5PUA==\nUVJTVFVWV1hZWmFiY2RlZg==\n
         json.dumps(VALUE),
         json.dumps(VALUE, ensure_ascii=False),
         json.dumps(json.dumps(VALUE)),
+        json.dumps(VALUE).replace("/", "\\/"),
         quote(VALUE, safe=""),
+        quote(VALUE),
+        quote_plus(VALUE, safe="/"),
+        escape(VALUE),
         repr(VALUE),
+        repr(VALUE.encode()),
     ],
 )
 def test_a_value_is_found_in_its_forms(written: str) -> None:
