@@ -23,6 +23,7 @@ from celeriac.domain.problems import Thresholds
 from celeriac.domain.sitrep import Sitrep, SitrepScope
 from celeriac.services.doctor.checks import Checks, Installation
 from celeriac.services.executions.queries import Queries
+from celeriac.services.executions.search import Search
 from celeriac.services.executions.why import ExplainWaiting
 from celeriac.services.failures import Failures
 from celeriac.services.operations import sources
@@ -105,7 +106,7 @@ def of(core: Core) -> Iterator[Mapping[str, Work]]:
                 "export, first page": _export(core),
                 "why": _why(core),
                 **_checks(core),
-                # full text search belongs here
+                **_search(core),
             }
     finally:
         situation.close()
@@ -161,6 +162,19 @@ def _export(core: Core) -> Work:
         csv_text(map(views.summary, page.items), BULKY)
 
     return read
+
+
+def _search(core: Core) -> dict[str, Work]:
+    """Return a search that finds a page at once, and one that goes as far back as it may."""
+    search, wanted = Search(core.database), ExecutionFilter()
+
+    def window(text: str) -> object:
+        return search.window(core.actor, wanted, text, cursor=None, limit=50)
+
+    return {
+        "search, a page": lambda: window("a" * 50),
+        "search, nothing found": lambda: window("nowhere"),
+    }
 
 
 def _why(core: Core) -> Work:
