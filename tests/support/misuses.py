@@ -399,5 +399,6 @@ LOOP_ENDS: dict[str, Callable[[asyncio.AbstractEventLoop], None]] = {
 @celeriac.agent("end the shared loop")
 async def end_shared_loop(how: str) -> None:
     """End the loop of this process's other runners."""
+    gc.unfreeze()  # what a worker has frozen is not among the objects otherwise
     (shared,) = [each for each in gc.get_objects() if type(each) is LoopThread]
     LOOP_ENDS[how](shared.loop)
