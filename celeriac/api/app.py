@@ -176,6 +176,7 @@ _ROUTERS = (
     webhooks.deliveries_router,
     hooks.router,
     secrets.router,
+    secrets.encryption_router,
     operations.celery_router,
     operations.maintenance_router,
     sitrep.router,

@@ -18,6 +18,8 @@ from celeriac.domain.secrets.model import Secret
 from celeriac.services.secrets.manage import NewSecret, SecretChange
 
 router = APIRouter(prefix="/secrets", tags=["secrets"], route_class=JsonRoute)
+encryption_router = APIRouter(tags=["secrets"], route_class=JsonRoute)
+"""Apart from `/secrets/{secret}`, whose names may be any."""
 
 SecretPath = Annotated[Reference, Path(description="The secret's id or name.")]
 Value = Annotated[
@@ -94,7 +96,7 @@ def list_secrets(actor: Caller, services: Services, paging: Paging) -> Response:
     return paging.answer(_shown, services.secrets.find, actor)
 
 
-@router.post("/reencrypt", summary="Encrypt all secrets with the first key")
+@encryption_router.post("/secret-encryption", summary="Encrypt all secrets with the first key")
 def reencrypt_secrets(actor: Administrator, services: Services) -> wire.Reencrypted:
     """Encrypt the values of all workspaces with the first of `CELERIAC_ENCRYPTION_KEYS`."""
     return wire.Reencrypted(reencrypted=services.secrets.reencrypt(actor))

@@ -82,7 +82,7 @@ def test_a_run_says_what_it_waits_for_and_one_too_many_is_refused(ada: Asker) ->
     assert limit["key"].startswith("crm:")
     assert {**limit, "key": ""} == {
         "key": "", "max": 1, "policy": "queue", "count": "running", "state": "waiting",
-        "used": 1, "holders": [first],
+        "used": 1, "holders": [first], "limit_id": None, "name": None,
     }  # fmt: skip
     refused = assert_problem(ada.post(f"{PATH}/strict/run", json={}), 409, "limit_reached")
     assert refused["details"]["run_id"] == first
