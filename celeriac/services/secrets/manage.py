@@ -101,7 +101,7 @@ class Secrets:
             if not rows.add(connection, values):
                 raise NameTakenError(
                     f"The workspace already has a secret named {new.name!r}; choose another name "
-                    "or set the value of that one.",
+                    "or set its value with `celeriac secrets change`.",
                     field="name",
                 )
             details: JsonObject = {
