@@ -66,4 +66,4 @@ class Secrets(Resource):
 
         For administrators, after `CELERIAC_ENCRYPTION_KEYS` got a new first key.
         """
-        return self._transport.post(wire.Reencrypted, "secret-encryption", {}).reencrypted
+        return self._transport.post(wire.Reencrypted, path("secret-encryption"), {}).reencrypted
