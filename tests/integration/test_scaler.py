@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from fastapi import FastAPI, HTTPException, Request
 from sqlalchemy import text
 
+from celeriac import logs
 from celeriac.adapters import kubernetes
 from celeriac.adapters.kubernetes import Cluster
 from celeriac.cli.main import main
@@ -184,6 +185,7 @@ def test_the_pod_with_the_least_work_goes_first(
     assert sorted(api_server.patched) == ["busy", "idle"], "the others are as they should be"
     assert main(["pod-costs"]) == 0
     assert len(api_server.patched) == 2, "nothing has changed since"
+    logs.shutdown()  # which the command has set up
 
     api_server.refuses = True
     cluster = api_server.cluster()

@@ -87,7 +87,10 @@ class Desk:
 
     def context(self, job: Job) -> RecordingContext:
         """Return a context for an attempt."""
-        return RecordingContext(workdir_of(self.base(job), job))
+        base = self.base(job)
+        return RecordingContext(
+            base if job.repository is None else workdir_of(base, job.repository)
+        )
 
     def runner(self, inner: Runner, **changed: Any) -> RepositoryRunner:
         """Return `inner` in checkouts."""

@@ -174,7 +174,9 @@ class AgentRuns:
                 job,
                 runner,
                 self.services,
-                workdir=workdir_of(self._workdir(claim), job),
+                workdir=self._workdir(claim)
+                if job.repository is None
+                else workdir_of(self._workdir(claim), job.repository),
                 correlation=correlation_of(claim),
                 trace=running.trace,
             )

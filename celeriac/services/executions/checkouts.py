@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from celeriac.domain.errors import WorkerMisconfiguredError
-from celeriac.services.ports import CHECKOUT, Job, Runner
+from celeriac.domain.repositories import Repository
+from celeriac.services.ports import CHECKOUT, Runner
 
 
 def no_checkout(_: Runner) -> Runner:
@@ -13,8 +14,6 @@ def no_checkout(_: Runner) -> Runner:
     )
 
 
-def workdir_of(base: Path, job: Job) -> Path:
+def workdir_of(base: Path, repository: Repository) -> Path:
     """Return the working directory of an execution whose files are in `base`."""
-    if job.repository is None:
-        return base
-    return base / CHECKOUT / (job.repository.path or "")
+    return base / CHECKOUT / (repository.path or "")
