@@ -175,6 +175,8 @@ def test_the_pod_with_the_least_work_goes_first(
             workers.report(connection, replace(busy, plain_running=1))
     api_server.pods = {"busy": {}, "idle": {_COST: "3"}, "new": {}, "leaving": {_COST: "7"}}
     api_server.gone = {"leaving"}
+    monkeypatch.setenv("CELERIAC_WORKER_HEARTBEAT_SECONDS", "300")  # however slow the machine is
+    monkeypatch.setenv("CELERIAC_WORKER_LEASE_SECONDS", "600")
     monkeypatch.setattr(kubernetes, "SERVICE_ACCOUNT", api_server.account)
     for name, value in api_server.environment().items():
         monkeypatch.setenv(name, value)
