@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from celeriac.logs import use_standard_logging
+
 pytest_plugins = [
     "tests.support.requirements",
     "tests.support.fixtures",
@@ -24,7 +26,8 @@ _STOPPING = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def pytest_configure() -> None:
-    """Hear the signals that shells have their background jobs ignore; children inherit that."""
+    """Log as in a user's tests; hear the signals that shells have their background jobs ignore."""
+    use_standard_logging()
     for number in _STOPPING:
         if signal.getsignal(number) is signal.SIG_IGN:
             handler = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL

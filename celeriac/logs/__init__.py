@@ -10,11 +10,12 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -333,13 +334,13 @@ def configure(options: LogOptions) -> None:
     shutdown()
     _Current.pipeline, level, undo = pipeline, pipeline.level, _Current.undo
     undo.callback(pipeline.writer.close)
+    undo.callback(_restored(structlog.get_config(), configured=structlog.is_configured()))
     structlog.configure(
         processors=[merge_contextvars, _submit],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Name,
         cache_logger_on_first_use=True,
     )
-    undo.callback(structlog.reset_defaults)
     chatty = dict.fromkeys(_CHATTY, max(level, logging.WARNING))
     for name, wanted in {
         "root": max(level, logging.INFO),
@@ -360,6 +361,22 @@ def configure(options: LogOptions) -> None:
         # a crash of the interpreter leaves no other line
         with suppress(RuntimeError, OSError):
             faulthandler.enable()
+
+
+def use_standard_logging() -> None:
+    """Send lines to the loggers of standard logging, unless structlog is configured.
+
+    For processes that are not ours, such as a user's tests. The default of structlog prints the
+    local variables of each frame with an exception: these may hold secrets.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[merge_contextvars, _as_record],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=logging.getLogger,
+        cache_logger_on_first_use=False,
+    )
 
 
 def flush() -> bool:
@@ -383,3 +400,17 @@ def _submit(logger: WrappedLogger, method: str, event_dict: EventDict) -> str:
             event_dict["logger"] = logger.name
         _Current.pipeline.submit(method, event_dict)
     return ""
+
+
+def _as_record(
+    _logger: WrappedLogger, _method: str, event_dict: EventDict
+) -> tuple[tuple[str, str], dict[str, Any]]:
+    """Return the arguments of a method of `logging.Logger`."""
+    exc_info = event_dict.pop("exc_info", None)
+    words = [str(redact_item("event", event_dict.pop("event", "")))]
+    words += [f"{key}={redact_item(key, value)}" for key, value in event_dict.items()]
+    return ("%s", " ".join(words)), {"exc_info": exc_info}
+
+
+def _restored(config: dict[str, Any], *, configured: bool) -> Callable[[], None]:
+    return partial(structlog.configure, **config) if configured else structlog.reset_defaults

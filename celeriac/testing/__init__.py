@@ -9,6 +9,7 @@ def test_a_complaint_is_sorted():
 
 from celeriac.domain.approvals import Answer, Question
 from celeriac.domain.errors import CassetteMismatchError, OutputInvalidError
+from celeriac.logs import use_standard_logging
 from celeriac.testing.running import AgentRun, run_agent, run_function, run_task
 from celeriac.testing.workflow_runs import StepError, StepOutcome, WorkflowRun
 from celeriac.testing.workflows import run_workflow
@@ -27,3 +28,5 @@ __all__ = [
     "run_task",
     "run_workflow",
 ]
+
+use_standard_logging()

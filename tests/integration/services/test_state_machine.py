@@ -284,9 +284,10 @@ class CoreMachine(AskingRules):
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """Nothing is logged: tens of thousands of losses are the point."""
+    before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 @pytest.fixture
