@@ -5,14 +5,16 @@ A repository is named by a URL and a ref of git. Which URLs may be used is an ad
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Self
 from urllib.parse import unquote
+from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from celeriac.domain.base import Strict
+from celeriac.domain.base import Strict, Word
 
 SETTING = "CELERIAC_REPOSITORIES_ALLOW"
 MOST_COMMANDS = 20
@@ -112,6 +114,23 @@ class Repository(Strict):
     """How often a failing check sends the agent back before the attempt fails."""
     overrides: tuple[Literal["git", "ref", "path"], ...] = Field(default=("ref",), strict=False)
     """What an execution may choose instead."""
+    secret: Word | None = None
+    """A secret of the workspace, which the worker sends to the repository's server as a password
+    (Basic). The agent does not hold it. Only admins of the workspace create or change such a task.
+    """
+    user: Annotated[str, StringConstraints(pattern=r"^[!-9;-~]{1,100}$")] = "x-access-token"
+    """The user whose password the secret is."""
+
+    @model_validator(mode="after")
+    def _sends_its_secret_to_one_place(self) -> Self:
+        if self.secret is not None and not self.git.startswith("https://"):
+            raise ValueError("secret is for https:// only; leave it out, or correct git")
+        if self.secret is not None and "git" in self.overrides:
+            raise ValueError(
+                "overrides can't have git with a secret, which would be sent wherever an execution "
+                "says; leave one of them out"
+            )
+        return self
 
     def chosen(self, choice: RepositoryChoice) -> "Repository":
         """Return the repository of an execution."""
@@ -126,6 +145,31 @@ class Repository(Strict):
     def runs_commands(self) -> bool:
         """Whether it has commands for the shell."""
         return bool(self.setup or self.verify)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAccess:
+    """The credentials of a repository for one attempt, and which secret they are from."""
+
+    user: str
+    password: str = field(repr=False)
+    secret_id: UUID
+    version: int
+
+    @property
+    def lines(self) -> bytes:
+        """The answer of a credential helper of git."""
+        return f"username={self.user}\npassword={self.password}\n".encode()
+
+    @property
+    def basic(self) -> str:
+        """What is sent after `Basic` (RFC 7617)."""
+        return b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What must not be shown anywhere."""
+        return self.password, self.basic
 
 
 def is_sha(ref: str) -> bool:

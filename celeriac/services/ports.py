@@ -16,7 +16,7 @@ from celeriac.domain.executions.model import Completed, Parked, QueuedMessage
 from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from celeriac.domain.executions.steps import Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.labels import Labels
-from celeriac.domain.repositories import Repository
+from celeriac.domain.repositories import Repository, RepositoryAccess
 from celeriac.domain.secrets.model import HostCredential
 from celeriac.domain.sessions import Session, TranscriptKey
 from celeriac.domain.tasks import Limits
@@ -167,6 +167,8 @@ class Job:
     """The session to continue: an earlier execution's, or its own after it was parked."""
     repository: Repository | None = None
     """The repository whose checkout is the working directory."""
+    repository_access: RepositoryAccess | None = field(default=None, repr=False)
+    """The credentials of the repository, which its agent does not get."""
     checkout: Checkout | None = None
     """Its checkout, once it is made."""
     feedback: str | None = None

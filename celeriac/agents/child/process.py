@@ -81,6 +81,8 @@ class ChildCommand:
     shows: tuple[Path, ...] = ()
     writes: tuple[Path, ...] = ()
     servers: tuple[LoopbackPort, ...] = ()
+    passes: tuple[int, ...] = ()
+    """Open descriptors that the process inherits."""
 
     @property
     def inner(self) -> Folder | None:
@@ -447,7 +449,7 @@ def _popen(
             stderr=subprocess.PIPE,
             env={**command.environment, name: value},
             cwd=place,
-            pass_fds=(lifeline, *channel),
+            pass_fds=(lifeline, *channel, *command.passes),
             start_new_session=True,
         )
 

@@ -5,6 +5,7 @@ else.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Pinned:
     protocol: str
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    server: str = ""
+    """Scheme, host and port as the URL has them."""
 
 
 async def pinned(url: str, guard: OutboundGuard) -> Pinned:
@@ -56,11 +59,14 @@ async def pinned(url: str, guard: OutboundGuard) -> Pinned:
     if parts.scheme == "ssh":
         command = (*_SSH, "-o", f"HostName={allowed[0]}", "-o", f"HostKeyAlias={host}")
         return Pinned("ssh", environment={"GIT_SSH_COMMAND": " ".join(command)})
+    authorities = os.environ.get("SSL_CERT_FILE")
     texts = (f"[{each}]" if ":" in each else each for each in allowed)
     return Pinned(
         "https",
+        server=f"https://{parts.netloc}",
         settings={
             **_SLOW,
+            **({"http.sslCAInfo": authorities} if authorities else {}),
             "http.proxy": "",
             "http.curloptResolve": f"{host}:{port}:{','.join(texts)}",
         },

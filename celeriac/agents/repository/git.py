@@ -8,14 +8,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from celeriac.agents.child.process import ChildCommand
 from celeriac.agents.repository.program import Ended, run_program
 from celeriac.domain.errors import RepositoryUnavailableError, WorkerMisconfiguredError
+from celeriac.domain.repositories import RepositoryAccess
 from celeriac.kit.processes import NO_LIMITS, ResourceLimits
+from celeriac.logs.masks import Masker
 
 ENVIRONMENT: Mapping[str, str] = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -77,6 +80,10 @@ class Git:
     """The one protocol that it may use."""
     limits: ResourceLimits = NO_LIMITS
     seconds: float = _SHORT_SECONDS
+    access: RepositoryAccess | None = None
+    """The credentials that it sends to `server`, if that asks for some."""
+    server: str = ""
+    """`https://HOST`, with a port if the URL has one."""
 
     async def run(self, *arguments: str, at: Path) -> Ended:
         """Run git in the directory `at`, and return how it ended.
@@ -84,7 +91,18 @@ class Git:
         Raises RepositoryUnavailableError after the time limit, WorkerMisconfiguredError where
         there is no git.
         """
-        settings = {**SETTINGS, **self.settings}
+        with self._credentials() as (descriptors, helper):
+            done = await self._run(arguments, at, {**self.settings, **helper}, descriptors)
+        return done if self.access is None else _masked(done, self.access)
+
+    async def _run(
+        self,
+        arguments: tuple[str, ...],
+        at: Path,
+        added: Mapping[str, str],
+        descriptors: tuple[int, ...],
+    ) -> Ended:
+        settings = {**SETTINGS, **added}
         given = (each for name, value in settings.items() for each in ("-c", f"{name}={value}"))
         command = ChildCommand(
             arguments=(git_program(), *given, *arguments),
@@ -97,6 +115,7 @@ class Git:
             },
             workdir=at,
             limits=self.limits,
+            passes=descriptors,
         )
         try:
             return await run_program(command, seconds=self.seconds)
@@ -105,12 +124,37 @@ class Git:
                 f"git {arguments[0]} took more than {self.seconds:g} s and was ended."
             ) from None
 
+    @contextmanager
+    def _credentials(self) -> Iterator[tuple[tuple[int, ...], Mapping[str, str]]]:
+        """Give the block a file in memory with the credentials, and the setting that names it.
+
+        So they are in no argument, no environment and no file of a disk. git asks a helper, which
+        is `cat`, and only for this server.
+        """
+        if self.access is None:
+            yield (), {}
+            return
+        file = os.memfd_create("git", os.MFD_CLOEXEC)
+        try:
+            os.write(file, self.access.lines)
+            helper = f'!f() {{ test "$1" != get || cat /proc/self/fd/{file}; }}; f'
+            yield (file,), {f"credential.{self.server}.helper": helper}
+        finally:
+            os.close(file)
+
     async def do(self, *arguments: str, at: Path) -> Ended:
         """Do what `run` does. Raises RepositoryUnavailableError for another exit code than 0."""
         done = await self.run(*arguments, at=at)
         if done.code:
             raise RepositoryUnavailableError(f"git {arguments[0]} has failed: {done.reason}")
         return done
+
+
+def _masked(done: Ended, access: RepositoryAccess) -> Ended:
+    """Return what a server has said, without what it was sent."""
+    masker = Masker(access.values)
+    output = masker.text(done.output.decode(errors="replace")).encode()
+    return replace(done, output=output, said=tuple(masker.text(line) for line in done.said))
 
 
 def can_pin(version: str) -> bool:

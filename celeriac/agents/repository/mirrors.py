@@ -5,8 +5,8 @@
     <home>/repositories/<key>/mirror.git    branches and tags; `refs/celeriac/HEAD` is the default
 
 Only the worker's user has access to it. Agents get copies, so that nothing they do changes what
-others get. The URL of another workspace is another key: who may not fetch a repository does not get
-what somebody else has fetched.
+others get. The URL of another workspace, or with another secret, is another key: who may not fetch
+a repository does not get what somebody else has fetched.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from celeriac.domain.errors import (
     RepositoryUnavailableError,
     WorkerMisconfiguredError,
 )
-from celeriac.domain.repositories import Repository, is_sha
+from celeriac.domain.repositories import Repository, RepositoryAccess, is_sha
 from celeriac.kit.files import remove_tree
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.processes import ResourceLimits
@@ -54,6 +54,7 @@ _MOST_PACKS = 200
 """Each fetch adds a pack; a repository with so many is fetched anew."""
 
 _TOLD_LINES = 3
+_ASKED = ("could not read Username", "Authentication failed", "could not read Password")
 _ADVICE = "Please make sure you have the correct access rights"
 
 _REFSPECS = (
@@ -91,7 +92,11 @@ class Mirrors:
 
     @asynccontextmanager
     async def holding(
-        self, repository: Repository, workspace_id: UUID | None, sha: str | None
+        self,
+        repository: Repository,
+        workspace_id: UUID | None,
+        sha: str | None,
+        access: RepositoryAccess | None = None,
     ) -> AsyncIterator[Found]:
         """Give the block the fetched repository, which stays as it is while it runs.
 
@@ -101,7 +106,7 @@ class Mirrors:
         """
         asked = time.time()
         wanted = sha or (repository.ref if repository.ref and is_sha(repository.ref) else None)
-        place = self.root / _key(repository.git, workspace_id)
+        place = self.root / _key(repository.git, workspace_id, access)
         await FILES.run(_make, self.root, place)
         try:
             async with self._locked(place) as lock:
@@ -112,7 +117,7 @@ class Mirrors:
                         "init", "--quiet", "--bare", "--template=", str(mirror), at=place
                     )
                 if wanted is None or not await _has(mirror, wanted):
-                    await self._fetch(repository, mirror, wanted, asked)
+                    await self._fetch(repository, mirror, wanted, asked, access)
                 found = Found(mirror, await self._resolved(repository, mirror, wanted))
                 os.utime(place)
                 fcntl.flock(lock, fcntl.LOCK_SH)
@@ -121,12 +126,35 @@ class Mirrors:
             await FILES.run(self.prune, place)
 
     async def _fetch(
-        self, repository: Repository, mirror: Path, wanted: str | None, asked: float
+        self,
+        repository: Repository,
+        mirror: Path,
+        wanted: str | None,
+        asked: float,
+        access: RepositoryAccess | None,
     ) -> None:
         stamp = mirror.parent / _FETCHED
         with suppress(FileNotFoundError):
             if wanted is None and stamp.stat().st_mtime > asked:
                 return
+        git = await self.remote(repository, mirror, access)
+        await self._fetched(git, repository, mirror, *_REFSPECS)
+        if wanted is not None and not await _has(mirror, wanted):
+            # a commit of no branch; not every server gives one out
+            with suppress(RepositoryUnavailableError):
+                await self._fetched(
+                    git, repository, mirror, f"+{wanted}:refs/celeriac/{wanted}", prune=False
+                )
+        stamp.touch(mode=0o600)
+
+    async def remote(
+        self, repository: Repository, mirror: Path, access: RepositoryAccess | None
+    ) -> Git:
+        """Return a git that talks to the server of a repository, and to nothing else.
+
+        Raises RepositoryRefusedError, RepositoryUnavailableError, and WorkerMisconfiguredError for
+        a git that is too old.
+        """
         where = await pinned(repository.git, self.guard)
         if where.protocol == "https":
             version = (await Git().do("version", at=mirror)).text
@@ -139,21 +167,15 @@ class Mirrors:
         # git asks whose a directory is; an administrator has allowed those of `file://`
         trust = mirror.parent / "gitconfig"
         trust.write_text("[safe]\n\tdirectory = *\n")
-        git = Git(
+        return Git(
             settings=where.settings,
             environment={**where.environment, "GIT_CONFIG_GLOBAL": str(trust)},
             protocol=where.protocol,
             limits=ResourceLimits(file_bytes=self.limits.fetch_bytes),
             seconds=self.limits.fetch_seconds,
+            access=access if where.protocol == "https" else None,
+            server=where.server,
         )
-        await self._fetched(git, repository, mirror, *_REFSPECS)
-        if wanted is not None and not await _has(mirror, wanted):
-            # a commit of no branch; not every server gives one out
-            with suppress(RepositoryUnavailableError):
-                await self._fetched(
-                    git, repository, mirror, f"+{wanted}:refs/celeriac/{wanted}", prune=False
-                )
-        stamp.touch(mode=0o600)
 
     async def _fetched(
         self, git: Git, repository: Repository, mirror: Path, *refspecs: str, prune: bool = True
@@ -166,7 +188,7 @@ class Mirrors:
         )
         if done.code:
             await FILES.run(_remove_partial, mirror)
-            reason = _why(done)
+            reason = credentials_fault(done, repository) or said_by(done)
             told = (f"signal {signal.SIGXFSZ:d}", "File too large")
             if any(words in line for line in done.said for words in told):
                 most = self.limits.fetch_bytes // _MEGABYTE
@@ -237,8 +259,9 @@ class Mirrors:
         return removed
 
 
-def _key(url: str, workspace_id: UUID | None) -> str:
-    return sha256(f"{workspace_id}\n{url}".encode()).hexdigest()[:32]
+def _key(url: str, workspace_id: UUID | None, access: RepositoryAccess | None) -> str:
+    secret = "" if access is None else f"\n{access.secret_id} {access.version} {access.user}"
+    return sha256(f"{workspace_id}\n{url}{secret}".encode()).hexdigest()[:32]
 
 
 def _make(root: Path, place: Path) -> None:
@@ -246,7 +269,22 @@ def _make(root: Path, place: Path) -> None:
     place.mkdir(exist_ok=True, mode=0o700)
 
 
-def _why(done: Ended) -> str:
+def credentials_fault(done: Ended, repository: Repository) -> str | None:
+    """Return what is wrong with the credentials if the server asks for some, with the cure."""
+    if not any(words in line for line in done.said for words in _ASKED):
+        return None
+    if repository.secret is None:
+        return (
+            "its server asks for credentials, or there is no such repository. Give the task a "
+            "repository.secret that may read it."
+        )
+    return (
+        f"its server does not take the secret {repository.secret!r} of the user "
+        f"{repository.user!r}. Check its value, its rights and repository.user."
+    )
+
+
+def said_by(done: Ended) -> str:
     """Return what git, and the ssh that it has started, say of a failure, without advice."""
     lines = [line.strip() for line in takewhile(lambda line: _ADVICE not in line, done.said)]
     told = [line for line in lines if line and not line.startswith("warning:")]

@@ -161,7 +161,7 @@ class RepositoryRunner:
         checks = work.checks
         if work.is_fresh:
             await checks.prepare()
-        job = replace(job, checkout=work.checkout)
+        job = replace(job, checkout=work.checkout, repository_access=None)
         while True:
             done = await self._inner.run(job, context)
             if isinstance(done, Parked) or checks.passed:
@@ -342,7 +342,9 @@ class _Attempt:
             repository.ref,
         )
         sha = earlier.sha if earlier is not None and same else None
-        async with self._shared.mirrors.holding(repository, job.workspace_id, sha) as found:
+        async with self._shared.mirrors.holding(
+            repository, job.workspace_id, sha, job.repository_access
+        ) as found:
             await make_checkout(
                 found, repository, place.top, branch=self._branch, author=self._author
             )

@@ -29,6 +29,11 @@ from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.ids import parse_uuid
 from celeriac.services.catalog import versioned
 from celeriac.services.reading import read_page
+from celeriac.services.secrets.grants import (
+    REPOSITORY_FIELD,
+    require_repository_grant,
+    unknown_repository_secret,
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -210,8 +215,10 @@ def add_task(
 ) -> Task:
     """Store a checked task in the caller's transaction.
 
-    Raises NotFoundError, NameTakenError, and TemplateInvalidError if its agent needs a prompt.
+    Raises ForbiddenError and InvalidInputError for the secret of its repository, NotFoundError,
+    NameTakenError, and TemplateInvalidError if its agent needs a prompt.
     """
+    _check_secret(connection, actor, spec, None)
     used = _used_agent(connection, actor, agent)
     check_prompt(used.spec, spec)
     return versioned.add(connection, TASKS, actor, name=name, spec=spec, agent_id=used.id, **values)
@@ -228,8 +235,11 @@ def change_task(
 ) -> Task:
     """Change a locked, checked task in the caller's transaction; None keeps a value.
 
-    Raises NotFoundError for the agent, and TemplateInvalidError if the agent needs a prompt.
+    Raises ForbiddenError and InvalidInputError for the secret of its repository, NotFoundError for
+    the agent, and TemplateInvalidError if the agent needs a prompt.
     """
+    if spec is not None:
+        _check_secret(connection, actor, spec, task.spec)
     used = None if agent is None else _used_agent(connection, actor, agent)
     if spec is not None or used is not None:
         of_task = used or AGENTS.by_id(connection, task.agent_id, workspace=None)
@@ -237,6 +247,15 @@ def change_task(
             check_prompt(of_task.spec, spec or task.spec)
     agent_id = None if used is None else used.id
     return versioned.change(connection, TASKS, actor, task, spec=spec, agent_id=agent_id, **values)
+
+
+def _check_secret(
+    connection: Connection, actor: Actor, spec: TaskSpec, before: TaskSpec | None
+) -> None:
+    require_repository_grant(actor, spec, before)
+    fault = unknown_repository_secret(connection, actor, spec)
+    if fault is not None:
+        raise InvalidInputError(fault, field=REPOSITORY_FIELD)
 
 
 def _used_agent(connection: Connection, actor: Actor, reference: str) -> Agent:

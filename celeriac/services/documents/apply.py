@@ -44,7 +44,13 @@ from celeriac.services.documents.starts import Starts
 from celeriac.services.documents.steps import Step, compared, created
 from celeriac.services.hooks.manage import Hooks
 from celeriac.services.limits import WorkspaceLimits
-from celeriac.services.secrets.grants import require_grant, unknown_secrets
+from celeriac.services.secrets.grants import (
+    REPOSITORY_FIELD,
+    require_grant,
+    require_repository_grant,
+    unknown_repository_secret,
+    unknown_secrets,
+)
 from celeriac.services.workflows.catalog import catalog_of, check_workflow
 
 logger = structlog.get_logger(__name__)
@@ -181,6 +187,10 @@ class _Plan:
         found = self._stored(TASKS, entry.name)
         self._tasks[entry.name] = found
         spec = _either(entry.spec, found.spec if found else None, TaskSpec())
+        require_repository_grant(self._actor, spec, None if found is None else found.spec)
+        unknown = unknown_repository_secret(self._connection, self._actor, spec)
+        if unknown is not None:
+            self._fault(f"{place}.{REPOSITORY_FIELD}", unknown)
         agent, agent_spec = self._agent_of(place, entry)
         if agent_spec is not None:
             self._check_prompt(place, agent_spec, spec)

@@ -53,7 +53,7 @@ from celeriac.services.executions.saving import has_files, save_files
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
-from celeriac.services.secrets.hand_out import HandedOut
+from celeriac.services.secrets.hand_out import HandedOut, names_secrets
 from celeriac.traces.agents import NO_TRACE, AttemptTrace
 
 logger = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ class AgentRuns:
     lacks: Lacks
     other_worker_may_run: Callable[[Claim], bool]
     hand_out: Callable[[Claim, ExecutionSpec], HandedOut]
-    """Reads the secrets of an agent that names some."""
+    """Reads the secrets that an agent or its task's repository names."""
     call_ended: Callable[[], None]
     """Called when an execution that a Celery task has started ends."""
     in_checkout: Callable[[Runner], Runner] = no_checkout
@@ -166,7 +166,7 @@ class AgentRuns:
             if job.repository is not None:
                 runner = self.in_checkout(runner)
             running.runner = runner
-            if spec.agent.secrets:
+            if names_secrets(spec):
                 job = self._with_secrets(running, spec, job)
             kind = AttemptContext if attempt.masker is None else MaskedContext
             context = kind(
@@ -333,7 +333,7 @@ class AgentRuns:
         )
 
     def _with_secrets(self, running: Running, spec: ExecutionSpec, job: Job) -> Job:
-        """Return the job with the agent's secrets, whose values are masked from now on."""
+        """Return the job with its secrets, whose values are masked from now on."""
         claim, attempt = running.claim, running.attempt
         handed_out = retry_while_unavailable(
             lambda: self.hand_out(claim, spec), seconds=DATABASE_SECONDS
@@ -342,7 +342,12 @@ class AgentRuns:
         register(str(claim.lease.execution_id), attempt.masker)
         events = handed_out.events()
         attempt.write(lambda pending: pending.events.extend(events))
-        return replace(job, secrets=handed_out.variables, credentials=handed_out.credentials)
+        return replace(
+            job,
+            secrets=handed_out.variables,
+            credentials=handed_out.credentials,
+            repository_access=handed_out.repository,
+        )
 
     def _start(self, context: AttemptContext, runner: Runner, job: Job) -> AgentTask:
         """Start the agent; no exception of it reaches the event loop."""

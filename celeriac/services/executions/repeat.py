@@ -15,6 +15,7 @@ from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.executions.repositories import check_choice
 from celeriac.services.executions.submit import check_one, request_of, task_deleted
 
 _CHECK_SECONDS = 5.0
@@ -77,6 +78,10 @@ class Repeat:
         except NotFoundError:
             return task_deleted(origin)
         except ConflictError as error:
+            return error
+        try:
+            check_choice(spec.task, origin.options)
+        except InvalidInputError as error:
             return error
         if origin.options.uses_cassette:
             try:

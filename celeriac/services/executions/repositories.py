@@ -11,6 +11,14 @@ def check_repository(
     rule: RepositoryRule, guard: OutboundGuard, task: TaskSpec, options: RunOptions
 ) -> None:
     """Raise InvalidInputError if the execution may not have its repository."""
+    check_choice(task, options)
+    repository = options.applied(task).repository
+    if repository is not None:
+        check_allowed(rule, guard, repository, "repository")
+
+
+def check_choice(task: TaskSpec, options: RunOptions) -> None:
+    """Raise InvalidInputError if the execution chooses what its task does not leave open."""
     choice = options.repository
     if choice is not None:
         if task.repository is None:
@@ -26,9 +34,6 @@ def check_repository(
                 f"{open_fields}.",
                 field=f"repository.{field}",
             )
-    repository = options.applied(task).repository
-    if repository is not None:
-        check_allowed(rule, guard, repository, "repository")
 
 
 def check_allowed(

@@ -1,6 +1,6 @@
-"""Checks of the secrets that agents name."""
+"""Checks of the secrets that agents, and the repositories of tasks, name."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from celeriac.db import secrets as rows
 from celeriac.db.catalog import is_same
@@ -10,9 +10,11 @@ from celeriac.domain.agents import AgentSpec, LlmAgent
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.secrets.model import HTTP_PORT, HTTPS_PORT
+from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.destinations import Destination
 
 FIELD = "spec.secrets"
+REPOSITORY_FIELD = "spec.repository.secret"
 
 
 def spec_faults(spec: AgentSpec, rule: EnvironmentRule) -> Iterator[InvalidInputError]:
@@ -77,12 +79,34 @@ def require_grant(actor: Actor, spec: AgentSpec, before: AgentSpec | None) -> No
         actor.require(Role.ADMIN)
 
 
+def require_repository_grant(actor: Actor, spec: TaskSpec, before: TaskSpec | None) -> None:
+    """Raise ForbiddenError unless the actor may store `spec` in the place of `before`.
+
+    Where a secret is sent, and what is pushed with it, is decided by admins.
+    """
+    if _secret_of(spec) is not None and (before is None or not is_same(spec, before)):
+        actor.require(Role.ADMIN)
+
+
 def unknown_secrets(connection: Connection, actor: Actor, spec: AgentSpec) -> str | None:
     """Return what is wrong if the agent names secrets that its workspace doesn't have, or None."""
-    names = {each.name for each in spec.secrets}
+    return _missing(connection, actor, {each.name for each in spec.secrets})
+
+
+def unknown_repository_secret(connection: Connection, actor: Actor, spec: TaskSpec) -> str | None:
+    """Return what is wrong if the task's repository names an unknown secret, or None."""
+    name = _secret_of(spec)
+    return None if name is None else _missing(connection, actor, {name})
+
+
+def _secret_of(spec: TaskSpec) -> str | None:
+    return None if spec.repository is None else spec.repository.secret
+
+
+def _missing(connection: Connection, actor: Actor, names: Collection[str]) -> str | None:
     if not names:
         return None
-    missing = names - rows.existing(connection, names, workspace=actor.workspace_id)
+    missing = set(names) - rows.existing(connection, names, workspace=actor.workspace_id)
     if not missing:
         return None
     return (

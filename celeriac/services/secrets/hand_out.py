@@ -1,9 +1,10 @@
-"""Reads the secrets of an agent for one attempt, before the agent starts."""
+"""Reads the secrets of an agent, and of its task's repository, before the agent starts."""
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -20,6 +21,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.events import EventType, NewEvent
 from celeriac.domain.executions.model import Claim, ExecutionSpec
+from celeriac.domain.repositories import RepositoryAccess
 from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.secrets.minted import GithubApp, Minted
 from celeriac.domain.secrets.model import HostCredential, header_value, value_fault
@@ -33,10 +35,20 @@ _PROGRAM = "worker"
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryGrant:
+    """A secret for the server of a repository, as the password of `user`."""
+
+    name: str
+    url: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """A secret that an attempt was given."""
 
-    grant: SecretGrant
+    grant: SecretGrant | RepositoryGrant
+    secret_id: UUID
     version: int
     value: str = field(repr=False)
     expires_at: datetime | None = None
@@ -45,12 +57,17 @@ class Given:
     @property
     def header(self) -> str:
         """The value of the header that is sent to the grant's host."""
+        if isinstance(self.grant, RepositoryGrant):
+            return header_value("", self.grant.user, self.value)
         return header_value(self.grant.template, self.grant.user, self.value)
 
     @property
     def place(self) -> JsonObject:
-        """Where the value goes: a variable, or a host; and when it ends, if it does."""
-        if self.grant.host is not None:
+        """Where the value goes: a variable, a host or a repository; and its end, if it has one."""
+        place: JsonObject
+        if isinstance(self.grant, RepositoryGrant):
+            place = {"repository": self.grant.url}
+        elif self.grant.host is not None:
             place = {"host": self.grant.host}
         else:
             place = {"variable": str(self.grant.variable)}
@@ -71,7 +88,7 @@ class HandedOut:
         return {
             each.grant.variable: each.value
             for each in self.given
-            if each.grant.variable is not None
+            if isinstance(each.grant, SecretGrant) and each.grant.variable is not None
         }
 
     @property
@@ -80,8 +97,16 @@ class HandedOut:
         return tuple(
             HostCredential(*each.grant.endpoint, each.grant.header, each.header)
             for each in self.given
-            if each.grant.host is not None
+            if isinstance(each.grant, SecretGrant) and each.grant.host is not None
         )
+
+    @property
+    def repository(self) -> RepositoryAccess | None:
+        """The credentials of the task's repository, if it names a secret."""
+        for each in self.given:
+            if isinstance(each.grant, RepositoryGrant):
+                return RepositoryAccess(each.grant.user, each.value, each.secret_id, each.version)
+        return None
 
     def events(self) -> list[NewEvent]:
         """Return an event for each secret, without its value."""
@@ -102,7 +127,25 @@ class HandedOut:
 
     def masker(self) -> Masker:
         """Return what masks the values."""
-        return Masker(value for each in self.given for value in (each.value, each.header))
+        values = [value for each in self.given for value in (each.value, each.header)]
+        access = self.repository
+        return Masker([*values, *(() if access is None else access.values)])
+
+
+def names_secrets(spec: ExecutionSpec) -> bool:
+    """Whether an attempt is given secrets."""
+    repository = spec.task.repository
+    return bool(spec.agent.secrets) or (repository is not None and repository.secret is not None)
+
+
+def _grants(spec: ExecutionSpec) -> tuple[SecretGrant | RepositoryGrant, ...]:
+    repository = spec.task.repository
+    if repository is None or repository.secret is None:
+        return spec.agent.secrets
+    return (
+        *spec.agent.secrets,
+        RepositoryGrant(repository.secret, repository.git, repository.user),
+    )
 
 
 class HandOut:
@@ -127,31 +170,33 @@ class HandOut:
         self._mint = mint
 
     def __call__(self, claim: Claim, spec: ExecutionSpec) -> HandedOut:
-        """Return the values of the agent's secrets; the audit trail has an entry for each.
+        """Return the values of the attempt's secrets; the audit trail has an entry for each.
 
         Raises AgentMisconfiguredError for a secret that the workspace doesn't have,
         WorkerMisconfiguredError and SecretUnavailableError for one that can't be read, and
         DatabaseUnavailableError.
         """
-        grants = spec.agent.secrets
+        grants = _grants(spec)
         names = {each.name for each in grants}
         with self._database.autocommit() as connection:
             found = rows.named(connection, names, workspace=claim.workspace_id)
         missing = sorted(names - found.keys())
         if missing:
             raise AgentMisconfiguredError(
-                f"The agent {spec.agent_name} names the secret {', '.join(map(repr, missing))}, "
-                "which its workspace doesn't have (any more). Create it, or remove it from the "
-                "agent.",
+                f"The agent {spec.agent_name}, or the repository of its task, names the secret "
+                f"{', '.join(map(repr, missing))}, which the workspace doesn't have (any more). "
+                "Create it, or remove it from the agent or the task.",
                 field=_FIELD,
             )
         values = {name: self._value(stored) for name, stored in found.items()}
         given = tuple(
-            Given(each, found[each.name].secret.version, *values[each.name]) for each in grants
+            Given(each, secret.id, secret.version, *values[each.name])
+            for each in grants
+            for secret in (found[each.name].secret,)
         )
         for each in given:
             _check_header(each)
-        self._record(claim, spec, given, found)
+        self._record(claim, spec, given)
         return HandedOut(given)
 
     def _value(self, stored: rows.Sealed) -> tuple[str, datetime | None]:
@@ -186,7 +231,6 @@ class HandOut:
         claim: Claim,
         spec: ExecutionSpec,
         given: tuple[Given, ...],
-        found: Mapping[str, rows.Sealed],
     ) -> None:
         by = Program(_PROGRAM, claim.request_id, claim.workspace_id)
         with self._database.transaction() as connection:
@@ -199,12 +243,19 @@ class HandOut:
                     "execution_id": str(claim.lease.execution_id),
                     "attempt": claim.lease.attempt,
                 }
-                secret_id = found[each.grant.name].secret.id
-                audit.record(connection, by, "secret.use", [secret_id], details=details)
+                audit.record(connection, by, "secret.use", [each.secret_id], details=details)
         logger.info("secret.used", secrets=[each.grant.name for each in given])
 
 
 def _check_header(given: Given) -> None:
+    if isinstance(given.grant, RepositoryGrant):
+        if not given.value.isprintable():
+            raise AgentMisconfiguredError(
+                f"The value of the secret {given.grant.name!r} can't be the password for "
+                f"{given.grant.url}: it has line ends or control characters.",
+                field="repository.secret",
+            )
+        return
     header = given.header
     if given.grant.host is not None and not (header.isascii() and header.isprintable()):
         raise AgentMisconfiguredError(

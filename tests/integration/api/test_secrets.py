@@ -204,3 +204,38 @@ def test_the_client_and_the_command_line(
     assert main(("secrets", "delete", "piped")) == 0
     with pytest.raises(ClientError, match="piped"):
         client.secrets.get("piped")
+
+
+def test_only_admins_give_a_repository_a_secret(team: dict[str, Asker]) -> None:
+    eve, bob = team["eve"], team["bob"]
+    assert eve.post(SECRETS, json=NEW).status_code == 201
+    plain = {"name": "coder", "spec": {"runner": "command", "command": "code"}}
+    assert bob.post(AGENTS, json=plain).status_code == 201
+
+    def task(**repository: Any) -> dict[str, Any]:
+        spec = {"repository": {"git": "https://git.example.com/shop.git", **repository}}
+        return {"name": "fix", "agent": "coder", "spec": spec}
+
+    named, unknown = task(secret="github"), task(secret="unknown")
+    for wrong in (named, unknown):
+        assert_problem(bob.post("/api/v1/tasks", json=wrong), 403, "forbidden")
+        assert_problem(bob.post("/api/v1/apply", json={"tasks": [wrong]}), 403, "forbidden")
+    refused = assert_problem(eve.post("/api/v1/tasks", json=unknown), 422, "invalid_input")
+    assert refused["field"] == "spec.repository.secret"
+    answer = eve.post("/api/v1/apply", json={"tasks": [unknown]})
+    refused = assert_problem(answer, 422, "document_invalid")
+    assert "tasks.0.spec.repository.secret" in dumps(refused)
+    made = eve.post("/api/v1/apply", json={"tasks": [named]})
+    assert made.status_code == 200, made.text
+    # an operator may apply what changes nothing, and run it
+    assert "unchanged" in bob.post("/api/v1/apply", json={"tasks": [named]}).text
+    changed = task(secret="github", ref="main")
+    assert_problem(bob.post("/api/v1/apply", json={"tasks": [changed]}), 403, "forbidden")
+    patched = bob.patch("/api/v1/tasks/fix", json={"spec": changed["spec"]})
+    assert_problem(patched, 403, "forbidden")
+    for fields, message in (
+        ({"secret": "github", "git": "ssh://git@git.example.com/shop.git"}, "https:// only"),
+        ({"secret": "github", "overrides": ["git"]}, "overrides can't have git"),
+    ):
+        answer = eve.post("/api/v1/tasks", json=task(**fields) | {"name": "other"})
+        assert message in assert_problem(answer, 422, "invalid_input")["detail"], answer.text

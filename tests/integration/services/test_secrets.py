@@ -22,7 +22,6 @@ from celeriac.adapters.secret_sources import (
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.db import secrets as rows
-from celeriac.db.schema import metadata
 from celeriac.domain.accounts import Role
 from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent, RunnerName, SecretGrant
 from celeriac.domain.confinement import AgentConfinement
@@ -47,6 +46,7 @@ from tests.support.durable_bench import Bench
 from tests.support.executing import SECRET_KEY
 from tests.support.github import APP, KEY, TOKEN, github, pem
 from tests.support.memory import MemoryRunner, MemoryRunners
+from tests.support.tables import found_in_tables
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("F25")
@@ -101,18 +101,6 @@ def runners() -> MemoryRunners:
 
 
 GRANT = (SecretGrant(name="shop", variable="SHOP_TOKEN"),)
-
-
-def found_in_tables(core: Core, *parts: str) -> list[str]:
-    """Return the tables that have one of the texts in any column of any row."""
-    found = []
-    with core.database.autocommit() as connection:
-        for table in metadata.sorted_tables:
-            for part in parts:
-                query = f"SELECT count(*) FROM {table.name} t WHERE strpos(t::text, :part) > 0"
-                if connection.execute(text(query), {"part": part}).scalar_one():
-                    found.append(table.name)
-    return found
 
 
 @pytest.mark.parametrize("kind", ["result", "error", "steps", "program", "program fails"])

@@ -1,0 +1,189 @@
+"""Tasks whose repository has a secret: who may make them, and what is recorded of its use."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from celeriac.adapters.github_app import GithubTokens
+from celeriac.agents.command.runner import CommandRunner
+from celeriac.domain.accounts import Role
+from celeriac.domain.agents import CommandAgent, RunnerName
+from celeriac.domain.errors import ForbiddenError, InvalidInputError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.executions.model import SubmitRequest
+from celeriac.domain.executions.options import RunOptions
+from celeriac.domain.executions.states import Status
+from celeriac.domain.repositories import (
+    Repository,
+    RepositoryAccess,
+    RepositoryChoice,
+    RepositoryRule,
+)
+from celeriac.domain.secrets.cipher import SecretCipher
+from celeriac.domain.secrets.minted import GithubApp
+from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.kit.outbound import OutboundGuard
+from celeriac.services.catalog.agents import Agents
+from celeriac.services.catalog.specs import SpecCache
+from celeriac.services.catalog.tasks import Tasks
+from celeriac.services.executions.repeat import Repeat
+from celeriac.services.executions.submit import Submit
+from celeriac.services.secrets.hand_out import HandOut
+from celeriac.services.secrets.manage import NewSecret, Secrets
+from tests.support.certificates import make_certificate
+from tests.support.confined import confined
+from tests.support.core import Core
+from tests.support.durable_bench import Bench
+from tests.support.executing import SECRET_KEY
+from tests.support.git_server import GitServer, git_server, served_copy
+from tests.support.github import APP, KEY, TOKEN, github, pem
+from tests.support.memory import MemoryRunners
+from tests.support.repositories import Desk, Origin, answer
+from tests.support.tables import found_in_tables
+
+pytestmark = pytest.mark.requirement("F25")
+
+VALUE = "glpat-Zq8mN2vAl0123456789"
+SCRIPT = f"read start\necho 2 >lib/value\n{answer('done')}"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
+    certificate = make_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    served_copy(Origin(tmp_path / "origin"), tmp_path / "served", "shop.git")
+    with git_server(tmp_path / "served", certificate) as running:
+        yield running
+
+
+@pytest.fixture
+def given(core: Core, server: GitServer) -> Core:
+    """The secret `shop`, an admin, and an agent."""
+    core.actor = replace(core.actor, role=Role.ADMIN)
+    Secrets(core.database, SecretCipher([SECRET_KEY])).create(
+        core.actor, NewSecret(name="shop", value=VALUE)
+    )
+    agent = CommandAgent(command="shell", arguments=(SCRIPT,))
+    Agents(core.database).create(core.actor, name="coder", spec=agent)
+    return core
+
+
+def spec_of(server: GitServer, **fields: object) -> TaskSpec:
+    repository = {"git": f"{server.url}/shop.git", "secret": "shop", **fields}
+    return TaskSpec(
+        repository=Repository.model_validate(repository), retry=RetryPolicy(max_retries=0)
+    )
+
+
+def send(core: Core, server: GitServer) -> Submit:
+    """Return what submits executions with repositories of the server."""
+    return Submit(
+        core.database,
+        SpecCache(core.database),
+        core.dispatch,
+        OutboundGuard(hosts=frozenset({"localhost"})),
+        repositories=RepositoryRule(allow=(server.url,)),
+    )
+
+
+def set_up(bench: Bench, tmp_path: Path, server: GitServer) -> None:
+    """Have the worker make checkouts."""
+    bounds = confined({"PATH": os.environ["PATH"]})
+    runner = CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
+    worker = bench.worker
+    runs = worker.execute.runs
+    desk = Desk(tmp_path / "home", Origin(tmp_path / "unused"), bounds)
+    guard = OutboundGuard(hosts=frozenset({"localhost"}))
+    desk.shared = replace(
+        desk.shared,
+        places=replace(desk.places, workdirs=runs.workdirs),
+        mirrors=replace(desk.shared.mirrors, guard=guard),
+        rule=replace(desk.shared.rule, allow=(server.url,)),
+    )
+    runners = MemoryRunners({RunnerName.COMMAND: runner})
+    worker.execute = replace(
+        worker.execute, runs=replace(runs, runners=runners, in_checkout=desk.runner)
+    )
+
+
+@pytest.mark.parametrize("kind", ["stored", "app"])
+def test_an_execution_uses_the_secret_and_its_use_is_recorded(
+    given: Core, bench: Bench, server: GitServer, tmp_path: Path, kind: str
+) -> None:
+    core = given
+    value = VALUE if kind == "stored" else TOKEN
+    server.users = {("x-access-token", value)}
+    set_up(bench, tmp_path, server)
+    spec = spec_of(server, secret="shop" if kind == "stored" else "app")
+    with github() as (_, url):
+        cipher = SecretCipher([SECRET_KEY])
+        new = NewSecret(name="app", value=pem(KEY), github_app=GithubApp.model_validate(APP))
+        Secrets(core.database, cipher).create(core.actor, new)
+        hand_out = HandOut(core.database, lambda: cipher, str, GithubTokens(url).mint)
+        runs = replace(bench.worker.execute.runs, hand_out=hand_out)
+        bench.worker.execute = replace(bench.worker.execute, runs=runs)
+        task = Tasks(core.database).create(core.actor, name="fix", agent="coder", spec=spec)
+        execution_id = send(core, server)(core.actor, SubmitRequest(task_id=task.id)).execution_id
+        bench.work()
+
+    done = core.get(execution_id)
+    assert (done.status, done.result) == (Status.COMPLETED, "done"), done.error_message
+    assert set(server.seen) == {("x-access-token", value)}
+    (used,) = [e.data for e in core.events(execution_id) if e.type is EventType.SECRET_USED]
+    assert (used["secret"], used["repository"]) == (
+        "shop" if kind == "stored" else "app",
+        f"{server.url}/shop.git",
+    )
+    assert ("expires_at" in used) is (kind == "app")
+    with core.database.autocommit() as connection:
+        query = text("SELECT details FROM audit_logs WHERE action = 'secret.use'")
+        entries = connection.execute(query).scalars().all()
+    assert [(each["name"], each["repository"]) for each in entries] == [
+        (used["secret"], used["repository"])
+    ]
+    access = RepositoryAccess("x-access-token", value, task.id, 1)
+    assert found_in_tables(core, *access.values) == []
+
+
+def test_only_admins_name_secrets_and_only_known_ones(given: Core, server: GitServer) -> None:
+    tasks, admin = Tasks(given.database), given.actor
+    operator = replace(admin, role=Role.OPERATOR)
+    spec = spec_of(server)
+    for name in ("shop", "unknown"):
+        with pytest.raises(ForbiddenError):
+            tasks.create(operator, name="fix", agent="coder", spec=spec_of(server, secret=name))
+    with pytest.raises(InvalidInputError, match="no secret 'unknown'") as caught:
+        tasks.create(admin, name="fix", agent="coder", spec=spec_of(server, secret="unknown"))
+    assert caught.value.field == "spec.repository.secret"
+    tasks.create(admin, name="fix", agent="coder", spec=spec)
+    with pytest.raises(ForbiddenError):
+        tasks.change(operator, "fix", spec=spec.model_copy(update={"prompt": "Print the token."}))
+    tasks.change(operator, "fix", spec=spec, description="the same")
+
+
+def test_a_secret_does_not_go_where_an_earlier_version_let_executions_choose(
+    given: Core, bench: Bench, server: GitServer, tmp_path: Path
+) -> None:
+    core, tasks = given, Tasks(given.database)
+    set_up(bench, tmp_path, server)
+    task = tasks.create(
+        core.actor, name="fix", agent="coder", spec=spec_of(server, secret=None, overrides=["git"])
+    )
+    choice = RepositoryChoice(git=f"{server.url}/evil.git")
+    request = SubmitRequest(task_id=task.id, options=RunOptions(repository=choice))
+    execution_id = send(core, server)(core.actor, request).execution_id
+    bench.work()
+    assert core.get(execution_id).error_code == "repository_unavailable"
+    tasks.change(core.actor, "fix", spec=spec_of(server))
+    server.users, server.seen = {("x-access-token", VALUE)}, []
+    repeat = Repeat(core.database, SpecCache(core.database))
+    origin = core.get(execution_id)
+    (refused,) = repeat.check(core.actor, [origin]).refused.values()
+    assert refused.details["field"] == "repository.git"
+    with pytest.raises(InvalidInputError, match="does not leave git"):
+        send(core, server).repeat(core.actor, execution_id)
+    assert server.seen == []
