@@ -60,7 +60,7 @@ class Registry:
             raise AgentMisconfiguredError(
                 "There are no repositories here; run the task without one.", field="repository"
             )
-        return RepositoryRunner(runner, self.repositories, goes_on=goes_on)
+        return RepositoryRunner(runner, self.repositories, continues=continues)
 
     def preload(self) -> None:
         """Import what the most used runners need, in a process that forks its workers afterwards.
@@ -169,8 +169,8 @@ class Registry:
             await close()
 
 
-def goes_on(job: Job) -> bool:
-    """Whether an attempt goes on in the directory of an earlier one, instead of starting over."""
+def continues(job: Job) -> bool:
+    """Whether an attempt continues in the directory of an earlier one, instead of starting over."""
     agent = job.agent
     match agent.runner:
         case RunnerName.CLAUDE:

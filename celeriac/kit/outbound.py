@@ -310,7 +310,7 @@ async def resolve(host: str, port: int) -> list[Address]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a part of a name may be too long for the codec
         raise httpcore2.ConnectError(f"{host} can't be resolved: {error}") from error
     return list(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celeriac.agents.child.confinement import Confinement
-from celeriac.agents.registry import goes_on
+from celeriac.agents.registry import continues
 from celeriac.agents.repository.change import Collector
 from celeriac.agents.repository.mirrors import MirrorLimits, Mirrors
 from celeriac.agents.repository.runner import Repositories, RepositoryRunner
@@ -99,7 +99,7 @@ class Desk:
 
     def runner(self, inner: Runner, **changed: Any) -> RepositoryRunner:
         """Return `inner` in checkouts."""
-        return RepositoryRunner(inner, replace(self.shared, **changed), goes_on=goes_on)
+        return RepositoryRunner(inner, replace(self.shared, **changed), continues=continues)
 
     async def run(
         self, inner: Runner, job: Job, context: RecordingContext | None = None
@@ -116,7 +116,7 @@ class Desk:
         return place
 
 
-def told(context: RecordingContext, kind: EventType) -> list[JsonObject]:
+def events_of(context: RecordingContext, kind: EventType) -> list[JsonObject]:
     """The data of the events of a kind."""
     return [data for each, data in context.events if each is kind]
 

@@ -223,7 +223,7 @@ class ClaudeRun:
         return Sandboxed(sandbox, self.directories, programs, network.ports(gateway.port))
 
     async def _feedback(self, result: ResultMessage, calls: ModelCalls) -> str | None:
-        """Return what Claude Code is told of a check of its work that has failed."""
+        """Return the feedback for Claude Code of a check of its work that has failed."""
         checkout = self.job.checkout
         unfinished = result.stop_reason in (_DEFERRED, _DEFERRED_LOST)
         if checkout is None or unfinished:

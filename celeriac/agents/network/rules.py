@@ -71,7 +71,7 @@ class NetworkRules:
             )
         try:
             found = await resolve(host, port)
-        except (httpcore2.ConnectError, UnicodeError) as error:
+        except httpcore2.ConnectError as error:
             raise UnresolvedError(f"{host} can't be resolved.") from error
         own = _own_addresses()
         usable = [each for each in found if self._may_reach(host, each, own)]

@@ -1,22 +1,24 @@
 """Where a fetch goes: an address that is checked, and to which git or ssh is bound.
 
-Names are resolved here, once. A name that resolves to another address a moment later leads nowhere
-else.
+Names are resolved here, once: the fetch uses the address that was checked, also where the name has
+another one a moment later.
 """
 
 import asyncio
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+import httpcore2
+
 from celeriac.domain.errors import RepositoryRefusedError, RepositoryUnavailableError
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.kit.destinations import Address
+from celeriac.kit.outbound import OutboundGuard, resolve
 
 _PORTS = {"https": 443, "ssh": 22}
 _RESOLVE_SECONDS = 10.0
+_IPV6 = 6
 _SLOW = {"http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60"}
 
 _SSH = (
@@ -49,7 +51,7 @@ async def pinned(url: str, guard: OutboundGuard) -> Pinned:
     host = parts.hostname or ""
     port = parts.port or _PORTS[parts.scheme]
     found = await _resolved(host, port)
-    allowed = [each for each in found if guard.allows(host, ip_address(each))]
+    allowed = [each for each in found if guard.allows(host, each)]
     if not allowed:
         raise RepositoryRefusedError(
             f"The host of the repository {url} is not on the public internet. An administrator "
@@ -60,7 +62,7 @@ async def pinned(url: str, guard: OutboundGuard) -> Pinned:
         command = (*_SSH, "-o", f"HostName={allowed[0]}", "-o", f"HostKeyAlias={host}")
         return Pinned("ssh", environment={"GIT_SSH_COMMAND": " ".join(command)})
     authorities = os.environ.get("SSL_CERT_FILE")
-    texts = (f"[{each}]" if ":" in each else each for each in allowed)
+    texts = (f"[{each}]" if each.version == _IPV6 else str(each) for each in allowed)
     return Pinned(
         "https",
         server=f"https://{parts.netloc}",
@@ -73,11 +75,13 @@ async def pinned(url: str, guard: OutboundGuard) -> Pinned:
     )
 
 
-async def _resolved(host: str, port: int) -> list[str]:
-    loop = asyncio.get_running_loop()
+async def _resolved(host: str, port: int) -> list[Address]:
     try:
         async with asyncio.timeout(_RESOLVE_SECONDS):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError) as error:
-        raise RepositoryUnavailableError(f"{host} can't be resolved: {error}") from error
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            return await resolve(host, port)
+    except httpcore2.ConnectError as error:
+        raise RepositoryUnavailableError(str(error)) from error
+    except TimeoutError:
+        raise RepositoryUnavailableError(
+            f"{host} was not resolved within {_RESOLVE_SECONDS:g} s."
+        ) from None

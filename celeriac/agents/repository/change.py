@@ -149,9 +149,8 @@ class Collector:
     async def collect(self, top: Path, into: Path, wanted: NewCommit) -> Change:
         """Commit what is not committed, and store the patch and the bundle in `into`.
 
-        Raises RepositoryUnavailableError where that is
-        not possible, as in a checkout whose `.git` the agent has destroyed, and after the time
-        limit.
+        Raises RepositoryUnavailableError where that is not possible, as in a checkout whose `.git`
+        the agent has destroyed, and after the time limit; OSError where `into` can't be written to.
         """
         scratch = top.parent / f"{SCRATCH}{uuid4().hex}"
         try:
@@ -228,10 +227,13 @@ class Collector:
             target.unlink(missing_ok=True)
             return None
         draft = into / f".{name}.{uuid4().hex}"
-        with draft.open("xb") as file:
-            for chunk in opened.chunks():
-                file.write(chunk)
-        draft.replace(target)
+        try:
+            with draft.open("xb") as file:
+                for chunk in opened.chunks():
+                    file.write(chunk)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
         return opened.size
 
 

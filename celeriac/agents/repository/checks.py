@@ -55,7 +55,7 @@ class Checks:
                 raise SetupFailedError(f"The setup {failed}", command=line)
 
     async def verify(self) -> str | None:
-        """Run `verify`; return what the agent is told of the first command that fails.
+        """Run `verify`; return feedback for the agent on the first command that fails.
 
         None if all pass. Raises VerifyFailedError if the agent was sent back often enough.
         """

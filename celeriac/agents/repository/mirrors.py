@@ -5,8 +5,8 @@
     <home>/repositories/<key>/mirror.git    branches and tags; `refs/celeriac/HEAD` is the default
 
 Only the worker's user has access to it. Agents get copies, so that nothing they do changes what
-others get. The URL of another workspace, or with another secret, is another key: who may not fetch
-a repository does not get what somebody else has fetched.
+others get. Each workspace has keys of its own, and so has each secret: a workspace that may not
+fetch a repository does not get what another one has fetched.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ _MOST_REMOVED = 20
 _MOST_PACKS = 200
 """Each fetch adds a pack; a repository with so many is fetched anew."""
 
-_TOLD_LINES = 3
+_SHOWN_LINES = 3
 _ASKED = ("could not read Username", "Authentication failed", "could not read Password")
 _ADVICE = "Please make sure you have the correct access rights"
 
@@ -120,10 +120,10 @@ class Mirrors:
                     await self._fetch(repository, mirror, wanted, asked, access)
                 found = Found(mirror, await self._resolved(repository, mirror, wanted))
                 os.utime(place)
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                await _share(lock)
                 yield found
         finally:
-            await FILES.run(self.prune, place)
+            await FILES.run(self._prune_quietly, place)
 
     async def _fetch(
         self,
@@ -189,8 +189,8 @@ class Mirrors:
         if done.code:
             await FILES.run(_remove_partial, mirror)
             reason = credentials_fault(done, repository) or said_by(done)
-            told = (f"signal {signal.SIGXFSZ:d}", "File too large")
-            if any(words in line for line in done.said for words in told):
+            too_large = (f"signal {signal.SIGXFSZ:d}", "File too large")
+            if any(words in line for line in done.said for words in too_large):
                 most = self.limits.fetch_bytes // _MEGABYTE
                 reason = f"it has more than {most} MB (CELERIAC_REPOSITORIES_FETCH_MB)"
             raise RepositoryUnavailableError(
@@ -231,25 +231,30 @@ class Mirrors:
         finally:
             os.close(lock)
 
+    def _prune_quietly(self, used: Path) -> None:
+        """Do what `prune` does. That it fails is no fault of the execution that was here last."""
+        try:
+            self.prune(used)
+        except OSError as error:
+            logger.warning("repositories.not_pruned", error=str(error))
+
     def prune(self, used: Path) -> int:
         """Remove repositories that were not used for long, and the oldest above the size limit.
 
         At most once an hour, and at most a few. Those in use stay. Returns how many are removed.
+        Raises OSError.
         """
         stamp = self.root / "pruned"
         with suppress(FileNotFoundError):
             if time.time() - stamp.stat().st_mtime < _PRUNE_SECONDS:
                 return 0
         stamp.touch(mode=0o600)
-        places = sorted(
-            (each for each in self.root.iterdir() if each.is_dir()),
-            key=lambda each: each.stat().st_mtime,
-        )
-        sizes = {each: _size(each) for each in places}
+        used_at = _used_at(self.root)
+        sizes = {each: _size(each) for each in used_at}
         total, oldest = sum(sizes.values()), time.time() - self.limits.cache_seconds
         removed = 0
-        for place in places:
-            old = place.stat().st_mtime < oldest
+        for place in sorted(used_at, key=used_at.__getitem__):
+            old = used_at[place] < oldest
             full = total > self.limits.cache_bytes and place != used
             if removed < _MOST_REMOVED and (old or full or _is_worn(place)) and _removed(place):
                 total -= sizes[place]
@@ -287,8 +292,8 @@ def credentials_fault(done: Ended, repository: Repository) -> str | None:
 def said_by(done: Ended) -> str:
     """Return what git, and the ssh that it has started, say of a failure, without advice."""
     lines = [line.strip() for line in takewhile(lambda line: _ADVICE not in line, done.said)]
-    told = [line for line in lines if line and not line.startswith("warning:")]
-    return " ".join(told[-_TOLD_LINES:]) or done.reason
+    shown = [line for line in lines if line and not line.startswith("warning:")]
+    return " ".join(shown[-_SHOWN_LINES:]) or done.reason
 
 
 async def _has(mirror: Path, sha: str) -> bool:
@@ -303,17 +308,34 @@ def _no_ref(repository: Repository, ref: str) -> RepositoryRefusedError:
 
 
 def locked(path: Path) -> int | None:
-    """Open a file, made if it is missing, and lock it alone; None if somebody else has it.
+    """Open a file, made if it is missing, and lock it alone.
 
-    It is locked until the returned descriptor is closed. Who removes it does so while holding it.
+    Returns None if another process or attempt holds it, or if its directory is gone.
+
+    It is locked until the returned descriptor is closed. Only a process that holds it removes it.
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_same(lock, path):
             return lock
     os.close(lock)
     return None
+
+
+async def _share(lock: int) -> None:
+    """Let others lock a file shared that is locked alone.
+
+    Linux gives the lock up for a moment: another process may get it alone then.
+    """
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 def _is_same(lock: int, path: Path) -> bool:
@@ -333,6 +355,16 @@ def _remove_partial(mirror: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     for left in mirror.glob("**/*.lock"):
         left.unlink(missing_ok=True)
+
+
+def _used_at(root: Path) -> dict[Path, float]:
+    """Return when each repository was last used; other processes may remove some meanwhile."""
+    found = {}
+    for place in root.iterdir():
+        with suppress(FileNotFoundError):
+            if place.is_dir():
+                found[place] = place.stat().st_mtime
+    return found
 
 
 def _size(place: Path) -> int:

@@ -59,9 +59,9 @@ class _Program(GuardedProcess):
         ]
 
     async def ended(self) -> None:
-        """Wait until it has exited and all of its output is read."""
-        await self._exited.wait()
-        await asyncio.gather(*self._readers)
+        """Wait until it has exited and all of its output is read. Raises what `on_line` does."""
+        # at once: a program whose output nobody reads any more may never exit
+        await asyncio.gather(self._exited.wait(), *self._readers)
 
     async def _read_stdout(self) -> None:
         kept = bytearray()

@@ -1,6 +1,6 @@
 """A runner whose agents work in the checkout of a repository: made before, collected after.
 
-A checkout is made once for an execution. The next attempt keeps it where the agent goes on: in a
+A checkout is made once for an execution. The next attempt keeps it where the agent continues: in a
 conversation that is resumed, in a durable function, after an answer. Where it starts over it gets a
 new one, at the same commit, after what the earlier attempt has changed was stored.
 """
@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -95,12 +95,12 @@ class RepositoryRunner:
     """Runs what `inner` does in a checkout. Its attempts hold a slot: they start processes."""
 
     def __init__(
-        self, inner: Runner, shared: Repositories, *, goes_on: Callable[[Job], bool]
+        self, inner: Runner, shared: Repositories, *, continues: Callable[[Job], bool]
     ) -> None:
-        """`goes_on` says whether an attempt goes on in the directory of an earlier one."""
+        """`continues` says whether an attempt continues in the directory of an earlier one."""
         self._inner = inner
         self._shared = shared
-        self._goes_on = goes_on
+        self._continues = continues
         self.name = inner.name
         self.resumable = inner.resumable
         self.runs_user_code = inner.runs_user_code
@@ -123,13 +123,13 @@ class RepositoryRunner:
         session_id = await context.save_session() if self._is_claude else None
         shared = await self._shared.for_agent(job.agent)
         work = _Attempt(shared, job, context, repository, self._place(job, session_id))
-        goes_on = self._goes_on(job)
-        copied = self._copied(job, session_id) if goes_on else None
+        continues = self._continues(job)
+        copied = self._copied(job, session_id) if continues else None
         async with work.alone():
             if session_id is not None:
                 # what was saved of it comes first; the agent's runner finds it there then
                 await context.session_files(session_id, work.place.top, copy_of=copied)
-            return await self._run(work, job, context, goes_on=goes_on, copied=copied)
+            return await self._run(work, job, context, continues=continues, copied=copied)
 
     async def _run(
         self,
@@ -137,11 +137,11 @@ class RepositoryRunner:
         job: Job,
         context: RunContext,
         *,
-        goes_on: bool,
+        continues: bool,
         copied: UUID | None,
     ) -> Completed | Parked:
         try:
-            await work.begin(goes_on=goes_on, in_session=self._is_claude, copied=copied)
+            await work.begin(continues=continues, in_session=self._is_claude, copied=copied)
         except UnreachableError as error:
             raise AgentMisconfiguredError(str(error), field="runner") from error
         try:
@@ -254,10 +254,10 @@ class _Attempt:
             path.unlink(missing_ok=True)
             os.close(lock)
 
-    async def begin(self, *, goes_on: bool, in_session: bool, copied: UUID | None) -> None:
+    async def begin(self, *, continues: bool, in_session: bool, copied: UUID | None) -> None:
         """See that the checkout is there, new or as an earlier attempt has left it.
 
-        `in_session` says that the agent can't go on without the one of its session, and `copied`
+        `in_session` says that the agent can't continue without the one of its session, and `copied`
         is the session that its runner copies. Raises what `RepositoryRunner.run` does.
         """
         place, job = self.place, self._job
@@ -266,7 +266,7 @@ class _Attempt:
         if earlier is None:
             earlier = await FILES.run(CheckoutState.read, parent or place.state)
         own = earlier if earlier and self._is_own(earlier) else None
-        if goes_on and (in_session or (own is not None and place.top.is_dir())):
+        if continues and (in_session or (own is not None and place.top.is_dir())):
             await self._keep(earlier, parent)
         else:
             await self._make(own)
@@ -360,7 +360,7 @@ class _Attempt:
         except CeleriacError as error:
             await self._warn(error.message)
         else:
-            await self._tell(change, earlier.attempt)
+            await self._emit_change(change, earlier.attempt)
 
     def _is_own(self, state: CheckoutState) -> bool:
         return state.execution_id == str(self._job.execution_id)
@@ -379,7 +379,7 @@ class _Attempt:
         )
 
     async def save(self) -> None:
-        """Store the change and tell of it; a checkout without a usable `.git` gives a warning."""
+        """Store the change and emit its event; without a usable `.git`, emit a warning."""
         state = self._state
         assert state is not None
         try:
@@ -388,22 +388,20 @@ class _Attempt:
             await self._warn(error.message)
             return
         await self._write(replace(state, saved=True))
-        await self._tell(change, state.attempt)
+        await self._emit_change(change, state.attempt)
 
     async def save_soon(self, seconds: float | None) -> None:
         """Do what `save` does after a failure, which it does not hide.
 
-        If it takes longer than `seconds`, the next attempt does it, or nobody: the files stay.
+        The files stay; if it fails or takes longer than `seconds`, the next attempt does it.
         """
-        with suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(seconds):
-                    await self.save()
-            except TimeoutError:
-                logger.warning("repository.change_not_stored", seconds=seconds)
-                raise
-            except CeleriacError as error:  # as of a worker that has lost the attempt
-                logger.warning("repository.change_not_stored", error=error.message)
+        try:
+            async with asyncio.timeout(seconds):
+                await self.save()
+        except TimeoutError:
+            logger.warning("repository.change_not_stored", seconds=seconds)
+        except (CeleriacError, OSError) as error:  # as of a lost attempt, or a full disk
+            logger.warning("repository.change_not_stored", error=str(error))
 
     async def shed(self) -> None:
         """Remove what nobody needs once the change is stored: the copy of the repository."""
@@ -422,7 +420,7 @@ class _Attempt:
         """The prompt as the task has it."""
         return self._job.prompt
 
-    async def _tell(self, change: Change, attempt: int) -> None:
+    async def _emit_change(self, change: Change, attempt: int) -> None:
         await self._context.emit(EventType.CHANGE, {**change.data, "attempt": attempt})
 
     async def _warn(self, message: str) -> None:

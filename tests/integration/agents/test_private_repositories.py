@@ -20,7 +20,7 @@ from celeriac.services.ports import Job
 from tests.support.certificates import make_certificate
 from tests.support.confined import confined
 from tests.support.git_server import GitServer, git_server, served_copy
-from tests.support.repositories import Desk, Origin, answer, told
+from tests.support.repositories import Desk, Origin, answer, events_of
 from tests.support.run_context import command_job
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F25")]
@@ -110,7 +110,7 @@ async def test_the_worker_fetches_with_a_secret_that_the_agent_can_not_find(
     assert isinstance(done, Completed)
     assert seen == []
     assert set(server.seen) == {("x-access-token", TOKEN)}
-    assert told(context, EventType.CHANGE)[0]["files"] == 1
+    assert events_of(context, EventType.CHANGE)[0]["files"] == 1
     patch = (desk.base(job) / "changes.patch").read_text()
     assert "+\turl = " in patch
     assert "+++ b/found" not in patch, patch

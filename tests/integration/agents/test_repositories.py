@@ -16,6 +16,7 @@ from celeriac.agents.repository.git import can_pin
 from celeriac.agents.repository.mirrors import MirrorLimits, locked
 from celeriac.domain.errors import (
     ChildCrashedError,
+    DatabaseUnavailableError,
     RepositoryRefusedError,
     RepositoryUnavailableError,
     SetupFailedError,
@@ -23,11 +24,12 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
+from celeriac.kit.json_types import JsonObject
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job
 from tests.support.confined import confined
-from tests.support.repositories import Desk, Origin, answer, git, lines, told
+from tests.support.repositories import Desk, Origin, answer, events_of, git, lines
 from tests.support.run_context import RecordingContext, command_job
 from tests.support.sandboxes import confined_user, sandbox_for
 
@@ -76,9 +78,9 @@ async def test_the_change_of_an_agent_is_a_branch_a_patch_and_a_bundle(
     job = job_of(desk, script, path="lib")
     done, context = await desk.run(shell, job)
     assert isinstance(done, Completed)
-    (begun,) = told(context, EventType.CHECKOUT)
+    (begun,) = events_of(context, EventType.CHECKOUT)
     assert (begun["sha"], begun["new"], begun["path"]) == (origin.first, True, "lib")
-    (change,) = told(context, EventType.CHANGE)
+    (change,) = events_of(context, EventType.CHANGE)
     branch = f"celeriac/{job.execution_id}"
     assert (change["branch"], change["base"], change["files"]) == (branch, origin.first, 5)
     patched = desk.applied(desk.base(job) / "changes.patch", tmp_path / "patched", origin.first)
@@ -114,11 +116,11 @@ async def test_refs_lead_to_their_commits_and_a_branch_that_moves_is_fetched(
     for ref, sha in expected:
         job = job_of(desk, ":", **({} if ref is None else {"ref": ref}))
         _, context = await desk.run(shell, job)
-        assert told(context, EventType.CHECKOUT)[0]["sha"] == sha
-        assert told(context, EventType.CHANGE)[0]["patch"] is None
+        assert events_of(context, EventType.CHECKOUT)[0]["sha"] == sha
+        assert events_of(context, EventType.CHANGE)[0]["patch"] is None
     third = origin.commit({"README": "three\n"})
     _, context = await desk.run(shell, job_of(desk, ":", ref="main"))
-    assert told(context, EventType.CHECKOUT)[0]["sha"] == third
+    assert events_of(context, EventType.CHECKOUT)[0]["sha"] == third
     for wrong in ({"ref": "0" * 40}, {"ref": "gone"}, {"path": "nowhere"}):
         with pytest.raises(RepositoryRefusedError):
             await desk.run(shell, job_of(desk, ":", **wrong))
@@ -130,7 +132,7 @@ def test_a_git_that_can_not_be_bound_to_an_address_is_known() -> None:
     assert not can_pin("git version 1.99")
 
 
-async def test_what_can_not_be_fetched_is_told(desk: Desk, shell: CommandRunner) -> None:
+async def test_what_can_not_be_fetched_is_reported(desk: Desk, shell: CommandRunner) -> None:
     gone = f"{desk.origin.url}/gone"
     with pytest.raises(RepositoryUnavailableError, match="can't be fetched"):
         await desk.run(shell, job_of(desk, ":", git=gone))
@@ -147,7 +149,11 @@ async def test_what_can_not_be_fetched_is_told(desk: Desk, shell: CommandRunner)
     ("scheme", "greeting"),
     [
         ("https", b"\x16"),
-        pytest.param("ssh", b"S", marks=pytest.mark.skipif(not which("ssh"), reason="no ssh")),
+        pytest.param(
+            "ssh",
+            b"S",
+            marks=pytest.mark.skipif(not which("ssh"), reason="apt install openssh-client"),
+        ),
     ],
 )
 async def test_git_goes_to_the_address_that_was_checked(
@@ -168,6 +174,35 @@ async def test_git_goes_to_the_address_that_was_checked(
         with pytest.raises(RepositoryUnavailableError, match=r"can't be fetched: .*127\.0\.0\.1"):
             await desk.runner(shell, rule=rule, mirrors=mirrors).run(job, desk.context(job))
     assert greetings == [greeting]
+
+
+async def test_ssh_gets_the_address_that_was_checked_and_no_settings_of_its_user(
+    desk: Desk, shell: CommandRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # git starts what is called `ssh`: this needs none on the machine
+    programs, given = tmp_path / "programs", tmp_path / "given"
+    programs.mkdir()
+    (programs / "ssh").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{given}; exit 255\n')
+    (programs / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    guard = OutboundGuard(hosts=frozenset({"localhost"}))
+    mirrors = replace(desk.shared.mirrors, guard=guard)
+    rule = replace(desk.shared.rule, allow=("ssh://",))
+    job = job_of(desk, ":", git="ssh://git@localhost:2222/x.git")
+    with pytest.raises(RepositoryUnavailableError, match="can't be fetched"):
+        await desk.runner(shell, rule=rule, mirrors=mirrors).run(job, desk.context(job))
+    arguments = given.read_text().splitlines()
+    assert {"HostName=127.0.0.1", "HostName=::1"} & {*arguments}
+    assert {"HostKeyAlias=localhost", "StrictHostKeyChecking=yes", "git@localhost"} <= {*arguments}
+    assert arguments[:2] == ["-F", "/dev/null"]
+    assert arguments[arguments.index("-p") + 1] == "2222"
+
+
+async def test_a_name_that_no_resolver_takes_is_reported(desk: Desk, shell: CommandRunner) -> None:
+    rule = replace(desk.shared.rule, allow=("https://",))
+    job = job_of(desk, ":", git=f"https://{'a' * 64}.example.com/x.git")
+    with pytest.raises(RepositoryUnavailableError, match="can't be resolved"):
+        await desk.runner(shell, rule=rule).run(job, desk.context(job))
 
 
 async def test_a_failing_check_sends_the_agent_back_with_its_output(
@@ -196,7 +231,7 @@ async def test_a_failing_check_sends_the_agent_back_with_its_output(
         await desk.run(shell, job, context)
     assert caught.value.details["rounds"] == 2
     assert lines(context, "verify").count("expected 2") == 3
-    assert told(context, EventType.CHANGE)[0]["patch"] == "changes.patch"
+    assert events_of(context, EventType.CHANGE)[0]["patch"] == "changes.patch"
     job = job_of(desk, ":", setup=["echo no network; false"])
     with pytest.raises(SetupFailedError, match=r"exited with 1:\nno network"):
         await desk.run(shell, job)
@@ -218,8 +253,8 @@ async def test_an_attempt_that_starts_over_gets_a_new_checkout_at_the_same_commi
     origin.commit({"README": "moved on\n"})
     second = replace(job_of(desk, script), execution_id=first.execution_id, attempt=2)
     _, context = await desk.run(shell, second)
-    assert told(context, EventType.CHECKOUT)[0]["sha"] == origin.first
-    assert [each["attempt"] for each in told(context, EventType.CHANGE)] == [1, 2]
+    assert events_of(context, EventType.CHECKOUT)[0]["sha"] == origin.first
+    assert [each["attempt"] for each in events_of(context, EventType.CHANGE)] == [1, 2]
     assert not (base / "repository/seen").exists()
     kept = desk.applied(base / "attempt-1.patch", tmp_path / "kept", origin.first)
     assert (kept / "mark").read_text() == "half\n"
@@ -241,8 +276,35 @@ async def test_a_cancelled_attempt_leaves_its_change(desk: Desk, shell: CommandR
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert told(context, EventType.CHANGE)[0]["files"] == 1
+    assert events_of(context, EventType.CHANGE)[0]["files"] == 1
     assert b"+half" in (desk.base(job) / "changes.patch").read_bytes()
+
+
+async def test_a_check_whose_output_can_not_be_stored_ends(
+    desk: Desk, shell: CommandRunner
+) -> None:
+    class Broken(RecordingContext):
+        async def emit(self, kind: EventType, data: JsonObject) -> None:
+            if data.get("source") == "verify" and data["message"] == "endless":
+                raise DatabaseUnavailableError("The database does not answer.")
+            await super().emit(kind, data)
+
+    job = job_of(desk, ":", verify=["exec yes endless"])
+    async with asyncio.timeout(30):
+        with pytest.raises(DatabaseUnavailableError):
+            await desk.run(shell, job, Broken(desk.context(job).workdir))
+
+
+async def test_a_change_that_can_not_be_stored_does_not_hide_why_the_agent_failed(
+    desk: Desk, shell: CommandRunner
+) -> None:
+    job = job_of(desk, "echo half >half; exit 9")
+    in_its_place = desk.base(job) / "changes.patch/kept"
+    in_its_place.mkdir(parents=True)
+    with pytest.raises(ChildCrashedError):
+        await desk.run(shell, job)
+    assert in_its_place.is_dir()
+    assert not list(desk.base(job).glob(".changes*"))
 
 
 HOSTILE = """
@@ -286,7 +348,7 @@ async def test_nothing_that_a_hostile_repository_names_is_run(
     mark = tmp_path / "executed"
     job = job_of(desk, HOSTILE.format(mark=mark))
     _, context = await desk.run(shell, job)
-    (change,) = told(context, EventType.CHANGE)
+    (change,) = events_of(context, EventType.CHANGE)
     assert change["patch"] == "changes.patch"
     assert not mark.exists()
     assert not (desk.base(job) / "repository/ran").exists()
@@ -313,7 +375,7 @@ async def test_a_repository_that_borrows_objects_gives_no_patch(
     job = job_of(desk, script.format(other=other.path, sha=sha))
     done, context = await desk.run(shell, job)
     assert isinstance(done, Completed)
-    assert told(context, EventType.CHANGE) == []
+    assert events_of(context, EventType.CHANGE) == []
     (warning,) = lines(context, "repository")
     assert "can't be stored" in warning
     assert not (desk.base(job) / "changes.patch").exists()
@@ -345,7 +407,13 @@ async def test_what_is_fetched_is_bounded_and_what_is_not_used_is_removed(
     full = replace(mirrors, limits=MirrorLimits(cache_bytes=0))
     assert full.prune(used) == 1
     os.close(held)
+    assert locked(mirrors.root / "old" / "lock") is None, "its directory was removed"
     assert {each.name for each in mirrors.root.iterdir() if each.is_dir()} == {used.name, "held"}
+    # what can't be removed is no fault of an execution
+    (mirrors.root / "pruned").unlink()
+    (mirrors.root / "pruned").symlink_to(mirrors.root / "missing/file")
+    done, _ = await desk.run(shell, job_of(desk, ":"))
+    assert isinstance(done, Completed)
 
 
 async def test_links_in_the_git_directory_lead_nowhere(
@@ -355,7 +423,7 @@ async def test_links_in_the_git_directory_lead_nowhere(
     secret.write_text("f" * 40)
     job = job_of(desk, f"rm .git/HEAD; ln -s {secret} .git/HEAD; echo changed >README")
     _, context = await desk.run(shell, job)
-    (change,) = told(context, EventType.CHANGE)
+    (change,) = events_of(context, EventType.CHANGE)
     assert (change["base"], change["files"]) == (desk.origin.first, 1)
 
 
@@ -374,7 +442,7 @@ async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
     """
     job = job_of(desk, script, path="lib", verify=["test -d ../.git", "echo $HOME"])
     _, context = await desk.run(shell, job)
-    assert told(context, EventType.CHANGE)[0]["files"] == 2
+    assert events_of(context, EventType.CHANGE)[0]["files"] == 2
     assert lines(context, "verify")[-1] == str(desk.base(job) / "home")
 
 

@@ -14,7 +14,7 @@ from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.options import RunOptions
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
-from tests.support.repositories import Desk, Origin, told
+from tests.support.repositories import Desk, Origin, events_of
 
 pytestmark = pytest.mark.anyio
 
@@ -34,10 +34,10 @@ async def test_a_failing_check_is_the_next_message_and_sessions_keep_their_check
 
     done, context = await desk.run(runner, job)
     assert done == Completed("Done.")
-    said = [each for each in told(context, EventType.MESSAGE) if each["role"] == "user"]
+    said = [each for each in events_of(context, EventType.MESSAGE) if each["role"] == "user"]
     assert len(said) == 2
     assert "expected two" in str(said[1]["content"])
-    (change,) = told(context, EventType.CHANGE)
+    (change,) = events_of(context, EventType.CHANGE)
     assert (change["base"], change["files"]) == (moved, 1)
     patch = (desk.base(job) / "changes.patch").read_text()
     assert "+++ b/lib/value" in patch
@@ -52,9 +52,9 @@ async def test_a_failing_check_is_the_next_message_and_sessions_keep_their_check
         repository=repository,
     )
     _, fork = await desk.run(runner, forked)
-    (begun,) = told(fork, EventType.CHECKOUT)
+    (begun,) = events_of(fork, EventType.CHECKOUT)
     assert (begun["sha"], begun["new"]) == (moved, False)
-    (change,) = told(fork, EventType.CHANGE)
+    (change,) = events_of(fork, EventType.CHANGE)
     assert (change["branch"], change["files"]) == (f"celeriac/{forked.execution_id}", 2)
     other = Origin(tmp_path / "other")
     wrong = replace(forked, repository=repository.model_copy(update={"git": other.url}))
