@@ -15,10 +15,8 @@ from celeriac.agents.registry import continues
 from celeriac.agents.repository.change import Collector
 from celeriac.agents.repository.mirrors import MirrorLimits, Mirrors
 from celeriac.agents.repository.runner import Repositories, RepositoryRunner
-from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.repositories import Repository, RepositoryRule
-from celeriac.kit.json_types import JsonObject
 from celeriac.services.executions.checkouts import workdir_of
 from celeriac.services.ports import Job, Runner
 from celeriac.services.storage_paths import StoragePaths
@@ -114,11 +112,6 @@ class Desk:
         git(place, "checkout", "--quiet", at)
         git(place, "apply", "--index", str(patch))
         return place
-
-
-def events_of(context: RecordingContext, kind: EventType) -> list[JsonObject]:
-    """The data of the events of a kind."""
-    return [data for each, data in context.events if each is kind]
 
 
 def lines(context: RecordingContext, source: str) -> list[str]:

@@ -32,6 +32,11 @@ class RecordingContext(MemoryRunContext):
         return [data for kind, data in self.events if kind is EventType.LOG]
 
 
+def events_of(context: RecordingContext, kind: EventType) -> list[JsonObject]:
+    """The data of the events of a kind."""
+    return [data for each, data in context.events if each is kind]
+
+
 class LateContext(RecordingContext):
     """Answers what people are asked after the hard limit would have passed, and budgets likewise.
 

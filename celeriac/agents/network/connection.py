@@ -1,18 +1,15 @@
 """One connection of a program to the proxy of its attempt."""
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import h11
 
 from celeriac.agents.network import plain_http
-from celeriac.agents.network.report import NetworkReport, Traffic
+from celeriac.agents.network.gate import Gate, Headers, Outgoing, Upstream
 from celeriac.agents.network.rules import (
     ConnectionRefusedByRuleError,
-    NetworkRules,
     Rule,
     UnresolvedError,
 )
@@ -23,166 +20,23 @@ from celeriac.agents.network.tls import (
     Reading,
     read_hello,
 )
-from celeriac.domain.secrets.model import HTTP_PORT, HTTPS_PORT, HostCredential
-from celeriac.kit.destinations import literal_address, read_host, read_port, shown, split_port
-from celeriac.kit.threads import FILES
+from celeriac.domain.secrets.model import HTTP_PORT
+from celeriac.kit.destinations import read_host, read_port, shown, split_port
 
 HEAD_SECONDS = 30.0
 """For the head of a request, and for the first message of TLS."""
 IDLE_SECONDS = 600.0
 """Without a byte in either direction a connection ends."""
-CONNECT_SECONDS = 10.0
 LINGER_SECONDS = 5.0
 MOST_HEAD_BYTES = 65_536
 
 _READ = 65_536
 _MOST_UNREAD_BYTES = 1024 * 1024
-_LOOKUPS = 2
-"""Names of an attempt that are resolved at once: that takes a thread each."""
 _BAD_REQUEST, _FORBIDDEN, _BAD_GATEWAY, _TIMEOUT = 400, 403, 502, 504
 _OF_A_HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer "
     b"transfer-encoding upgrade".split()
 )
-_Headers = Sequence[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A request as it is sent on; for a tunnel nothing but host and port."""
-
-    host: str
-    port: int
-    method: bytes = b"CONNECT"
-    target: bytes = b""
-    headers: _Headers = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A connection to a destination, and where its bytes are counted."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    traffic: Traffic
-
-
-class Credentials:
-    """Headers that the proxy adds, so that the agent does not hold what is in them."""
-
-    def __init__(self, credentials: Sequence[HostCredential]) -> None:
-        self._of: dict[tuple[str, int], list[HostCredential]] = {}
-        for each in credentials:
-            self._of.setdefault((each.host, each.port), []).append(each)
-        self._tls: ssl.SSLContext | None = None
-
-    def added(self, request: Outgoing) -> Outgoing:
-        """Return a plain request as it is sent with TLS, with its credentials, or unchanged.
-
-        What the program itself sent in these headers is left out.
-        """
-        found = self._of.get((request.host, request.port))
-        if found is None:
-            return request
-        names = {each.header.lower().encode() for each in found}
-        headers = [pair for pair in request.headers if pair[0].lower() not in names]
-        headers += [(each.header.encode(), each.value.encode()) for each in found]
-        port = HTTPS_PORT if request.port == HTTP_PORT else request.port
-        return replace(request, port=port, headers=headers)
-
-    async def tls(self) -> ssl.SSLContext:
-        """Return what checks certificates; reading those of the machine takes a while."""
-        if self._tls is None:
-            self._tls = await FILES.run(ssl.create_default_context)
-        return self._tls
-
-
-class Gate:
-    """The one place that allows or changes a request, and opens its connection."""
-
-    def __init__(
-        self,
-        rules: NetworkRules,
-        report: NetworkReport,
-        credentials: Sequence[HostCredential] = (),
-    ) -> None:
-        """Add `credentials` to plain requests to their hosts, which are sent on with TLS."""
-        self._credentials = Credentials(credentials)
-        self.rules = rules
-        self.report = report
-        self._lookups = asyncio.Semaphore(_LOOKUPS)
-
-    async def open(self, request: Outgoing) -> tuple[Outgoing, Upstream]:
-        """Return the request to send and a connection for it.
-
-        Raises ConnectionRefusedByRuleError, UnresolvedError, and OSError or TimeoutError where the
-        destination can't be reached.
-        """
-        plain, tls = request, None
-        if request.method != b"CONNECT":
-            request = self._credentials.added(request)
-        if request is not plain:
-            tls = await self._credentials.tls()
-        # exactly the addresses that were checked: a second look-up may return others
-        async with asyncio.timeout(CONNECT_SECONDS), self._lookups:
-            addresses = await self.rules.addresses(request.host, request.port)
-        fault: OSError | None = None
-        for address in addresses:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    reader, writer = await asyncio.open_connection(
-                        str(address),
-                        request.port,
-                        ssl=tls,
-                        server_hostname=None if tls is None else request.host,
-                    )
-            except OSError as error:
-                fault = error
-            else:
-                if tls is None:  # with TLS, a limit of 0 would never let a writer go on
-                    writer.transport.set_write_buffer_limits(0)  # what is drained is sent
-                traffic = self.report.connected(request.host, request.port)
-                return request, Upstream(reader, writer, traffic)
-        assert fault is not None, "there is an address"
-        raise fault
-
-    def check_tls_name(self, opened: Outgoing, hello: Hello) -> None:
-        """Raise ConnectionRefusedByRuleError if TLS asks for a host that is not allowed.
-
-        Many hosts share an address: one of them must not lead to the others.
-        """
-        if hello.encrypted:
-            raise self._other_name(opened, "asks for an encrypted name (ECH), which can't be read")
-        if hello.name is None:
-            if literal_address(opened.host) is not None:
-                return
-            raise self._other_name(opened, "names no host")
-        try:
-            name = read_host(hello.name)
-        except ValueError:
-            raise self._other_name(opened, "names no valid host") from None
-        if name != opened.host and not self.rules.allows(name, opened.port):
-            raise self._other_name(opened, f"asks for {name}")
-
-    @staticmethod
-    def plain_http(opened: Outgoing) -> ConnectionRefusedByRuleError:
-        """Return the refusal of plain HTTP in a tunnel, where each request may name any host."""
-        return ConnectionRefusedByRuleError(
-            Rule.PLAIN_HTTP,
-            opened.host,
-            opened.port,
-            f"The tunnel to {shown(opened.host, opened.port)} carries plain HTTP. Send such "
-            "requests to the proxy itself, as in GET http://host/path.",
-        )
-
-    @staticmethod
-    def _other_name(opened: Outgoing, what: str) -> ConnectionRefusedByRuleError:
-        return ConnectionRefusedByRuleError(
-            Rule.TLS_NAME,
-            opened.host,
-            opened.port,
-            f"The connection was opened for {opened.host}, but its TLS {what}.",
-        )
 
 
 class _BadRequestError(Exception):
@@ -251,7 +105,8 @@ class Client:
         except TimeoutError:
             await self._answer(_TIMEOUT, "The host does not answer.")
         except OSError as error:
-            await self._answer(_BAD_GATEWAY, f"The host can't be reached: {error.strerror}.")
+            why = error.strerror or "it closed the connection"
+            await self._answer(_BAD_GATEWAY, f"The host can't be reached: {why}.")
         return None
 
     async def _answer(self, status: int, text: str) -> None:
@@ -272,8 +127,9 @@ class Client:
         await self._writer.drain()
 
     async def _tunnel(self, head: h11.Request) -> None:
-        if not isinstance(await self._next_event(), h11.EndOfMessage):
-            return
+        async with asyncio.timeout(HEAD_SECONDS):  # it may announce a body
+            if not isinstance(await self._next_event(), h11.EndOfMessage):
+                return
         opened = await self._open(head, _tunnel_of)
         if opened is None:
             return
@@ -308,7 +164,7 @@ class Client:
             upstream.writer.write(chunk)
             upstream.traffic.sent += len(chunk)
             await upstream.writer.drain()
-            _go_on(idle)
+            _keep_open(idle)
             chunk = await self._reader.read(_READ)
         upstream.writer.write_eof()
 
@@ -335,7 +191,7 @@ class Client:
             self._writer.write(chunk)
             upstream.traffic.received += len(chunk)
             await self._writer.drain()
-            _go_on(idle)
+            _keep_open(idle)
         self._writer.write_eof()
 
     async def _forward(self, head: h11.Request) -> None:
@@ -369,7 +225,7 @@ class Client:
             upstream.writer.write(data)
             upstream.traffic.sent += len(data)
             await upstream.writer.drain()
-            _go_on(idle)
+            _keep_open(idle)
 
         await send(
             h11.Request(method=request.method, target=request.target, headers=list(request.headers))
@@ -393,7 +249,7 @@ class Client:
                 data = await upstream.reader.read(_READ)
                 upstream.traffic.received += len(data)
                 exchange.receive_data(data)
-                _go_on(idle)
+                _keep_open(idle)
             elif isinstance(event, h11.InformationalResponse | h11.Response):
                 await self._send(_response(event))
             elif isinstance(event, h11.Data):
@@ -415,7 +271,7 @@ def _is_known(data: bytes) -> bool:
     return found is not Reading.INCOMPLETE
 
 
-def _go_on(idle: asyncio.Timeout) -> None:
+def _keep_open(idle: asyncio.Timeout) -> None:
     idle.reschedule(asyncio.get_running_loop().time() + IDLE_SECONDS)
 
 
@@ -460,7 +316,7 @@ def _response(event: h11.InformationalResponse | h11.Response) -> h11.Event:
     )
 
 
-def _passed_on(headers: _Headers, *others: bytes) -> Sequence[tuple[bytes, bytes]]:
+def _passed_on(headers: Headers, *others: bytes) -> Sequence[tuple[bytes, bytes]]:
     """Return the headers that do not belong to one connection (RFC 9110, 7.6.1)."""
     named = {
         each.strip().lower()
@@ -473,5 +329,5 @@ def _passed_on(headers: _Headers, *others: bytes) -> Sequence[tuple[bytes, bytes
     return [(name, value) for name, value in headers if name.lower() not in left_out]
 
 
-def _is_chunked(headers: _Headers) -> bool:
+def _is_chunked(headers: Headers) -> bool:
     return any(name == b"transfer-encoding" for name, _ in headers)

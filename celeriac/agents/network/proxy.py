@@ -14,7 +14,8 @@ from typing import Any, Self
 import h11
 import structlog
 
-from celeriac.agents.network.connection import Client, Gate
+from celeriac.agents.network.connection import Client
+from celeriac.agents.network.gate import Gate
 from celeriac.agents.network.report import NetworkReport
 from celeriac.agents.network.rules import NetworkRules
 from celeriac.domain.errors import AgentMisconfiguredError, CeleriacError
@@ -51,7 +52,7 @@ class ForwardProxy:
     ) -> AsyncIterator[Self]:
         """Serve while the block runs; connections that are open at its end are cut off.
 
-        Then an event tells what was reached.
+        An event at the end lists what was reached.
         """
         report = NetworkReport(context)
         proxy = cls(Gate(rules, report, credentials))

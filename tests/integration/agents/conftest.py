@@ -1,13 +1,15 @@
-"""A python runner, and a context to run it in."""
+"""A python runner, a context to run it in, and the user of confined processes."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from celeriac.kit.users import ChildUser
 from tests.support.confined import confined
 from tests.support.run_context import FUNCTIONS, RecordingContext
 from tests.support.runners import PythonRunner
+from tests.support.sandboxes import confined_user
 
 
 @pytest.fixture
@@ -25,3 +27,8 @@ def runner() -> PythonRunner:
 @pytest.fixture
 def context(tmp_path: Path) -> RecordingContext:
     return RecordingContext(tmp_path)
+
+
+@pytest.fixture
+def user() -> ChildUser:
+    return confined_user()

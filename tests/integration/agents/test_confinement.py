@@ -49,11 +49,6 @@ LEAST_ATTEMPTS = 100
 
 
 @pytest.fixture
-def user() -> ChildUser:
-    return confined_user()
-
-
-@pytest.fixture
 def home(tmp_path: Path) -> Path:
     home = tmp_path / "home"
     (home / "secrets").mkdir(parents=True)

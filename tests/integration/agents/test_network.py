@@ -26,7 +26,7 @@ from celeriac.domain.errors import (
 )
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.secrets.model import HostCredential
-from celeriac.kit.json_types import JsonObject, loads
+from celeriac.kit.json_types import loads
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.sandbox import Sandbox
 from celeriac.kit.users import ChildUser
@@ -35,18 +35,13 @@ from tests.support.certificates import make_certificate
 from tests.support.http_server import serving
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
-from tests.support.run_context import FUNCTIONS, RecordingContext, command_job
+from tests.support.run_context import FUNCTIONS, RecordingContext, command_job, events_of
 from tests.support.runners import CommandRunner, PythonRunner
 from tests.support.sandboxes import confined_user, sandbox_for
 
 pytestmark = pytest.mark.anyio
 
 LARGE = 3_000_000
-
-
-@pytest.fixture
-def user() -> ChildUser:
-    return confined_user()
 
 
 @pytest.fixture
@@ -170,10 +165,6 @@ def runner_of(home: Path, user: ChildUser, bounds: NetworkBounds) -> CommandRunn
 
 def open_descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
-
-
-def events_of(context: RecordingContext, kind: EventType) -> list[JsonObject]:
-    return [data for each, data in context.events if each is kind]
 
 
 async def test_an_agent_reaches_what_it_names_and_nothing_else(

@@ -20,8 +20,8 @@ from celeriac.services.ports import Job
 from tests.support.certificates import make_certificate
 from tests.support.confined import confined
 from tests.support.git_server import GitServer, git_server, served_copy
-from tests.support.repositories import Desk, Origin, answer, events_of
-from tests.support.run_context import command_job
+from tests.support.repositories import Desk, Origin, answer
+from tests.support.run_context import command_job, events_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F25")]
 

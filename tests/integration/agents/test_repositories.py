@@ -29,8 +29,8 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job
 from tests.support.confined import confined
-from tests.support.repositories import Desk, Origin, answer, events_of, git, lines
-from tests.support.run_context import RecordingContext, command_job
+from tests.support.repositories import Desk, Origin, answer, git, lines
+from tests.support.run_context import RecordingContext, command_job, events_of
 from tests.support.sandboxes import confined_user, sandbox_for
 
 pytestmark = pytest.mark.anyio

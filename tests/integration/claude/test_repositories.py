@@ -14,7 +14,8 @@ from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.options import RunOptions
 from tests.support.anthropic_server import AnthropicServer
 from tests.support.claude_jobs import claude_job, session_of
-from tests.support.repositories import Desk, Origin, events_of
+from tests.support.repositories import Desk, Origin
+from tests.support.run_context import events_of
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from celeriac.agents.network import rules
-from celeriac.agents.network.connection import Gate, Outgoing
+from celeriac.agents.network.gate import Gate, Outgoing
 from celeriac.agents.network.plain_http import is_request
 from celeriac.agents.network.report import NetworkReport
 from celeriac.agents.network.rules import (
@@ -105,7 +105,7 @@ def test_what_is_no_first_message_is_not_taken_for_one(data: bytes, found: Readi
         (b"GET /\x00" + b"a" * 100, None),
     ],
 )
-def test_plain_http_is_told_from_other_protocols(data: bytes, found: bool | None) -> None:
+def test_plain_http_is_distinguished_from_other_protocols(data: bytes, found: bool | None) -> None:
     assert is_request(data) is found
 
 
