@@ -427,30 +427,54 @@ def encode_line(message: JsonObject) -> bytes:
 
 
 MAX_LINE = 8_192
+_ELLIPSIS = "…"
+_LONGEST_CHARACTER = 4
+_TOP_BITS, _CONTINUES = 0b1100_0000, 0b1000_0000
+"""How bytes of UTF-8 begin that are not the first one of their character."""
 
 
 class LineSplitter:
-    """Splits bytes into lines; a line of more than `MAX_LINE` bytes comes in pieces."""
+    """Splits bytes into lines; a line of more than `MAX_LINE` bytes comes in pieces.
+
+    Pieces have an ellipsis where they were cut: masking looks for rests of values there.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
+        self._continues = False
 
     def feed(self, chunk: bytes) -> list[str]:
         """Return the lines that `chunk` completes, decoded, without empty lines."""
+        found = list[str]()
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        while len(self._rest) > MAX_LINE:
-            lines.append(self._rest[:MAX_LINE])
-            self._rest = self._rest[MAX_LINE:]
-        return [text for line in lines for text in _pieces(line)]
+        for line in lines:
+            if last := self._cut(line.rstrip(b"\r"), found):
+                found.append(self._shown(last))
+            self._continues = False
+        self._rest = self._cut(self._rest, found)
+        return found
 
     def rest(self) -> list[str]:
         """Return the last, unfinished line."""
         return self.feed(b"\n")
 
+    def _cut(self, line: bytes, found: list[str]) -> bytes:
+        """Add the pieces of a long line to `found`; return what is left of it."""
+        while len(line) > MAX_LINE:
+            end = _whole_characters(line, MAX_LINE)
+            found.append(self._shown(line[:end]) + _ELLIPSIS)
+            self._continues = True
+            line = line[end:]
+        return line
 
-def _pieces(line: bytes) -> list[str]:
-    line = line.rstrip(b"\r")
-    return [
-        line[start : start + MAX_LINE].decode(errors="backslashreplace").replace("\0", "\\x00")
-        for start in range(0, len(line), MAX_LINE)
-    ]
+    def _shown(self, piece: bytes) -> str:
+        text = piece.decode(errors="backslashreplace").replace("\0", "\\x00")
+        return _ELLIPSIS + text if self._continues else text
+
+
+def _whole_characters(line: bytes, end: int) -> int:
+    """Return where to cut, at `end` or before it, so that no character of UTF-8 is divided."""
+    for place in range(end, end - _LONGEST_CHARACTER, -1):
+        if line[place] & _TOP_BITS != _CONTINUES:
+            return place
+    return end

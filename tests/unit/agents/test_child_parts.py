@@ -29,6 +29,7 @@ from celeriac.domain.usage import ModelCall
 from celeriac.kit.child_bootstrap import CANNOT_EXECUTE, CANNOT_GUARD
 from celeriac.kit.processes import UserIds
 from celeriac.kit.users import ChildUser
+from celeriac.logs.masks import Masker
 
 
 def test_lines_are_cut_wherever_chunks_end() -> None:
@@ -45,8 +46,28 @@ def test_endless_lines_come_in_pieces() -> None:
 
     pieces = splitter.feed(b"x" * (2 * MAX_LINE + 1))
 
-    assert [len(piece) for piece in pieces] == [MAX_LINE, MAX_LINE]
-    assert splitter.feed(b"\n") == ["x"]
+    assert pieces == ["x" * MAX_LINE + "…", "…" + "x" * MAX_LINE + "…"]
+    assert splitter.feed(b"\nnext\n") == ["…x", "next"]
+
+
+def test_no_piece_ends_within_a_character() -> None:
+    pieces = LineSplitter().feed(b"x" + "ü".encode() * MAX_LINE + b"\n")
+
+    assert "".join(each.strip("…") for each in pieces) == "x" + "ü" * MAX_LINE
+
+
+@pytest.mark.requirement("F25")
+@pytest.mark.parametrize("before", [0, 1, MAX_LINE - 20, MAX_LINE - 3])
+def test_a_value_in_a_long_line_is_masked_in_each_of_its_pieces(before: int) -> None:
+    value = "".join(f"{number:05d}ü" for number in range(4_000))  # longer than a piece
+    for secret in (value, value[:40]):
+        splitter, masker = LineSplitter(), Masker([secret])
+        line = f"{'x' * before}{secret} end\n".encode()
+        pieces = [
+            piece for at in range(0, len(line), 999) for piece in splitter.feed(line[at : at + 999])
+        ]
+        shown = "".join(masker.text(each) for each in pieces)
+        assert len(shown.replace("x", "").replace("***", "").replace("…", "")) <= len(" end") + 3
 
 
 def test_bytes_that_are_no_text_are_shown() -> None:

@@ -1,7 +1,10 @@
 """The values of secrets that an attempt was given are masked in what it writes."""
 
 import json
+import re
+import time
 from html import escape
+from unicodedata import normalize
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -31,6 +34,8 @@ PEM = "-----BEGIN KEY-----\nQUJDREVGR0hJSktMTU5PUA==\nUVJTVFVWV1hZWmFiY2RlZg==\n
         escape(VALUE),
         repr(VALUE),
         repr(VALUE.encode()),
+        re.sub("%..", lambda found: found[0].lower(), quote(VALUE)),
+        normalize("NFD", VALUE),
     ],
 )
 def test_a_value_is_found_in_its_forms(written: str) -> None:
@@ -41,6 +46,48 @@ def test_a_value_is_found_in_its_forms(written: str) -> None:
     assert masked.endswith(" after")
     assert "valü" not in masked
     assert "s3cr" not in masked
+
+
+def test_programs_in_go_and_shells_write_it_otherwise() -> None:
+    masker = Masker(["p://u:it's<1>@db?a=1&b=ü"])
+
+    assert (
+        masker.text(r'"p://u:it\'s\u003c1\u003e@db?a=1\u0026b=ü"'.replace("\\'", "'"))
+        == f'"{MASK}"'
+    )
+    assert masker.text("+ psql 'p://u:it'\\''s<1>@db?a=1&b=ü'") == f"+ psql '{MASK}'"
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (("abcdefgh1234", "1234567890"), "abcdefgh1234567890"),
+        (("1234567890", "abcdefgh1234"), "abcdefgh1234567890"),
+        (("aaaaaaaa",), "a" * 13),
+        (("abcabcabcabc",), "abc" * 5),
+        (("outer-inner-outer", "inner-outer-more"), "outer-inner-outer-more"),
+    ],
+)
+def test_nothing_is_left_of_values_that_overlap(values: tuple[str, ...], text: str) -> None:
+    assert Masker(values).text(f"< {text} >") == f"< {MASK} >"
+
+
+def test_the_middle_of_a_value_is_masked() -> None:
+    value = "".join(f"{number:04d}" for number in range(1_000))
+    masker = Masker([value])
+
+    assert masker.text(value[500:1_500]) == MASK
+    assert masker.text(f"…{value[500:520]}…") == f"…{MASK}…"
+
+
+def test_long_values_in_long_texts_take_little_time() -> None:
+    """Masking is done on the event loop of the worker."""
+    masker = Masker(["\n".join(f"{number:016x}/{number:015x}" for number in range(1_000))])
+    text = "…".join("y" * 3_000 for _ in range(30))
+    begin = time.process_time()
+
+    assert masker.text(text) == text
+    assert time.process_time() - begin < 2
 
 
 def test_lines_of_a_value_are_values() -> None:
