@@ -123,7 +123,7 @@ class ChildUser:
 
 
 def _is_above(ids: UserIds, directory: Path) -> bool:
-    """Whether a directory above, or a link in its place, is the user's, who is not we."""
+    """Whether a directory above, or a link in its place, belongs to the user, if that is not us."""
     owners = (each.lstat().st_uid for each in directory.absolute().parents if os.path.lexists(each))
     return ids.user != os.geteuid() and ids.user in owners
 

@@ -179,8 +179,8 @@ def any_known() -> bool:
 def masked(fields: dict[str, Any], execution_id: str | None) -> dict[str, Any]:
     """Return the fields of a line, masked; lines of no execution for all that run here.
 
-    A line of one execution is not masked for others, which might belong to other workspaces: it
-    would tell their readers that a guess is right.
+    A line of one execution is not masked for others, which might belong to other workspaces:
+    their readers would learn from it that a guess is right.
     """
     if execution_id is None:
         found = list(_of_executions.values())

@@ -69,7 +69,7 @@ def _error(exception: Any) -> str | None:
 
 
 def _delivered(counts: PlainTaskCounts, task_id: str, delivery: Mapping[str, Any] | None) -> None:
-    """Tell a task that was sent again with an id from one that the broker delivers again."""
+    """Distinguish a task that was sent again with an id from one that the broker delivers again."""
     if not (delivery or {}).get("redelivered"):
         counts.sent_again(task_id)
 

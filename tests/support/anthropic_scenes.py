@@ -50,10 +50,10 @@ def work(exchange: Exchange) -> None:
 
 @scene
 def mend(exchange: Exchange) -> None:
-    """Writes a value, and another one once it is told which is expected."""
-    told = exchange.received.said("expected two")
-    if len(exchange.received.results) <= told:
-        exchange.call(("Write", {"file_path": "value", "content": "two" if told else "one"}))
+    """Writes a value, and another one once a message says which is expected."""
+    corrected = exchange.received.said("expected two")
+    if len(exchange.received.results) <= corrected:
+        exchange.call(("Write", {"file_path": "value", "content": "two" if corrected else "one"}))
     else:
         exchange.text("Done.")
 

@@ -37,7 +37,7 @@ KEY = rsa.generate_private_key(65_537, 2_048)
 
 
 class Github:
-    """Answers requests for tokens, as it is told."""
+    """Answers requests for tokens with `answer`."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[dict[str, Any], dict[str, Any]]] = []

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from celeriac import ChildContext
 
 
-def _told(ctx: "ChildContext") -> dict[str, Any]:
-    """Write it to every output but the result and the error; return it in several forms."""
+def _leaked(ctx: "ChildContext") -> dict[str, Any]:
+    """Write the secret to every output but the result and the error; return it in several forms."""
     value = os.environ["SHOP_TOKEN"]
     sys.stdout.write(f"printed {value}\n")
     sys.stdout.flush()
@@ -28,13 +28,13 @@ def _told(ctx: "ChildContext") -> dict[str, Any]:
 
 @celeriac.agent("leak in the result")
 def leak_result(ctx: "ChildContext") -> dict[str, Any]:
-    return _told(ctx)
+    return _leaked(ctx)
 
 
 @celeriac.agent("leak in the error")
 def leak_error(ctx: "ChildContext") -> None:
-    told = _told(ctx)
-    raise celeriac.PermanentError("x" * 1_990 + told["value"], given=told["value"], all=told)
+    leaked = _leaked(ctx)
+    raise celeriac.PermanentError("x" * 1_990 + leaked["value"], given=leaked["value"], all=leaked)
 
 
 @celeriac.agent("leak in a step", durable=True)

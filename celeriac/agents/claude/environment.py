@@ -285,7 +285,7 @@ class Sandboxed:
             channel, _ = await loop.sock_accept(receiver)
             with channel:
                 if not _is_ours(channel):
-                    continue  # who keeps a socket that it has sent can make the worker block
+                    continue  # a sender that keeps its socket can make the worker block
                 listeners = await PROCESSES.run(received_listeners, channel, len(self.servers))
             await serve_listeners(self.servers, listeners)
 
@@ -340,8 +340,8 @@ def sdk_options(
 ) -> ClaudeAgentOptions:
     """Return the options of one attempt.
 
-    Nothing is taken from settings files, for an agent may have written them. Rules are told to
-    the hook, not here: it judges every call. Long and secret values go by files that only the
+    Nothing is taken from settings files, for an agent may have written them. Rules are
+    not given here: the hook judges every call. Long and secret values go by files that only the
     attempt has, since any user of the machine may read the arguments of a process. `own_servers`
     run in this process.
     """

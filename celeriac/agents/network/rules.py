@@ -31,7 +31,7 @@ class Rule(StrEnum):
 
 
 class ConnectionRefusedByRuleError(Exception):
-    """A destination is not allowed; `reason` is for who reads the log and for the program."""
+    """A destination is not allowed; `reason` is for readers of the log and for the program."""
 
     def __init__(self, rule: Rule, host: str, port: int, reason: str) -> None:
         super().__init__(reason)

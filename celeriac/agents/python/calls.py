@@ -94,7 +94,7 @@ class AwaitedCalls(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
         self, name: str, function: Callable[P, object], /, *arguments: P.args, **named: P.kwargs
     ) -> Coroutine[Any, Any, Any]: ...
 
-    # for lambdas with defaults, of which mypy can't tell that they need no arguments
+    # for lambdas with defaults, which mypy takes for functions that need arguments
     @overload
     def step(  # type: ignore[overload-cannot-match]
         self, name: str, function: Callable[..., object], /
@@ -226,6 +226,8 @@ class AwaitedCalls(BaseContext[Coroutine[Any, Any, None], "Coroutine[Any, Any, A
         )
 
 
+# These overloads differ from those of `AwaitedCalls` in their results: `J`, not a coroutine of it.
+# One class for both would need a type variable that takes `J` as its argument, which Python lacks.
 class PlainCalls(BaseContext[None, "Answer"]):
     """Those of a plain function."""
 
@@ -281,7 +283,7 @@ class PlainCalls(BaseContext[None, "Answer"]):
         self, name: str, function: Callable[P, object], /, *arguments: P.args, **named: P.kwargs
     ) -> Any: ...
 
-    # for lambdas with defaults, of which mypy can't tell that they need no arguments
+    # for lambdas with defaults, which mypy takes for functions that need arguments
     @overload
     def step(  # type: ignore[overload-cannot-match]
         self, name: str, function: Callable[..., object], /

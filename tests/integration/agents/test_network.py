@@ -53,7 +53,7 @@ def home() -> Iterator[Path]:
 
 
 class Echo:
-    """A server that sends back what it gets, and counts who comes."""
+    """A server that sends back what it gets, and counts connections."""
 
     def __init__(self) -> None:
         self.received: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The proxy of an attempt: connections that end early, and errors that are nobody's fault."""
+"""The proxy of an attempt: connections that end early, and errors that are not its own."""
 
 import asyncio
 import socket

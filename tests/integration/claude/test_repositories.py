@@ -1,4 +1,4 @@
-"""Claude Code in the checkout of a repository: it is sent back, and its sessions go on there."""
+"""Claude Code in the checkout of a repository: it is sent back, and its sessions continue there."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -67,7 +67,7 @@ async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
 async def test_a_conversation_goes_on_on_another_machine(
     runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
-    """The same after the first machine is gone, and for a fork, from which a third one goes on."""
+    """The same after the first machine is gone, and for a fork, which a third one continues."""
     job = claude_job("[plain] Hello.")
     await runner.run(job, context)
     earlier = session_of(context, job.execution_id)
