@@ -144,9 +144,11 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
     """Return the output up to its end, or a byte more than allowed. Raises TimeoutError."""
     assert process.stdout is not None
     descriptor, raw = process.stdout.fileno(), bytearray()
+    poll = select.poll()  # `select` takes no descriptor above 1023, which busy workers have
+    poll.register(descriptor, select.POLLIN)
     while len(raw) <= _MOST_BYTES:
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        if left <= 0 or not poll.poll(left * 1000):
             raise TimeoutError
         piece = os.read(descriptor, _MOST_BYTES + 1 - len(raw))
         if not piece:

@@ -37,6 +37,7 @@ from celeriac.agents.claude.permissions import Permissions, server_key
 from celeriac.agents.output import ObjectSchema
 from celeriac.domain.agents import ClaudeAgent
 from celeriac.domain.errors import AgentMisconfiguredError
+from celeriac.kit.files import remove_tree
 from celeriac.kit.json_types import dumps
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
@@ -104,7 +105,7 @@ class SessionDirectories:
         for directory in (self.work, self.config):
             user.own(directory)
         for left in self.place.glob(f"{RUN_PREFIX}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left)
 
 
 _GRACE_SECONDS = 1.8

@@ -2,13 +2,12 @@
 
 Claude Code writes a conversation to files of its configuration directory, and the SDK copies each
 entry to the store. Before a conversation is resumed, `lay_conversation` writes the files from the
-store, where this machine does not have them as long. The SDK would do so itself, but into a
+store, unless this machine has all that is stored. The SDK would do so itself, but into a
 temporary directory that the user of the agent and the sandbox can't reach.
 """
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from claude_agent_sdk.types import (
 
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.sessions import TranscriptKey
-from celeriac.kit.files import Folder, path_parts
+from celeriac.kit.files import Folder, path_parts, remove_tree
 from celeriac.kit.json_types import JsonValue
 from celeriac.kit.threads import FILES
 from celeriac.kit.users import ChildUser
@@ -103,7 +102,7 @@ async def lay_conversation(
     store = ClaudeSessionStore(transcripts, project)
     main = await store.load({"project_key": project, "session_id": conversation}) or []
     there = Folder(config.parent, config.name, _PROJECTS, project)
-    if await FILES.run(_lines, there, f"{conversation}.jsonl") >= max(len(main), 1):
+    if await FILES.run(_has_all, there, f"{conversation}.jsonl", main):
         return
     if not main:
         raise SessionUnavailableError(
@@ -129,12 +128,19 @@ def _of_subagent(path: str, entries: Sequence[Any]) -> list[_File]:
     return [each for each in files if each.lines]
 
 
-def _lines(folder: Folder, name: str) -> int:
-    """Return how many lines a file has; 0 if there is none."""
+def _has_all(folder: Folder, name: str, stored: Sequence[Any]) -> bool:
+    """Whether a file of Claude Code's has all stored entries: as many lines, and the last id.
+
+    An attempt that was lost here may have written lines that were not stored; if another machine
+    has continued the conversation, the file is as long but has another end.
+    """
     try:
-        return sum(chunk.count(b"\n") for chunk in folder.open(name).chunks())
+        text = b"".join(folder.open(name).chunks())
     except OSError:
-        return 0
+        return False
+    last = next((each["uuid"] for each in reversed(stored) if each.get("uuid")), None)
+    has_last = last is None or f'"uuid":{json.dumps(last)}'.encode() in text
+    return has_last and text.count(b"\n") >= max(len(stored), 1)
 
 
 def _lay(files: Sequence[_File], config: Path, project: str, user: ChildUser) -> None:
@@ -157,4 +163,4 @@ def _lay(files: Sequence[_File], config: Path, project: str, user: ChildUser) ->
             target.rename(beside / "old")
         new.rename(target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        remove_tree(beside)

@@ -1,6 +1,7 @@
-"""Sessions: gone on with, forked, taken up again after a wait."""
+"""Sessions: continued, forked, taken up again after a wait."""
 
 import asyncio
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -33,7 +34,7 @@ def next_context(context: RecordingContext, *, session: bool) -> RecordingContex
     return following
 
 
-async def test_a_session_is_gone_on_with_and_a_fork_leaves_it_alone(
+async def test_a_session_is_continued_and_a_fork_leaves_it_alone(
     runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
     job = claude_job("[plain] Hello.")
@@ -86,7 +87,28 @@ async def test_a_conversation_goes_on_on_another_machine(
     assert await runner.run(again, next_context(fork, session=True)) == Completed("We met.")
 
 
-async def test_a_session_without_its_files_is_told(
+async def test_what_another_machine_has_continued_replaces_a_longer_copy(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
+) -> None:
+    job = claude_job("[plain] Hello.")
+    await runner.run(job, context)
+    (copy,) = (tmp_path / "sessions").glob("*/config/projects/*/*.jsonl")
+    # lines of an attempt that was lost before they could be stored
+    line = json.dumps({"type": "user", "uuid": str(uuid4())}, separators=(",", ":"))
+    lost = copy.read_text() + f"{line}\n" * 200
+    copy.write_text(lost)
+    second = replace(runner, sessions_root=tmp_path / "second")
+    asked = claude_job("[remember] Who am I?", session=session_of(context, job.execution_id))
+    await second.run(asked, next_context(context, session=True))
+
+    assert await runner.run(asked, next_context(context, session=True)) == Completed("We met.")
+    assert line not in copy.read_text()
+    kept = copy.stat().st_ino
+    assert await runner.run(asked, next_context(context, session=True)) == Completed("We met.")
+    assert copy.stat().st_ino == kept, "what has all that is stored is left as it is"
+
+
+async def test_a_session_without_its_files_is_reported(
     runner: ClaudeRunner, context: RecordingContext
 ) -> None:
     context.external_id = str(uuid4())
@@ -141,7 +163,7 @@ async def test_a_run_that_was_handed_back_goes_on(
     again = replace(job, attempt=2, session=session_of(context, job.execution_id))
     outcome = await runner.run(again, next_context(context, session=True))
 
-    assert isinstance(outcome, Completed), "it is told that its command was cut off, and ends"
+    assert isinstance(outcome, Completed), "it reads that its command was cut off, and ends"
     assert begun.read_text() == "begun\n"
 
 

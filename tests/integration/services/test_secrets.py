@@ -1,8 +1,10 @@
 """Secrets that attempts are given: hostile agents, the audit trail, and what can't be read."""
 
 import os
+import resource
 import sys
 from base64 import b64encode
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
@@ -276,6 +278,20 @@ def test_keys_are_replaced(given: Core) -> None:
     assert SecretCipher(["n" * 32]).decrypt(stored.secret.id, 1, stored.sealed) == VALUE
     with pytest.raises(ForbiddenError):
         rotated.reencrypt(replace(given.actor, administrator=False))
+
+
+def test_a_command_is_read_in_a_process_with_many_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1_200:
+        pytest.skip(f"this process may open only {hard} files")
+    sources = SecretSources({"command": CommandSource(("/bin/echo", "shop-value"), 10)}, {})
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1_200), hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while (last := os.open(os.devnull, os.O_RDONLY)) < 1_100:
+            stack.callback(os.close, last)
+        stack.callback(os.close, last)
+        assert sources.read("command") == "shop-value"
 
 
 def test_sources_of_a_worker(tmp_path: Path) -> None:
