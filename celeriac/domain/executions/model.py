@@ -299,6 +299,14 @@ class ExecutionSpec:
     limits_revision: int = 0
     """The revision of the workspace's limits that these are of, or of an earlier one."""
 
+    @property
+    def names_secrets(self) -> bool:
+        """Whether an attempt is given secrets, by its agent or its task's repository."""
+        repository = self.task.repository
+        return bool(self.agent.secrets) or (
+            repository is not None and repository.secret is not None
+        )
+
 
 def agent_spec(stored: JsonObject) -> AgentSpec:
     """Read an agent's stored specification."""

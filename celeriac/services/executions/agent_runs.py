@@ -11,12 +11,12 @@ from uuid import UUID
 
 import structlog
 
-from celeriac import traces
 from celeriac.domain.errors import (
     EventLoopEndedError,
     ProviderRateLimitedError,
     SoftTimeLimit,
 )
+from celeriac.domain.executions.correlation import correlation_of, trace_id_of
 from celeriac.domain.executions.model import (
     Claim,
     Completed,
@@ -53,7 +53,7 @@ from celeriac.services.executions.saving import has_files, save_files
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue
 from celeriac.services.retrying import retry_while_unavailable
-from celeriac.services.secrets.hand_out import HandedOut, names_secrets
+from celeriac.services.secrets.hand_out import HandedOut
 from celeriac.traces.agents import NO_TRACE, AttemptTrace
 
 logger = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ class AgentRuns:
         logger.info(Step.EXECUTION_PICKED_UP, attempt=claim.lease.attempt)
         attempt = Attempt(claim.lease, last_chance=claim.last_chance)
         trace = AttemptTrace(
-            trace_id=_trace_of(claim),
+            trace_id=trace_id_of(claim),
             cause=claim.traceparent,
             execution_id=claim.lease.execution_id,
             attempt=claim.lease.attempt,
@@ -166,7 +166,7 @@ class AgentRuns:
             if job.repository is not None:
                 runner = self.in_checkout(runner)
             running.runner = runner
-            if names_secrets(spec):
+            if spec.names_secrets:
                 job = self._with_secrets(running, spec, job)
             kind = AttemptContext if attempt.masker is None else MaskedContext
             context = kind(
@@ -432,25 +432,6 @@ async def _within_soft_limit(
         raise SoftTimeLimit(
             f"The attempt ran past its soft limit of {job.limits.soft_seconds:g} s."
         ) from error
-
-
-def correlation_of(claim: Claim) -> dict[str, str]:
-    """Return the ids in every log line of an attempt."""
-    ids = {
-        "request_id": claim.request_id,
-        "user_id": str(claim.owner_id),
-        "task_id": str(claim.task_id),
-        "execution_id": str(claim.lease.execution_id),
-        "celery_task_id": claim.celery_task_id,
-        "session_id": str(claim.session_id) if claim.session_id else None,
-        "trace_id": _trace_of(claim),
-    }
-    return {name: value for name, value in ids.items() if value}
-
-
-def _trace_of(claim: Claim) -> str | None:
-    """Return the id of the attempt's trace: every claim has one of its own."""
-    return traces.trace_of(claim.lease.execution_id, claim.lease.token)
 
 
 def _ending(outcome: Outcome, status: Status | None) -> tuple[str, str | None]:

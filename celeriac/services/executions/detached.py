@@ -22,11 +22,12 @@ import structlog
 from celeriac.db.executions.leases import PendingWrites
 from celeriac.db.executions.lifecycle import Ending, MoreClaims, transition_of
 from celeriac.domain.errors import DatabaseUnavailableError
+from celeriac.domain.executions.correlation import correlation_of
 from celeriac.domain.executions.model import Claim, Outcome, WorkerIdentity
 from celeriac.domain.executions.states import Status
 from celeriac.kit.threads import Threads
 from celeriac.logs import Step, bound
-from celeriac.services.executions.agent_runs import AgentRuns, Running, correlation_of
+from celeriac.services.executions.agent_runs import AgentRuns, Running
 from celeriac.services.executions.attempt import AttemptRegistry, StopReason
 from celeriac.services.executions.fair_turns import FairTurns
 from celeriac.services.executions.finish import Finish

@@ -16,14 +16,10 @@ from celeriac.domain.errors import (
     LeaseExpiredError,
     WorkerMisconfiguredError,
 )
+from celeriac.domain.executions.correlation import correlation_of
 from celeriac.domain.executions.model import Claim, Message, WorkerIdentity
 from celeriac.logs import Step, bound
-from celeriac.services.executions.agent_runs import (
-    DATABASE_SECONDS,
-    AgentRuns,
-    Running,
-    correlation_of,
-)
+from celeriac.services.executions.agent_runs import DATABASE_SECONDS, AgentRuns, Running
 from celeriac.services.executions.attempt import AttemptRegistry, ClaimTokens, Registration
 from celeriac.services.executions.detached import Detached
 from celeriac.services.executions.fair_turns import FairTurns

@@ -132,12 +132,6 @@ class HandedOut:
         return Masker([*values, *(() if access is None else access.values)])
 
 
-def names_secrets(spec: ExecutionSpec) -> bool:
-    """Whether an attempt is given secrets."""
-    repository = spec.task.repository
-    return bool(spec.agent.secrets) or (repository is not None and repository.secret is not None)
-
-
 def _grants(spec: ExecutionSpec) -> tuple[SecretGrant | RepositoryGrant, ...]:
     repository = spec.task.repository
     if repository is None or repository.secret is None:
