@@ -16,7 +16,9 @@ from celeriac.agents.network.proxy import serving_network
 from celeriac.agents.repository.checkout import LEFT, check_directory
 from celeriac.agents.repository.program import run_program
 from celeriac.domain.errors import SetupFailedError, VerifyFailedError
+from celeriac.domain.executions.events import EventType
 from celeriac.domain.repositories import Repository
+from celeriac.kit.json_types import storable_text
 from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
@@ -26,6 +28,31 @@ _MEGABYTE = 1024 * 1024
 _SHOWN_LINES = 200
 _SHOWN_CHARACTERS = 16_000
 _COMMAND_CHARACTERS = 200
+_EVENT_LINES = 20
+_EVENT_CHARACTERS = 4_000
+"""The end of the output that is kept in the event of a failed check."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A command that has failed, with the end of its output."""
+
+    line: str
+    exit_code: int
+    lines: Sequence[str]
+
+    def __str__(self) -> str:
+        output = "\n".join(self.lines)[-_SHOWN_CHARACTERS:]
+        return f"`{self.name}` exited with {self.exit_code}:\n{output}"
+
+    @property
+    def name(self) -> str:
+        return clip(self.line, _COMMAND_CHARACTERS)
+
+    @property
+    def end(self) -> str:
+        """The last lines, as an event has them."""
+        return storable_text("\n".join(self.lines[-_EVENT_LINES:])[-_EVENT_CHARACTERS:])
 
 
 @dataclass(slots=True, eq=False)
@@ -57,13 +84,16 @@ class Checks:
     async def verify(self) -> str | None:
         """Run `verify`; return feedback for the agent on the first command that fails.
 
-        None if all pass. Raises VerifyFailedError if the agent was sent back often enough.
+        None if all pass. Raises VerifyFailedError if the agent was sent back often enough. Either
+        way a failure is an event of the execution.
         """
         for line in self.repository.verify:
             failed = await self._run(line, "verify")
             if failed is None:
                 continue
-            if self.rounds >= self.repository.verify_rounds:
+            sent_back = self.rounds < self.repository.verify_rounds
+            await self._emit(failed, sent_back=sent_back)
+            if not sent_back:
                 often = f" after the agent was sent back {counted(self.rounds, 'time')}"
                 raise VerifyFailedError(
                     f"The check{often if self.rounds else ''} {failed}",
@@ -75,8 +105,21 @@ class Checks:
         self.passed = True
         return None
 
-    async def _run(self, line: str, source: str) -> str | None:
-        """Run a command; return how it has failed, with the end of its output, or None."""
+    async def _emit(self, failed: _Failure, *, sent_back: bool) -> None:
+        await self.context.emit(
+            EventType.VERIFY_FAILED,
+            {
+                "command": storable_text(failed.name),
+                "exit_code": failed.exit_code,
+                "sent_back": sent_back,
+                "round": self.rounds + sent_back,
+                "rounds": self.repository.verify_rounds,
+                "output": failed.end,
+            },
+        )
+
+    async def _run(self, line: str, source: str) -> _Failure | None:
+        """Run a command; return how it has failed, or None."""
         await check_directory(self.top, self.repository, LEFT)
         await self._logs.write(f"$ {clip(line, _COMMAND_CHARACTERS)}", source=source)
         shown: deque[str] = deque(maxlen=_SHOWN_LINES)
@@ -102,6 +145,4 @@ class Checks:
             done = await run_program(command, on_line=on_line)
         if not done.code:
             return None
-        text = "\n".join(shown)[-_SHOWN_CHARACTERS:]
-        name = clip(line, _COMMAND_CHARACTERS)
-        return f"`{name}` exited with {done.code}:\n{text}"
+        return _Failure(line, done.code, tuple(shown))

@@ -244,6 +244,27 @@ def _checkout(data: Data) -> str:
     return f"{data.get('git', '?')} at {ref} ({str(data.get('sha', '?'))[:12]}){kept}"
 
 
+def _verify_failed(data: Data) -> str:
+    """Return what becomes of the agent first, then the command and the last line of its output."""
+    rounds = data.get("rounds", "?")
+    sent = f"the agent is sent back, round {data.get('round', '?')} of {rounds}"
+    what = sent if data.get("sent_back") else f"after {rounds} of {rounds} rounds"
+    end = str(data.get("output") or "").rstrip().splitlines()[-1:]
+    last = f": {end[0].strip()}" if end else ""
+    return f"{what}; `{data.get('command', '?')}` exited with {data.get('exit_code', '?')}{last}"
+
+
+def _secret_used(data: Data) -> str:
+    """Return a secret's name and version, and where the attempt uses it."""
+    place = next(
+        (f"{what} {data[what]}" for what in ("variable", "host", "repository") if data.get(what)),
+        "",
+    )
+    used = f" for the {place}" if place else ""
+    until = f", valid until {data['expires_at']}" if data.get("expires_at") else ""
+    return f"{data.get('secret', '?')} (version {data.get('version', '?')}){used}{until}"
+
+
 def _change(data: Data) -> str:
     if not data.get("branch"):
         return "nothing was changed"
@@ -280,7 +301,9 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.MESSAGE: lambda data: f"{data.get('role', '?')}: {data.get('content', '')}",
     EventType.MODEL_CALL: _model_call,
     EventType.CHECKOUT: _checkout,
+    EventType.VERIFY_FAILED: _verify_failed,
     EventType.CHANGE: _change,
+    EventType.SECRET_USED: _secret_used,
     EventType.TOOL_CALL: _tool_call,
     EventType.TOOL_RESULT: _tool_result,
     EventType.NETWORK_REFUSED: lambda data: (

@@ -46,6 +46,8 @@ class EventType(StrEnum):
     """The attempt was given a secret."""
     CHECKOUT = "checkout"
     """The agent's working directory is a checkout of a repository."""
+    VERIFY_FAILED = "verify_failed"
+    """A check of the agent's work in the checkout failed."""
     CHANGE = "change"
     """What the agent has changed in the checkout is stored."""
     LOG = "log"

@@ -223,6 +223,10 @@ async def test_a_failing_check_sends_the_agent_back_with_its_output(
     assert isinstance(done, Completed)
     assert lines(context, "setup") == ["$ echo prepared >prepared", "$ test -f prepared"]
     assert lines(context, "verify").count("expected 2") == 1
+    check = commands["verify"][1]
+    failure = {"command": check, "exit_code": 7, "rounds": 1, "output": "expected 2"}
+    sent_back = {**failure, "sent_back": True, "round": 1}
+    assert events_of(context, EventType.VERIFY_FAILED) == [sent_back]
     assert (desk.base(job) / "repository/lib/value").read_text() == "2\n"
     # an agent that does not learn
     job = job_of(desk, "echo 4 >lib/value", **commands, verify_rounds=2)
@@ -231,6 +235,9 @@ async def test_a_failing_check_sends_the_agent_back_with_its_output(
         await desk.run(shell, job, context)
     assert caught.value.details["rounds"] == 2
     assert lines(context, "verify").count("expected 2") == 3
+    failures = events_of(context, EventType.VERIFY_FAILED)
+    rounds = [(each["sent_back"], each["round"], each["rounds"]) for each in failures]
+    assert rounds == [(True, 1, 2), (True, 2, 2), (False, 2, 2)]
     assert events_of(context, EventType.CHANGE)[0]["patch"] == "changes.patch"
     job = job_of(desk, ":", setup=["echo no network; false"])
     with pytest.raises(SetupFailedError, match=r"exited with 1:\nno network"):

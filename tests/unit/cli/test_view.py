@@ -154,3 +154,33 @@ def test_tools_are_told_as_calls() -> None:
 def test_a_result_that_is_cut_off_is_said_to_be() -> None:
     assert "cut off" in describe(_event(7, EventType.COMPLETED, 1, truncated=True))
     assert not describe(_event(7, EventType.COMPLETED, 1))
+
+
+def test_a_failed_check_says_which_round_it_is_and_how_its_output_ends() -> None:
+    data = {"command": "pytest -q", "exit_code": 1, "rounds": 2, "output": "E  x\n2 failed\n"}
+    first = _event(1, EventType.VERIFY_FAILED, 1, **data, sent_back=True, round=1)
+    said = "the agent is sent back, round 1 of 2; `pytest -q` exited with 1: 2 failed"
+    assert describe(first) == said
+    last = _event(2, EventType.VERIFY_FAILED, 1, **data, sent_back=False, round=2)
+    assert describe(last) == "after 2 of 2 rounds; `pytest -q` exited with 1: 2 failed"
+
+
+def test_a_used_secret_is_told_with_the_place_it_is_for() -> None:
+    for place in ("variable", "host", "repository"):
+        used = _event(1, EventType.SECRET_USED, 1, secret="shop", version=2, **{place: "X"})
+        assert describe(used) == f"shop (version 2) for the {place} X"
+    token = {"secret": "app", "version": 1, "host": "h", "expires_at": "2026-11-28T10:00:00Z"}
+    assert describe(_event(1, EventType.SECRET_USED, 1, **token)).endswith(
+        "for the host h, valid until 2026-11-28T10:00:00Z"
+    )
+
+
+def test_what_a_checkout_and_a_network_say_is_a_sentence() -> None:
+    kinds = {
+        EventType.NETWORK_USED: {"reached": [{"sent": 1, "received": 2}], "refused": []},
+        EventType.NETWORK_REFUSED: {"host": "h", "port": 1, "reason": "no pattern names it"},
+        EventType.CHECKOUT: {"git": "https://g/x", "ref": None, "sha": "a" * 40, "new": True},
+        EventType.CHANGE: {"branch": "b", "files": 1, "insertions": 2, "deletions": 0},
+    }
+    for kind, data in kinds.items():
+        assert "{" not in describe(_event(1, kind, 1, **data)), kind
