@@ -159,15 +159,27 @@ def server_errors(error: "ClientError", *, cure: str | None = None) -> CommandEr
     exit_code = _BY_STATUS.get(error.status, ExitCode.FAILED)
     if error.code == "unreachable":
         exit_code = ExitCode.UNAVAILABLE
-    lines = [error.message]
-    if len(error.fields) > 1:
-        lines += [f"       {each.field}: {each.message}" for each in error.fields]
     return CommandError(
-        "\n".join(lines),
+        "\n".join(_message_lines(error)),
         exit_code=exit_code,
         problem=error.code,
         cure=cure,
     )
+
+
+def _message_lines(error: "ClientError") -> list[str]:
+    """Return the message, and with several wrong fields a line for each.
+
+    The API names the first ones in its message, too: these are left out of it. A message of several
+    lines has them with their places in a file.
+    """
+    if len(error.fields) < 2 or "\n" in error.message:  # noqa: PLR2004 - several
+        return [error.message]
+    fields = [f"{each.field}: {each.message}" for each in error.fields]
+    before, named, _ = error.message.partition(fields[0])
+    count = error.details.get("faults", len(fields))
+    message = f"{before}{count} fields are wrong." if named else error.message
+    return [message, *(f"       {each}" for each in fields)]
 
 
 _BY_STATUS: Mapping[int | None, ExitCode] = {

@@ -75,6 +75,23 @@ def test_the_fields_that_are_wrong_are_listed() -> None:
     ]
 
 
+def test_fields_that_the_message_names_are_not_shown_twice() -> None:
+    fields = [ProblemField(field=f"spec.{name}", message="is missing") for name in "ab"]
+    named = "spec.a: is missing; spec.b: is missing"
+    listed = ["       spec.a: is missing", "       spec.b: is missing"]
+
+    def lines(message: str, **details: object) -> list[str]:
+        error = ClientError(message, code="x", status=422, fields=fields, details=details)
+        return list(report_of(server_errors(error)).lines())
+
+    assert lines(named) == ["error: 2 fields are wrong. [x]", *listed]
+    assert lines(f"{named}; and 58 more", faults=60) == ["error: 60 fields are wrong. [x]", *listed]
+    begun = lines(f"The workflow can't be run. {named}")
+    assert begun == ["error: The workflow can't be run. 2 fields are wrong. [x]", *listed]
+    located = "Nothing was changed.\ncrew.yaml:3: a is missing\ncrew.yaml:4: b is missing"
+    assert "\n".join(lines(located)).count("is missing") == 2
+
+
 def test_known_problems_get_a_cure() -> None:
     told = server_errors(ClientError("Switched off.", code="task_inactive", status=409))
     assert list(report_of(told).lines())[1].strip().startswith("`celeriac tasks activate")

@@ -176,7 +176,7 @@ def test_a_used_secret_is_told_with_the_place_it_is_for() -> None:
 
 
 def test_what_a_checkout_and_a_network_say_is_a_sentence() -> None:
-    kinds = {
+    kinds: dict[EventType, dict[str, object]] = {
         EventType.NETWORK_USED: {"reached": [{"sent": 1, "received": 2}], "refused": []},
         EventType.NETWORK_REFUSED: {"host": "h", "port": 1, "reason": "no pattern names it"},
         EventType.CHECKOUT: {"git": "https://g/x", "ref": None, "sha": "a" * 40, "new": True},
