@@ -20,7 +20,7 @@ from celeriac.domain.repositories import Repository, RepositoryRule
 from celeriac.services.executions.checkouts import workdir_of
 from celeriac.services.ports import Job, Runner
 from celeriac.services.storage_paths import StoragePaths
-from tests.support.run_context import RecordingContext
+from tests.support.run_context import RecordingContext, command_job
 
 _IDENTITY = {
     f"GIT_{role}_{part}": value
@@ -122,3 +122,9 @@ def lines(context: RecordingContext, source: str) -> list[str]:
 def answer(value: object) -> str:
     """Return shell that sends a result."""
     return f"echo '{json.dumps({'type': 'result', 'value': value})}'"
+
+
+def job_of(desk: Desk, script: str, **repository: object) -> Job:
+    """Return a job whose program reads its job, runs `script` and ends well."""
+    job = command_job("shell", f"read start\n{script}\n{answer('done')}")
+    return replace(job, repository=desk.repository(**repository))

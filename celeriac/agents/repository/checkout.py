@@ -30,13 +30,18 @@ LEFT = "The checkout, as the agent has left it,"
 
 @dataclass(frozen=True, slots=True)
 class CheckoutState:
-    """What a directory holds. `saved` says whether the change of `attempt` is stored."""
+    """What a directory holds.
+
+    `prepared` says whether the commands of `setup` have succeeded in it, and `saved` whether the
+    change of `attempt` is stored.
+    """
 
     git: str
     ref: str | None
     sha: str
     execution_id: str
     attempt: int
+    prepared: bool = False
     saved: bool = False
 
     @classmethod

@@ -153,14 +153,14 @@ class RepositoryRunner:
             await work.save_soon(None)
             raise
         await work.save()
-        if isinstance(done, Completed) and not self._is_claude:
+        if isinstance(done, Completed) and not (self._is_claude or continues):
             await work.shed()
         return done
 
     async def _work(self, work: "_Attempt", job: Job, context: RunContext) -> Completed | Parked:
         checks = work.checks
         if work.is_fresh:
-            await checks.prepare()
+            await work.prepare()
         job = replace(job, checkout=work.checkout, repository_access=None)
         while True:
             done = await self._inner.run(job, context)
@@ -266,7 +266,8 @@ class _Attempt:
         if earlier is None:
             earlier = await FILES.run(CheckoutState.read, parent or place.state)
         own = earlier if earlier and self._is_own(earlier) else None
-        if continues and (in_session or (own is not None and place.top.is_dir())):
+        usable = own is not None and own.prepared and (place.top / ".git").is_dir()
+        if continues and (in_session or usable):
             await self._keep(earlier, parent)
         else:
             await self._make(own)
@@ -311,7 +312,7 @@ class _Attempt:
             # saved by another worker, for another execution: the change is what follows
             head = await FILES.run(head_of, place)
             if head is not None:
-                earlier = CheckoutState(self._repository.git, None, head, "", 0)
+                earlier = CheckoutState(self._repository.git, None, head, "", 0, prepared=True)
         if earlier is None or not (place / ".git").is_dir():
             raise SessionUnavailableError(
                 "The checkout that the agent worked in is not on this worker, or its session has "
@@ -378,6 +379,14 @@ class _Attempt:
             ),
         )
 
+    async def prepare(self) -> None:
+        """Run `setup` in a new checkout. Raises SetupFailedError."""
+        state = self._state
+        assert state is not None
+        await self.checks.prepare()
+        self._state = replace(state, prepared=True)
+        await self._write(self._state)
+
     async def save(self) -> None:
         """Store the change and emit its event; without a usable `.git`, emit a warning."""
         state = self._state
@@ -404,10 +413,13 @@ class _Attempt:
             logger.warning("repository.change_not_stored", error=str(error))
 
     async def shed(self) -> None:
-        """Remove what nobody needs once the change is stored: the copy of the repository."""
+        """Remove the copy of the repository, which is not needed once the change is stored.
+
+        The state stays: should the outcome be lost with the worker, the next attempt begins at the
+        same commit and keeps the patch of this one.
+        """
         state = await FILES.run(CheckoutState.read, self.place.state)
         if state is not None and state.saved:
-            await FILES.run(CheckoutState.forget, self.place.state)
             for each in (self.place.top / ".git", self.place.home):
                 await FILES.run(remove_tree, each)
 

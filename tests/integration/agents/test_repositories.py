@@ -26,41 +26,13 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.kit.users import UnreachableError
 from celeriac.services.ports import Job
-from tests.support.confined import confined
-from tests.support.repositories import Desk, Origin, answer, git, lines
-from tests.support.run_context import RecordingContext, command_job, events_of
+from tests.integration.agents.conftest import ENVIRONMENT
+from tests.support.repositories import Desk, Origin, git, job_of, lines
+from tests.support.run_context import RecordingContext, events_of
 from tests.support.sandboxes import confined_user, sandbox_for
 
 pytestmark = pytest.mark.anyio
-
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Origin:
-    return Origin(tmp_path / "origin")
-
-
-@pytest.fixture
-def bounds() -> Confinement:
-    return confined(ENVIRONMENT)
-
-
-@pytest.fixture
-def desk(tmp_path: Path, origin: Origin, bounds: Confinement) -> Desk:
-    return Desk(tmp_path / "home", origin, bounds)
-
-
-@pytest.fixture
-def shell(bounds: Confinement) -> CommandRunner:
-    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
-
-
-def job_of(desk: Desk, script: str, **repository: object) -> Job:
-    job = command_job("shell", f"read start\n{script}\n{answer('done')}")
-    return replace(job, repository=desk.repository(**repository))
 
 
 async def test_the_change_of_an_agent_is_a_branch_a_patch_and_a_bundle(
@@ -267,6 +239,42 @@ async def test_an_attempt_that_starts_over_gets_a_new_checkout_at_the_same_commi
     assert (kept / "mark").read_text() == "half\n"
 
 
+def durable(job: Job) -> Job:
+    return replace(job, agent=job.agent.model_copy(update={"durable": True}))
+
+
+async def test_setup_that_has_failed_is_run_again_before_a_durable_program(
+    desk: Desk, shell: CommandRunner
+) -> None:
+    ready = desk.home / "ready"
+    setup = [f"test -e {ready} || {{ touch {ready}; false; }}", "echo prepared >prepared"]
+    first = durable(job_of(desk, "test -e prepared", setup=setup))
+    with pytest.raises(SetupFailedError):
+        await desk.run(shell, first)
+    done, context = await desk.run(shell, replace(first, attempt=2))
+    assert isinstance(done, Completed)
+    assert events_of(context, EventType.CHECKOUT)[0]["new"]
+    # and not once more, where it has succeeded
+    _, context = await desk.run(shell, replace(first, attempt=3))
+    assert not events_of(context, EventType.CHECKOUT)[0]["new"]
+    assert lines(context, "setup") == []
+
+
+async def test_an_attempt_whose_outcome_was_lost_leaves_its_patch(
+    desk: Desk, origin: Origin, shell: CommandRunner
+) -> None:
+    """It has ended well, and its worker is gone before that is stored."""
+    script = "test -e mark || echo once >>mark"
+    for changed, kept in ((durable, "changes.patch"), (lambda job: job, "attempt-1.patch")):
+        first = changed(job_of(desk, script))
+        _, context = await desk.run(shell, first)
+        sha = events_of(context, EventType.CHECKOUT)[0]["sha"]
+        origin.commit({"README": f"{kept}\n"})
+        _, context = await desk.run(shell, replace(first, attempt=2))
+        assert events_of(context, EventType.CHECKOUT)[0]["sha"] == sha
+        assert b"+once" in (desk.base(first) / kept).read_bytes()
+
+
 async def test_a_cancelled_attempt_leaves_its_change(desk: Desk, shell: CommandRunner) -> None:
     begun = asyncio.Event()
 
@@ -314,80 +322,6 @@ async def test_a_change_that_can_not_be_stored_does_not_hide_why_the_agent_faile
     assert not list(desk.base(job).glob(".changes*"))
 
 
-HOSTILE = """
-git init --quiet nested
-git -C nested -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
-git init --quiet module
-git -C module -c user.name=x -c user.email=x@x commit --quiet --allow-empty -m x
-git add module 2>/dev/null; git commit --quiet -m 'a link to a repository'
-echo dirty >module/file
-{{ echo '#!/bin/sh'; echo 'touch {mark} "'"$PWD"'/ran"'; echo cat; }} >evil
-chmod +x evil; evil=$PWD/evil
-mkdir -p .git/hooks
-for hook in pre-commit post-commit reference-transaction post-index-change commit-msg \
-    pre-auto-gc post-checkout; do cp evil .git/hooks/$hook; done
-for setting in core.fsmonitor diff.external core.sshCommand core.editor core.pager gpg.program \
-    filter.own.clean filter.own.smudge filter.own.process diff.own.command diff.own.textconv \
-    merge.own.driver core.alternateRefsCommand credential.helper uploadpack.packObjectsHook \
-    alias.diff-tree alias.commit-tree trailer.x.command core.gitProxy; do
-    git config --file .git/config "$setting" "$evil"
-done
-git config --file .git/config core.hooksPath "$PWD/.git/hooks"
-git config --file .git/config commit.gpgSign true
-git config --file .git/config core.worktree /
-printf '[includeIf "gitdir:**"]\\n\\tpath = %s\\n' "$PWD/more" >>.git/config
-printf '[core]\\n\\tfsmonitor = %s\\n' "$evil" >more
-printf '* filter=own diff=own merge=own\\n' >.gitattributes
-mkdir -p .git/info; printf '* filter=own diff=own\\n' >.git/info/attributes
-git config --file nested/.git/config core.fsmonitor "$evil"
-git config --file module/.git/config core.fsmonitor "$evil"
-ln -s /etc/passwd link
-mkdir moved; ln -s /etc there
-rm -rf lib; ln -s /etc lib
-echo changed >README
-rm -f {mark} ran
-"""
-
-
-async def test_nothing_that_a_hostile_repository_names_is_run(
-    desk: Desk, origin: Origin, shell: CommandRunner, tmp_path: Path
-) -> None:
-    mark = tmp_path / "executed"
-    job = job_of(desk, HOSTILE.format(mark=mark))
-    _, context = await desk.run(shell, job)
-    (change,) = events_of(context, EventType.CHANGE)
-    assert change["patch"] == "changes.patch"
-    assert not mark.exists()
-    assert not (desk.base(job) / "repository/ran").exists()
-    text = (desk.base(job) / "changes.patch").read_text()
-    assert "+changed" in text
-    assert "root:" not in text
-    patched = desk.applied(desk.base(job) / "changes.patch", tmp_path / "patched", origin.first)
-    assert git(patched, "ls-files", "--stage", "link", "lib").count("120000 ") == 2
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        "rm -rf .git",
-        "rm -rf .git/objects; ln -s {other}/.git/objects .git/objects",
-        "echo {other}/.git/objects >.git/objects/info/alternates; echo {sha} >.git/HEAD",
-    ],
-)
-async def test_a_repository_that_borrows_objects_gives_no_patch(
-    desk: Desk, shell: CommandRunner, tmp_path: Path, script: str
-) -> None:
-    other = Origin(tmp_path / "other")
-    sha = other.commit({"secret": "of somebody else\n"})
-    job = job_of(desk, script.format(other=other.path, sha=sha))
-    done, context = await desk.run(shell, job)
-    assert isinstance(done, Completed)
-    assert events_of(context, EventType.CHANGE) == []
-    (warning,) = lines(context, "repository")
-    assert "can't be stored" in warning
-    assert not (desk.base(job) / "changes.patch").exists()
-
-
 async def test_what_is_fetched_is_bounded_and_what_is_not_used_is_removed(
     desk: Desk, origin: Origin, shell: CommandRunner
 ) -> None:
@@ -423,17 +357,6 @@ async def test_what_is_fetched_is_bounded_and_what_is_not_used_is_removed(
     assert isinstance(done, Completed)
 
 
-async def test_links_in_the_git_directory_lead_nowhere(
-    desk: Desk, shell: CommandRunner, tmp_path: Path
-) -> None:
-    secret = tmp_path / "secret"
-    secret.write_text("f" * 40)
-    job = job_of(desk, f"rm .git/HEAD; ln -s {secret} .git/HEAD; echo changed >README")
-    _, context = await desk.run(shell, job)
-    (change,) = events_of(context, EventType.CHANGE)
-    assert (change["base"], change["files"]) == (desk.origin.first, 1)
-
-
 async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
     tmp_path: Path, origin: Origin
 ) -> None:
@@ -451,38 +374,3 @@ async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
     _, context = await desk.run(shell, job)
     assert events_of(context, EventType.CHANGE)[0]["files"] == 2
     assert lines(context, "verify")[-1] == str(desk.base(job) / "home")
-
-
-@pytest.mark.parametrize("boxed", [False, True])
-async def test_a_link_in_place_of_its_directory_leads_no_command_out(
-    tmp_path: Path, origin: Origin, boxed: bool
-) -> None:
-    origin.commit({"lib/inner/value": "1\n"})
-    inner = tmp_path / "outside/inner"
-    inner.mkdir(parents=True)
-    (inner / "file").write_text("kept")
-    home = tmp_path / "home"
-    sandbox = sandbox_for(home) if boxed else None
-    bounds = Confinement(ENVIRONMENT, user=confined_user(), sandbox=sandbox)
-    desk = Desk(home, origin, bounds)
-    shell = CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=bounds)
-    script = f"cd ../..; mv lib aside; ln -s {inner.parent} lib"
-    job = job_of(desk, script, path="lib/inner", verify=["cat file; echo changed >file"])
-    context = desk.context(job)
-    with pytest.raises(RepositoryRefusedError, match="no directory lib/inner"):
-        await desk.run(shell, job, context)
-    assert "kept" not in lines(context, "verify")
-    assert inner.stat().st_uid == os.getuid()
-    assert (inner / "file").read_text() == "kept"
-
-
-def test_nothing_in_a_directory_of_the_agents_user_is_given_to_it(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root gives directories away")
-    (tmp_path / "outside/inner").mkdir(parents=True)
-    user, top = confined_user(), tmp_path / "top"
-    user.own(top)
-    (top / "link").symlink_to(tmp_path / "outside")
-    with pytest.raises(UnreachableError, match="lies in a directory of this user"):
-        user.own(top / "link/inner")
-    assert (tmp_path / "outside/inner").stat().st_uid == 0
