@@ -84,43 +84,35 @@ class Sandbox:
         of these is not resolved out here: a link could lead it anywhere.
         """
         work = workdir.absolute()
-        paths = [path.absolute() for path in (*self.reads, *shows)]
+        written = _uncovered_as_named((work, *(path.absolute() for path in writes)))
+        paths = {path.absolute() for path in (*self.reads, *shows)}
+        hidden = sorted({path.resolve() for path in self.hidden})
+        inner = {path for path in paths if any(_lies_in(path, each) for each in hidden)}
+        wide = _uncovered(paths - inner, map(Path, _SYSTEM))
+        keys = [_PRIVATE_KEYS] if _PRIVATE_KEYS.is_dir() else []
+        covers = [*_covers(hidden, (*map(Path, _SYSTEM), *wide))]
         return [
             *(self.program, *_NAMESPACES),
             *("--proc", "/proc", "--dev", "/dev"),
-            *self._empty("/dev/shm", self.tmp_bytes),  # noqa: S108 - inside the sandbox
+            *_empty("/dev/shm", self.tmp_bytes),  # noqa: S108 - inside the sandbox
             *("--remount-ro", "/dev"),
-            *self._empty("/tmp", self.tmp_bytes),  # noqa: S108 - inside the sandbox
+            *_empty("/tmp", self.tmp_bytes),  # noqa: S108 - inside the sandbox
             *_system(),
             *self._settings_of_system(),
-            *self._visible(paths),
-            *_writable(_uncovered_as_named((work, *(path.absolute() for path in writes)))),
+            *_covering(keys),
+            *_shown(wide),
+            *_covering(covers),
+            *_shown(_uncovered(inner)),
+            *_writable(written),
+            # after what is mounted in them
+            *_closing(each for each in (*keys, *covers) if each not in written),
             *("--remount-ro", "/", "--chdir", str(work), "--"),
             *arguments,
         ]
 
-    def _visible(self, paths: Sequence[Path]) -> Iterator[str]:
-        """Show `paths`, cover what is hidden in them, and show those that lie in a hidden one."""
-        hidden = sorted({path.resolve() for path in self.hidden})
-        inner = {path for path in paths if any(_lies_in(path, each) for each in hidden)}
-        wide = _uncovered({*paths} - inner, map(Path, _SYSTEM))
-        yield from _shown(wide)
-        for path in (*map(Path, _SYSTEM), *wide):
-            for each in hidden:
-                if each.is_dir() and each.is_relative_to(path.resolve()):
-                    covered = path / each.relative_to(path.resolve())
-                    yield from self._empty(str(covered), _EMPTY_BYTES)
-        yield from _shown(_uncovered(inner))
-
     def _settings_of_system(self) -> Iterator[str]:
         for name in (*_ETC, *(_ETC_OF_NETWORK if self.shares_network else ())):
             yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
-        if _PRIVATE_KEYS.is_dir():
-            yield from self._empty(str(_PRIVATE_KEYS), _EMPTY_BYTES)
-
-    @staticmethod
-    def _empty(place: str, size: int) -> tuple[str, ...]:
-        return ("--size", str(size), "--tmpfs", place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +134,28 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), name)
         elif path.is_dir():
             yield from ("--ro-bind", name, name)
+
+
+def _covers(hidden: Sequence[Path], visible: Iterable[Path]) -> Iterator[Path]:
+    """Return where the directories `hidden` would be seen in what is `visible`."""
+    for path in visible:
+        for each in hidden:
+            if each.is_dir() and each.is_relative_to(path.resolve()):
+                yield path / each.relative_to(path.resolve())
+
+
+def _empty(place: str, size: int) -> tuple[str, ...]:
+    return ("--size", str(size), "--tmpfs", place)
+
+
+def _covering(places: Iterable[Path]) -> Iterator[str]:
+    for each in places:
+        yield from _empty(str(each), _EMPTY_BYTES)
+
+
+def _closing(places: Iterable[Path]) -> Iterator[str]:
+    for each in places:
+        yield from ("--remount-ro", str(each))
 
 
 def _lies_in(path: Path, directory: Path) -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 _HANDSHAKE, _MAJOR_VERSION, _CLIENT_HELLO = 22, b"\x03", b"\x01"
+_RECORDS = range(20, 25)
+"""Types of records. Servers pass over some that come before the first message, such as alerts."""
 _SERVER_NAME, _HOST_NAME = 0, 0
 _ENCRYPTED_NAME = 0xFE0D  # RFC 9849
 _RECORD_HEAD, _MESSAGE_HEAD = 5, 4
@@ -39,8 +41,11 @@ class Hello:
 
 def read_hello(data: bytes) -> Hello | Reading:
     """Read the beginning of what a client sends."""
-    if data and (data[0] != _HANDSHAKE or data[1:2] not in (b"", _MAJOR_VERSION)):
-        return Reading.OTHER
+    if data and (data[0] not in _RECORDS or data[1:2] not in (b"", _MAJOR_VERSION)):
+        old = _old_hello(data)
+        if old is None:
+            return Reading.INCOMPLETE
+        return Reading.MALFORMED if old else Reading.OTHER
     message = bytearray()
     place = records = 0
     while not _is_whole(message):
@@ -59,6 +64,19 @@ def read_hello(data: bytes) -> Hello | Reading:
             return Reading.MALFORMED if len(data) > MOST_BYTES else Reading.INCOMPLETE
         place += _RECORD_HEAD + size
     return _read_message(bytes(message))
+
+
+def _old_hello(data: bytes) -> bool | None:
+    """Whether `data` begins with a greeting of SSL 2, which names no host; None: it could become.
+
+    Servers answer one with TLS (RFC 5246, E.2).
+    """
+    if data[:1] < b"\x80":
+        return False
+    kind, version = data[2:3], data[3:4]
+    if kind not in (b"", _CLIENT_HELLO) or version not in (b"", _MAJOR_VERSION):
+        return False
+    return True if version else None
 
 
 def _is_whole(message: bytes | bytearray) -> bool:

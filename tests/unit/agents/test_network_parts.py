@@ -81,6 +81,13 @@ def test_an_encrypted_name_is_seen_and_refused() -> None:
         (b"\x16\x03\x01\x00\x05\x02\x00\x00\x00\x00", Reading.MALFORMED),
         (b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", Reading.MALFORMED),
         (b"\x16\x03\x01\x00\x01\x01" + b"\x16\x03\x01\x00\x01\xff" * 20, Reading.MALFORMED),
+        (b"\x15\x03\x01\x00\x02\x01\x5a", Reading.MALFORMED),  # a warning, before the message
+        (b"\x15\x03", Reading.INCOMPLETE),
+        (b"\x80\x2e\x01\x03\x03\x00", Reading.MALFORMED),  # a greeting of SSL 2
+        (b"\xff", Reading.INCOMPLETE),
+        (b"\x80\x2e\x01", Reading.INCOMPLETE),
+        (b"\x80\x2e\x01\x05", Reading.OTHER),
+        (b"\x80\x2e\x02\x03", Reading.OTHER),
         (b"\x16\x03\x01\xff\xff\x01\xff\xff\xff" + b"x" * MOST_BYTES, Reading.MALFORMED),
     ],
 )
