@@ -1,12 +1,12 @@
 """Saved working directories, and the objects that hold the content of their files.
 
 An object is claimed before it is uploaded (`claim_objects`), and named after that, by the artifacts
-of the same transaction (`name_objects`). What no artifact names is deleted later: its row is locked
-while its content is deleted, so a claim of the same digest waits, and uploads it again.
+of the same transaction (`name_objects`). An object that no artifact names is deleted later: its row
+is locked while its content is deleted, so a claim of the same digest waits, and uploads it again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -73,37 +73,41 @@ def claim_objects(
     return {bytes(digest) for digest, stored in rows if not stored}
 
 
+# All rows are locked in one order, so that two saves in a workspace never wait for each other.
 _NAME = text("""
-WITH named AS (
+WITH locked AS (
     SELECT digest FROM objects
-    WHERE workspace_id = :workspace_id AND digest = ANY (CAST(:digests AS bytea[]))
+    WHERE workspace_id = :workspace_id
+      AND digest = ANY (CAST(:named AS bytea[]) || CAST(:unnamed AS bytea[]))
     ORDER BY digest
     FOR UPDATE
+), left_over AS (
+    UPDATE objects SET unnamed_since = now()
+    WHERE workspace_id = :workspace_id AND digest = ANY (ARRAY(SELECT digest FROM locked))
+      AND digest <> ALL (CAST(:named AS bytea[]))
 )
 UPDATE objects SET stored = true, unnamed_since = NULL
-WHERE workspace_id = :workspace_id AND digest = ANY (ARRAY(SELECT digest FROM named))
+WHERE workspace_id = :workspace_id AND digest = ANY (ARRAY(SELECT digest FROM locked))
+  AND digest = ANY (CAST(:named AS bytea[]))
 """)
 
 
-def name_objects(connection: Connection, workspace_id: UUID, digests: Collection[bytes]) -> bool:
-    """Note that uploaded objects are named by artifacts of this transaction.
+def name_objects(
+    connection: Connection,
+    workspace_id: UUID,
+    named: Collection[bytes],
+    unnamed: Collection[bytes] = (),
+) -> bool:
+    """Note that artifacts of this transaction name uploaded objects, and `unnamed` no longer.
 
-    False if one of them was deleted meanwhile: its upload took longer than the grace time.
+    False if one that is named was deleted meanwhile: its upload took longer than the grace time.
     """
-    parameters = {"workspace_id": workspace_id, "digests": sorted(digests)}
-    return connection.execute(_NAME, parameters).rowcount == len(digests)
-
-
-_UNNAME = text("""
-UPDATE objects SET unnamed_since = now()
-WHERE workspace_id = :workspace_id AND digest = ANY (CAST(:digests AS bytea[]))
-""")
-
-
-def unname_objects(connection: Connection, workspace_id: UUID, digests: Collection[bytes]) -> None:
-    """Note that perhaps no artifact names these objects any more."""
-    parameters = {"workspace_id": workspace_id, "digests": sorted(digests)}
-    connection.execute(_UNNAME, parameters)
+    parameters = {
+        "workspace_id": workspace_id,
+        "named": sorted(named),
+        "unnamed": sorted(unnamed),
+    }
+    return connection.execute(_NAME, parameters).rowcount == len(named)
 
 
 _SAVE = text("""
@@ -210,16 +214,26 @@ def expire(connection: Connection, *, seconds: float, limit: int) -> int:
 _PURGE = text("""
 WITH sets AS (
     SELECT owner_id FROM file_sets WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT :limit
-), doomed AS (
-    SELECT owner_id, path FROM artifacts WHERE owner_id = ANY (ARRAY(SELECT owner_id FROM sets))
+), entries AS (
+    -- one directory after the other: what is beyond the limit is not read
+    SELECT a.owner_id, a.path
+    FROM sets, LATERAL (
+        SELECT owner_id, path FROM artifacts WHERE artifacts.owner_id = sets.owner_id
+        LIMIT :limit) a
     LIMIT :limit
 ), gone AS (
-    DELETE FROM artifacts a USING doomed d WHERE a.owner_id = d.owner_id AND a.path = d.path
+    DELETE FROM artifacts a USING entries e WHERE a.owner_id = e.owner_id AND a.path = e.path
     RETURNING a.workspace_id, a.digest
+), locked AS (
+    -- in the order of `claim_objects` and `name_objects`
+    SELECT workspace_id, digest FROM objects
+    WHERE (workspace_id, digest) IN (
+        SELECT workspace_id, digest FROM gone WHERE digest IS NOT NULL)
+    ORDER BY workspace_id, digest
+    FOR UPDATE
 ), unnamed AS (
     UPDATE objects o SET unnamed_since = now()
-    FROM (SELECT DISTINCT workspace_id, digest FROM gone WHERE digest IS NOT NULL) g
-    WHERE o.workspace_id = g.workspace_id AND o.digest = g.digest
+    FROM locked WHERE o.workspace_id = locked.workspace_id AND o.digest = locked.digest
 )
 SELECT count(*) FROM gone
 """)
@@ -243,7 +257,7 @@ def purge(connection: Connection, *, limit: int) -> int:
 _NAMED = """EXISTS (
     SELECT FROM artifacts a WHERE a.workspace_id = o.workspace_id AND a.digest = o.digest)"""
 
-_DOOM = text(f"""
+_MARK = text(f"""
 WITH old AS (
     SELECT workspace_id, digest FROM objects
     WHERE unnamed_since < now() - make_interval(secs => :seconds)
@@ -255,31 +269,43 @@ UPDATE objects o
 SET stored = o.stored AND {_NAMED}, unnamed_since = CASE WHEN {_NAMED} THEN NULL
                                                          ELSE o.unnamed_since END
 FROM old WHERE o.workspace_id = old.workspace_id AND o.digest = old.digest
+RETURNING o.workspace_id, o.digest, o.unnamed_since IS NOT NULL
 """)  # noqa: S608 - put together from constants
 
 
-def doom_objects(connection: Connection, *, seconds: float, limit: int) -> None:
-    """Note which objects are to be deleted: those that nobody has named for `seconds`.
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Objects that were examined, the oldest first."""
 
-    Who claims such an object from now on uploads it again. Commit before `doomed_objects`.
+    examined: int
+    unreferenced: Sequence[tuple[UUID, bytes]]
+    """Those that no artifact names, each with its workspace."""
+
+
+def mark_objects(connection: Connection, *, seconds: float, limit: int) -> Marked:
+    """Mark objects as not stored that no artifact has named for `seconds`; examine up to `limit`.
+
+    One that an artifact names after all is noted as named. A later claim of a marked object uploads
+    it again. Commit before `unreferenced_objects`.
     """
-    connection.execute(_DOOM, {"seconds": seconds, "limit": limit})
+    rows = connection.execute(_MARK, {"seconds": seconds, "limit": limit}).all()
+    return Marked(len(rows), [(row[0], bytes(row[1])) for row in rows if row[2]])
 
 
-_DOOMED = text(f"""
-SELECT workspace_id, digest FROM objects o
-WHERE unnamed_since < now() - make_interval(secs => :seconds) AND NOT stored AND NOT {_NAMED}
-ORDER BY unnamed_since
-LIMIT :limit
-FOR UPDATE SKIP LOCKED
+_UNREFERENCED = text(f"""
+SELECT o.workspace_id, o.digest
+FROM unnest(CAST(:workspaces AS uuid[]), CAST(:digests AS bytea[])) AS d (workspace_id, digest)
+JOIN objects o ON o.workspace_id = d.workspace_id AND o.digest = d.digest
+WHERE o.unnamed_since < now() - make_interval(secs => :seconds) AND NOT o.stored AND NOT {_NAMED}
+FOR UPDATE OF o SKIP LOCKED
 """)  # noqa: S608 - put together from constants
 
 
-def doomed_objects(
-    connection: Connection, *, seconds: float, limit: int
+def unreferenced_objects(
+    connection: Connection, marked: Sequence[tuple[UUID, bytes]], *, seconds: float
 ) -> list[tuple[UUID, bytes]]:
-    """Lock and return objects to delete, each with its workspace."""
-    rows = connection.execute(_DOOMED, {"seconds": seconds, "limit": limit})
+    """Lock and return those of the marked objects that no attempt has claimed meanwhile."""
+    rows = connection.execute(_UNREFERENCED, {**_keys(marked), "seconds": seconds})
     return [(workspace_id, bytes(digest)) for workspace_id, digest in rows]
 
 
@@ -292,8 +318,14 @@ WHERE o.workspace_id = d.workspace_id AND o.digest = d.digest
 
 def forget_objects(connection: Connection, deleted: Sequence[tuple[UUID, bytes]]) -> None:
     """Delete the rows of objects whose content is deleted, in the transaction that locked them."""
-    workspaces, digests = [each for each, _ in deleted], [each for _, each in deleted]
-    connection.execute(_FORGET_OBJECTS, {"workspaces": workspaces, "digests": digests})
+    connection.execute(_FORGET_OBJECTS, _keys(deleted))
+
+
+def _keys(objects: Sequence[tuple[UUID, bytes]]) -> dict[str, object]:
+    return {
+        "workspaces": [workspace for workspace, _ in objects],
+        "digests": [digest for _, digest in objects],
+    }
 
 
 def delete_sets(ids: str) -> str:

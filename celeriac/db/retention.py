@@ -164,12 +164,8 @@ WITH deleted AS (
         SELECT FROM executions e
         WHERE e.session_id = s.id AND e.status IN ('pending', 'queued', 'running', 'waiting'))
     RETURNING id
-), gone AS (
-    DELETE FROM session_messages WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 ), files_gone AS (
     {delete_sets("ARRAY(SELECT id FROM deleted)")}
-), transcripts_gone AS (
-    DELETE FROM transcript_entries WHERE session_id = ANY (ARRAY(SELECT id FROM deleted))
 )
 SELECT id FROM deleted
 """)  # noqa: S608 - put together from constants
@@ -179,7 +175,8 @@ def mark_idle_sessions_deleted(connection: Connection, *, days: float, limit: in
     """Mark sessions as deleted that no execution has used for `days`; needs a transaction.
 
     Sessions that an execution waits to fork are kept. The first statement locks the rows, so the
-    second one sees every execution that was submitted before.
+    second one sees every execution that was submitted before. `delete_conversations` removes their
+    messages: there may be any number of them.
     """
     parameters = {"seconds": _seconds(days), "limit": limit}
     idle = list(connection.execute(_IDLE_SESSIONS, parameters).scalars())
@@ -198,6 +195,35 @@ def deleted_sessions(connection: Connection, *, after: UUID, limit: int) -> list
     """Return deleted sessions whose files may still be there, with greater ids than `after`."""
     parameters = {"after": after, "limit": limit}
     return list(connection.execute(_DELETED_SESSIONS, parameters).scalars())
+
+
+_CONVERSATIONS = (
+    text("""
+DELETE FROM session_messages WHERE (session_id, seq) IN (
+    SELECT m.session_id, m.seq
+    FROM unnest(CAST(:ids AS uuid[])) AS s (id), LATERAL (
+        SELECT session_id, seq FROM session_messages WHERE session_id = s.id LIMIT :limit) m
+    LIMIT :limit)
+"""),
+    text("""
+DELETE FROM transcript_entries WHERE (session_id, project, conversation, subpath, seq) IN (
+    SELECT t.*
+    FROM unnest(CAST(:ids AS uuid[])) AS s (id), LATERAL (
+        SELECT session_id, project, conversation, subpath, seq FROM transcript_entries
+        WHERE session_id = s.id
+        LIMIT :limit) t
+    LIMIT :limit)
+"""),
+)
+
+
+def delete_conversations(connection: Connection, session_ids: Sequence[UUID], *, limit: int) -> int:
+    """Delete up to `limit` messages, and entries of transcripts, of deleted sessions; return both.
+
+    The sum is less than `limit` only if nothing is left.
+    """
+    parameters = {"ids": list(session_ids), "limit": limit}
+    return sum(connection.execute(each, parameters).rowcount for each in _CONVERSATIONS)
 
 
 _DELETE_SESSIONS = text("""

@@ -124,7 +124,8 @@ _FAULTS = {
     "messages are left of a session that is deleted": """
         SELECT m.session_id FROM session_messages m
         WHERE NOT EXISTS (SELECT FROM sessions s
-                          WHERE s.id = m.session_id AND s.status <> 'deleted')""",
+                          WHERE s.id = m.session_id
+                            AND (s.status <> 'deleted' OR s.files_removed_at IS NULL))""",
     "questions and answers are not as often in the log": """
         SELECT e.id FROM executions e
         WHERE (SELECT count(*) FROM approvals a WHERE a.execution_id = e.id)

@@ -223,11 +223,10 @@ class WorkingFiles:
             )
             if held is None:
                 raise LeaseLostError("This worker no longer owns the attempt.")
-            if plan.fresh and not artifacts.name_objects(connection, workspace_id, plan.fresh):
+            named = artifacts.name_objects(connection, workspace_id, plan.fresh, plan.unnamed)
+            if not named:
                 connection.rollback()
                 return False
-            if plan.unnamed:
-                artifacts.unname_objects(connection, workspace_id, plan.unnamed)
             artifacts.change_entries(
                 connection,
                 owner.id,

@@ -75,6 +75,10 @@ _PLAIN_RUNS_KEPT_DAYS = 1.0
 _WORKERS_KEPT_SECONDS = 86_400.0
 _BEFORE_ALL = UUID(int=0)
 _MOST_NAMED = 10
+_RESTORE_DAYS = 1.0
+_RESTORE = re.compile(r"[0-9a-f-]{36}\.[0-9a-f]{32}")
+"""Names of directories that are being restored, or whose restore was killed (`WorkingFiles`)."""
+
 _GRACE_SECONDS = 86_400.0
 """How long an object stays that nothing names: longer than the save of a working directory."""
 
@@ -133,7 +137,8 @@ class Retention:
             ("workdirs", self._workdirs, policy.files),
             ("saved_files", self._rows(_expire_files, policy.files), policy.files),
             ("artifacts", self._rows(_purge_files, 0), True),
-            ("objects", partial(self._repeat, self._unnamed_objects), True),
+            ("objects", self._unreferenced_objects, True),
+            ("saved_markers", self._saved_markers, True),
             ("log_files", self._log_files, policy.logs),
             (
                 "session_rows",
@@ -215,7 +220,10 @@ class Retention:
     def _session_files(self) -> int:
         def find(after: UUID) -> list[UUID]:
             with self._database.autocommit() as connection:
-                return retention.deleted_sessions(connection, after=after, limit=self._batch)
+                found = retention.deleted_sessions(connection, after=after, limit=self._batch)
+            if found:
+                self._repeat(partial(self._conversations, found))
+            return found
 
         def mark(gone: list[UUID]) -> int:
             with self._database.autocommit() as connection:
@@ -352,21 +360,49 @@ class Retention:
         ]
         return all(removed)
 
-    def _unnamed_objects(self) -> int:
+    def _conversations(self, session_ids: Sequence[UUID]) -> int:
+        with self._database.autocommit() as connection:
+            return retention.delete_conversations(connection, session_ids, limit=self._batch)
+
+    def _unreferenced_objects(self) -> int:
         """Delete objects that no artifact has named for the grace time; return how many.
 
-        Their rows are locked meanwhile: who saves the same content waits, and uploads it again.
+        Their rows are locked meanwhile: a save of the same content waits, and uploads it again.
         """
+        deleted, examined = 0, self._batch
+        while examined == self._batch:
+            with self._database.transaction() as connection:
+                if not retention.single_instance(connection):
+                    break
+                marked = artifacts.mark_objects(
+                    connection, seconds=_GRACE_SECONDS, limit=self._batch
+                )
+            examined = marked.examined
+            deleted += self._delete_objects(marked.unreferenced) if marked.unreferenced else 0
+        return deleted
+
+    def _delete_objects(self, marked: Sequence[tuple[UUID, bytes]]) -> int:
         with self._database.transaction() as connection:
-            if not retention.single_instance(connection):
-                return 0
-            artifacts.doom_objects(connection, seconds=_GRACE_SECONDS, limit=self._batch)
-        with self._database.transaction() as connection:
-            found = artifacts.doomed_objects(connection, seconds=_GRACE_SECONDS, limit=self._batch)
+            found = artifacts.unreferenced_objects(connection, marked, seconds=_GRACE_SECONDS)
             if found:
                 self._objects.delete([object_key(*each) for each in found])
                 artifacts.forget_objects(connection, found)
         return len(found)
+
+    def _saved_markers(self) -> int:
+        """Remove markers of directories that are not on this machine, and interrupted restores."""
+        removed = 0
+        for path in _old(self._places.saved, days=0, kind=stat.S_ISREG):
+            owner = parse_uuid(path.name)
+            if owner is not None and not self._is_here(owner):
+                removed += _unlink(path)
+        for path in _old(self._places.saved, days=_RESTORE_DAYS, kind=stat.S_ISDIR):
+            if _RESTORE.fullmatch(path.name):
+                removed += remove_tree(path)
+        return removed
+
+    def _is_here(self, owner_id: UUID) -> bool:
+        return self._places.session(owner_id).exists() or self._places.workdir(owner_id).exists()
 
     def _audit(self) -> int:
         if self._audit_trail is None:

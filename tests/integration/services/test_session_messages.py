@@ -252,6 +252,9 @@ def test_retention_deletes_the_messages_with_their_sessions(core: Core, claim: C
     with core.database.transaction() as connection:
         gone = retention.mark_idle_sessions_deleted(connection, days=0, limit=10)
     assert gone == [session_id]
+    with core.database.autocommit() as connection:
+        left = [retention.delete_conversations(connection, gone, limit=1) for _ in range(3)]
+    assert left == [1, 1, 0], "a bounded number in each statement"
     assert versions(core, session_id) == []
     assert stored(core, kept_id) == conversation(2)
     core.assert_consistent()

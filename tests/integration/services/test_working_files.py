@@ -2,7 +2,9 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -10,17 +12,19 @@ import pytest
 from sqlalchemy import text
 
 from celeriac.adapters.object_store import ObstoreObjects
-from celeriac.db import artifacts
+from celeriac.db import artifacts, sessions, transcripts, workspaces
 from celeriac.db.retention import delete_executions
 from celeriac.domain.artifacts import ArtifactOwner, object_key
 from celeriac.domain.errors import LeaseLostError, ObjectMissingError, ObjectStoreError
 from celeriac.domain.executions.model import Claim, Completed
-from celeriac.kit.files import Folder, OpenFile
+from celeriac.domain.sessions import TranscriptKey
+from celeriac.kit.files import Folder, OpenFile, remove_tree
 from celeriac.services.files import working
 from celeriac.services.files.working import WorkingFiles
 from tests.support.core import Core
 from tests.support.objects import BOUNDS, files_in, objects_in
-from tests.support.retention import POLICY, places_in, retention
+from tests.support.retention import POLICY, make_ids_old, pass_days, places_in, retention
+from tests.support.waiting import wait_until
 
 DAY = 86_400
 
@@ -273,13 +277,141 @@ def test_who_saves_what_is_being_deleted_uploads_it_again(
     assert mine is not None
     workspace = saved.workspace_id
     with core.database.transaction() as connection:
-        artifacts.doom_objects(connection, seconds=0, limit=9)
+        marked = artifacts.mark_objects(connection, seconds=0, limit=9).unreferenced
     with core.database.transaction() as connection:
         assert artifacts.claim_objects(connection, workspace, {mine: 4}) == {mine}
     with core.database.transaction() as connection:
-        assert artifacts.doomed_objects(connection, seconds=60, limit=9) == [], "claimed just now"
-        [found] = artifacts.doomed_objects(connection, seconds=0, limit=9)
+        young = artifacts.unreferenced_objects(connection, marked, seconds=60)
+        assert young == [], "claimed just now"
+        [found] = artifacts.unreferenced_objects(connection, marked, seconds=0)
         objects.delete([object_key(*found), object_key(workspace, bytes(32))])
         artifacts.forget_objects(connection, [found])
     with core.database.transaction() as connection:
         assert not artifacts.name_objects(connection, workspace, {mine}), "it must be uploaded"
+
+
+def test_objects_that_others_still_name_hide_none_that_nothing_names(
+    core: Core, tmp_path: Path, one: Machine
+) -> None:
+    """A round examines batch after batch, also where a whole batch is to stay."""
+    kept, gone = core.running(), core.running()
+    for number in range(5):
+        written(one.directory(kept), **{f"f{number}": f"kept {number}"})
+    written(one.directory(gone), last="gone")
+    one.save(kept)
+    one.save(gone)
+    core.end(gone, Completed(None))
+    with core.database.transaction() as connection:
+        delete_executions(connection, [gone.lease.execution_id])
+        artifacts.purge(connection, limit=99)
+        connection.execute(
+            text(
+                "UPDATE objects o SET unnamed_since = now() - interval '3 days'"
+                " FROM artifacts a WHERE a.digest = o.digest"
+            )
+        )
+    _age(core, 2)
+    retention(core, places_in(tmp_path))  # two at a time
+    assert stored(tmp_path) == {f"kept {number}".encode() for number in range(5)}
+    assert core.count("objects") == 5
+
+
+def test_saves_that_exchange_their_content_do_not_wait_for_each_other(
+    core: Core, tmp_path: Path, one: Machine, objects: ObstoreObjects
+) -> None:
+    """Each names what the other one names no longer: in turn, they would lock each other out."""
+    workspace = core.running().workspace_id
+    first, second = sorted((sha256(b"1").digest(), sha256(b"2").digest()))
+    with core.database.transaction() as connection:
+        artifacts.claim_objects(connection, workspace, {first: 1, second: 1})
+    with core.database.transaction() as connection:
+        assert artifacts.name_objects(connection, workspace, {second}, {first})
+
+        def other() -> bool:
+            with core.database.transaction() as beside:
+                return artifacts.name_objects(beside, workspace, {first}, {second})
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(other)
+            wait_until(lambda: _waits_for_lock(core), "the other save waits")
+            locked = text("SELECT digest FROM objects WHERE digest = :digest FOR UPDATE NOWAIT")
+            # what is locked later is free: the other one holds none of both
+            for digest in (first, second):
+                connection.execute(locked, {"digest": digest})
+            connection.commit()
+            assert waiting.result(timeout=20)
+    with core.database.autocommit() as connection:
+        query = text("SELECT digest FROM objects WHERE unnamed_since IS NULL")
+        assert [bytes(each) for each in connection.execute(query).scalars()] == [first]
+
+
+def _waits_for_lock(core: Core) -> bool:
+    with core.database.autocommit() as connection:
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(connection.execute(query).scalar_one())
+
+
+def test_a_deleted_workspace_leaves_no_files_in_the_end(
+    core: Core, tmp_path: Path, one: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_ids_old(monkeypatch)
+    claim = core.running()
+    with core.database.autocommit() as connection:
+        session_id = sessions.begin(connection, claim.lease, runner="claude", parent_id=None)
+    assert session_id is not None
+    written(one.directory(claim), a="of an execution")
+    one.save(claim)
+    written(one.work / str(session_id), b="of a session")
+    owner = ArtifactOwner(session_id, is_session=True)
+    one.files.save(claim.lease, claim.workspace_id, owner, Folder(one.work, str(session_id)))
+    key = TranscriptKey("c1")
+    with core.database.autocommit() as connection:
+        for number in range(5):
+            assert transcripts.append(
+                connection, claim.lease, session_id, key, entry_ids=[str(number)], bodies=["{}"]
+            )
+    core.end(claim, Completed(None))
+    with core.database.transaction() as connection:
+        assert workspaces.lock(connection, claim.workspace_id)
+        workspaces.end(connection, claim.workspace_id)
+    places = places_in(tmp_path)
+    tables = ("file_sets", "artifacts", "objects", "transcript_entries", "sessions", "executions")
+    before = [core.count(each) for each in tables]
+    assert before == [2, 2, 2, 5, 1, 1]
+    for days in (0, 25, 2, 40, 40):
+        _age(core, days)
+        pass_days(core, places, days)
+        retention(core, places)
+    assert [core.count(each) for each in tables] == [0] * len(tables)
+    assert stored(tmp_path) == set()
+
+
+# markers on a machine
+
+
+def test_markers_go_with_the_directories_that_they_describe(
+    core: Core, tmp_path: Path, objects: ObstoreObjects
+) -> None:
+    places = places_in(tmp_path)
+    files = WorkingFiles(core.database, objects, places.saved, BOUNDS)
+    claims = [core.running() for _ in range(2)]
+    for claim in claims:
+        directory = places.workdir(claim.lease.execution_id)
+        directory.mkdir(parents=True)
+        written(directory, a="1")
+        owner = ArtifactOwner(claim.lease.execution_id, is_session=False)
+        files.save(claim.lease, claim.workspace_id, owner, Folder(directory.parent, directory.name))
+    here, gone = (claim.lease.execution_id for claim in claims)
+    remove_tree(places.workdir(gone))
+    young, old = (places.saved / f"{here}.{uuid4().hex}" for _ in range(2))
+    for left in (young, old):
+        left.mkdir()
+        written(left, part="of a restore")
+    then = old.stat().st_mtime - 2 * DAY
+    os.utime(old, (then, then))
+    (places.saved / "notes.txt").touch()
+    retention(core, places)
+    assert {each.name for each in places.saved.iterdir()} == {str(here), young.name, "notes.txt"}
