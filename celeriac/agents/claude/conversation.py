@@ -156,6 +156,8 @@ class ResumeState:
     forks: bool = False
     calls: JsonObject = field(default_factory=dict)
     answered: tuple[str, ...] = ()
+    place: str | None = None
+    """The session's directory where the conversation stopped."""
 
 
 def continuation_of(job: Job) -> ResumeState:
@@ -174,11 +176,17 @@ def continuation_of(job: Job) -> ResumeState:
         )
     state: dict[str, Any] = session.state if isinstance(session.state, dict) else {}
     if state.get("execution_id") == str(job.execution_id) and session.external_id:
-        answered = tuple(state.get("answered", ()))  # missing where an older release stored it
+        # missing where an older release stored it
+        answered, place = tuple(state.get("answered", ())), state.get("place")
         match state.get("next"):
             case ResumePoint.OPEN_CALL:
-                calls = state["calls"]
-                return ResumeState(session.external_id, None, calls=calls, answered=answered)
+                return ResumeState(
+                    session.external_id,
+                    None,
+                    calls=state["calls"],
+                    answered=answered,
+                    place=place,
+                )
             case ResumePoint.GO_ON:
                 return ResumeState(session.external_id, GO_ON, answered=answered)
     if session.execution_id == job.execution_id:
@@ -192,7 +200,11 @@ def continuation_of(job: Job) -> ResumeState:
 
 
 def state_of(
-    job: Job, following: ResumePoint, calls: JsonObject, answered: Iterable[str] = ()
+    job: Job,
+    following: ResumePoint,
+    calls: JsonObject,
+    answered: Iterable[str] = (),
+    place: str | None = None,
 ) -> JsonObject:
     """Return what a session stores for the next attempt."""
     return {
@@ -200,4 +212,5 @@ def state_of(
         "next": following.value,
         "calls": dict(calls),
         "answered": list(answered),
+        "place": place,
     }

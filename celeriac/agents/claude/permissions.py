@@ -25,6 +25,7 @@ from claude_agent_sdk import (
 
 from celeriac.agents.claude.labelling import OWN_TOOL
 from celeriac.agents.claude.paths import Arguments, OutsideError, checked_arguments, directory_of
+from celeriac.agents.claude.place import NOWHERE, SessionPlace
 from celeriac.agents.claude.transcript import named
 from celeriac.agents.mcp.call_keys import call_digest
 from celeriac.agents.mcp.results import sanitize_json
@@ -183,10 +184,12 @@ class QuestionKeys:
     """Names the calls that a person is asked about by tool, arguments and number.
 
     An attempt that begins anew, as after a worker's death, makes calls with other ids: the same
-    call gets the same key, and its question or answer is found again.
+    call gets the same key, and its question or answer is found again, also on another machine,
+    where the session's directory has another path than `place`.
     """
 
-    def __init__(self, answered: Iterable[str] = ()) -> None:
+    def __init__(self, answered: Iterable[str] = (), place: SessionPlace = NOWHERE) -> None:
+        self._place = place
         self.answered = list(answered)
         """The keys whose answers the conversation has followed."""
         self._of_calls: dict[str, str] = {}
@@ -196,7 +199,7 @@ class QuestionKeys:
         if call_id in self._of_calls:
             return self._of_calls[call_id]
         taken = {*self.answered, *self._of_calls.values()}
-        digest = call_digest(tool, sanitize_json(dict(arguments)))
+        digest = call_digest(tool, self._place.without_paths(sanitize_json(dict(arguments))))
         keys = (f"tool:{digest}:{number}" for number in count(1))
         key = next(key for key in keys if key not in taken)
         if call_id:
@@ -231,6 +234,9 @@ class Permissions:
     answers: Mapping[str, Answer]
     keys: QuestionKeys
     on_stop: Callable[[Exception], None]
+    place: SessionPlace = NOWHERE
+    asked_in: str | None = None
+    """The session's directory where people were asked: their answers may have its path."""
     pending: Question | None = field(default=None, init=False)
     _advised: set[str] = field(default_factory=set, init=False)
     _directories: dict[str, str | None] = field(default_factory=dict, init=False)
@@ -325,6 +331,8 @@ class Permissions:
         self.keys.follow(question.key)
         note = f" They say: {answer.note}" if answer.note else ""
         changed = answer.value if isinstance(answer.value, dict) else None
+        if tool != ASK_TOOL:
+            changed = self.place.moved(changed, self.asked_in)
         if tool == ASK_TOOL:
             if not answer.approved or changed is None:
                 reason = f"Nobody answers the question. Decide by yourself.{note}"

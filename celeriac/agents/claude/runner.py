@@ -42,6 +42,7 @@ from celeriac.agents.claude.environment import (
 from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk, structured_answer
 from celeriac.agents.claude.labelling import LABEL_SERVER, label_server
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
+from celeriac.agents.claude.place import SessionPlace
 from celeriac.agents.claude.session_store import lay_conversation, mirror
 from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
@@ -98,7 +99,8 @@ class ClaudeRun:
             self._output = ObjectSchema(asked)
         self._inbox: Inbox = asyncio.Queue()
         self._transcript = Transcript(self.context, self.start.calls)
-        self._keys = QuestionKeys(self.start.answered)
+        self._place = SessionPlace.of(self.directories.place)
+        self._keys = QuestionKeys(self.start.answered, self._place)
         self._last_words: deque[str] = deque(maxlen=_STDERR_LINES)
         self._conversation_id: str | None = None
         """Claude Code's id of the conversation, once it can be continued."""
@@ -140,6 +142,8 @@ class ClaudeRun:
                 is_alone=wire.is_alone,
                 answers=await self.context.answers(),
                 keys=self._keys,
+                place=self._place,
+                asked_in=self.start.place,
                 on_stop=self._inbox.put_nowait,
             )
             try:
@@ -209,7 +213,9 @@ class ClaudeRun:
                 ),
                 output=self._output,
                 on_stderr=self._last_words.append,
-                store=mirror(self.context.transcripts(self.session_id), self.directories.start),
+                store=mirror(
+                    self.context.transcripts(self.session_id), self.directories.start, self._place
+                ),
             )
             async with Conversation.open(options, self._inbox, process.end) as conversation:
                 process.forget_files()
@@ -268,7 +274,9 @@ class ClaudeRun:
         if self._conversation_id is not None:
             await self.context.save_session(
                 external_id=self._conversation_id,
-                state=state_of(self.job, following, calls or {}, self._keys.answered),
+                state=state_of(
+                    self.job, following, calls or {}, self._keys.answered, self._place.path
+                ),
             )
 
 

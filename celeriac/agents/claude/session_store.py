@@ -2,8 +2,8 @@
 
 Claude Code writes a conversation to files of its configuration directory, and the SDK copies each
 entry to the store. Before a conversation is resumed, `lay_conversation` writes the files from the
-store, unless this machine has all that is stored. The SDK would do so itself, but into a
-temporary directory that the user of the agent and the sandbox can't reach.
+store, where this machine does not have the same conversation. The SDK would do so itself, but into
+a temporary directory that the user of the agent and the sandbox can't reach.
 """
 
 import json
@@ -22,6 +22,7 @@ from claude_agent_sdk.types import (
     SessionStoreEntry,
 )
 
+from celeriac.agents.claude.place import NOWHERE, SessionPlace
 from celeriac.domain.errors import SessionUnavailableError
 from celeriac.domain.sessions import TranscriptKey
 from celeriac.kit.files import Folder, path_parts, remove_tree
@@ -34,26 +35,32 @@ _PROJECTS = "projects"
 _METADATA = "agent_metadata"
 """The type of the entries that stand for the file beside a subagent's transcript."""
 
+_LONGEST_LINE = 256 << 20
+
 
 class ClaudeSessionStore:
     """The transcripts of one session, as the SDK asks for them: what its `SessionStore` requires.
 
     The SDK names a project after the working directory, which is another one on each machine:
-    `project`, the own one, is stored under no name.
+    `project`, the own one, is stored under no name, and no entry with the path of `place`.
     """
 
-    def __init__(self, transcripts: Transcripts, project: str) -> None:
+    def __init__(
+        self, transcripts: Transcripts, project: str, place: SessionPlace = NOWHERE
+    ) -> None:
         self._transcripts = transcripts
         self._project = project
+        self._place = place
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Store entries."""
         if entries:
-            await self._transcripts.append(self._key(key), cast("list[JsonValue]", entries))
+            stored = self._place.without_paths(cast("list[JsonValue]", entries))
+            await self._transcripts.append(self._key(key), stored)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return all entries, or None if there are none."""
-        found = await self._transcripts.load(self._key(key))
+        found = self._place.with_paths(await self._transcripts.load(self._key(key)))
         return cast("list[SessionStoreEntry]", found) or None
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
@@ -74,9 +81,9 @@ class Mirror(ClaudeSessionStore):
         return None
 
 
-def mirror(transcripts: Transcripts, workdir: Path) -> SessionStore:
-    """Return the store for the attempt that works in `workdir`."""
-    store = Mirror(transcripts, project_key_for_directory(workdir))
+def mirror(transcripts: Transcripts, workdir: Path, place: SessionPlace) -> SessionStore:
+    """Return the store for the attempt that works in `workdir` of a session."""
+    store = Mirror(transcripts, project_key_for_directory(workdir), place)
     return cast("SessionStore", store)  # the other methods are optional
 
 
@@ -94,15 +101,17 @@ class _File:
 async def lay_conversation(
     transcripts: Transcripts, conversation: str, config: Path, workdir: Path, user: ChildUser
 ) -> None:
-    """See that Claude Code finds a conversation from `workdir`, in the directory `config`.
+    """See that Claude Code finds a conversation from `workdir`, in the session's `config`.
 
-    Raises SessionUnavailableError where neither the database nor this machine has it.
+    This machine's own files are kept if they continue what is stored: they may have more. After a
+    crash they may also have what another machine has continued otherwise. Raises
+    SessionUnavailableError where neither the database nor this machine has it.
     """
     project = project_key_for_directory(workdir)
-    store = ClaudeSessionStore(transcripts, project)
+    store = ClaudeSessionStore(transcripts, project, SessionPlace.of(config.parent))
     main = await store.load({"project_key": project, "session_id": conversation}) or []
     there = Folder(config.parent, config.name, _PROJECTS, project)
-    if await FILES.run(_has_all, there, f"{conversation}.jsonl", main):
+    if await FILES.run(_continues, there, f"{conversation}.jsonl", main):
         return
     if not main:
         raise SessionUnavailableError(
@@ -128,19 +137,31 @@ def _of_subagent(path: str, entries: Sequence[Any]) -> list[_File]:
     return [each for each in files if each.lines]
 
 
-def _has_all(folder: Folder, name: str, stored: Sequence[Any]) -> bool:
-    """Whether a file of Claude Code's has all stored entries: as many lines, and the last id.
+def _continues(folder: Folder, name: str, entries: Sequence[Any]) -> bool:
+    """Whether a file has all of `entries`, and no other messages before or between them.
 
-    An attempt that was lost here may have written lines that were not stored; if another machine
-    has continued the conversation, the file is as long but has another end.
+    They are compared by their ids, as what is stored is masked. Entries without an id may be in the
+    file only. The agent can write to it.
     """
+    wanted = list(dict.fromkeys(filter(None, map(_id_of, entries))))
+    found, lines = dict[str, None](), 0
     try:
-        text = b"".join(folder.open(name).chunks())
-    except OSError:
+        with folder.open(name).file as file:
+            while lines < max(len(entries), 1) or len(found) < len(wanted):
+                line = file.readline(_LONGEST_LINE)
+                if not line.endswith(b"\n"):
+                    return False
+                lines += 1
+                if entry_id := _id_of(json.loads(line)):
+                    found[entry_id] = None
+    except (OSError, ValueError, RecursionError):
         return False
-    last = next((each["uuid"] for each in reversed(stored) if each.get("uuid")), None)
-    has_last = last is None or f'"uuid":{json.dumps(last)}'.encode() in text
-    return has_last and text.count(b"\n") >= max(len(stored), 1)
+    return list(found)[: len(wanted)] == wanted
+
+
+def _id_of(entry: Any) -> str | None:
+    found = entry.get("uuid") if isinstance(entry, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _lay(files: Sequence[_File], config: Path, project: str, user: ChildUser) -> None:
