@@ -25,6 +25,7 @@ _URLS = re.compile(
     rf"(?:https://{_HOST}|ssh://(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?{_HOST}|file://)"
     r"(?P<path>(?:/[A-Za-z0-9_.~+%@=,][A-Za-z0-9_.~+%@=,-]*)+/?)"
 )
+_OF_GITHUB = re.compile(r"https://[^/]+/[^/]+/[^/]+")
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,#=+%@/-]*")
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -97,6 +98,34 @@ class RepositoryChoice(Strict):
     path: RepositoryPath | None = None
 
 
+class Push(Strict):
+    """Where the change of an execution is pushed after a successful end."""
+
+    branch: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = Field(
+        default=None, examples=["fix/{{ issue }}"]
+    )
+    """A template of the branch's name; `celeriac/<execution id>` without one."""
+    existing: bool = False
+    """Lets it be a branch that others have made, such as the one that was checked out. It is only
+    moved forward."""
+
+
+class PullRequest(Strict):
+    """The pull request for a pushed change."""
+
+    title: Annotated[str, StringConstraints(min_length=1, max_length=500)] = (
+        "{{ task }}: work of {{ agent }}"
+    )
+    """A template, of one line."""
+    body: Annotated[str, StringConstraints(max_length=20_000)] = "Execution {{ execution_id }}"
+    """A template in Markdown."""
+    base: Ref | None = None
+    """The branch that it is for; the one that was checked out, or the default, without one."""
+    draft: bool = False
+    provider: Literal["github"] = "github"
+    """Whose API its server has: `github` is GitHub, and GitHub Enterprise."""
+
+
 class Repository(Strict):
     """The git repository of a task, whose checkout is the working directory of its agent."""
 
@@ -120,6 +149,27 @@ class Repository(Strict):
     """
     user: Annotated[str, StringConstraints(pattern=r"^[!-9;-~]{1,100}$")] = "x-access-token"
     """The user whose password the secret is."""
+    push: bool | Push = False
+    """Whether the change is pushed to the repository after a successful end, with the secret."""
+    pull_request: PullRequest | None = None
+    """The pull request that is opened for what was pushed."""
+
+    @property
+    def pushes(self) -> Push | None:
+        """How the change is pushed; None if it is not."""
+        if isinstance(self.push, Push):
+            return self.push
+        return Push() if self.push else None
+
+    @model_validator(mode="after")
+    def _can_be_published(self) -> Self:
+        if self.pushes is not None and self.secret is None:
+            raise ValueError("push needs a secret that may write to the repository; name one")
+        if self.pull_request is not None and self.pushes is None:
+            raise ValueError("pull_request needs push; set it to true")
+        if self.pull_request is not None and _OF_GITHUB.fullmatch(self.git) is None:
+            raise ValueError("pull_request needs a git of the form https://HOST/OWNER/NAME")
+        return self
 
     @model_validator(mode="after")
     def _sends_its_secret_to_one_place(self) -> Self:

@@ -102,7 +102,7 @@ def git_server(root: Path, certificate: Certificate, *routes: BaseRoute) -> Iter
 
 def served_copy(origin: Origin, root: Path, name: str) -> Path:
     """Return a bare copy of a repository that a server can serve, and that takes pushes."""
-    root.mkdir(exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     place = root / name
     git(root, "clone", "--quiet", "--bare", str(origin.path), str(place))
     git(place, "config", "http.receivepack", "true")

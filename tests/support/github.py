@@ -61,3 +61,42 @@ def github() -> Iterator[tuple[Github, str]]:
     route = Route("/api/v3/app/installations/34/access_tokens", server.make, methods=["POST"])
     with serving(Starlette(routes=[route])) as url:
         yield server, f"{url}/api/v3/"
+
+
+class PullRequests:
+    """Answers for the pull requests of one repository, as GitHub does; `answers` come first."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.made: list[dict[str, Any]] = []
+        self.answers: list[Response] = []
+        self.calls: list[str] = []
+
+    async def answer(self, request: Request) -> Response:
+        """List or open pull requests."""
+        self.calls.append(request.method)
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            said = f"Bad credentials: {request.headers.get('authorization')}"
+            return JSONResponse({"message": said}, 401)
+        if self.answers:
+            return self.answers.pop(0)
+        if request.method == "GET":
+            return JSONResponse([each for each in reversed(self.made) if _fits(each, request)][:1])
+        wanted = await request.json()
+        alike = [each for each in self.made if each["state"] == "open"]
+        if any((each["head"], each["base"]) == (wanted["head"], wanted["base"]) for each in alike):
+            fault = {"message": f"A pull request already exists for acme:{wanted['head']}."}
+            return JSONResponse({"message": "Validation Failed", "errors": [fault]}, 422)
+        number = len(self.made) + 1
+        url = f"https://github.example.com/acme/shop/pull/{number}"
+        self.made.append({**wanted, "number": number, "html_url": url, "state": "open"})
+        return JSONResponse(self.made[-1], 201)
+
+
+def _fits(made: dict[str, Any], request: Request) -> bool:
+    query = request.query_params
+    return (
+        query["head"] == f"acme:{made['head']}"
+        and query["base"] == made["base"]
+        and query["state"] in {"all", made["state"]}
+    )

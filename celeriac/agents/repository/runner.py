@@ -28,11 +28,13 @@ from celeriac.agents.repository.checkout import (
 )
 from celeriac.agents.repository.checks import Checks
 from celeriac.agents.repository.mirrors import Mirrors, locked
+from celeriac.agents.repository.publish import publish
 from celeriac.domain.agents import AgentSpec, RunnerName
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
     CeleriacError,
     ExecutionError,
+    PushFailedError,
     RepositoryRefusedError,
     RepositoryUnavailableError,
     SessionUnavailableError,
@@ -152,9 +154,11 @@ class RepositoryRunner:
         except BaseException:
             await work.save_soon(None)
             raise
-        await work.save()
-        if isinstance(done, Completed) and not (self._is_claude or continues):
-            await work.shed()
+        change = await work.save()
+        if isinstance(done, Completed):
+            await work.publish(change)
+            if not (self._is_claude or continues):
+                await work.shed()
         return done
 
     async def _work(self, work: "_Attempt", job: Job, context: RunContext) -> Completed | Parked:
@@ -387,7 +391,7 @@ class _Attempt:
         self._state = replace(state, prepared=True)
         await self._write(self._state)
 
-    async def save(self) -> None:
+    async def save(self) -> Change | None:
         """Store the change and emit its event; without a usable `.git`, emit a warning."""
         state = self._state
         assert state is not None
@@ -395,9 +399,30 @@ class _Attempt:
             change = await self._collect(state)
         except ExecutionError as error:
             await self._warn(error.message)
-            return
+            return None
         await self._write(replace(state, saved=True))
         await self._emit_change(change, state.attempt)
+        return change
+
+    async def publish(self, change: Change | None) -> None:
+        """Push the stored change and open its pull request, if the task says so.
+
+        Raises PushFailedError and PullRequestFailedError.
+        """
+        if self._repository.pushes is None:
+            return
+        if change is None:
+            raise PushFailedError("The change can't be stored, so there is nothing to push.")
+        if change.head == change.base:
+            return
+        await publish(
+            self._shared.mirrors,
+            self._job,
+            self._context,
+            change,
+            author=self._author,
+            record=self.place.base,
+        )
 
     async def save_soon(self, seconds: float | None) -> None:
         """Do what `save` does after a failure, which it does not hide.

@@ -273,6 +273,16 @@ def _change(data: Data) -> str:
     return f"{files} ({lines}) on {data['branch']}; {data.get('patch') or 'the patch is too large'}"
 
 
+def _pushed(data: Data) -> str:
+    kept = "" if data.get("new") else ", as an earlier attempt pushed it"
+    return f"{data.get('branch')} ({str(data.get('sha', '?'))[:12]}) to {data.get('url')}{kept}"
+
+
+def _pull_request(data: Data) -> str:
+    kept = "" if data.get("new") else ", which was there"
+    return f"{data.get('url')} for {data.get('base')}{kept}"
+
+
 _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.CREATED: lambda data: (
         f"by {data.get('by', '?')} ({data.get('trigger_type', 'manual')})"
@@ -304,6 +314,8 @@ _WORDS: Mapping[EventType, Callable[[Data], str]] = {
     EventType.VERIFY_FAILED: _verify_failed,
     EventType.CHANGE: _change,
     EventType.SECRET_USED: _secret_used,
+    EventType.PUSHED: _pushed,
+    EventType.PULL_REQUEST: _pull_request,
     EventType.TOOL_CALL: _tool_call,
     EventType.TOOL_RESULT: _tool_result,
     EventType.NETWORK_REFUSED: lambda data: (

@@ -63,6 +63,14 @@ class RepositoryRefusedError(PermanentError, code="repository_refused"):
     """A repository, its ref or its path can't be used; another attempt changes nothing."""
 
 
+class PushFailedError(PermanentError, code="push_failed"):
+    """The change is stored, but its branch can't be pushed; another attempt would do it again."""
+
+
+class PullRequestFailedError(PermanentError, code="pull_request_failed"):
+    """The change is pushed, but there is no pull request for it."""
+
+
 class SetupFailedError(RetryableError, code="setup_failed"):
     """A command that prepares the checkout has failed."""
 

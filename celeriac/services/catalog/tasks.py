@@ -24,6 +24,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import ExecutionFilter
 from celeriac.domain.paging import Page
 from celeriac.domain.prompts import check_template
+from celeriac.domain.publishing import check_publication
 from celeriac.domain.schemas import check_schema
 from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.ids import parse_uuid
@@ -272,12 +273,18 @@ def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
         lambda: check_schema(spec.variables_schema, field="spec.variables_schema"),
         lambda: check_schema(spec.output_schema or {}, field="spec.output_schema"),
         lambda: check_template(spec.prompt, spec.variables_schema),
+        lambda: _check_publication(spec),
     )
     for check in checks:
         try:
             check()
         except InvalidInputError as error:
             yield error
+
+
+def _check_publication(spec: TaskSpec) -> None:
+    if spec.repository is not None:
+        check_publication(spec.repository, spec.variables_schema)
 
 
 def check_prompt(agent: AgentSpec, spec: TaskSpec) -> None:

@@ -34,6 +34,7 @@ from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import NO_LABELS, Labels
 from celeriac.domain.limits import KeyedLimit, LimitEnd
 from celeriac.domain.prompts import WorkLimit, compiled
+from celeriac.domain.publishing import publication_of
 from celeriac.domain.repositories import RepositoryRule
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
@@ -53,6 +54,7 @@ from celeriac.services.webhooks.targets import check_url
 logger = structlog.get_logger(__name__)
 
 STALE_SPEC_TRIES = 3
+_ANY_ID = UUID(int=0)
 _PUBLIC_ONLY = OutboundGuard()
 _ANY_REPOSITORY = RepositoryRule()
 
@@ -442,6 +444,9 @@ def check_one(
     """
     check_variables(spec.task.variables_schema, variables)
     text = compiled(spec.task.prompt).render(variables, work)
+    if spec.task.repository is not None:
+        names = {"task": spec.task_name, "agent": spec.agent_name}
+        publication_of(spec.task.repository, variables, work, execution_id=_ANY_ID, **names)
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}

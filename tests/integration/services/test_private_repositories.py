@@ -12,7 +12,7 @@ from celeriac.adapters.github_app import GithubTokens
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.domain.accounts import Role
 from celeriac.domain.agents import CommandAgent, RunnerName
-from celeriac.domain.errors import ForbiddenError, InvalidInputError
+from celeriac.domain.errors import ForbiddenError, InvalidInputError, TemplateRenderError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.options import RunOptions
@@ -187,3 +187,19 @@ def test_a_secret_does_not_go_where_an_earlier_version_let_executions_choose(
     with pytest.raises(InvalidInputError, match="does not leave git"):
         send(core, server).repeat(core.actor, execution_id)
     assert server.seen == []
+
+
+def test_a_branch_that_can_not_be_pushed_is_refused_before_anything_is_stored(
+    given: Core, server: GitServer
+) -> None:
+    spec = spec_of(server, push={"branch": "fix/{{ issue }}"})
+    task = Tasks(given.database).create(given.actor, name="fix", agent="coder", spec=spec)
+    submit, before = send(given, server), given.count("executions")
+    for issue, error in (("a b", InvalidInputError), (None, TemplateRenderError)):
+        variables = {} if issue is None else {"issue": issue}
+        with pytest.raises(error):
+            submit(given.actor, SubmitRequest(task_id=task.id, variables=variables))
+        with pytest.raises(error) as caught:
+            submit.batch(given.actor, SubmitRequest(task_id=task.id), [{"issue": "7"}, variables])
+        assert caught.value.message.startswith("Item 1: ")
+    assert given.count("executions") == before

@@ -184,3 +184,12 @@ def test_what_a_checkout_and_a_network_say_is_a_sentence() -> None:
     }
     for kind, data in kinds.items():
         assert "{" not in describe(_event(1, kind, 1, **data)), kind
+
+
+def test_what_was_published_is_shown_with_its_address() -> None:
+    url, sha = "https://git.example.com/acme/shop", "a" * 40
+    pushed = _event(1, EventType.PUSHED, 1, url=url, branch="fix/7", sha=sha, new=True)
+    assert describe(pushed) == f"fix/7 ({'a' * 12}) to {url}"
+    data = {"url": f"{url}/pull/7", "number": 7, "base": "main", "new": False}
+    opened = _event(2, EventType.PULL_REQUEST, 1, **data)
+    assert describe(opened) == f"{url}/pull/7 for main, which was there"

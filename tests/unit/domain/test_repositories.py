@@ -1,11 +1,22 @@
 """URLs, refs and paths of repositories: what git could take for something else is refused."""
 
+from uuid import UUID
+
 import pytest
 from pydantic import ValidationError
 
+from celeriac.domain.errors import InvalidInputError, TemplateInvalidError
 from celeriac.domain.executions.options import RunOptions
+from celeriac.domain.prompts import WorkLimit
+from celeriac.domain.publishing import (
+    NewPullRequest,
+    Publication,
+    check_publication,
+    publication_of,
+)
 from celeriac.domain.repositories import Repository, RepositoryChoice, RepositoryRule
 from celeriac.domain.tasks import TaskSpec
+from celeriac.kit.json_types import JsonObject
 
 GOOD = "https://git.example.com/acme/shop.git"
 
@@ -111,3 +122,75 @@ def test_an_execution_chooses_what_its_task_leaves_open() -> None:
     options = RunOptions(repository=RepositoryChoice(ref="x"))
     assert options.applied(task).repository == repository.model_copy(update={"ref": "x"})
     assert options.applied(TaskSpec()).repository is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"secret": "s", "git": "ssh://git@git.example.com/x"}, "secret is for https:// only"),
+        ({"secret": "s", "overrides": ["git"]}, "overrides can't have git"),
+        ({"push": True}, "push needs a secret"),
+        ({"secret": "s", "pull_request": {}}, "pull_request needs push"),
+        (
+            {"secret": "s", "push": True, "pull_request": {}, "git": "https://h/a/b/c"},
+            "form https://HOST/OWNER/NAME",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Repository.model_validate({"git": GOOD, **fields})
+
+
+def published(variables: JsonObject, **fields: object) -> Publication | None:
+    repository = Repository.model_validate({"git": GOOD, "secret": "s", **fields})
+    with WorkLimit() as work:
+        return publication_of(
+            repository, variables, work, execution_id=UUID(int=5), task="fix", agent="coder"
+        )
+
+
+def test_the_texts_of_a_publication() -> None:
+    assert published({}) is None
+    plain = published({}, push=True)
+    assert plain == Publication(f"celeriac/{UUID(int=5)}", True, False, None)
+    fields = {"push": {"branch": "fix/{{ n }}"}, "pull_request": {"title": "Fixes {{ n }}\nx"}}
+    request = NewPullRequest("Fixes 7", f"Execution {UUID(int=5)}", None, False)
+    assert published({"n": 7}, **fields) == Publication("fix/7", False, False, request)
+    default = published({}, push=True, pull_request={})
+    assert default is not None
+    assert default.pull_request is not None
+    assert default.pull_request.title == "fix: work of coder"
+
+
+@pytest.mark.parametrize(
+    ("fields", "n", "field"),
+    [
+        ({"push": {"branch": "{{ n }}"}}, "a b", "repository.push.branch"),
+        ({"push": {"branch": "{{ n }}"}}, "-x", "repository.push.branch"),
+        ({"push": {"branch": "{{ n }}"}}, "a..b", "repository.push.branch"),
+        ({"push": {"branch": "{{ n }}"}}, "HEAD", "repository.push.branch"),
+        ({"push": {"branch": "{{ n }}"}, "ref": "dev"}, "dev", "repository.push.branch"),
+        (
+            {"push": {"branch": "{{ n }}"}, "pull_request": {"base": "dev"}},
+            "dev",
+            "repository.pull_request.base",
+        ),
+    ],
+)
+def test_a_branch_that_can_not_be_pushed_is_refused(
+    fields: dict[str, object], n: str, field: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        published({"n": n}, **fields)
+    assert caught.value.field == field
+
+
+def test_templates_name_their_place() -> None:
+    schema: JsonObject = {"properties": {"n": {}}}
+    fields = {"push": {"branch": "{{ n }}/{{ task }}"}, "pull_request": {"body": "{{ m }}"}}
+    repository = Repository.model_validate({"git": GOOD, "secret": "s", **fields})
+    with pytest.raises(TemplateInvalidError, match="reads m") as caught:
+        check_publication(repository, schema)
+    assert caught.value.field == "spec.repository.pull_request.body"
+    check_publication(repository, {})

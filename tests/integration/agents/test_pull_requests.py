@@ -1,0 +1,157 @@
+"""Pull requests for what was pushed: opened once, and found again."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository.pull_requests import github_api
+from celeriac.domain.errors import PullRequestFailedError
+from celeriac.domain.executions.events import EventType
+from celeriac.domain.repositories import Repository, RepositoryAccess, RepositoryRule
+from celeriac.kit.outbound import OutboundGuard
+from celeriac.services.ports import Job
+from tests.support.certificates import make_certificate
+from tests.support.confined import confined
+from tests.support.git_server import GitServer, git_server, served_copy
+from tests.support.github import PullRequests
+from tests.support.repositories import Desk, Origin, answer, git
+from tests.support.run_context import command_job, events_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
+
+ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+TOKEN = "ghs_Zq8mN2vAl0123456789"
+ACCESS = RepositoryAccess("x-access-token", TOKEN, UUID(int=7), 1)
+
+
+@pytest.fixture
+def api() -> PullRequests:
+    return PullRequests(TOKEN)
+
+
+@pytest.fixture
+def server(
+    tmp_path: Path, api: PullRequests, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[GitServer]:
+    certificate = make_certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    served_copy(Origin(tmp_path / "origin"), tmp_path / "served" / "acme", "shop.git")
+    pulls = Route("/api/v3/repos/acme/shop/pulls", api.answer, methods=["GET", "POST"])
+    with git_server(tmp_path / "served", certificate, pulls) as running:
+        running.users = {("x-access-token", TOKEN)}
+        yield running
+
+
+@pytest.fixture
+def desk(tmp_path: Path, server: GitServer) -> Desk:
+    desk = Desk(tmp_path / "home", Origin(tmp_path / "unused"), confined(ENVIRONMENT))
+    guard = OutboundGuard(hosts=frozenset({"localhost"}))
+    mirrors = replace(desk.shared.mirrors, guard=guard)
+    rule = RepositoryRule(allow=(server.url,))
+    desk.shared = replace(desk.shared, mirrors=mirrors, rule=rule)
+    return desk
+
+
+@pytest.fixture
+def shell() -> CommandRunner:
+    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=confined(ENVIRONMENT))
+
+
+def job_of(server: GitServer, *, push: Any = True, **request: Any) -> Job:
+    repository = {
+        "git": f"{server.url}/acme/shop.git",
+        "secret": "shop",
+        "push": push,
+        "pull_request": request,
+    }
+    return replace(
+        command_job("shell", f"read start\ndate +%N >lib/value\n{answer('done')}"),
+        execution_id=uuid4(),
+        repository=Repository.model_validate(repository),
+        repository_access=ACCESS,
+        variables={"issue": 12},
+    )
+
+
+async def test_a_pull_request_is_opened_once(
+    desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
+) -> None:
+    texts = {"title": "Fixes {{ issue }}\nand more", "body": "By {{ execution_id }}", "draft": True}
+    job = job_of(server, **texts)
+    _, context = await desk.run(shell, job)
+    (made,) = api.made
+    branch = f"celeriac/{job.execution_id}"
+    assert (made["title"], made["body"], made["head"], made["base"], made["draft"]) == (
+        "Fixes 12",
+        f"By {job.execution_id}",
+        branch,
+        "main",
+        True,
+    )
+    (event,) = events_of(context, EventType.PULL_REQUEST)
+    assert event == {
+        "url": "https://github.example.com/acme/shop/pull/1",
+        "number": 1,
+        "branch": branch,
+        "base": "main",
+        "new": True,
+        "attempt": 1,
+    }
+    # a repeated attempt finds it, also if it was closed meanwhile
+    for attempt, state in ((2, "open"), (3, "closed")):
+        made["state"] = state
+        _, context = await desk.run(shell, replace(job, attempt=attempt))
+        (event,) = events_of(context, EventType.PULL_REQUEST)
+        assert (event["number"], event["new"]) == (1, False)
+    assert len(api.made) == 1
+    assert TOKEN not in repr((context.events, context.logged()))
+
+
+async def test_a_branch_of_several_executions_gets_another_one_after_the_first_is_closed(
+    desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests, tmp_path: Path
+) -> None:
+    served = tmp_path / "served/acme/shop.git"
+    for state in ("merged", "open"):
+        job = job_of(server, push={"branch": "bot/{{ issue }}"}, base="main")
+        await desk.run(shell, job)
+        api.made[-1]["state"] = state
+        git(served, "branch", "--delete", "--force", "bot/12")
+    assert [each["head"] for each in api.made] == ["bot/12"] * 2
+    # one that somebody opens between the look and the request
+    api.answers = [JSONResponse([]), JSONResponse({"message": "Validation Failed"}, 422)]
+    _, context = await desk.run(shell, job_of(server, push={"branch": "bot/12"}, base="main"))
+    assert events_of(context, EventType.PULL_REQUEST)[0]["number"] == 2
+
+
+async def test_a_server_that_is_away_for_a_moment_is_asked_again_and_a_refusal_ends_the_attempt(
+    desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
+) -> None:
+    api.answers = [JSONResponse({"message": "away"}, 502)]
+    _, context = await desk.run(shell, job_of(server))
+    assert events_of(context, EventType.PULL_REQUEST)[0]["new"] is True
+    api.answers = [JSONResponse([]), JSONResponse({"message": f"no rights for {TOKEN}"}, 403)]
+    job = job_of(server)
+    context = desk.context(job)
+    with pytest.raises(PullRequestFailedError, match="403: no rights") as caught:
+        await desk.run(shell, job, context)
+    assert TOKEN not in str(caught.value)
+    assert events_of(context, EventType.PUSHED)[0]["new"] is True
+    assert events_of(context, EventType.PULL_REQUEST) == []
+
+
+def test_the_api_is_on_the_host_of_the_repository() -> None:
+    for url, api in (
+        ("https://github.com/acme/shop.git", "https://api.github.com"),
+        ("https://acme.ghe.com/acme/shop", "https://api.acme.ghe.com"),
+        ("https://git.example.com:8443/acme/shop", "https://git.example.com:8443/api/v3"),
+        ("https://notgithub.com/acme/shop", "https://notgithub.com/api/v3"),
+    ):
+        assert github_api(url) == api
