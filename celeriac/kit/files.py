@@ -31,6 +31,9 @@ _LATEST = datetime(9999, 12, 30, tzinfo=UTC).timestamp()
 _PERMISSIONS = 0o777
 _DEEPEST = 32
 _LONGEST = 4096
+_LONGEST_FOUND = 2_000
+"""Bytes of a path that is found: an entry of an index of PostgreSQL has at most 2,700."""
+
 _MOST_IN_ONE = 10_000
 """Entries of one directory that are read."""
 
@@ -49,6 +52,8 @@ class FileEntry:
     modified_at: datetime
     target: str | None = None
     is_directory: bool = False
+    changed_ns: int = 0
+    """When its content or properties changed last, which no program can set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,8 @@ class Scan:
 
     entries: Sequence[FileEntry]
     skipped: int
-    """Number of entries left out: devices, pipes, names that aren't UTF-8, too deep levels, and
-    what exceeds the limit."""
+    """Number of entries left out: devices, pipes, names that aren't UTF-8, too deep levels, too
+    long paths, and what exceeds the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +204,13 @@ def _found(
     is_directory: bool = False,
 ) -> FileEntry | None:
     path = "/".join(parts)
-    if len(path) > _LONGEST:
+    if len(path.encode()) > _LONGEST_FOUND:
         return None
     size = 0 if is_directory or target is not None else facts.st_size
     mode = stat.S_IMODE(facts.st_mode) & _PERMISSIONS
-    return FileEntry(path, size, mode, _modified(facts), target, is_directory)
+    return FileEntry(
+        path, size, mode, _modified(facts), target, is_directory, changed_ns=facts.st_ctime_ns
+    )
 
 
 def _modified(facts: os.stat_result) -> datetime:

@@ -43,6 +43,8 @@ def save_files(files: WorkingFiles, attempt: Attempt, workspace_id: UUID, workdi
         except Exception as error:
             logger.exception("files.not_saved", owner_id=owner.id)
             reason = error.message if isinstance(error, CeleriacError) else type(error).__name__
+            if attempt.masker is not None:
+                reason = attempt.masker.text(reason)
             _tell(attempt, f"The files of the working directory could not be saved: {reason}")
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import sha256
 from mimetypes import guess_type
 from pathlib import Path
+from tempfile import TemporaryFile
 from uuid import UUID, uuid4
 
 import structlog
@@ -56,6 +57,15 @@ class _ChangedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class _Marker:
+    """From which version this machine's copy of a directory comes."""
+
+    version: str
+    seen_ns: int
+    """When the files were looked at, by the clock of their file system; later changes are new."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """What a save does."""
 
@@ -95,19 +105,25 @@ class WorkingFiles:
         found, entries = self._saved(copy_of or owner_id)
         if found is None:
             return
-        if copy_of is None and directory.is_dir() and self._marker(owner_id) == str(found.version):
+        marker = self._marker(owner_id)
+        if copy_of is None and directory.is_dir() and marker.version == str(found.version):
             return
-        self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
         beside = self._markers / f"{owner_id}.{uuid4().hex}"
         try:
+            self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
             self._write_tree(found.workspace_id, entries, beside)
             remove_tree(directory)
             directory.parent.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
             beside.rename(directory)
+        except OSError as error:
+            raise ObjectStoreError(
+                "The files of the working directory can't be restored on this machine: "
+                f"{error.strerror or error}."
+            ) from error
         finally:
             remove_tree(beside)
         if copy_of is None:
-            self._mark(owner_id, found.version)
+            self._mark(owner_id, found.version, self._now())
         logger.info("files.restored", owner_id=owner_id, entries=len(entries))
 
     def save(self, lease: Lease, workspace_id: UUID, owner: ArtifactOwner, folder: Folder) -> None:
@@ -117,9 +133,12 @@ class WorkingFiles:
         then stays. Nothing is stored where nothing has changed.
         """
         for _ in range(_TRIES):
+            began = self._now()
             found, known = self._saved(owner.id)
             plan = self._planned(owner, folder, found, {each.path: each for each in known})
             if plan is None:
+                if found is not None and self._marker(owner.id).version == str(found.version):
+                    self._mark(owner.id, found.version, began)
                 return
             try:
                 uploaded = self._upload(workspace_id, folder, plan.fresh)
@@ -127,7 +146,7 @@ class WorkingFiles:
                 continue
             store = partial(self._store, lease, workspace_id, owner, plan)
             if retry_while_unavailable(store, seconds=_DATABASE_SECONDS):
-                self._mark(owner.id, plan.version)
+                self._mark(owner.id, plan.version, began)
                 logger.info(
                     "files.saved",
                     owner_id=owner.id,
@@ -164,19 +183,19 @@ class WorkingFiles:
             scan = folder.scan(most=self._bounds.files)
         except OSError:
             return None  # the agent has removed its directory
-        ours = found is not None and self._marker(owner.id) == str(found.version)
-        skipped, total, now = scan.skipped, 0, dict[str, Artifact]()
+        marker = self._marker(owner.id)
+        ours = found is not None and marker.version == str(found.version)
+        skipped, left, now = scan.skipped, self._bounds.bytes, dict[str, Artifact]()
         for entry in scan.entries:
-            total += entry.size
-            if entry.size > self._bounds.file_bytes or total > self._bounds.bytes:
-                total -= entry.size
-                skipped += 1
-                continue
-            old = known.get(entry.path)
-            artifact = _unread(entry, old if ours else None) or _read(folder, entry)
+            most = min(self._bounds.file_bytes, left)
+            old = known.get(entry.path) if ours and entry.changed_ns < marker.seen_ns else None
+            artifact = None
+            if entry.size <= most:
+                artifact = _unread(entry, old) or _read(folder, entry, most)
             if artifact is None:
                 skipped += 1
             else:
+                left -= artifact.size
                 now[entry.path] = artifact
                 skipped += artifact.kind is EntryKind.LINK
         changed = [each for each in now.values() if _differs(each, known.get(each.path))]
@@ -279,17 +298,26 @@ class WorkingFiles:
 
     # markers
 
-    def _marker(self, owner_id: UUID) -> str | None:
+    def _marker(self, owner_id: UUID) -> _Marker:
         try:
-            return (self._markers / str(owner_id)).read_text()
-        except OSError:
-            return None
+            version, _, seen = (self._markers / str(owner_id)).read_text().partition(" ")
+            return _Marker(version, int(seen or 0))
+        except (OSError, ValueError):
+            return _Marker("", 0)
 
-    def _mark(self, owner_id: UUID, version: UUID) -> None:
+    def _mark(self, owner_id: UUID, version: UUID, seen_ns: int) -> None:
         """Note which version this machine has; without the note it is restored once more."""
         with suppress(OSError):
             self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
-            (self._markers / str(owner_id)).write_text(str(version))
+            (self._markers / str(owner_id)).write_text(f"{version} {seen_ns}")
+
+    def _now(self) -> int:
+        """Return the time of the file system, whose clock may be another one; 0 if it has none."""
+        with suppress(OSError):
+            self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._markers) as file:
+                return os.fstat(file.fileno()).st_ctime_ns
+        return 0
 
 
 def _unread(entry: FileEntry, old: Artifact | None) -> Artifact | None:
@@ -302,16 +330,19 @@ def _unread(entry: FileEntry, old: Artifact | None) -> Artifact | None:
     return replace(old, mode=entry.mode) if old.kind is EntryKind.FILE else None
 
 
-def _read(folder: Folder, entry: FileEntry) -> Artifact | None:
-    """Return a file with its digest, or None if it is gone or closed."""
+def _read(folder: Folder, entry: FileEntry, most: int) -> Artifact | None:
+    """Return a file with its digest, or None if it is gone, closed, or has grown past `most`."""
+    digest, size = sha256(), 0
     try:
         opened = folder.open(entry.path)
+        if opened.size > most:
+            opened.file.close()
+            return None
+        for chunk in opened.chunks():
+            digest.update(chunk)
+            size += len(chunk)
     except (OSError, ValueError):
         return None
-    digest, size = sha256(), 0
-    for chunk in opened.chunks():
-        digest.update(chunk)
-        size += len(chunk)
     return Artifact(
         entry.path,
         EntryKind.FILE,
@@ -344,10 +375,13 @@ def _checked(folder: Folder, artifact: Artifact) -> Iterator[bytes]:
     digest = sha256()
     try:
         opened = folder.open(artifact.path)
+        if opened.size != artifact.size:
+            opened.file.close()
+            raise _ChangedError
+        for chunk in opened.chunks():
+            digest.update(chunk)
+            yield chunk
     except OSError as error:
         raise _ChangedError from error
-    for chunk in opened.chunks():
-        digest.update(chunk)
-        yield chunk
     if digest.digest() != artifact.digest:
         raise _ChangedError
