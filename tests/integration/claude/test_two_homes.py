@@ -116,41 +116,6 @@ async def test_no_path_of_a_home_is_stored_and_a_fork_has_its_own(
     assert str(work) not in sent
 
 
-async def test_what_the_other_home_has_added_is_not_lost_to_a_longer_file(
-    runner: ClaudeRunner, context: RecordingContext, anthropic: AnthropicServer, tmp_path: Path
-) -> None:
-    """The first machine's file has entries of an attempt that crashed before they were stored."""
-    job = claude_job("[plain] Hello.")
-    await runner.run(job, context)
-    file = conversation(tmp_path / "sessions", context.session_id)
-    crashed = [json.loads(line) for line in file.read_text().splitlines()][-1]
-    with file.open("a") as more:
-        for _ in range(50):
-            more.write(json.dumps({**crashed, "uuid": str(uuid4())}) + "\n")
-    other, second = replace(runner, sessions_root=tmp_path / "other"), following(context)
-    session = session_of(context, job.execution_id)
-    await other.run(claude_job("[remember] In the other home.", session=session), second)
-
-    back = claude_job("[remember] And back?", session=session_of(second, job.execution_id))
-    await runner.run(back, following(second))
-
-    assert anthropic.received[-1].said("In the other home.")
-
-
-async def test_a_home_keeps_its_own_files_of_the_same_conversation(
-    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
-) -> None:
-    job = claude_job("[work] Note it.", allowed_tools=("Read", "Write"))
-    await runner.run(job, context)
-    file = conversation(tmp_path / "sessions", context.session_id)
-    before = file.stat().st_ino
-    later = claude_job("[remember] More.", session=session_of(context, job.execution_id))
-
-    await runner.run(later, following(context))
-
-    assert conversation(tmp_path / "sessions", context.session_id).stat().st_ino == before
-
-
 @pytest.mark.parametrize(
     ("there", "kept"),
     [
