@@ -12,11 +12,15 @@ from celery import signals
 from celery.exceptions import TimeLimitExceeded
 
 from celeriac.domain.plain_tasks import PlainEnd, is_plain
+from celeriac.kit.untrusted import read_text, type_name
 from celeriac.services.operations.plain_tasks import PlainTaskCounts, none_run
 from celeriac.settings import Settings
 from celeriac.wiring.worker import heartbeat_database_of
 
 logger = structlog.get_logger(__name__)
+
+_MOST_CHARACTERS = 2_000
+"""Of the text of an error."""
 
 
 def connect_counts(counts: Callable[[], PlainTaskCounts]) -> None:
@@ -65,7 +69,11 @@ def _queue(request: Any) -> str | None:
 
 
 def _error(exception: Any) -> str | None:
-    return None if exception is None else f"{type(exception).__name__}: {exception}"
+    """Describe what a task has raised. Its class is a user's, whose code may raise anything."""
+    if exception is None:
+        return None
+    text = read_text(lambda: str(exception), _MOST_CHARACTERS)
+    return f"{type_name(type(exception))}: {text}"
 
 
 def _delivered(counts: PlainTaskCounts, task_id: str, delivery: Mapping[str, Any] | None) -> None:

@@ -85,16 +85,20 @@ class ForwardProxy:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.settimeout(0)
+        failing = False
         with listener:
             while True:
                 await self._places.acquire()
                 try:
                     accepted, _ = await loop.sock_accept(listener)
                 except OSError as error:
-                    logger.warning("network.accept_failed", error=str(error))
+                    if not failing:  # not ten lines a second
+                        logger.warning("network.accept_failed", error=str(error))
+                    failing = True
                     self._places.release()
                     await asyncio.sleep(_PAUSE_SECONDS)
                     continue
+                failing = False
                 task = self._start(self._converse(accepted))
                 task.add_done_callback(lambda _: self._places.release())
 
