@@ -70,6 +70,7 @@ from celeriac.wiring.core import (
     silent_after,
 )
 from celeriac.wiring.doctor import build_checks
+from celeriac.wiring.repositories import repository_check
 
 _ADVANCE_SECONDS = 2.0
 """How long an answer works on the run of its step; the keeper continues."""
@@ -90,7 +91,7 @@ class ApiServices:
         self.invitations = Invitations(database, key)
         self.agents = Agents(database, environment_rule(settings))
         self.advice = advice(settings)
-        self.tasks = Tasks(database)
+        self.tasks = Tasks(database, repository_check(settings))
         self.workflows = Workflows(database)
         self.runs = Runs(database, container.plans, container.advance)
         self.schedules = Schedules(
@@ -132,7 +133,9 @@ class ApiServices:
         self.webhooks = Webhooks(database, SigningKeys(key), settings.outbound.guard())
         hook_keys = HookKeys(key)
         self.usage, self.hooks = Usage(database), Hooks(database, hook_keys)
-        self.apply = Apply(database, self.agents, self.budgets, self.limits, self.hooks)
+        self.apply = Apply(
+            database, self.agents, self.budgets, self.limits, self.hooks, tasks=self.tasks
+        )
         self.receive = Receive(database, hook_keys, container.submit, self.runs)
         self.celery_tasks = CeleryTasks(
             database,

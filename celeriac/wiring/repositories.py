@@ -5,6 +5,7 @@ from celeriac.agents.repository.change import Collector
 from celeriac.agents.repository.mirrors import MirrorLimits, Mirrors
 from celeriac.agents.repository.runner import Repositories
 from celeriac.domain.repositories import RepositoryRule
+from celeriac.services.repositories import RepositoryCheck
 from celeriac.services.storage_paths import StoragePaths
 from celeriac.settings import Settings
 
@@ -19,6 +20,11 @@ def repository_rule(settings: Settings) -> RepositoryRule:
     return RepositoryRule(
         asked.allow, asked.commands == "always" or (asked.commands == "confined" and confined)
     )
+
+
+def repository_check(settings: Settings) -> RepositoryCheck:
+    """Return what is allowed for the repositories of tasks."""
+    return RepositoryCheck(repository_rule(settings), settings.outbound.guard())
 
 
 def repositories(settings: Settings, bounds: Confinement, places: StoragePaths) -> Repositories:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".jsonl"
 
-_ALLOWED = frozenset({"priority", "queue", "callback_url", "expires_in", "labels"})
+_ALLOWED = frozenset({"priority", "queue", "callback_url", "expires_in", "labels", "repository"})
 
 Timeout = Annotated[
     float | None,
@@ -178,14 +178,14 @@ def run_batch(
     """Run the task once for each item, and print the executions' ids in the items' order.
 
     Raises UsageProblemError for options of a single run: `others`, and all of `options` but
-    priority, queue, expires_in, callback_url and labels.
+    priority, queue, expires_in, callback_url, labels and repository.
     """
     given = {name: value for name, value in options.items() if value and name not in _ALLOWED}
     if given or others:
         names = ", ".join([*others, *sorted(given)])
         raise UsageProblemError(
-            "A batch takes --priority, --queue, --callback-url, --delay, --expires-in, --label "
-            f"and --idempotency-key only; not {names}."
+            "A batch takes --priority, --queue, --callback-url, --delay, --expires-in, --label, "
+            f"--ref, --git, --git-path and --idempotency-key only; not {names}."
         )
     accepted = context.client.executions.execute_batch(
         task,
@@ -195,6 +195,7 @@ def run_batch(
         callback_url=options.get("callback_url"),
         expires_in=options.get("expires_in"),
         labels=options.get("labels"),
+        repository=options.get("repository"),
         delay_seconds=delay,
         idempotency_key=key,
     )

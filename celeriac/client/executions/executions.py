@@ -99,9 +99,10 @@ class Executions(ExecutionLists, ExecutionChanges):
         expires_at: datetime | None = None,
         callback_url: str | None = None,
         labels: Mapping[str, str] | None = None,
+        repository: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.AcceptedBatch:
-        """Run a task once for each item of variables, all or none."""
+        """Run a task once for each item of variables, all or none; `repository` is for all."""
         body = given(
             items=[dict(item) for item in items],
             priority=priority,
@@ -111,6 +112,7 @@ class Executions(ExecutionLists, ExecutionChanges):
             expires_at=expires_at,
             callback_url=callback_url,
             labels=labels,
+            repository=repository,
         )
         return self._transport.create_work(
             wire.AcceptedBatch, path("tasks", task, "execute-batch"), body, idempotency_key

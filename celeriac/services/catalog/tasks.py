@@ -30,6 +30,7 @@ from celeriac.domain.tasks import Agent, Task, TaskSpec
 from celeriac.kit.ids import parse_uuid
 from celeriac.services.catalog import versioned
 from celeriac.services.reading import read_page
+from celeriac.services.repositories import RepositoryCheck
 from celeriac.services.secrets.grants import (
     REPOSITORY_FIELD,
     require_repository_grant,
@@ -55,8 +56,10 @@ class Tasks:
     A `reference` is an id, or a name in the actor's workspace.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, repositories: RepositoryCheck | None = None) -> None:
+        """Work on `database`; `repositories` says which ones tasks may name (None: all)."""
         self._database = database
+        self._repositories = repositories
         self._ids: dict[tuple[UUID, str], UUID] = {}
 
     def create(
@@ -75,7 +78,7 @@ class Tasks:
         TemplateInvalidError.
         """
         actor.require(Role.OPERATOR)
-        _check(spec)
+        self._check(spec)
         with self._database.transaction() as connection:
             task = add_task(
                 connection,
@@ -151,7 +154,7 @@ class Tasks:
         """
         actor.require(Role.OPERATOR)
         if spec is not None:
-            _check(spec)
+            self._check(spec)
         with self._database.transaction() as connection:
             task = versioned.get(connection, TASKS, actor, reference, lock=True)
             changed = change_task(
@@ -191,6 +194,19 @@ class Tasks:
             pauses.remove_of_limits(connection, limits.delete_of(connection, task.id))
         self._ids.pop((task.workspace_id, task.name), None)
         logger.info("task.deleted", task_id=task.id, name=task.name)
+
+    def faults(self, spec: TaskSpec) -> Iterator[InvalidInputError]:
+        """Yield what is wrong with a specification, whatever its agent is."""
+        yield from task_faults(spec)
+        try:
+            if self._repositories is not None:
+                self._repositories(spec)
+        except InvalidInputError as error:
+            yield error
+
+    def _check(self, spec: TaskSpec) -> None:
+        for fault in self.faults(spec):
+            raise fault
 
     def _end_work(self, actor: Actor, reference: str, cancel: CancelTask) -> None:
         """Deactivate a task and cancel its executions. Repeatable."""
@@ -295,8 +311,3 @@ def check_prompt(agent: AgentSpec, spec: TaskSpec) -> None:
             "do, with {{ name }} for a variable.",
             field="spec.prompt",
         )
-
-
-def _check(spec: TaskSpec) -> None:
-    for fault in task_faults(spec):
-        raise fault

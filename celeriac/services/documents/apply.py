@@ -39,7 +39,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.services.budgets.manage import Budgets, budget_of, put_budget
 from celeriac.services.catalog import versioned
 from celeriac.services.catalog.agents import Agents
-from celeriac.services.catalog.tasks import add_task, change_task, check_prompt, task_faults
+from celeriac.services.catalog.tasks import Tasks, add_task, change_task, check_prompt
 from celeriac.services.documents.starts import Starts
 from celeriac.services.documents.steps import Step, compared, created
 from celeriac.services.hooks.manage import Hooks
@@ -68,9 +68,12 @@ class Apply:
         budgets: Budgets,
         limits: WorkspaceLimits,
         hooks: Hooks,
+        *,
+        tasks: Tasks,
     ) -> None:
         self._database = database
         self._agents = agents
+        self._tasks = tasks
         self._budgets = budgets
         self._limits = limits
         self._hooks = hooks
@@ -94,7 +97,7 @@ class Apply:
                 if document.limits:  # as a change of a limit does: the workspace before all else
                     workspaces.lock(connection, actor.workspace_id)
                 owners.hold_catalog(connection, actor.workspace_id)
-            plan = _Plan(connection, actor, document, lock=not dry_run)
+            plan = _Plan(connection, actor, document, self._tasks.faults, lock=not dry_run)
             steps = plan.steps()
             starts = Starts(connection, actor, plan, self._hooks, lock=not dry_run)
             steps += starts.steps(document)
@@ -138,8 +141,15 @@ class _Plan:
     """Compares a document with what is stored: its faults, and the changes to make."""
 
     def __init__(
-        self, connection: Connection, actor: Actor, document: Document, *, lock: bool
+        self,
+        connection: Connection,
+        actor: Actor,
+        document: Document,
+        task_faults: Callable[[TaskSpec], Iterator[InvalidInputError]],
+        *,
+        lock: bool,
     ) -> None:
+        self._task_faults = task_faults
         self._connection = connection
         self._actor = actor
         self._document = document
@@ -182,7 +192,7 @@ class _Plan:
         return _step(outcome, partial(write, description=description, spec=entry.spec))
 
     def _task(self, place: str, entry: TaskEntry) -> Step:
-        for fault in task_faults(entry.spec or TaskSpec()):
+        for fault in self._task_faults(entry.spec or TaskSpec()):
             self._fault(f"{place}.{_in_spec(fault.field)}", fault.message)
         found = self._stored(TASKS, entry.name)
         self._tasks[entry.name] = found

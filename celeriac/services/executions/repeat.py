@@ -15,8 +15,8 @@ from celeriac.domain.prompts import WorkLimit
 from celeriac.kit.ids import uuid7
 from celeriac.services.cassettes import check_traffic
 from celeriac.services.catalog.specs import SpecCache
-from celeriac.services.executions.repositories import check_choice
 from celeriac.services.executions.submit import check_one, request_of, task_deleted
+from celeriac.services.repositories import check_choice
 
 _CHECK_SECONDS = 5.0
 """The time after which a check ends, so that clients get an answer in time."""

@@ -46,8 +46,8 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.debounce import create_debounced
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
-from celeriac.services.executions.repositories import check_repository
 from celeriac.services.reading import present
+from celeriac.services.repositories import check_repository
 from celeriac.services.sessions import acquire_session
 from celeriac.services.webhooks.targets import check_url
 

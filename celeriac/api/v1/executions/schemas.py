@@ -96,6 +96,12 @@ class StartOptions(Strict):
         description="Names and values to find it by; limits by key may use them.",
         examples=[{"customer": "acme"}],
     )
+    repository: RepositoryChoice | None = Field(
+        default=None,
+        description="git, ref or path instead of those of its task's repository, as far as the "
+        "task leaves them open.",
+        examples=[{"ref": "release-2"}],
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -148,12 +154,6 @@ class Execute(StartOptions):
     )
     budget: Budget | None = Field(
         default=None, description="For this execution, instead of its task's."
-    )
-    repository: RepositoryChoice | None = Field(
-        default=None,
-        description="git, ref or path instead of those of its task's repository, as far as the "
-        "task leaves them open.",
-        examples=[{"ref": "release-2"}],
     )
     record: bool = Field(default=False, description="Save its model traffic as a cassette.")
     cassette_id: Annotated[UUID, Field(strict=False)] | None = Field(

@@ -207,7 +207,9 @@ def _work(task_id: UUID, body: StartOptions, mode: ResponseMode, once: Idempoten
         task_id=task_id,
         variables=one.variables if one else {},
         session_id=one.session_id if one else None,
-        options=one.options() if one else RunOptions(callback_url=body.callback_url),
+        options=one.options()
+        if one
+        else RunOptions(callback_url=body.callback_url, repository=body.repository),
         priority=None if body.priority is None else int(body.priority),
         queue=body.queue,
         delay_seconds=body.delay_seconds,

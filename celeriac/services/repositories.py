@@ -1,10 +1,25 @@
-"""Whether an execution may use the repository that its task names and the caller has chosen."""
+"""Whether a task, and an execution of it, may use a repository."""
+
+from dataclasses import dataclass
 
 from celeriac.domain.errors import InvalidInputError
 from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.repositories import Repository, RepositoryRule
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.outbound import OutboundGuard, refusal
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryCheck:
+    """What is allowed for the repositories of tasks on this installation."""
+
+    rule: RepositoryRule
+    guard: OutboundGuard
+
+    def __call__(self, task: TaskSpec) -> None:
+        """Raise InvalidInputError if the task's own repository may not be used."""
+        if task.repository is not None:
+            check_allowed(self.rule, self.guard, task.repository, "spec.repository")
 
 
 def check_repository(
