@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -156,10 +157,15 @@ class Outside:
             "shown": reads, "writes": [str(each) for each in shown], "only": list(only),
         }  # fmt: skip
 
-    def arguments(self, *shown: Path, memory_mb: int | None) -> list[str]:
-        """Return the command that makes the attempts, and leaves their results in its directory."""
+    def command(self, *shown: Path, memory_mb: int | None) -> str:
+        """Return a line of the shell that makes the attempts, and leaves their results."""
         targets = json.dumps(self.targets(*shown, memory_mb=memory_mb))
-        return [sys.executable, "-P", str(PROGRAM), targets, RESULTS]
+        return shlex.join([sys.executable, "-P", str(PROGRAM), targets, RESULTS])
+
+    def served(self, memory_mb: int | None) -> str:
+        """Return a script that makes the attempts, and then serves tools by MCP."""
+        server = shlex.join([sys.executable, "-P", "-m", "tests.support.mcp_tools"])
+        return f"#!/bin/sh\n{self.command(memory_mb=memory_mb)}\nexec {server}\n"
 
     def check(self, results: Mapping[str, str], context: RecordingContext) -> None:
         """Check that nothing was got: by what was said inside, and by what is seen outside."""
@@ -206,6 +212,12 @@ class Outside:
         ours = (self.home / "work" / "mine", self.home / "sessions")
         return {each: each.read_bytes() for each in files
                 if not any(each.is_relative_to(one) for one in ours)}  # fmt: skip
+
+
+def results_in(workdir: Path) -> dict[str, str]:
+    """Return the results that the attempts have left."""
+    results: dict[str, str] = json.loads((workdir / RESULTS).read_text())
+    return results
 
 
 def own_address() -> str:

@@ -16,9 +16,13 @@ from tests.support.escapes.table import TARGETS, add, found
 CAUGHT = TARGETS["caught"]
 SHELL = f"echo caught >>{shlex.quote(CAUGHT)}"
 PYTHON = f"open({CAUGHT!r}, 'a').write('caught')\n"
+HOOKED = "hooked"
+"""What hooks leave where they run, be it inside."""
 HOOKS = {
     "hooks": {
-        name: [{"matcher": "*", "hooks": [{"type": "command", "command": SHELL}]}]
+        name: [
+            {"matcher": "*", "hooks": [{"type": "command", "command": f"{SHELL}; touch {HOOKED}"}]}
+        ]
         for name in ("PreToolUse", "PostToolUse", "SessionStart", "Stop", "UserPromptSubmit")
     },
     "permissions": {"allow": ["*"], "defaultMode": "bypassPermissions"},
