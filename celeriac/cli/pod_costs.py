@@ -17,7 +17,7 @@ def pod_costs(
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Tell Kubernetes how much runs in each worker's pod, so that idle ones are removed first.
+    """Report to Kubernetes how much runs in each pod, so that idle ones are removed first.
 
     Sets the annotation controller.kubernetes.io/pod-deletion-cost of each pod
     to the number of executions and plain Celery tasks that run in it, where it

@@ -100,12 +100,14 @@ class Folder:
             return False
 
     def is_empty(self) -> bool:
-        """Whether there is nothing in the directory, or no directory."""
+        """Whether there is nothing in the directory, or none; False for one that can't be read."""
         try:
             with self._opened() as place, os.scandir(place) as found:
                 return next(found, None) is None
-        except OSError:
+        except FileNotFoundError:
             return True
+        except OSError:
+            return False
 
     def scan(self, *, most: int) -> Scan:
         """Return up to `most` entries of all levels. Raises OSError for a missing directory."""
@@ -176,8 +178,11 @@ def _entry(place: int, parts: tuple[str, ...]) -> Iterator[FileEntry | None]:
     try:
         facts = os.stat(name, dir_fd=place, follow_symlinks=False)
         target = os.readlink(name, dir_fd=place) if stat.S_ISLNK(facts.st_mode) else None
-    except OSError:
+    except FileNotFoundError:
         return  # removed meanwhile
+    except OSError:  # its directory was closed
+        yield None
+        return
     if not has_utf8(name) or not has_utf8(target or ""):
         yield None
     elif stat.S_ISDIR(facts.st_mode) and len(parts) < _DEEPEST:

@@ -199,7 +199,7 @@ def add(
             "that one.",
             field="name",
         )
-    if spec.of is LimitOf.EXECUTIONS:  # who submits a run reads the rows
+    if spec.of is LimitOf.EXECUTIONS:  # the submission of a run reads the rows
         rows.change_revision(connection, workspace_id)
     of = {"task_id": task_id and str(task_id), "workflow_id": workflow_id and str(workflow_id)}
     details = {"name": name, **of, **_values(spec)}

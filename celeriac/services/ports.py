@@ -127,7 +127,7 @@ class Checkout:
 
     `top` is the directory of the checkout, `workdir` the one in it in which the agent works, and
     `home` the home of its processes: they may write to all of these. `check` runs the checks of the
-    task: it returns what the agent is told if one fails and it may try again, and None if none
+    task: it returns the message for the agent if one fails and it may try again, and None if none
     does; it raises VerifyFailedError for the last failure.
     """
 

@@ -77,7 +77,7 @@ def create_limit(body: NewLimit, actor: Operator, services: Services) -> wire.Li
     execution for which the key is null, or needs a variable that it does not have, is not limited.
     A limit of the whole workspace needs the role admin.
 
-    With `of: runs` it limits how many runs of the workflow go on at once. The key is computed from
+    With `of: runs` it limits how many runs of the workflow run at once. The key is computed from
     `input` and `run`. It holds for runs that are submitted from then on; earlier ones neither wait
     for it nor count.
     """

@@ -192,7 +192,7 @@ class HookForbiddenError(ForbiddenError, code="hook_forbidden"):
     """The maker of a hook may start nothing any more."""
 
     def __init__(self, why: str) -> None:
-        """`why` is for the admins of the workspace; the sender is not told."""
+        """`why` is for the admins of the workspace; the sender does not get it."""
         super().__init__("The hook may start nothing at present; its deliveries say why.")
         self.why = why
 

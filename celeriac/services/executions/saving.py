@@ -27,8 +27,8 @@ def has_files(attempt: Attempt, workdir: Folder) -> bool:
 def save_files(files: WorkingFiles, attempt: Attempt, workspace_id: UUID, workdir: Folder) -> None:
     """Save the directories of an attempt whose agent has ended; blocks the calling thread.
 
-    Raises nothing: the outcome of the attempt is worth more than its files. What could not be saved
-    is told in the log of the execution, and stays on this machine.
+    Raises nothing: the outcome of the attempt is worth more than its files. The log of the
+    execution names what could not be saved, which stays on this machine.
     """
     if not has_files(attempt, workdir):
         return
@@ -39,16 +39,25 @@ def save_files(files: WorkingFiles, attempt: Attempt, workspace_id: UUID, workdi
         try:
             files.save(attempt.lease, workspace_id, owner, folder)
         except LeaseLostError:
-            return  # who has the attempt now has its files, too
+            return  # the worker that has the attempt now has its files, too
         except Exception as error:
             logger.exception("files.not_saved", owner_id=owner.id)
-            reason = error.message if isinstance(error, CeleriacError) else type(error).__name__
+            reason = _reason(error)
             if attempt.masker is not None:
                 reason = attempt.masker.text(reason)
-            _tell(attempt, f"The files of the working directory could not be saved: {reason}")
+            _log(attempt, f"The files of the working directory could not be saved: {reason}")
 
 
-def _tell(attempt: Attempt, message: str) -> None:
+def _reason(error: Exception) -> str:
+    match error:
+        case CeleriacError():
+            return error.message
+        case OSError(strerror=str(reason)):
+            return reason
+    return type(error).__name__
+
+
+def _log(attempt: Attempt, message: str) -> None:
     data = storable({"level": "error", "message": message, "source": "files"})
     event = NewEvent(EventType.LOG, data, time.monotonic())
     with suppress(LeaseLostError):

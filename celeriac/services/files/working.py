@@ -129,8 +129,9 @@ class WorkingFiles:
     def save(self, lease: Lease, workspace_id: UUID, owner: ArtifactOwner, folder: Folder) -> None:
         """Save what is in `folder` for the attempt of `lease`.
 
-        Raises LeaseLostError, ObjectStoreError and DatabaseUnavailableError; the version before
-        then stays. Nothing is stored where nothing has changed.
+        Raises LeaseLostError, ObjectStoreError and DatabaseUnavailableError, and OSError for a
+        directory that can't be read; the version before then stays. Nothing is stored where nothing
+        has changed.
         """
         for _ in range(_TRIES):
             began = self._now()
@@ -181,7 +182,7 @@ class WorkingFiles:
         """Return what is to be saved, or None if that is there already."""
         try:
             scan = folder.scan(most=self._bounds.files)
-        except OSError:
+        except FileNotFoundError:
             return None  # the agent has removed its directory
         marker = self._marker(owner.id)
         ours = found is not None and marker.version == str(found.version)

@@ -1,4 +1,4 @@
-"""Tells Kubernetes how busy each worker's pod is, so that a smaller fleet loses idle ones first."""
+"""Reports to Kubernetes how busy each worker's pod is: a smaller fleet loses idle ones first."""
 
 from collections import Counter
 from collections.abc import Iterable

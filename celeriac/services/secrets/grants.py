@@ -72,8 +72,8 @@ def _host_faults(spec: AgentSpec) -> Iterator[InvalidInputError]:
 def require_grant(actor: Actor, spec: AgentSpec, before: AgentSpec | None) -> None:
     """Raise ForbiddenError unless the actor may store `spec` in the place of `before`.
 
-    What an agent with secrets does is decided by admins: whoever changes such an agent could have
-    the values.
+    What an agent with secrets does is decided by admins: a person who changes such an agent
+    could have the values.
     """
     if spec.secrets and (before is None or not is_same(spec, before)):
         actor.require(Role.ADMIN)

@@ -93,7 +93,7 @@ class Advance:
     def __call__(self, run_id: UUID, *, seconds: float | None = None) -> bool:
         """Do all that can be done for a run now, and for the runs above and below it.
 
-        Stops after `seconds`, with False; the keeper goes on. Raises what the database raises:
+        Stops after `seconds`, with False; the keeper continues. Raises what the database raises:
         nothing is lost by that.
         """
         until = None if seconds is None else time.monotonic() + seconds
@@ -145,13 +145,13 @@ class Advance:
         return len(found)
 
     def waiting(self, limit: int) -> int:
-        """Let runs go on that wait for slots which are free, of some keys; return how many."""
+        """Continue runs that wait for slots which are free, of some keys; return how many."""
         found = self._admit(self._limits.some(limit))
         self._each(found)
         return len(found)
 
     def let_begin(self, workspace_id: UUID, keys: Sequence[str], *, seconds: float) -> None:
-        """Let runs go on that wait for slots of some keys, as there are now. Never raises.
+        """Continue runs that wait for slots of some keys, as far as there are any. Never raises.
 
         Stops after `seconds`; the keeper continues.
         """
@@ -160,7 +160,7 @@ class Advance:
             found = self._admit(self._limits.of_keys(workspace_id, keys, until))
             for run_id in found:
                 left = until - time.monotonic()
-                if left > 0:  # what has begun is due: the keeper goes on with it
+                if left > 0:  # what has begun is due: the keeper continues it
                     self(run_id, seconds=left)
         except DatabaseUnavailableError as error:
             logger.warning("workflow.not_advanced", error=error.message)
@@ -188,7 +188,7 @@ class Advance:
                 self(run_id)
             except DatabaseUnavailableError:
                 raise
-            except Exception:  # the other runs must go on
+            except Exception:  # the other runs must continue
                 logger.exception("workflow.not_advanced", run_id=run_id)
 
     def _meet_deadline(self, run_id: UUID) -> None:

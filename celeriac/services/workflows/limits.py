@@ -149,7 +149,7 @@ class RunLimits:
     """Gives out slots, and applies the policies of limits. Safe to share between threads.
 
     All methods return runs to advance: those that have got their slots, and those that were
-    cancelled. With `until`, a monotonic time, they stop then; the keeper goes on.
+    cancelled. With `until`, a monotonic time, they stop then; the keeper continues.
     """
 
     def __init__(self, database: Database, cancel: CancelRun) -> None:

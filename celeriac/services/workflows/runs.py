@@ -181,7 +181,7 @@ class Runs:
         audit.record(connection, actor, "workflow_run.create", [prepared.run_id], details=details)
 
     def begin(self, prepared: PreparedRun) -> None:
-        """Begin a run that is stored. Raises nothing: the keeper goes on with it."""
+        """Begin a run that is stored. Raises nothing: the keeper continues it."""
         logger.info(
             "workflow.run_created",
             run_id=prepared.run_id,
@@ -209,7 +209,7 @@ class Runs:
             self._advance(run_id, seconds=_SECONDS)
         except CeleriacError as error:
             logger.warning("workflow.not_advanced", run_id=run_id, error=error.message)
-        except Exception:  # the request is stored, and the keeper goes on
+        except Exception:  # the request is stored, and the keeper continues
             logger.exception("workflow.not_advanced", run_id=run_id)
 
     def cancel(self, actor: Actor, run_id: UUID) -> WorkflowRun:

@@ -113,7 +113,7 @@ def test_plain_tasks_count_in_the_situation_report(
     fleet.celery.send_task("plain.fail", args=["no luck"]).get(timeout=60, propagate=False)
     for _ in range(3):
         fleet.celery.send_task("plain.echo", args=[1]).get(timeout=60)
-    wait_until(lambda: _plain(http)["running"] == 1, "the one that runs is told")
+    wait_until(lambda: _plain(http)["running"] == 1, "the one that runs is counted")
     wait_until(lambda: _recent(http).get("Hold") == ("in_progress", "default"), "as a recent task")
     gate.touch()
     late = fleet.celery.send_task("plain.echo", args=[1], expires=-1)
@@ -126,7 +126,7 @@ def test_plain_tasks_count_in_the_situation_report(
     expected = {"completed": 4, "failed": 1, "cancelled": 1}
     wait_until(lambda: added() == expected, "all have been counted")
     wait_until(lambda: _plain(http)["running"] == 0, "none runs")
-    wait_until(lambda: _recent(http).get("Hold") == ("completed", "default"), "its end is told")
+    wait_until(lambda: _recent(http).get("Hold") == ("completed", "default"), "its end is shown")
     assert _recent(http)["Fail"] == ("failed", "default")
     assert _recent(http)["Echo"] == ("cancelled", "default"), "the latest one had expired"
 

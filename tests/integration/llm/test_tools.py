@@ -282,7 +282,7 @@ async def test_a_model_that_may_label_its_execution_reads_what_is_refused(
         ' / label_execution {"labels": {"draft": null}} / label_execution {"labels": {"9": "x"}}'
     )
     result = result_of(await runner.run(llm_job(prompt, may_label=True), context))
-    told = result.split("; ", 2)
-    assert told[:2] == ['{"draft":"yes","language":"en"}', '{"language":"en"}']
-    assert "letter" in told[2]
+    said = result.split("; ", 2)
+    assert said[:2] == ['{"draft":"yes","language":"en"}', '{"language":"en"}']
+    assert "letter" in said[2]
     assert "Unknown tool" in result_of(await runner.run(llm_job(prompt), context))

@@ -93,7 +93,7 @@ def test_a_changed_number_holds_at_once_for_runs_that_wait(
     assert flows.runs.limits(flows.ran(runs[3]).run)[0].max == 3
 
     limits.change(actor, "few", {"max": 1})
-    assert statuses(flows, *runs) == ["running"] * 3 + ["pending"], "what runs goes on"
+    assert statuses(flows, *runs) == ["running"] * 3 + ["pending"], "what runs continues"
     for run_id in runs[:2]:
         flows.runs.cancel(actor, run_id)
         assert flows.advance.waiting(100) == 0, "others still run"

@@ -113,7 +113,7 @@ def test_each_machine_begins_with_the_last_version(
     (one.directory(claim) / "stale").touch()
     back = one.restore(claim)
     assert {each.name: each.read_text() for each in back.iterdir()} == {"a": "22"}
-    (back / "unsaved").touch()  # as after a crash of the attempt: it goes on where it was
+    (back / "unsaved").touch()  # as after a crash of the attempt: it continues where it was
     assert (one.restore(claim) / "unsaved").exists()
 
 
@@ -241,6 +241,20 @@ def test_a_save_that_fails_leaves_the_version_before(
     assert (other.restore(claim) / "a").read_text() == "1"
     one.save(claim)
     assert sorted(each.name for each in other.restore(claim).iterdir()) == ["a", "b"]
+
+
+def test_a_directory_that_is_not_one_any_more_is_an_error(
+    core: Core, one: Machine, other: Machine
+) -> None:
+    claim = core.running()
+    written(one.directory(claim), a="1")
+    one.save(claim)
+    remove_tree(one.directory(claim))
+    one.save(claim)
+    one.directory(claim).symlink_to(one.work)
+    with pytest.raises(NotADirectoryError):
+        one.save(claim)
+    assert (other.restore(claim) / "a").read_text() == "1"
 
 
 def test_who_has_lost_the_attempt_saves_nothing(core: Core, one: Machine, other: Machine) -> None:

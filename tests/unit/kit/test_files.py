@@ -149,6 +149,13 @@ def test_a_folder_that_becomes_a_link_while_it_is_read_leads_nowhere(base: Path)
     assert b"fine" in contents
 
 
+def test_what_can_not_be_opened_is_not_taken_for_empty(base: Path) -> None:
+    assert Folder(base, "inner").is_empty()
+    assert Folder(base, "missing").is_empty()
+    (base / "link").symlink_to("inner")
+    assert not Folder(base, "link").is_empty()
+
+
 def test_a_file_that_grows_is_read_as_it_was(base: Path) -> None:
     (base / "inner" / "log").write_bytes(b"1234")
     opened = Folder(base, "inner").open("log")

@@ -38,3 +38,22 @@ def test_the_reason_is_masked(tmp_path: Path) -> None:
     (event,) = batch.events
     assert "does not want ***." in event.data
     assert VALUE not in event.data
+
+
+def test_a_directory_that_can_not_be_read_is_reported(tmp_path: Path) -> None:
+    """An agent has put a link in its place: that is not the same as having no files."""
+    attempt = Attempt(Lease(uuid4(), 1, uuid4()))
+    attempt.has_workdir = True
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "work").symlink_to("elsewhere")
+
+    class Reading:
+        def save(self, *given: Any) -> None:
+            given[-1].scan(most=1)
+
+    files: Any = Reading()
+    save_files(files, attempt, uuid4(), Folder(tmp_path, "work"))
+
+    (batch,) = attempt.last_batches()
+    (event,) = batch.events
+    assert "could not be saved: Not a directory" in event.data
