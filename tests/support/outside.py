@@ -139,7 +139,7 @@ class Outside:
     def targets(
         self, *shown: Path, memory_mb: int | None, only: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return what the attempts are told; `shown` are places that they may see and write."""
+        """Return the variables of the attempts; `shown` are places that they may see and write."""
         named = {name: str(path) for name, path in self.files.items()}
         reads = [*map(str, self.sandbox.reads), *map(str, shown or (self.workdir,))]
         return {
@@ -175,9 +175,11 @@ class Outside:
         self.check_outside()
         refused = [data for kind, data in context.events if kind is EventType.NETWORK_REFUSED]
         (used,) = [data for kind, data in context.events if kind is EventType.NETWORK_USED]
-        told = {(each["host"], each["port"], each["rule"]) for each in (*refused, *used["refused"])}
+        reported = {
+            (each["host"], each["port"], each["rule"]) for each in (*refused, *used["refused"])
+        }
         port, mine = self.servers["a server"].port, self.allowed.port
-        assert told >= {
+        assert reported >= {
             ("127.0.0.1", port, "not_allowed"),
             ("localhost", port, "private_address"),
             ("127.0.0.1.nip.io", port, "private_address"),

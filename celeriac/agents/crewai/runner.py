@@ -82,10 +82,7 @@ class CrewaiRunner:
         agent = spec_of(job, CrewaiAgent)
         # rendering many texts would block the loop
         crew = await CHECKS.run(_rendered, agent.crew, job)
-        reached = job.options.cassette_id is None
-        choices = self._choices(crew, reached=reached)
-        for choice in choices.values() if reached else ():
-            await self._served.check(choice)
+        choices = await self._checked_choices(crew, reached=job.options.cassette_id is None)
         confinement = await self.confinement.for_agent(agent.confinement)
         tools = self._tools(crew, job.secrets)
         _require_memory(job.limits.memory_mb)
@@ -115,30 +112,29 @@ class CrewaiRunner:
                     "models": _models(choices, gateway),
                     "mcp": {name: _described(each, proxy) for name, each in tools.items()},
                     "max_model_calls": agent.max_model_calls,
-                    "label_tool": (
-                        {"name": LABEL_TOOL, "description": DESCRIPTION}
-                        if agent.may_label
-                        else None
-                    ),
+                    "label_tool": _label_tool(agent),
                     "memory_mb": job.limits.memory_mb,
                 }
                 command = _command(self.venv, confinement, tools.values(), context.workdir)
-                done = await run_in_child(
-                    replace(
-                        command,
-                        environment={**command.environment, **job.secrets, **proxy},
-                        writes=writes_of(job),
-                        servers=network.ports(gateway.port),
-                    ),
-                    job,
-                    context,
-                    {"crew": described},
-                    calls=calls,
+                command = replace(
+                    command,
+                    environment={**command.environment, **job.secrets, **proxy},
+                    writes=writes_of(job),
+                    servers=network.ports(gateway.port),
                 )
+                extra: JsonObject = {"crew": described}
+                done = await run_in_child(command, job, context, extra, calls=calls)
         finally:
             await FILES.run(remove_tree, context.workdir / _PRIVATE)
         source = f"the crew {job.agent_name}"
         return replace(done, result=await final_result(done.result, job.output_schema, source))
+
+    async def _checked_choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, ModelRef]:
+        """Do what `_choices` does; of models that are `reached`, check that they are served."""
+        choices = self._choices(crew, reached=reached)
+        for choice in choices.values() if reached else ():
+            await self._served.check(choice)
+        return choices
 
     def _choices(self, crew: CrewGraph, *, reached: bool) -> dict[str, ModelRef]:
         """Return the crew's models by name; an error names the node."""
@@ -208,6 +204,10 @@ def _command(
             *(each for each in programs if each.is_file()),
         ),
     )
+
+
+def _label_tool(agent: CrewaiAgent) -> JsonObject | None:
+    return {"name": LABEL_TOOL, "description": DESCRIPTION} if agent.may_label else None
 
 
 def _models(choices: Mapping[str, ModelRef], gateway: AttemptGateway) -> JsonObject:
