@@ -228,12 +228,12 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove a directory with its content; return whether nothing is left.
+    """Remove a directory with its content, or a file; return whether nothing is left.
 
     Symbolic links are removed, never followed. Directories that were closed to everybody are opened
     first, and may be nested in any depth.
     """
-    if path.is_symlink():
+    if path.is_symlink() or path.is_file():
         path.unlink(missing_ok=True)
         return True
     with suppress(RecursionError):
@@ -242,6 +242,21 @@ def remove_tree(path: Path) -> bool:
         with suppress(OSError):
             _remove_flat(path)
     return not path.exists()
+
+
+def move_away(path: Path, to: Path) -> None:
+    """Move a directory, a link or a file to a place on the same file system, if it is there.
+
+    A directory may be closed to everybody. Raises OSError.
+    """
+    if not os.path.lexists(path):
+        return
+    above = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _open_up(above, path.name)  # to move it, its entry `..` is written
+        os.rename(path.name, to, src_dir_fd=above)
+    finally:
+        os.close(above)
 
 
 def remove_if_empty(path: Path) -> bool:

@@ -5,11 +5,14 @@ worker dies, the version before is whole. A marker on this machine says which ve
 directory comes from; another one is replaced before an agent works in it.
 """
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from errno import ETIMEDOUT
 from functools import partial
 from hashlib import sha256
 from mimetypes import guess_type
@@ -31,7 +34,7 @@ from celeriac.domain.artifacts import (
 )
 from celeriac.domain.errors import LeaseLostError, ObjectMissingError, ObjectStoreError
 from celeriac.domain.executions.model import Lease
-from celeriac.kit.files import FileEntry, Folder, path_parts, remove_tree
+from celeriac.kit.files import FileEntry, Folder, move_away, path_parts, remove_tree
 from celeriac.kit.ids import uuid7
 from celeriac.kit.threads import Threads
 from celeriac.services.files.objects import ObjectStore
@@ -50,6 +53,11 @@ _OWNER_MAY = 0o700
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _DAY = 86_400
 _PLAIN = "application/octet-stream"
+_COPY = "copy"
+"""The version of a directory that was copied and not saved since."""
+
+_LOCK_SECONDS = 30.0
+_POLL_SECONDS = 0.02
 
 
 class _ChangedError(Exception):
@@ -100,7 +108,8 @@ class WorkingFiles:
         """Make `directory` what was saved last of it, unless this machine has that.
 
         With `copy_of` it becomes a copy of another owner's. Without a saved version nothing
-        changes. Raises ObjectStoreError, ObjectMissingError and DatabaseUnavailableError.
+        changes, nor if another process of this machine has restored it meanwhile: a later attempt
+        may work in it. Raises ObjectStoreError, ObjectMissingError and DatabaseUnavailableError.
         """
         found, entries = self._saved(copy_of or owner_id)
         if found is None:
@@ -108,22 +117,25 @@ class WorkingFiles:
         marker = self._marker(owner_id)
         if copy_of is None and directory.is_dir() and marker.version == str(found.version):
             return
-        beside = self._markers / f"{owner_id}.{uuid4().hex}"
+        beside, old = (self._markers / f"{owner_id}.{uuid4().hex}" for _ in range(2))
         try:
             self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
             self._write_tree(found.workspace_id, entries, beside)
-            remove_tree(directory)
-            directory.parent.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
-            beside.rename(directory)
+            with self._alone():
+                if directory.is_dir() and self._marker(owner_id) != marker:
+                    return
+                move_away(directory, old)
+                directory.parent.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
+                beside.rename(directory)
+                self._mark(owner_id, _COPY if copy_of else found.version, self._now())
         except OSError as error:
             raise ObjectStoreError(
                 "The files of the working directory can't be restored on this machine: "
                 f"{error.strerror or error}."
             ) from error
         finally:
-            remove_tree(beside)
-        if copy_of is None:
-            self._mark(owner_id, found.version, self._now())
+            for each in (beside, old):
+                remove_tree(each)
         logger.info("files.restored", owner_id=owner_id, entries=len(entries))
 
     def save(self, lease: Lease, workspace_id: UUID, owner: ArtifactOwner, folder: Folder) -> None:
@@ -306,7 +318,20 @@ class WorkingFiles:
         except (OSError, ValueError):
             return _Marker("", 0)
 
-    def _mark(self, owner_id: UUID, version: UUID, seen_ns: int) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes of this machine from replacing directories. Raises OSError."""
+        place, until = os.open(self._markers, os.O_RDONLY), time.monotonic() + _LOCK_SECONDS
+        try:
+            while not _locked(place):
+                if time.monotonic() > until:
+                    raise TimeoutError(ETIMEDOUT, "another worker replaces directories")
+                time.sleep(_POLL_SECONDS)
+            yield
+        finally:
+            os.close(place)
+
+    def _mark(self, owner_id: UUID, version: UUID | str, seen_ns: int) -> None:
         """Note which version this machine has; without the note it is restored once more."""
         with suppress(OSError):
             self._markers.mkdir(mode=_OWNER_MAY, parents=True, exist_ok=True)
@@ -319,6 +344,14 @@ class WorkingFiles:
             with TemporaryFile(dir=self._markers) as file:
                 return os.fstat(file.fileno()).st_ctime_ns
         return 0
+
+
+def _locked(place: int) -> bool:
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unread(entry: FileEntry, old: Artifact | None) -> Artifact | None:

@@ -22,32 +22,11 @@ from celeriac.kit.files import Folder, OpenFile, remove_tree
 from celeriac.services.files import working
 from celeriac.services.files.working import WorkingFiles
 from tests.support.core import Core
-from tests.support.objects import BOUNDS, files_in, objects_in
+from tests.support.objects import BOUNDS, Machine, files_in, objects_in, written
 from tests.support.retention import POLICY, make_ids_old, pass_days, places_in, retention
 from tests.support.waiting import wait_until
 
 DAY = 86_400
-
-
-class Machine:
-    """A worker's machine: its own home, and the store that it shares with the others."""
-
-    def __init__(self, core: Core, home: Path, objects: ObstoreObjects) -> None:
-        self.work = home / "work"
-        self.work.mkdir(parents=True)
-        self.files = WorkingFiles(core.database, objects, home / "saved", BOUNDS)
-
-    def save(self, claim: Claim) -> None:
-        folder = Folder(self.work, str(claim.lease.execution_id))
-        owner = ArtifactOwner(claim.lease.execution_id, is_session=False)
-        self.files.save(claim.lease, claim.workspace_id, owner, folder)
-
-    def restore(self, claim: Claim) -> Path:
-        self.files.restore(claim.lease.execution_id, self.directory(claim))
-        return self.directory(claim)
-
-    def directory(self, claim: Claim) -> Path:
-        return self.work / str(claim.lease.execution_id)
 
 
 @pytest.fixture
@@ -68,12 +47,6 @@ def other(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
 def stored(tmp_path: Path) -> set[bytes]:
     """The contents in the store."""
     return {each.read_bytes() for each in (tmp_path / "objects").rglob("*") if each.is_file()}
-
-
-def written(directory: Path, **contents: str) -> None:
-    directory.mkdir(exist_ok=True)
-    for name, content in contents.items():
-        (directory / name).write_text(content)
 
 
 def test_another_machine_gets_the_directory_as_it_was(
@@ -132,7 +105,7 @@ def test_what_has_not_changed_is_neither_read_nor_stored_again(
         return original(self, path)
 
     monkeypatch.setattr(Folder, "open", noted)
-    _later(one, claim)
+    one.settle(claim)
     one.save(claim)
     read.clear()  # they may have changed in the same moment as the first save began
     one.save(claim)
@@ -141,86 +114,6 @@ def test_what_has_not_changed_is_neither_read_nor_stored_again(
     one.save(claim)
     assert set(read) == {"b"}
     assert _version(core, claim) != version
-
-
-def _later(machine: Machine, claim: Claim) -> None:
-    """Wait until the clock of the file system has moved on from the last change."""
-    last = max(each.stat().st_ctime_ns for each in machine.directory(claim).iterdir())
-    wait_until(lambda: machine.files._now() > last, "the clock moves on")
-
-
-def test_content_of_the_same_size_and_time_is_saved(
-    core: Core, one: Machine, other: Machine
-) -> None:
-    """As programs write it that unpack archives or set the times of what they build."""
-    claim = core.running()
-    written(one.directory(claim), a="version 1", b="kept")
-    before = (one.directory(claim) / "a").stat()
-    one.save(claim)
-    there = other.restore(claim)
-    for machine, content in ((other, "version 2"), (other, "version 3")):
-        _later(machine, claim)
-        machine.save(claim)
-        (there / "a").write_text(content)
-        os.utime(there / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
-        machine.save(claim)
-        assert (one.restore(claim) / "a").read_text() == content
-
-
-def test_a_path_that_no_index_holds_does_not_keep_the_others_from_being_saved(
-    core: Core, one: Machine, other: Machine
-) -> None:
-    claim = core.running()
-    directory = one.directory(claim)
-    written(directory, a="1")
-    letters = "".join(chr(0x4E00 + number) for number in range(80))
-    names = [letters[turn:] + letters[:turn] for turn in range(12)]
-    for number in (7, 12):
-        deep = directory.joinpath(*names[:number])
-        deep.mkdir(parents=True)
-        (deep / "file").write_text("deep")
-    one.save(claim)
-    there = other.restore(claim)
-    assert (there / "a").read_text() == "1"
-    assert (there.joinpath(*names[:7]) / "file").read_text() == "deep"
-    assert not there.joinpath(*names[:8]).exists()
-    with core.database.autocommit() as connection:
-        found = artifacts.file_set(connection, claim.lease.execution_id)
-    assert found is not None
-    assert found.skipped == 1
-
-
-@pytest.mark.parametrize("opened_before", [0, 1])
-def test_a_file_that_grows_while_it_is_saved_is_not_read_past_the_bounds(
-    core: Core, one: Machine, other: Machine, monkeypatch: pytest.MonkeyPatch, opened_before: int
-) -> None:
-    """A process of the agent may still run; 1 TB would be read, or joined in memory."""
-    claim = core.running()
-    written(one.directory(claim), a="1", b="2")
-    opened: list[str] = []
-    original = Folder.open
-
-    def grown(self: Folder, path: str) -> OpenFile:
-        if path == "a":
-            opened.append(path)
-            if len(opened) > opened_before:
-                os.truncate(one.directory(claim) / path, 1 << 40)
-        return original(self, path)
-
-    monkeypatch.setattr(Folder, "open", grown)
-    one.save(claim)
-    assert [each.name for each in other.restore(claim).iterdir()] == ["b"]
-
-
-def test_a_machine_that_can_t_write_the_files_says_so(
-    core: Core, one: Machine, other: Machine, tmp_path: Path
-) -> None:
-    claim = core.running()
-    written(one.directory(claim), a="1")
-    one.save(claim)
-    (tmp_path / "other" / "saved").write_text("no directory")
-    with pytest.raises(ObjectStoreError, match="can't be restored on this machine: "):
-        other.restore(claim)
 
 
 def test_a_save_that_fails_leaves_the_version_before(
