@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from celeriac.cli.core.arguments import ApiKey, ApiUrl, Home, WorkspaceOption
-from celeriac.cli.core.context import CommandContext, open_client
-from celeriac.cli.core.ids import ExecutionId
+from celeriac.cli.core.context import CommandContext, open_client, server_errors
+from celeriac.cli.core.ids import ExecutionId, short_id
 from celeriac.cli.core.output import (
     CommandError,
     ExitCode,
@@ -59,13 +59,22 @@ def _of_execution(
     level: str,
 ) -> None:
     executions, output = context.client.executions, context.output
-    page = executions.logs(execution, tail=lines, level=level)
+    from celeriac.client import ClientError
+
+    try:
+        page = executions.logs(execution, tail=lines, level=level)
+    except ClientError as error:
+        if error.code != "logs_not_here":
+            raise
+        raise server_errors(
+            error, cure=f"`celeriac executions events {short_id(execution)}` shows them."
+        ) from error
     for each in page.items:
         _show(output, *_as_stored(each))
     if page.elsewhere:
         output.say(
-            f"The lines of its worker are on the host {page.elsewhere}: use `celeriac timeline` "
-            "there, or let API and workers share one CELERIAC_LOG_DIR."
+            f"The lines of its worker are on the host {page.elsewhere}: use `celeriac timeline "
+            f"{short_id(execution)}` there, or let API and workers share one CELERIAC_LOG_DIR."
         )
     if follow:
         found = executions.follow_logs(

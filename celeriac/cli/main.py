@@ -1,5 +1,6 @@
 """The `celeriac` command: all commands, and exit codes for errors."""
 
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ from celeriac.kit.text import printable
 from celeriac.version import __version__
 
 _PROGRAM = "celeriac"
+_UNKNOWN_COMMAND = re.compile(r"No such command '([\w-]+)'")
 _VALIDATOR = "Value error, "
 """What the library that reads values puts before its message."""
 _START = "Start Celeriac"
@@ -236,5 +238,12 @@ def _report(report: ErrorReport | None, code: int, given: _GlobalOptions) -> int
 
 
 def _usage_hint(error: TyperException) -> str | None:
+    """Return where help is, and the command of that name that is in another group."""
     context = getattr(error, "ctx", None)
-    return f"`{context.command_path} --help` shows how." if context else None
+    if context is None:
+        return None
+    named = _UNKNOWN_COMMAND.search(error.format_message())
+    known = getattr(context.find_root().command, "commands", {})
+    if named and context.parent is not None and named[1] in known:
+        return f"`{_PROGRAM} {named[1]} --help` shows how: it is a command of its own."
+    return f"`{context.command_path} --help` shows how."

@@ -1,5 +1,6 @@
 """The statements of the situation report: each on an index and bounded, whatever the history."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from sqlalchemy import Connection, Row, text
 
 from celeriac.db.executions.silence import is_silent
 from celeriac.domain.executions.states import Held, Status, WaitingFor
+from celeriac.domain.rollups import Grain
 from celeriac.domain.sitrep import MOST_COUNTED, MOST_QUEUES, LateSchedule, LiveCount
 
 _COLUMNS = "status, held, waiting_for, queue, available_at"
@@ -195,6 +197,59 @@ def regressed(connection: Connection, *, workspace_id: UUID | None) -> tuple[int
         {"workspace_id": workspace_id, "most": MOST_COUNTED + 1},
     ).one()
     return int(found[0]), None if found[1] is None else float(found[1])
+
+
+_SINCE = "date_trunc(:grain, now() - make_interval(secs => :seconds), 'UTC')"
+_FAILING_TASKS = {
+    one: text(f"""
+WITH recent AS (
+    SELECT task_id, state, last_seen_at FROM failure_groups
+    WHERE {condition} ORDER BY {newest} DESC LIMIT :most
+), failing AS (
+    SELECT DISTINCT task_id FROM recent
+    WHERE last_seen_at >= {_SINCE} AND state NOT IN ('known', 'muted')
+), sums AS (
+    SELECT workspace_id, task_id, sum(failed)::bigint AS failed FROM execution_rollups
+    WHERE scope = 'task' AND grain = :grain AND start >= {_SINCE} {also}
+      AND task_id = ANY (ARRAY(SELECT task_id FROM failing))
+    GROUP BY workspace_id, task_id
+    HAVING sum(completed) = 0 AND sum(failed) > 0
+)
+SELECT w.name, t.name, sums.failed
+FROM sums JOIN tasks t ON t.id = sums.task_id JOIN workspaces w ON w.id = sums.workspace_id
+ORDER BY sums.failed DESC, t.name LIMIT :limit
+""")  # noqa: S608 - put together from constants
+    for one, condition, newest, also in (
+        (True, _ONE_WORKSPACE, "last_execution_id", f"AND {_ONE_WORKSPACE}"),
+        (False, f"last_seen_at >= {_SINCE}", "last_seen_at", ""),
+    )
+}
+
+
+def failing_tasks(
+    connection: Connection,
+    *,
+    workspace_id: UUID | None,
+    grain: Grain,
+    seconds: float,
+    limit: int,
+) -> Sequence[Row[Any]]:
+    """Return tasks of which all executions that ended in the last `seconds` failed.
+
+    Each row has workspace, task and number of failures; the most failures first. A task whose
+    failures people have set to known or muted is left out. The newest MOST_COUNTED groups of
+    failures are looked at.
+    """
+    return connection.execute(
+        _FAILING_TASKS[workspace_id is not None],
+        {
+            "workspace_id": workspace_id,
+            "grain": grain,
+            "seconds": seconds,
+            "most": MOST_COUNTED,
+            "limit": limit,
+        },
+    ).all()
 
 
 _STUCK_JOBS = {

@@ -163,6 +163,31 @@ def _failures(facts: Facts, limits: Thresholds) -> Iterator[Problem]:
     )
 
 
+def _failing_tasks(facts: Facts, _: Thresholds) -> Iterator[Problem]:
+    failing = facts.attention.failing_tasks if facts.attention else ()
+    if not failing:
+        return
+    window = facts.window.seconds if facts.window else None
+    ended = f"ended in the last {age(window)}" if window else "ended lately"
+    if len(failing) == 1:
+        name = failing[0].name
+        text = f"No execution of the task {name} that {ended} has completed: "
+        text += f"{counted(failing[0].failed, 'failure')}."
+        shown = f" --task {name.rpartition('/')[2]}"
+    else:
+        names = ", ".join(f"{each.name} ({each.failed:,})" for each in failing[:_SHOWN])
+        rest = f" and {len(failing) - _SHOWN} more" if len(failing) > _SHOWN else ""
+        text = f"No execution of {len(failing)} tasks that {ended} has completed: {names}{rest}."
+        shown = ""
+    yield Problem(
+        level=Level.WARNING,
+        code="tasks_failing",
+        text=text,
+        cure=f"`celeriac executions list --status failed{shown}` shows the errors. Correct the "
+        "cause, or `celeriac failures mute GROUP` if it is expected.",
+    )
+
+
 def _workers(facts: Facts, _: Thresholds) -> Iterator[Problem]:
     silent = [each for each in facts.workers or () if each.status == "silent"]
     if silent:
@@ -301,7 +326,9 @@ def _executions(facts: Facts, _: Thresholds) -> Iterator[Problem]:
         )
 
 
-_RULES: Sequence[Rule] = (_servers, _queues, _failures, _workers, _keeper, _people, _executions)
+_RULES: Sequence[Rule] = (
+    _servers, _queues, _failures, _failing_tasks, _workers, _keeper, _people, _executions,
+)  # fmt: skip
 
 CODES: Mapping[str, str] = {
     "approval_old": "Approvals old",
@@ -320,6 +347,7 @@ CODES: Mapping[str, str] = {
     "queue_old": "Queue oldest age",
     "redis_unavailable": "Redis down",
     "schedule_late": "Schedule late",
+    "tasks_failing": "Tasks failing",
     "webhook_endpoint_failing": "Webhook endpoint failing",
     "worker_missed_lease": "Worker missed lease",
 }

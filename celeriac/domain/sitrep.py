@@ -229,6 +229,15 @@ class PauseFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailingTask:
+    """A task of which all executions that ended in the window have failed."""
+
+    name: str
+    """With the workspace before it in a report of the instance."""
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
     """What waits for people, and what they should know."""
 
@@ -240,6 +249,8 @@ class Attention:
     endpoints: Sequence[FailingEndpoint] = ()
     pauses: Sequence[PauseFact] = ()
     late_schedules: Sequence[LateSchedule] = ()
+    failing_tasks: Sequence[FailingTask] = ()
+    """The most failures first."""
     regressed: int = 0
     """Groups of failures that have failed again after they were resolved."""
     regressed_seconds: float | None = None

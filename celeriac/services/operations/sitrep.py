@@ -20,6 +20,7 @@ from celeriac.domain.sitrep import (
     MOST_QUEUES,
     Attention,
     Facts,
+    FailingTask,
     LiveCount,
     PeriodicTask,
     QueueState,
@@ -253,6 +254,7 @@ class SituationReport:
                 seconds=self._options.thresholds.schedule_seconds,
                 limit=_LISTED,
             ),
+            failing=self._failing_tasks(connection, workspace),
             silent=rows.silent(connection, workspace_id=workspace),
             regressed=rows.regressed(connection, workspace_id=workspace),
             stuck_jobs=rows.stuck_bulk_jobs(
@@ -261,6 +263,20 @@ class SituationReport:
                 seconds=self._options.thresholds.bulk_job_seconds,
             ),
         )
+
+    def _failing_tasks(self, connection: Connection, workspace: UUID | None) -> list[FailingTask]:
+        seconds = self._options.window_seconds
+        found = rows.failing_tasks(
+            connection,
+            workspace_id=workspace,
+            grain=grain_of(seconds),
+            seconds=seconds,
+            limit=_LISTED,
+        )
+        return [
+            FailingTask(name=each[1] if workspace else f"{each[0]}/{each[1]}", failed=each[2])
+            for each in found
+        ]
 
     def _plain(self, workspace: UUID | None) -> PlainFigures | None:
         """Return the figures of plain tasks; None if the workspace does not see them."""

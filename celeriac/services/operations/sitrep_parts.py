@@ -22,6 +22,7 @@ from celeriac.domain.sitrep import (
     Attention,
     BudgetUse,
     FailingEndpoint,
+    FailingTask,
     LateSchedule,
     LiveCount,
     PauseFact,
@@ -215,6 +216,7 @@ def attention(
     pauses: Sequence[tuple[Any, ...]],
     late: Sequence[LateSchedule],
     *,
+    failing: Sequence[FailingTask],
     silent: tuple[int, float | None],
     regressed: tuple[int, float | None],
     stuck_jobs: tuple[int, float | None],
@@ -242,6 +244,7 @@ def attention(
             for scope, name, queue, reason, age in pauses
         ],
         late_schedules=late,
+        failing_tasks=failing,
         regressed=min(regressed[0], MOST_COUNTED),
         regressed_seconds=regressed[1],
         stuck_jobs=min(stuck_jobs[0], MOST_COUNTED),

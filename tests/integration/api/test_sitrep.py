@@ -14,7 +14,7 @@ from celeriac.adapters import queue_search
 from celeriac.adapters.celery_queue import CeleryTaskQueue, create_app
 from celeriac.api.app import create_app as create_api
 from celeriac.cli.main import main
-from celeriac.db import sitrep, workers
+from celeriac.db import rollups, sitrep, workers
 from celeriac.domain.accounts import Role
 from celeriac.domain.errors import UnavailableError
 from celeriac.domain.executions.calls import EXECUTE_AGENT
@@ -160,6 +160,53 @@ def test_errors_are_cut_and_hold_no_secrets(ada: Asker, container: CoreServices)
     assert task["status"] == "failed"
     assert len(task["error_message"]) <= 200
     assert "hunter2" not in task["error_message"]
+
+
+_END = text("""
+INSERT INTO execution_ends (workspace_id, task_id, execution_id, outcome, fingerprint, error_code,
+                            error_message, input_tokens, output_tokens, model_calls, retries,
+                            crashes, cost, queue)
+SELECT workspace_id, task_id, id, :outcome,
+       CASE WHEN :outcome = 'failed' THEN '1:a' END, 'agent_failed', 'x', 0, 0, 0, 0, 0, 0, 'a'
+FROM executions WHERE id = :id
+""")
+
+
+@pytest.mark.requirement("D1")
+def test_a_task_whose_only_execution_failed_is_not_well(
+    ada: Asker, admin: Asker, container: CoreServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "FRESH_SECONDS", 0.0)
+
+    def end(outcome: str) -> None:
+        made = ada.post("/api/v1/tasks/summarise/execute", json={"variables": {"text": "a"}})
+        with container.database.transaction() as connection:
+            connection.execute(_END, {"id": made.json()["execution_id"], "outcome": outcome})
+            rollups.fold(connection, limit=10)
+
+    def failing(asker: Asker, **params: Any) -> list[str]:
+        found = report_of(asker, **params)["problems"]
+        return [each["text"] for each in found if each["code"] == "tasks_failing"]
+
+    end("failed")
+    body = report_of(ada)
+    assert codes(body) == ["tasks_failing"]
+    assert body["level"] == "warning"
+    assert body["headline"].startswith("No execution of the task summarise that ended in the last")
+    assert body["headline"].endswith("has completed: 1 failure.")
+    (whole,) = failing(admin, scope="instance")
+    assert "/summarise that ended" in whole
+    assert failing(admin) == [], "of another workspace"
+    (group,) = ada.get("/api/v1/failure-groups").json()["items"]
+    for version, state, expected in ((1, "muted", 0), (2, "resolved", 1), (3, "known", 0)):
+        change = {"state": state, "version": version}
+        assert ada.patch(f"/api/v1/failure-groups/{group['id']}", json=change).is_success
+        assert len(failing(ada)) == expected, state
+    change = {"state": "resolved", "version": 4}
+    assert ada.patch(f"/api/v1/failure-groups/{group['id']}", json=change).is_success
+    assert failing(ada) != []
+    end("completed")
+    assert failing(ada) == []
 
 
 @pytest.mark.requirement("D1")

@@ -47,6 +47,18 @@ def test_the_commands_of_the_issue_are_there() -> None:
     }
 
 
+def test_a_command_of_its_own_is_named_where_a_group_does_not_have_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words, cure in (
+        ("executions logs last", "`celeriac logs --help` shows how: it is a command of its own."),
+        ("executions lgs last", "`celeriac executions --help` shows how."),
+        ("lgs last", "`celeriac --help` shows how."),
+    ):
+        assert main(words.split()) == ExitCode.USAGE
+        assert cure in capsys.readouterr().err
+
+
 def test_help_comes_without_the_heavy_packages() -> None:
     program = (
         "import sys\n"

@@ -16,6 +16,7 @@ from celeriac.domain.sitrep import (
     BudgetUse,
     Facts,
     FailingEndpoint,
+    FailingTask,
     LateSchedule,
     Level,
     LiveCount,
@@ -55,6 +56,7 @@ EACH: dict[str, Facts] = {
     "no_worker_for_queue": Facts(queues=[replace(QUEUE, workers=0)], workers=[]),
     "queue_old": Facts(queues=[QUEUE], workers=[WORKER]),
     "failure_rate_high": Facts(window=TOTALS),
+    "tasks_failing": Facts(attention=Attention(failing_tasks=[FailingTask(name="a", failed=1)])),
     "worker_missed_lease": Facts(workers=[replace(WORKER, status="silent")]),
     "keeper_silent": Facts(periodic=[replace(JOB, late_seconds=61.0)]),
     "maintenance_job_failing": Facts(periodic=[replace(JOB, last_status="failed")]),
@@ -113,6 +115,21 @@ def test_each_code_has_facts_that_lead_to_it_alone(code: str) -> None:
 )
 def test_what_is_no_problem(facts: Facts) -> None:
     assert problems(facts, LIMITS) == []
+
+
+@pytest.mark.requirement("D1")
+def test_tasks_of_which_nothing_completes_are_named() -> None:
+    window = replace(TOTALS, completed=0, failed=1)
+    failing = [FailingTask(name=name, failed=9 - at) for at, name in enumerate("abcde")]
+    (one,) = problems(Facts(window=window, attention=Attention(failing_tasks=failing[:1])), LIMITS)
+    assert one.text == (
+        "No execution of the task a that ended in the last 10 minutes has completed: 9 failures."
+    )
+    assert "`celeriac executions list --status failed --task a` shows" in one.cure
+    assert headline([one]) == one.text
+    (all_,) = problems(Facts(window=window, attention=Attention(failing_tasks=failing)), LIMITS)
+    assert all_.text.endswith("has completed: a (9), b (8), c (7) and 2 more.")
+    assert level_of([all_]) is Level.WARNING
 
 
 @pytest.mark.requirement("D1")
