@@ -42,6 +42,22 @@ def ten_steps_in_child(ctx: ChildContext, log: str, stop_at: int = 0) -> list[st
     return done
 
 
+def written(value: str) -> None:
+    """Write the value of a checkout, and count how often."""
+    Path("lib/value").write_text(f"{value}\n")
+    with Path("log").open("a") as log:
+        log.write(f"{value}\n")
+
+
+@celeriac.agent("corrector", durable=True)
+def corrector(ctx: ChildContext) -> str:
+    """Write a value in a checkout, and another one after a check that says which is expected."""
+    ctx.step("write", written, "1")
+    if "expected 2" in ctx.prompt:
+        ctx.step("correct", written, "2")
+    return "done"
+
+
 @celeriac.agent("sleeper", durable=True)
 async def sleeper(ctx: AgentContext, log: str, seconds: float = 3600.0) -> list[str]:
     """Sleep between two steps."""

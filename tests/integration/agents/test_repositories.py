@@ -29,7 +29,8 @@ from celeriac.kit.outbound import OutboundGuard
 from celeriac.services.ports import Job
 from tests.integration.agents.conftest import ENVIRONMENT
 from tests.support.repositories import Desk, Origin, git, job_of, lines
-from tests.support.run_context import RecordingContext, events_of
+from tests.support.run_context import RecordingContext, events_of, python_job
+from tests.support.runners import PythonRunner
 from tests.support.sandboxes import confined_user, sandbox_for
 
 pytestmark = pytest.mark.anyio
@@ -214,6 +215,17 @@ async def test_a_failing_check_sends_the_agent_back_with_its_output(
     job = job_of(desk, ":", setup=["echo no network; false"])
     with pytest.raises(SetupFailedError, match=r"exited with 1:\nno network"):
         await desk.run(shell, job)
+
+
+async def test_a_durable_function_that_is_sent_back_repeats_no_step(
+    desk: Desk, bounds: Confinement
+) -> None:
+    modules = ["tests.support.durable_functions"]
+    check = "grep -qx 2 lib/value || { echo expected 2; exit 1; }"
+    job = replace(python_job(f"{modules[0]}:corrector"), repository=desk.repository(verify=[check]))
+    done, _ = await desk.run(PythonRunner(modules=modules, confinement=bounds), job)
+    assert isinstance(done, Completed)
+    assert (desk.base(job) / "repository/log").read_text() == "1\n2\n"
 
 
 async def test_an_attempt_that_starts_over_gets_a_new_checkout_at_the_same_commit(
