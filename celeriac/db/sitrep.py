@@ -1,6 +1,5 @@
 """The statements of the situation report: each on an index and bounded, whatever the history."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -233,14 +232,14 @@ def failing_tasks(
     grain: Grain,
     seconds: float,
     limit: int,
-) -> Sequence[Row[Any]]:
+) -> list[tuple[str, str, int]]:
     """Return tasks of which all executions that ended in the last `seconds` failed.
 
     Each row has workspace, task and number of failures; the most failures first. A task whose
     failures people have set to known or muted is left out. The newest MOST_COUNTED groups of
     failures are looked at.
     """
-    return connection.execute(
+    found = connection.execute(
         _FAILING_TASKS[workspace_id is not None],
         {
             "workspace_id": workspace_id,
@@ -249,7 +248,8 @@ def failing_tasks(
             "most": MOST_COUNTED,
             "limit": limit,
         },
-    ).all()
+    )
+    return [(row[0], row[1], row[2]) for row in found]
 
 
 _STUCK_JOBS = {

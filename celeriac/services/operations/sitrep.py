@@ -274,8 +274,8 @@ class SituationReport:
             limit=_LISTED,
         )
         return [
-            FailingTask(name=each[1] if workspace else f"{each[0]}/{each[1]}", failed=each[2])
-            for each in found
+            FailingTask(name=name if workspace else f"{where}/{name}", failed=failed)
+            for where, name, failed in found
         ]
 
     def _plain(self, workspace: UUID | None) -> PlainFigures | None:
