@@ -41,7 +41,6 @@ from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.executions.attempt import Attempt, AttemptRegistry, StopReason
 from celeriac.services.executions.checkouts import no_checkout, workdir_of
 from celeriac.services.executions.context import AttemptContext, AttemptServices
-from celeriac.services.executions.finish import Raised, describe
 from celeriac.services.executions.lacks import Lacks
 from celeriac.services.executions.masking import MaskedContext, mask_failure, mask_outcome
 from celeriac.services.executions.outcomes import (
@@ -49,6 +48,7 @@ from celeriac.services.executions.outcomes import (
     outcome_of_fault,
     outcome_of_turn,
 )
+from celeriac.services.executions.raised import Raised, describe
 from celeriac.services.executions.saving import has_files, save_files
 from celeriac.services.ports import Job, Runner, Runners
 from celeriac.services.reports import ReportQueue

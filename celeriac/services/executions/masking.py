@@ -25,7 +25,7 @@ from celeriac.domain.usage import CallEstimate, ModelCall, Reservation
 from celeriac.kit.json_types import JsonObject, JsonValue, dumps, loads, storable
 from celeriac.logs.masks import Masker
 from celeriac.services.executions.context import AttemptContext
-from celeriac.services.executions.finish import describe
+from celeriac.services.executions.raised import describe
 from celeriac.services.executions.steps import AttemptSteps
 from celeriac.services.ports import Transcripts
 

@@ -20,7 +20,7 @@ from celeriac.domain.executions.model import (
 from celeriac.domain.tasks import RetryPolicy
 from celeriac.kit.backoff import grown
 from celeriac.services.executions.attempt import Attempt, StopReason
-from celeriac.services.executions.finish import Raised, describe, outcome_for
+from celeriac.services.executions.raised import Raised, describe, outcome_for
 
 logger = structlog.get_logger(__name__)
 

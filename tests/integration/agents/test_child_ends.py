@@ -8,7 +8,7 @@ import pytest
 from celeriac.domain.errors import CeleriacError, ChildCrashedError, MemoryLimitError
 from celeriac.domain.tasks import Limits
 from celeriac.kit.processes import identify, still_running
-from celeriac.services.executions.finish import describe
+from celeriac.services.executions.raised import describe
 from tests.support.agent_functions import UNTOLD
 from tests.support.run_context import RecordingContext, python_job
 from tests.support.runners import PythonRunner

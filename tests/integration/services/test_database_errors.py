@@ -25,7 +25,8 @@ from celeriac.db.engine import Connecting, Database, refuses
 from celeriac.domain.errors import DatabaseBusyError, DatabaseTimeoutError, DatabaseUnavailableError
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.states import Status
-from celeriac.services.executions.finish import Finish, describe
+from celeriac.services.executions.finish import Finish
+from celeriac.services.executions.raised import describe
 from tests.integration.services.test_running import Process, custom_events, emit
 from tests.support.core import Core
 from tests.support.outages import holding, read_only

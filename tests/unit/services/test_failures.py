@@ -17,7 +17,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.model import Failed, Retry
 from celeriac.domain.tasks import RetryPolicy
 from celeriac.kit.json_types import storable
-from celeriac.services.executions.finish import MAX_DETAILS, MAX_MESSAGE, describe, outcome_for
+from celeriac.services.executions.raised import MAX_DETAILS, MAX_MESSAGE, describe, outcome_for
 from tests.support import misuse_errors
 
 
