@@ -1,9 +1,8 @@
-"""Celery: the application, the task queue of executions, and plain tasks."""
+"""Celery: the application, and the task queue of executions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,26 +10,21 @@ import structlog
 from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from celery import Celery
 from celery.app.amqp import Queues
-from celery.backends.base import KeyValueStoreBackend
 from kombu import Connection, Producer, Queue
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError, ResponseError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from celeriac.adapters.compression import UncompressedAMQP, refuse_compression
 from celeriac.adapters.queue_search import count_tasks, is_redis
 from celeriac.adapters.redis_client import sentinel_options
 from celeriac.adapters.redis_transport import use_for_redis
 from celeriac.domain.doctor import BrokerServer
-from celeriac.domain.errors import BrokerUnavailableError, ResultUnreadableError, UnavailableError
+from celeriac.domain.errors import BrokerUnavailableError, UnavailableError
 from celeriac.domain.executions.model import QueuedMessage
-from celeriac.domain.executions.states import CeleryState
 from celeriac.domain.metrics import OTHER
 from celeriac.domain.plain_tasks import MOST_LISTED, PlainWaiting, WaitingTasks, is_plain
-from celeriac.kit.json_types import dumps
 from celeriac.kit.outbound import without_password
 from celeriac.kit.redis_urls import SentinelUrl
-from celeriac.logs.redact import redact
-from celeriac.services.operations.celery_tasks import CeleryTaskState, PlainTask
 
 QUEUES = ("task_execution", "default", "workflows", "enrichment", "scheduled", "monitoring")
 """Queues of each worker; a task may name others, which a worker must be started with."""
@@ -86,7 +80,7 @@ _POOL_SECONDS = 5.0
 
 
 @contextmanager
-def _broker_errors(app: Celery) -> Iterator[None]:
+def broker_errors(app: Celery) -> Iterator[None]:
     """Raise BrokerUnavailableError for errors of the broker in the block."""
     try:
         yield
@@ -275,7 +269,7 @@ class CeleryTaskQueue:
     def send(self, messages: Sequence[QueuedMessage]) -> None:
         """Publish all `messages`, in one round trip on Redis; see `TaskQueue.send`."""
         with (
-            _broker_errors(self._app),
+            broker_errors(self._app),
             producer_of(self._app) as producer,
             producer.batch() if len(messages) > 1 else nullcontext(),
         ):
@@ -293,12 +287,12 @@ class CeleryTaskQueue:
 
     def depth(self, queue: str) -> int:
         """Return the number of messages in `queue`, of all priorities."""
-        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+        with broker_errors(self._app), self._app.connection_or_acquire() as connection:
             return _depth(connection, [queue])
 
     def depths(self, queues: Sequence[str]) -> Mapping[str, int]:
         """Return the number of messages in each queue; raises BrokerUnavailableError."""
-        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+        with broker_errors(self._app), self._app.connection_or_acquire() as connection:
             return {each: _depth(connection, [each]) for each in queues}
 
     def waiting_tasks(self, queues: Sequence[str]) -> PlainWaiting:
@@ -306,7 +300,7 @@ class CeleryTaskQueue:
 
         Raises BrokerUnavailableError, and UnavailableError for a broker that does not show them.
         """
-        with _broker_errors(self._app), self._app.connection_or_acquire() as connection:
+        with broker_errors(self._app), self._app.connection_or_acquire() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)
             with connection.channel() as channel:
                 if not is_redis(channel):
@@ -339,7 +333,7 @@ def broker_server(app: Celery) -> BrokerServer | None:
     """
     if _is_redis(app.conf.broker_url):
         return None
-    with _broker_errors(app), app.connection_for_read() as connection:
+    with broker_errors(app), app.connection_for_read() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0)
         said = connection.connection.server_properties
     return BrokerServer(str(said.get("product")), str(said.get("version")))
@@ -350,7 +344,7 @@ def waiting_messages(app: Celery, queues: Sequence[str]) -> int:
 
     Raises BrokerUnavailableError.
     """
-    with _broker_errors(app), app.connection_for_read() as connection:
+    with broker_errors(app), app.connection_for_read() as connection:
         return _depth(connection, queues)
 
 
@@ -365,122 +359,3 @@ def _depth(connection: Connection, queues: Sequence[str]) -> int:
             except ChannelError:
                 continue  # no queue: nothing was sent, or Redis has no message of it
     return total
-
-
-class CeleryPlainTasks:
-    """Sends plain tasks and reads their results. Safe to share between threads.
-
-    The app that sends has no result backend: Celery would keep a subscription for each result, and
-    block while Redis is unavailable. Workers store results all the same.
-    """
-
-    def __init__(self, options: CeleryOptions) -> None:
-        self._sender = create_app(replace(options, result_backend="disabled"))
-        self._results = create_app(options)
-
-    def send(self, task: PlainTask, task_id: str) -> None:
-        """Publish `task`; raises BrokerUnavailableError."""
-        with _broker_errors(self._sender), producer_of(self._sender) as producer:
-            self._sender.send_task(
-                task.name,
-                args=list(task.args),
-                kwargs=dict(task.kwargs or {}),
-                task_id=task_id,
-                queue=task.queue,
-                retry=False,
-                producer=producer,
-            )
-
-    def state(self, task_id: str) -> CeleryTaskState:
-        """Return the stored state; raises UnavailableError, ResultUnreadableError."""
-        try:
-            return _state(task_id, self._results.backend.get_task_meta(task_id))
-        except Exception as error:  # Celery does not check what is stored under the key
-            is_no_text = isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
-            if isinstance(error, OperationalError | RedisError | OSError) and not is_no_text:
-                message = "The result backend doesn't answer; ask again later."
-                raise UnavailableError(message) from error
-            raise ResultUnreadableError(task_id) from error
-
-    def states(self, task_ids: Sequence[str]) -> Mapping[str, CeleryTaskState | None]:
-        """Return stored states, on Redis in one round trip; None for what can't be read.
-
-        Raises UnavailableError.
-        """
-        backend = self._results.backend
-        if not isinstance(backend, KeyValueStoreBackend):
-            return {each: self._readable(each) for each in task_ids}
-        keys = [backend.get_key_for_task(each) for each in task_ids]
-        try:
-            stored = backend.mget(keys)
-        except (OperationalError, RedisError, OSError) as error:
-            raise UnavailableError("The result backend doesn't answer.") from error
-        return {
-            each: _stored_state(backend, each, value)
-            for each, value in zip(task_ids, stored, strict=True)
-        }
-
-    def _readable(self, task_id: str) -> CeleryTaskState | None:
-        try:
-            return self.state(task_id)
-        except ResultUnreadableError:
-            return None
-
-
-def _stored_state(
-    backend: KeyValueStoreBackend, task_id: str, value: bytes | None
-) -> CeleryTaskState | None:
-    """Return what is stored; an unknown task is PENDING, as in Celery. None if it can't be read."""
-    if value is None:  # also of a value that is no text: MGET has none for it
-        return CeleryTaskState(task_id=task_id, state=CeleryState.PENDING)
-    try:
-        meta = backend.meta_from_decoded(backend.decode(value))
-        return _state(task_id, meta)
-    except Exception:  # noqa: BLE001 - Celery does not check what is stored under the key
-        return None
-
-
-def _state(task_id: str, meta: Mapping[str, Any]) -> CeleryTaskState:
-    """Return the state in `meta`; raises any error if Celery did not write it."""
-    state = CeleryState.read(meta["status"])
-    found = CeleryTaskState(
-        task_id=task_id,
-        state=state,
-        name=_text(meta.get("name")),
-        worker=_text(meta.get("worker")),
-        retries=int(meta.get("retries") or 0),
-        completed_at=_time(meta.get("date_done")),
-        traceback=_text(meta.get("traceback")),
-        **_arguments(meta),
-        **_outcome(state, meta.get("result")),
-    )
-    dumps(asdict(found))  # raises for values that can't be encoded in the response
-    return found
-
-
-def _arguments(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments, which workers store with `result_extended`, with secrets masked."""
-    args, kwargs = meta.get("args"), meta.get("kwargs")
-    return {
-        "args": redact(list(args)) if isinstance(args, list | tuple) else None,
-        "kwargs": redact(dict(kwargs)) if isinstance(kwargs, Mapping) else None,
-    }
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    raise TypeError(f"expected a text, got a {type(value).__name__}")
-
-
-def _time(value: Any) -> datetime | None:
-    if not value:
-        return None
-    time = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _outcome(state: CeleryState, value: Any) -> dict[str, Any]:
-    if isinstance(value, BaseException):
-        return {"error_type": type(value).__name__, "error_message": str(value)}
-    return {"result": value} if state is CeleryState.SUCCESS else {}

@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from celeriac.adapters.celery_queue import EXECUTE_TASK, QUEUES, CeleryPlainTasks
+from celeriac.adapters.celery_queue import EXECUTE_TASK, QUEUES
+from celeriac.adapters.plain_tasks import CeleryPlainTasks
 from celeriac.adapters.redis_server import RedisPing
 from celeriac.adapters.server_probe import ServerProbe
 from celeriac.db import engine
