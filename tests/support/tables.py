@@ -1,12 +1,19 @@
 """What all tables of the database hold."""
 
+from typing import Protocol
+
 from sqlalchemy import text
 
+from celeriac.db.engine import Database
 from celeriac.db.schema import metadata
-from tests.support.core import Core
 
 
-def found_in_tables(core: Core, *parts: str) -> list[str]:
+class _HasDatabase(Protocol):
+    @property
+    def database(self) -> Database: ...
+
+
+def found_in_tables(core: _HasDatabase, *parts: str) -> list[str]:
     """Return the tables that have one of the texts in any column of any row."""
     found = []
     with core.database.autocommit() as connection:
