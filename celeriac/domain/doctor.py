@@ -27,6 +27,7 @@ class Code(StrEnum):
     LOCAL_MODEL = "local_model"
     CREWAI = "crewai"
     CLAUDE_CODE = "claude_code"
+    GIT = "git"
     DATABASE = "database"
     POOLER = "pooler"
     SCHEMA = "schema"

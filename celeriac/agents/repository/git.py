@@ -7,6 +7,7 @@ does in a directory that an agent could write to is in `change.py`.
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ SETTINGS: Mapping[str, str] = {
 _SHORT_SECONDS = 120.0
 _PINS_SINCE = (2, 37)
 """An older git ignores the setting that binds it to an address."""
+OLDEST_GIT = "2.37"
+_VERSION_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,21 @@ def can_pin(version: str) -> bool:
     """Whether the git with this answer to `git version` has `http.curloptResolve`."""
     found = re.search(r"(\d+)\.(\d+)", version)
     return found is not None and (int(found[1]), int(found[2])) >= _PINS_SINCE
+
+
+def git_version() -> str | None:
+    """Return what git says of its version; None where there is none that runs."""
+    try:
+        done = subprocess.run(
+            [git_program(), "version"],
+            capture_output=True,
+            check=True,
+            text=True,
+            timeout=_VERSION_SECONDS,
+        )
+    except (WorkerMisconfiguredError, OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout.strip()
 
 
 def git_program() -> str:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from celeriac.agents.crewai.venv import CrewVenv, State, crewai_version
+from celeriac.agents.repository.git import OLDEST_GIT, can_pin, git_version
 from celeriac.cli.core.output import CommandError, ExitCode, size
 from celeriac.domain.doctor import Cause, Code, Finding, Level, failed, ok, warning
 from celeriac.domain.errors import ConfigurationError
@@ -135,6 +136,27 @@ def check_claude(settings: Settings) -> Finding:
     if settings.anthropic_api_key is None:
         return ok(Code.CLAUDE_CODE, f"{found}; its agents need ANTHROPIC_API_KEY, which is not set")
     return ok(Code.CLAUDE_CODE, f"{found}, asks {settings.anthropic_base_url}")
+
+
+def check_git(settings: Settings) -> Finding:
+    """Check that git, and ssh, can fetch the repositories that tasks may name."""
+    allowed = settings.repositories.allow
+    if not allowed:
+        return ok(Code.GIT, "not needed: CELERIAC_REPOSITORIES_ALLOW allows no repository")
+    cure = (
+        f"Install git {OLDEST_GIT} or later on the machines of workers, or allow no repositories: "
+        "CELERIAC_REPOSITORIES_ALLOW=''."
+    )
+    found = git_version()
+    if found is None:
+        message = "not there, or does not run: tasks with a repository fail on this machine"
+        return warning(Code.GIT, message, cure)
+    if not can_pin(found) and any(each.startswith("https:") for each in allowed):
+        return warning(Code.GIT, f"{found} is too old for https:// repositories", cure)
+    if shutil.which("ssh") is None and any(each.startswith("ssh:") for each in allowed):
+        message = f"{found}; there is no ssh for the ssh:// repositories that are allowed"
+        return warning(Code.GIT, message, "Install a client of ssh on the machines of workers.")
+    return ok(Code.GIT, f"{found}; tasks may name {', '.join(allowed)}")
 
 
 def _fault(requirement: str) -> str | None:

@@ -31,7 +31,7 @@ def doctor(
 ) -> None:
     """Check everything that Celeriac needs; show what is wrong and what helps.
 
-    Checks Python and packages, the home and its disk, PostgreSQL, schema and
+    Checks Python, packages and git, the home and its disk, PostgreSQL, schema and
     clock, Redis and its keys, broker, workers and their releases, indexes,
     dead rows, transactions, leases, the keeper, API keys that end soon, API,
     key and the model server. Changes nothing. Exits with 1 if
@@ -83,6 +83,7 @@ def _findings(
     yield checks.check_model(settings.models.absolute())
     yield checks.check_crewai(CrewVenv(settings.crewai.absolute()))
     yield checks.check_claude(settings)
+    yield checks.check_git(settings)
     yield from checks.check_prices()
     servers = build_checks(settings)
     for check in servers.all().values():
