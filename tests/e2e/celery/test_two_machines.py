@@ -45,13 +45,15 @@ def test_another_machine_continues_with_files_conversation_and_secrets(
     store = {"CELERIAC_OBJECT_STORE": (tmp_path / "store").as_uri()}
 
     def machine(name: str) -> Program:
-        return two.worker(
-            name,
-            ANTHROPIC_BASE_URL=anthropic.base_url,
-            ANTHROPIC_API_KEY=anthropic_scenes.KEY,
-            CELERIAC_HOME=str(tmp_path / name),
-            **{**UNHURRIED, **store, "CELERIAC_WORKER_LEASE_SECONDS": "4"},
-        )
+        options = {
+            **UNHURRIED,
+            **store,
+            "ANTHROPIC_BASE_URL": anthropic.base_url,
+            "ANTHROPIC_API_KEY": anthropic_scenes.KEY,
+            "CELERIAC_HOME": str(tmp_path / name),
+            "CELERIAC_WORKER_LEASE_SECONDS": "4",
+        }
+        return two.worker(name, slots=8, **options)
 
     two.beat(**store)
     one = machine("one")
