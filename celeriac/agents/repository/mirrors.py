@@ -1,6 +1,6 @@
 """Fetched repositories: one bare repository for each URL and workspace, shared by its attempts.
 
-    <home>/repositories/<key>/lock          locked while it is fetched into or copied from
+    <home>/repositories/<key>/lock          locked alone to fetch, and shared to copy
     <home>/repositories/<key>/fetched       its time is that of the last fetch
     <home>/repositories/<key>/mirror.git    branches and tags; `refs/celeriac/HEAD` is the default
 
@@ -82,6 +82,31 @@ class Found:
     sha: str
 
 
+@dataclass(slots=True)
+class _Need:
+    """What an execution needs of a repository: a commit, or all that was there at a time."""
+
+    wanted: str | None
+    asked: float
+    _looked: float | None = None
+    """The time of the fetch after which the commit was missing."""
+
+    async def is_met(self, mirror: Path) -> bool:
+        """Whether the repository has the commit, or was fetched since it was asked for."""
+        try:
+            fetched = (mirror.parent / _FETCHED).stat().st_mtime
+        except FileNotFoundError:
+            return False
+        if fetched == self._looked or not (mirror / "HEAD").is_file():
+            return False
+        if self.wanted is None:
+            return fetched > self.asked
+        if await _has(mirror, self.wanted):
+            return True
+        self._looked = fetched
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Mirrors:
     """The fetched repositories of a home. Safe to share between threads and processes."""
@@ -104,39 +129,38 @@ class Mirrors:
         RepositoryUnavailableError, and RepositoryRefusedError for a ref that it does not have and
         an address that is not public.
         """
-        asked = time.time()
         wanted = sha or (repository.ref if repository.ref and is_sha(repository.ref) else None)
+        need = _Need(wanted, time.time())
         place = self.root / _key(repository.git, workspace_id, access)
         await FILES.run(_make, self.root, place)
         try:
-            async with self._locked(place) as lock:
+            async with self._locked(place, need) as (lock, is_shared):
                 mirror = place / _MIRROR
-                if not (mirror / "HEAD").is_file():
-                    await FILES.run(remove_tree, mirror)
-                    await Git().do(
-                        "init", "--quiet", "--bare", "--template=", str(mirror), at=place
-                    )
-                if wanted is None or not await _has(mirror, wanted):
-                    await self._fetch(repository, mirror, wanted, asked, access)
+                if not is_shared:
+                    await self._complete(repository, mirror, need, access)
+                    await _share(lock)
                 found = Found(mirror, await self._resolved(repository, mirror, wanted))
                 os.utime(place)
-                await _share(lock)
                 yield found
         finally:
             await FILES.run(self._prune_quietly, place)
 
-    async def _fetch(
+    async def _complete(
         self,
         repository: Repository,
         mirror: Path,
-        wanted: str | None,
-        asked: float,
+        need: _Need,
         access: RepositoryAccess | None,
     ) -> None:
-        stamp = mirror.parent / _FETCHED
-        with suppress(FileNotFoundError):
-            if wanted is None and stamp.stat().st_mtime > asked:
-                return
+        """Fetch what is needed into a repository that is locked alone, unless it is there."""
+        if await need.is_met(mirror):
+            return
+        if not (mirror / "HEAD").is_file():
+            await FILES.run(remove_tree, mirror)
+            await Git().do(
+                "init", "--quiet", "--bare", "--template=", str(mirror), at=mirror.parent
+            )
+        wanted = need.wanted
         git = await self.remote(repository, mirror, access)
         await self._fetched(git, repository, mirror, *_REFSPECS)
         if wanted is not None and not await _has(mirror, wanted):
@@ -145,7 +169,7 @@ class Mirrors:
                 await self._fetched(
                     git, repository, mirror, f"+{wanted}:refs/celeriac/{wanted}", prune=False
                 )
-        stamp.touch(mode=0o600)
+        (mirror.parent / _FETCHED).touch(mode=0o600)
 
     async def remote(
         self, repository: Repository, mirror: Path, access: RepositoryAccess | None
@@ -215,21 +239,24 @@ class Mirrors:
         raise _no_ref(repository, ref or "HEAD")
 
     @asynccontextmanager
-    async def _locked(self, place: Path) -> AsyncIterator[int]:
-        """Hold the lock of a repository, alone until it is made a shared one."""
+    async def _locked(self, place: Path, need: _Need) -> AsyncIterator[tuple[int, bool]]:
+        """Hold the lock of a repository: shared, if the need is met, else alone.
+
+        Yields its descriptor, and whether it is shared.
+        """
         until = time.monotonic() + self.limits.fetch_seconds
-        while (lock := locked(place / _LOCK)) is None:
+        while (taken := await _taken(place, need)) is None:
             if time.monotonic() > until:
                 raise RepositoryUnavailableError(
-                    "Another execution has fetched the same repository for more than "
-                    f"{self.limits.fetch_seconds:g} s."
+                    "Other executions have used the same repository, so that it could not be "
+                    f"fetched, for more than {self.limits.fetch_seconds:g} s."
                 )
             await asyncio.sleep(_POLL_SECONDS)
             await FILES.run(_make, self.root, place)
         try:
-            yield lock
+            yield taken
         finally:
-            os.close(lock)
+            os.close(taken[0])
 
     def _prune_quietly(self, used: Path) -> None:
         """Do what `prune` does. That it fails is no fault of the execution that was here last."""
@@ -307,8 +334,24 @@ def _no_ref(repository: Repository, ref: str) -> RepositoryRefusedError:
     )
 
 
-def locked(path: Path) -> int | None:
-    """Open a file, made if it is missing, and lock it alone.
+async def _taken(place: Path, need: _Need) -> tuple[int, bool] | None:
+    """Lock a repository as `Mirrors._locked` does; None if others hold it so that this can't be."""
+    shared = locked(place / _LOCK, alone=False)
+    if shared is not None:
+        is_met = False
+        try:
+            is_met = await need.is_met(place / _MIRROR)
+        finally:
+            if not is_met:
+                os.close(shared)
+        if is_met:
+            return shared, True
+    alone = locked(place / _LOCK)
+    return None if alone is None else (alone, False)
+
+
+def locked(path: Path, *, alone: bool = True) -> int | None:
+    """Open a file, made if it is missing, and lock it, shared or alone.
 
     Returns None if another process or attempt holds it, or if its directory is gone.
 
@@ -319,7 +362,7 @@ def locked(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     with suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         if _is_same(lock, path):
             return lock
     os.close(lock)

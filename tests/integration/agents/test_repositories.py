@@ -369,6 +369,31 @@ async def test_what_is_fetched_is_bounded_and_what_is_not_used_is_removed(
     assert isinstance(done, Completed)
 
 
+async def test_executions_use_a_fetched_repository_at_the_same_time(
+    desk: Desk, origin: Origin
+) -> None:
+    mirrors, repository = desk.shared.mirrors, desk.repository()
+    both = asyncio.Barrier(2)
+
+    async def use() -> str:
+        async with mirrors.holding(repository, None, None) as found:
+            await both.wait()
+            return found.sha
+
+    async with asyncio.timeout(30):
+        assert {*await asyncio.gather(use(), use())} == {origin.first}
+        async with mirrors.holding(repository, None, None) as first:
+            async with mirrors.holding(repository, None, first.sha) as second:
+                assert second == first
+            # what is to be fetched waits, since it would change what the others have
+            impatient = replace(mirrors, limits=MirrorLimits(fetch_seconds=0.2))
+            with pytest.raises(RepositoryUnavailableError, match="Other executions have used"):
+                async with impatient.holding(repository, None, None):
+                    pass
+        async with mirrors.holding(repository, None, None) as third:
+            assert third == first
+
+
 async def test_confined_agents_work_in_checkouts_and_reach_no_mirror(
     tmp_path: Path, origin: Origin
 ) -> None:
