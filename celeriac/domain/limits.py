@@ -23,7 +23,8 @@ from celeriac.domain.expressions import (
 )
 from celeriac.domain.expressions.values import kind_of
 from celeriac.domain.limit_policies import LimitCount, LimitPolicy
-from celeriac.kit.json_types import JsonValue
+from celeriac.domain.schemas.fields import schema_lacks
+from celeriac.kit.json_types import JsonObject, JsonValue
 from celeriac.kit.text import clip
 from celeriac.kit.words import counted
 
@@ -102,6 +103,18 @@ def _key_faults(text: str, roots: Sequence[str]) -> Iterator[str]:
             yield _unknown(root, roots, "there is no {} here")
         elif root == "run" and (not rest or rest[0] not in RUN_KEY_FIELDS):
             yield _unknown(rest[0] if rest else "", RUN_KEY_FIELDS, "run has no {} here")
+
+
+def check_fields(key: str, root: str, schema: JsonObject, whose: str) -> None:
+    """Raise ValueError if a valid key names a field of `root` that `schema` forbids.
+
+    Such a key could not be computed for any value. `whose` names the values in the message.
+    """
+    for reference in compiled(key).references:
+        if reference.path[0] == root:
+            message = schema_lacks(schema, reference.path[1:], whose)
+            if message is not None:
+                raise ValueError(f"at {reference.offset + 1}: {message}")
 
 
 def _unknown(name: str, known: Sequence[str], said: str) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from celeriac.domain.base import Strict
-from celeriac.domain.errors import ExpressionError, InputInvalidError
+from celeriac.domain.errors import ExpressionError, InputInvalidError, InvalidInputError
 from celeriac.domain.expressions import compiled
 from celeriac.domain.limit_policies import LimitCount, LimitOf, LimitPolicy
 from celeriac.domain.limits import (
@@ -23,11 +23,12 @@ from celeriac.domain.limits import (
     KeyedLimit,
     KeyText,
     RateLimit,
+    check_fields,
     check_key,
     check_rate,
     key_text,
 )
-from celeriac.kit.json_types import JsonValue
+from celeriac.kit.json_types import JsonObject, JsonValue
 
 MOST_LIMITS = 100
 """How many a workspace may have."""
@@ -72,6 +73,28 @@ class LimitSpec(Strict):
         if self.seconds is not None:
             check_rate(self.max, self.seconds, self.burst)
         return self
+
+
+def check_names(
+    spec: LimitSpec, *, task: JsonObject | None = None, workflow: JsonObject | None = None
+) -> None:
+    """Raise InvalidInputError for a key that nothing that the limit is about could have.
+
+    `task` is the schema of the task's variables, `workflow` that of the workflow's input, of which
+    a limit is. Executions of the steps of a workflow are of several tasks: their variables are not
+    checked.
+    """
+    root, schema, whose = (
+        ("input", workflow, "the input of the workflow")
+        if spec.of is LimitOf.RUNS
+        else ("variables", task, "the task's variables_schema")
+    )
+    if spec.key is None or schema is None:
+        return
+    try:
+        check_fields(spec.key, root, schema, whose)
+    except ValueError as error:
+        raise InvalidInputError(f"The key of the limit: {error}.", field="key") from error
 
 
 @dataclass(frozen=True, slots=True)

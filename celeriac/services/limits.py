@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from celeriac.db import audit, workspaces
 from celeriac.db import limits as rows
+from celeriac.db.catalog import TASKS, WORKFLOWS
 from celeriac.db.engine import Connection, Database
 from celeriac.db.executions import pauses
 from celeriac.domain.accounts import Actor, Role
@@ -23,6 +24,7 @@ from celeriac.domain.workspace_limits import (
     LimitSpec,
     LimitUse,
     WorkspaceLimit,
+    check_names,
 )
 from celeriac.kit.ids import parse_uuid, uuid7
 from celeriac.kit.validation import first_fault
@@ -84,7 +86,8 @@ class WorkspaceLimits:
 
         One of runs needs a workflow, and holds for runs that are submitted from now on.
         That of a task or workflow needs an operator, that of the workspace an admin. The caller has
-        checked that these are of the workspace. Raises ForbiddenError, NameTakenError, and
+        checked that these are of the workspace. Raises ForbiddenError, NameTakenError,
+        InvalidInputError for a key that the schema of the task or workflow rules out, and
         ConflictError if there are too many.
         """
         with self._database.transaction() as connection:
@@ -193,6 +196,13 @@ def add(
     if not workspaces.lock(connection, workspace_id):
         raise NotFoundError("workspace", workspace_id)
     _check_number(connection, workspace_id, task_id, workflow_id)
+    task = task_id and TASKS.by_id(connection, task_id, workspace=workspace_id)
+    workflow = workflow_id and WORKFLOWS.by_id(connection, workflow_id, workspace=workspace_id)
+    check_names(
+        spec,
+        task=task.spec.variables_schema if task else None,
+        workflow=workflow.spec.input if workflow else None,
+    )
     if not rows.add(connection, values):
         raise NameTakenError(
             f"The workspace already has a limit named {name!r}; choose another name or change "

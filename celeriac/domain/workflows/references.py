@@ -13,6 +13,7 @@ from celeriac.domain.expressions import (
     compiled,
 )
 from celeriac.domain.limits import RUN_KEY_FIELDS
+from celeriac.domain.schemas.fields import schema_lacks
 from celeriac.domain.workflows.model import WorkflowSpec
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.text import clip
@@ -165,30 +166,3 @@ def _field_fault(id_: str, path: tuple[str, ...], sources: Sources) -> str | Non
     if name == "result" and id_ in sources.results:
         return schema_lacks(sources.results[id_], path[1:], f"the result of {id_}")
     return None
-
-
-def schema_lacks(schema: JsonObject, path: tuple[str, ...], whose: str) -> str | None:
-    """Return a message if values of a schema can't have the field that `path` leads to, or None.
-
-    Only objects that are written out in the schema are known.
-    """
-    part: object = schema
-    for name in path:
-        if not isinstance(part, Mapping):
-            return None
-        properties = part.get("properties")
-        if not isinstance(properties, Mapping):
-            return None
-        if name not in properties:
-            if part.get("additionalProperties", True) is not False or "patternProperties" in part:
-                return None
-            near = get_close_matches(name, properties, 1)
-            cure = f"did you mean {near[0]}?" if near else f"it has {_listed(properties)}"
-            return f"{whose} has no {clip(name, _SHOWN)}; {cure}"
-        part = properties[name]
-    return None
-
-
-def _listed(properties: Collection[str]) -> str:
-    names = [clip(name, _SHOWN) for name in properties][:10]
-    return ", ".join(names) if names else "no fields"

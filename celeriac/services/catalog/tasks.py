@@ -22,6 +22,7 @@ from celeriac.domain.errors import (
     TemplateInvalidError,
 )
 from celeriac.domain.executions.model import ExecutionFilter
+from celeriac.domain.limits import check_fields
 from celeriac.domain.paging import Page
 from celeriac.domain.prompts import check_template
 from celeriac.domain.publishing import check_publication
@@ -296,6 +297,20 @@ def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
             check()
         except InvalidInputError as error:
             yield error
+    for place, key in _keys(spec):
+        try:
+            check_fields(key, "variables", spec.variables_schema, "the variables_schema")
+        except ValueError as error:
+            field = f"spec.{place}.key"
+            yield InvalidInputError(f"{field}: {error}.", field=field)
+
+
+def _keys(spec: TaskSpec) -> Iterator[tuple[str, str]]:
+    """Yield the keys of limits, rates and debounce, with their places."""
+    yield from ((f"concurrency.{n}", each.key) for n, each in enumerate(spec.concurrency))
+    yield from ((f"rates.{n}", each.key) for n, each in enumerate(spec.rates))
+    if spec.debounce is not None:
+        yield "debounce", spec.debounce.key
 
 
 def _check_publication(spec: TaskSpec) -> None:

@@ -30,7 +30,7 @@ from celeriac.domain.schedules.inputs import check_input, input_of
 from celeriac.domain.schedules.model import FireKind, Schedule, Timing
 from celeriac.domain.schedules.policies import Policies
 from celeriac.domain.schemas import Fault
-from celeriac.domain.workspace_limits import LimitSpec, WorkspaceLimit
+from celeriac.domain.workspace_limits import LimitSpec, WorkspaceLimit, check_names
 from celeriac.kit.json_types import JsonObject
 from celeriac.services import limits
 from celeriac.services.catalog import versioned
@@ -93,7 +93,7 @@ class Starts:
     # limits
 
     def _limit(self, place: str, entry: LimitEntry) -> Step:
-        aim = self._aim(place, entry)[0]
+        aim, schema = self._aim(place, entry)
         key = limit_rows.id_of_name(
             self._connection, entry.name, workspace=self._actor.workspace_id
         )
@@ -104,6 +104,9 @@ class Starts:
             given = {name: value for name, value in after.items()
                      if name == "max" or value != defaults.get(name)}  # fmt: skip
             outcome = created("limit", entry.name, given)
+            with self._faults_at(place):
+                of_task = entry.task is not None
+                check_names(entry.spec, **{"task" if of_task else "workflow": schema})
         else:
             before = {**_names(found), **found.spec.model_dump(mode="json")}
             outcome = compared("limit", entry.name, before, after, id=found.id)

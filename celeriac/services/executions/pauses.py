@@ -203,8 +203,8 @@ def _require_limit(
 def _refuse_runs(limit: WorkspaceLimit, field: str) -> None:
     if limit.of is LimitOf.RUNS:
         raise InvalidInputError(
-            f"The limit {limit.name!r} is about runs of a workflow, and can't be paused. Pause the "
-            "workflow: then no step of its runs begins.",
+            f"The limit {limit.name!r} is about runs of a workflow, and can't be paused. "
+            f"`celeriac pause workflow {limit.workflow_name}` lets no step of its runs begin.",
             field=field,
         )
 

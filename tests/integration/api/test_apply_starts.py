@@ -133,9 +133,10 @@ def test_every_fault_is_named_and_nothing_is_written(admin: Asker, client: Clien
     misfit = deepcopy(WHOLE)
     misfit["schedules"][0]["input"] = {}
     misfit["hooks"][0]["mapping"] = {}
+    misfit["limits"][1]["key"] = "input.txt"
     answer = admin.post("/api/v1/apply", json=given(misfit))
     assert {each["field"] for each in answer.json()["fields"]} == {
-        "schedules.0.input", "hooks.0.mapping"
+        "schedules.0.input", "hooks.0.mapping", "limits.1.key"
     }  # fmt: skip
 
     apply(admin, given(WHOLE))

@@ -201,6 +201,14 @@ def test_who_may_not_be_limited_is_refused_and_nothing_is_stored(flows: Flows) -
         limit(flows, workflow, "one-more")
 
 
+def test_a_key_of_an_input_that_the_workflow_does_not_have_is_refused(flows: Flows) -> None:
+    workflow = flows.define("closed", ONE, input={"service": {"type": "string"}})
+    with pytest.raises(InvalidInputError, match="did you mean service") as refused:
+        limit(flows, workflow, key="input.servce")
+    assert refused.value.field == "key"
+    limit(flows, workflow, key="input.service")
+
+
 def test_a_run_without_limits_costs_no_statement_more(flows: Flows) -> None:
     plain, limited = define(flows), define(flows, "limited")
     counts = []

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions import limits
-from celeriac.domain.errors import InputInvalidError, LimitReachedError
+from celeriac.domain.errors import InputInvalidError, InvalidInputError, LimitReachedError
 from celeriac.domain.executions.model import (
     Claim,
     Completed,
@@ -27,8 +27,10 @@ from celeriac.domain.limit_policies import LimitPolicy
 from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit
 from celeriac.domain.tasks import Priority, TaskSpec
 from celeriac.domain.workflows.states import RunStatus
+from celeriac.domain.workspace_limits import LimitSpec
 from celeriac.services.executions.change import Change
 from celeriac.services.executions.why import ExplainWaiting
+from tests.support.catalog import make_task
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
 from tests.support.families import FOR_CHILDREN, start_children
 from tests.support.pauses import OF_ALL_WORK, pause, pauses_of, resume
@@ -46,7 +48,7 @@ from tests.support.task_limits import (
     waits,
 )
 from tests.support.workflows import Flows
-from tests.support.workspace_limits import limit
+from tests.support.workspace_limits import admin_of, limit, limits_of
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -75,6 +77,56 @@ def test_as_many_run_as_the_limit_says_and_the_others_in_turn(core: Core) -> Non
     end(core, start(core, other))
     assert core.count("execution_limits") == 0
     core.assert_consistent()
+
+
+@pytest.mark.parametrize(
+    ("field", "keyed"),
+    [
+        ("spec.concurrency.1.key", {"concurrency": [{"key": "'a'", "max": 1}, {"max": 1}]}),
+        ("spec.rates.0.key", {"rates": [{"max": 1, "seconds": 1}]}),
+        ("spec.debounce.key", {"debounce": {"seconds": 1}}),
+    ],
+)
+def test_a_key_of_a_variable_that_the_schema_forbids_is_refused(
+    core: Core, field: str, keyed: dict[str, Any]
+) -> None:
+    def spec(key: str, **schema: object) -> TaskSpec:
+        given = {
+            kind: [{"key": key, **each} for each in values]
+            if isinstance(values, list)
+            else {"key": key, **values}
+            for kind, values in keyed.items()
+        }
+        properties = {"customer": {"type": "object", "properties": {"id": {}}}}
+        return TaskSpec(variables_schema={"properties": properties, **schema}, **given)
+
+    closed = {"additionalProperties": False}
+    with pytest.raises(InvalidInputError, match="did you mean customer") as refused:
+        make_task(core.database, core.actor, spec=spec("variables.custmer.id", **closed))
+    assert refused.value.field == field
+    # what may have further fields is not known
+    for accepted in (
+        spec("variables.custmer"),
+        spec("variables.customer.name", **closed),
+        spec("has(labels.custmer) ? labels.custmer : variables.customer.id", **closed),
+    ):
+        make_task(core.database, core.actor, spec=accepted)
+
+
+@pytest.mark.parametrize("rate", [{}, {"seconds": 60.0}])
+def test_a_limit_of_a_task_names_a_variable_that_it_may_have(
+    core: Core, rate: dict[str, Any]
+) -> None:
+    schema = {"properties": {"customer": {}}, "additionalProperties": False}
+    task = make_task(core.database, core.actor, spec=TaskSpec(variables_schema=schema))
+    create, boss = limits_of(core).create, admin_of(core)
+    of_region = LimitSpec(key="variables.region", max=1, **rate)
+    with pytest.raises(InvalidInputError, match="variables_schema has no region") as refused:
+        create(boss, "few", of_region, task_id=task)
+    assert refused.value.field == "key"
+    assert core.count("limits") == 0
+    create(boss, "few", LimitSpec(key="variables.customer", max=1, **rate), task_id=task)
+    create(boss, "of all", of_region)
 
 
 def test_an_execution_without_limits_costs_the_same_statements(core: Core) -> None:
