@@ -91,7 +91,7 @@ def test_a_key_of_a_variable_that_the_schema_forbids_is_refused(
     core: Core, field: str, keyed: dict[str, Any]
 ) -> None:
     def spec(key: str, **schema: object) -> TaskSpec:
-        given = {
+        given: dict[str, Any] = {
             kind: [{"key": key, **each} for each in values]
             if isinstance(values, list)
             else {"key": key, **values}
