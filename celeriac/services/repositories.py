@@ -1,5 +1,6 @@
 """Whether a task, and an execution of it, may use a repository."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from celeriac.domain.errors import InvalidInputError
@@ -30,6 +31,24 @@ def check_repository(
     repository = options.applied(task).repository
     if repository is not None:
         check_allowed(rule, guard, repository, "repository")
+
+
+def check_each(
+    rule: RepositoryRule, guard: OutboundGuard, task: TaskSpec, options: Sequence[RunOptions]
+) -> None:
+    """Raise InvalidInputError for the first item of a batch that may not have its repository."""
+    known: RunOptions | None = None
+    for index, each in enumerate(options):
+        if each == known:
+            continue
+        try:
+            check_repository(rule, guard, task, each)
+        except InvalidInputError as error:
+            field = (error.field or "").removeprefix("repository").removeprefix(".")
+            place = f"repositories.{index}.{field}".removesuffix(".")
+            message = f"Item {index}: {error.message}"
+            raise InvalidInputError(message, **{**error.details, "field": place}) from error
+        known = each
 
 
 def check_choice(task: TaskSpec, options: RunOptions) -> None:

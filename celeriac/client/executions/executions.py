@@ -100,9 +100,13 @@ class Executions(ExecutionLists, ExecutionChanges):
         callback_url: str | None = None,
         labels: Mapping[str, str] | None = None,
         repository: Mapping[str, str] | None = None,
+        repositories: Sequence[Mapping[str, str] | None] | None = None,
         idempotency_key: str | None = None,
     ) -> wire.AcceptedBatch:
-        """Run a task once for each item of variables, all or none; `repository` is for all."""
+        """Run a task once for each item of variables, all or none.
+
+        `repository` is for all, `repositories` has one for each item, or None.
+        """
         body = given(
             items=[dict(item) for item in items],
             priority=priority,
@@ -113,6 +117,7 @@ class Executions(ExecutionLists, ExecutionChanges):
             callback_url=callback_url,
             labels=labels,
             repository=repository,
+            repositories=None if repositories is None else list(repositories),
         )
         return self._transport.create_work(
             wire.AcceptedBatch, path("tasks", task, "execute-batch"), body, idempotency_key

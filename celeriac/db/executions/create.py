@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause, select
+from sqlalchemy import Connection, TextClause, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -23,7 +23,7 @@ from celeriac.domain.executions.model import (
     QueuedMessage,
     SubmitRequest,
 )
-from celeriac.domain.executions.options import stored_options
+from celeriac.domain.executions.options import RunOptions, stored_options
 from celeriac.domain.executions.states import Held, Transition
 from celeriac.domain.limits import KeyedLimit
 from celeriac.kit.ids import uuid7
@@ -246,6 +246,19 @@ class NewExecutions:
             for given in self.variables
         ]
         return found if any(found) else []
+
+
+_OPTIONS = text(
+    "UPDATE executions e SET options = CAST(i.options AS jsonb) "
+    "FROM unnest(CAST(:ids AS uuid[]), CAST(:options AS text[])) AS i (id, options) "
+    "WHERE e.id = i.id AND e.id >= :first"
+)
+
+
+def set_options(connection: Connection, ids: Sequence[UUID], options: Sequence[RunOptions]) -> None:
+    """Give executions that this transaction has created options of their own."""
+    stored = [stored_options(each) for each in options]
+    connection.execute(_OPTIONS, {"ids": list(ids), "options": stored, "first": min(ids)})
 
 
 def create(

@@ -50,6 +50,14 @@ class RunOptions(Strict):
         """Whether the model traffic is recorded, or answered from a cassette."""
         return self.record or self.cassette_id is not None
 
+    def choosing(self, choice: RepositoryChoice | None) -> "RunOptions":
+        """Return these options with what `choice` names instead of what they choose."""
+        if choice is None:
+            return self
+        before = self.repository or RepositoryChoice()
+        chosen = before.model_copy(update=choice.model_dump(exclude_none=True))
+        return self.model_copy(update={"repository": chosen})
+
     def applied(self, task: TaskSpec) -> TaskSpec:
         """Return the task with this execution's limits, retry policy and repository."""
         changes: dict[str, object] = {}

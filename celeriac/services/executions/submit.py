@@ -30,12 +30,13 @@ from celeriac.domain.executions.model import (
     QueuedMessage,
     SubmitRequest,
 )
+from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import NO_LABELS, Labels
 from celeriac.domain.limits import KeyedLimit, LimitEnd
 from celeriac.domain.prompts import WorkLimit, compiled
 from celeriac.domain.publishing import publication_of
-from celeriac.domain.repositories import RepositoryRule
+from celeriac.domain.repositories import RepositoryChoice, RepositoryRule
 from celeriac.kit.ids import uuid7
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.outbound import OutboundGuard
@@ -47,7 +48,7 @@ from celeriac.services.executions.debounce import create_debounced
 from celeriac.services.executions.dispatch import Dispatch
 from celeriac.services.executions.limits import TaskLimits, admit, refuse
 from celeriac.services.reading import present
-from celeriac.services.repositories import check_repository
+from celeriac.services.repositories import check_each, check_repository
 from celeriac.services.sessions import acquire_session
 from celeriac.services.webhooks.targets import check_url
 
@@ -147,9 +148,16 @@ class Submit:
         return Submitted(execution_id, status, celery_task_id, session_id=request.session_id)
 
     def batch(
-        self, actor: Actor, request: SubmitRequest, variables: Sequence[JsonObject]
+        self,
+        actor: Actor,
+        request: SubmitRequest,
+        variables: Sequence[JsonObject],
+        repositories: Sequence[RepositoryChoice | None] = (),
     ) -> SubmittedBatch:
         """Store one execution for each of `variables`, all or none, in one statement.
+
+        `repositories` are choices of each, besides that of the request; empty, or as many. They
+        take a second statement.
 
         Sends nothing: call `Dispatch.send_due` afterwards, or leave it to the keeper.
         """
@@ -165,7 +173,14 @@ class Submit:
         with traces.span(
             "submit batch", "producer", batch_id=batch_id, task_id=request.task_id, count=len(ids)
         ):
-            earlier, _, limits = self._store(actor, request, ids, variables, batch_id=batch_id)
+            earlier, _, limits = self._store(
+                actor,
+                request,
+                ids,
+                variables,
+                batch_id=batch_id,
+                options=[request.options.choosing(each) for each in repositories],
+            )
         if earlier is not None:
             return SubmittedBatch(earlier, (), created=False)
         if self._limits is not None and limits:
@@ -232,6 +247,7 @@ class Submit:
         *,
         send: bool = False,
         batch_id: UUID | None = None,
+        options: Sequence[RunOptions] = (),
     ) -> tuple[UUID | None, Sequence[QueuedMessage], Sequence[Sequence[KeyedLimit]]]:
         """Store; return what an earlier request with the same key created, or what to send.
 
@@ -247,6 +263,7 @@ class Submit:
             check_all(spec, variables, request.labels, batch=batch, debounced=debounced)
             if spec.task.repository or request.options.repository:
                 check_repository(self._repositories, self._guard, spec.task, request.options)
+            check_each(self._repositories, self._guard, spec.task, options)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -258,7 +275,7 @@ class Submit:
             window = self._dispatch.capacity(new.queue) if send else 0
             limits = new.limits(actor)
             with suppress(lifecycle.StaleSpecError):
-                if not (limits or debounced or _needs_check(request)):
+                if not (limits or debounced or options or _needs_check(request)):
                     with self._database.autocommit() as connection:
                         return None, lifecycle.create(connection, new, actor, window=window), ()
                 with self._database.transaction() as connection:
@@ -269,6 +286,8 @@ class Submit:
                         refuse(connection, actor.workspace_id, limits[0])
                     make = create_debounced if debounced else _create
                     messages, replaced = make(connection, actor, new, window=window)
+                    if options:
+                        create.set_options(connection, ids, options)
                 if replaced and self._limits is not None:
                     self._limits.ended(replaced, LimitEnd.SUPERSEDED.value)
                 return None, messages, limits

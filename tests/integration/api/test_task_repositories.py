@@ -74,3 +74,34 @@ def test_a_batch_chooses_and_its_repetition_keeps_the_choice(coder: Asker, clien
     new = coder.get(f"{path}?batch_id={again.json()['batch_id']}").json()["items"]
     options = [coder.get(f"{path}/{each['id']}").json()["options"] for each in new]
     assert sorted(each["repository"]["ref"] for each in options) == ["release-2", "release-2", "v1"]
+
+
+def test_each_item_of_a_batch_may_choose(coder: Asker, client: Client) -> None:
+    assert coder.post(TASKS, json=task(overrides=["ref", "path"])).status_code == 201
+    url, path = f"{TASKS}/fix/execute-batch", "/api/v1/task-executions"
+    choices = [{"ref": "one"}, None, {"path": "lib"}]
+    body = {"items": [{"n": n} for n in range(3)], "repository": {"ref": "all"}}
+    key = {"Idempotency-Key": "each"}
+    made = coder.post(url, json={**body, "repositories": choices}, headers=key)
+    assert made.status_code == 202, made.text
+    found = [coder.get(f"{path}/{each}").json() for each in made.json()["execution_ids"]]
+    chosen = [(each["variables"]["n"], each["options"]["repository"]) for each in found]
+    assert [(n, each["ref"], each["path"]) for n, each in chosen] == [
+        (0, "one", None),
+        (1, "all", None),
+        (2, "all", "lib"),
+    ]
+    again = coder.post(url, json={**body, "repositories": choices}, headers=key)
+    assert again.json()["execution_ids"] == made.json()["execution_ids"]
+    for wrong, field in (
+        ([{}, {}], "repositories"),
+        ([None, {"ref": "a..b"}, None], "repositories.1.ref"),
+        ([None, None, {"git": "https://git.example.com/other"}], "repositories.2.git"),
+    ):
+        refused = coder.post(url, json={**body, "repositories": wrong})
+        assert field in assert_problem(refused, 422, "invalid_input")["detail"] + str(
+            refused.json()["field"]
+        )
+    assert len(coder.get(path).json()["items"]) == 3
+    accepted = client.executions.execute_batch("fix", [{}, {}], repositories=[{"ref": "x"}, None])
+    assert accepted.count == 2

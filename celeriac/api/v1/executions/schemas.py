@@ -188,6 +188,20 @@ class ExecuteBatch(StartOptions):
     items: list[dict[str, Any]] = Field(
         min_length=1, fail_fast=True, description="The variables of each execution."
     )
+    repositories: list[RepositoryChoice | None] | None = Field(
+        default=None,
+        min_length=1,
+        fail_fast=True,
+        description="One for each of the items, in their order: what it chooses of its repository, "
+        "besides `repository`, which is for all; null for nothing.",
+        examples=[[{"ref": "release-1"}, {"ref": "release-2"}]],
+    )
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> Self:
+        if self.repositories is not None and len(self.repositories) != len(self.items):
+            raise ValueError("repositories must have one entry, or null, for each of the items")
+        return self
 
 
 MAX_IDS = 100

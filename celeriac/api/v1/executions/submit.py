@@ -170,7 +170,7 @@ async def execute_task_batch(
         once = idempotency(request, key, body)
         work = _work(task_id, body, ResponseMode.ASYNC, once)
         logger.info(Step.EXECUTION_REQUESTED, task_id=task_id, count=len(body.items))
-        batch = shared.submit.batch(actor, work, body.items)
+        batch = shared.submit.batch(actor, work, body.items, body.repositories or ())
         if not batch.created:
             ids = services.queries.batch(actor, batch.batch_id)
             batch = SubmittedBatch(batch.batch_id, ids, created=False)
