@@ -34,7 +34,8 @@ class WorkerReport:
     lacks: Sequence[str] = ()
     """Messages of errors about what agents need and this process doesn't have, the latest last."""
     confinement: str | None = None
-    """What confines its agents: `bubblewrap` or `none`; None for a worker of an older release."""
+    """What confines its agents: `bubblewrap`, perhaps with the limits that are measured, or `none`;
+    None for a worker of an older release."""
     plain_running: int = 0
     """Plain Celery tasks that it runs."""
 

@@ -107,6 +107,30 @@ def find_members(
     return frozenset(table[pid].identity for pid in pids if pid in table and table[pid].running)
 
 
+def descendants_of(leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, list[int]]:
+    """Return for each leader that runs the pids below it, parents first; reads the table once."""
+    pids = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
+    table = {pid: entry for pid in pids if (entry := _read_entry(pid))}
+    children: dict[int, list[int]] = {}
+    for pid, entry in table.items():
+        children.setdefault(entry.parent, []).append(pid)
+    found: dict[ProcessIdentity, list[int]] = {}
+    for leader in leaders:
+        entry_of_leader = table.get(leader.pid)
+        if entry_of_leader is None or entry_of_leader.identity != leader:
+            continue
+        members = list(children.get(leader.pid, ()))
+        for pid in members:  # which grows
+            members += children.get(pid, ())
+        found[leader] = members
+    return found
+
+
+def read_of_process(pid: int, name: str) -> bytes | None:
+    """Read a file of /proc/PID; None where the process has ended or it may not be read."""
+    return _read(pid, name)
+
+
 def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
     """Add to `pids` all children, and all processes in a group or session of a member."""
     ours = os.getpid()

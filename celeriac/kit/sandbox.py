@@ -42,13 +42,27 @@ _COUNTED_SINCE = (5, 14)
 """Since this release of Linux, processes are counted for each user namespace."""
 
 
+@dataclass(frozen=True, slots=True)
+class WholeLimits:
+    """What all processes of a sandbox may use together; None is no limit.
+
+    `memory` in bytes, with /tmp and /dev/shm. `disk` in bytes and `files` in the directories that
+    it writes to; files in /tmp and /dev/shm count, too.
+    """
+
+    memory: int | None = None
+    disk: int | None = None
+    files: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
     """How the processes of attempts are confined.
 
     `program` is bubblewrap. `reads` are visible besides the system, `hidden` directories never are:
     they lie in no path that is visible. `shares_network` leaves the machine's network visible.
-    `tmp_bytes` is the size of /tmp and of /dev/shm, which are memory.
+    `tmp_bytes` is the size of /tmp and of /dev/shm, which are memory. `whole` are the limits of all
+    of its processes together, which are measured from outside.
     """
 
     program: str = PROGRAM
@@ -59,6 +73,7 @@ class Sandbox:
     file_bytes: int = 1024**3
     tmp_bytes: int = 256 * 1024**2
     cpu_seconds: int | None = None
+    whole: WholeLimits = WholeLimits()
 
     def limits(self, memory: int | None) -> ResourceLimits:
         """Return the limits of a process that may have `memory` bytes."""

@@ -48,6 +48,12 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
     """Size of one file that is written."""
     tmp_mb: int = Field(default=256, ge=1)
     """Size of /tmp and of /dev/shm. Both are memory."""
+    memory_mb: int | None = Field(default=None, ge=64)
+    """Memory of all processes of a sandbox together, with what /tmp and /dev/shm hold."""
+    disk_mb: int | None = Field(default=None, ge=1)
+    """Disk space of the directories that a sandbox writes to."""
+    files: int | None = Field(default=None, ge=100)
+    """Files and directories in them, in /tmp and in /dev/shm."""
     hosts: Destinations = ()
     """Destinations that agents may name at most, through the proxy of their attempt; patterns,
     separated by commas. Without any, agents reach no network, unless the worker's agents share
@@ -57,6 +63,19 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
     private_hosts: Names = ()
     """Names, addresses and networks (CIDR) that agents may reach although they are not on the
     public internet, where a pattern allows it; separated by commas."""
+
+    @property
+    def described(self) -> str:
+        """The driver, and the limits of an attempt as a whole where there are any."""
+        named = (
+            (self.memory_mb, "MB of memory"),
+            (self.disk_mb, "MB of disk"),
+            (self.files, "files"),
+        )
+        limits = ", ".join(f"{each:,} {of}" for each, of in named if each is not None)
+        if self.driver == "none" or not limits:
+            return self.driver
+        return f"{self.driver}; at most {limits} for each sandbox, measured"
 
     @field_validator("private_hosts")
     @classmethod

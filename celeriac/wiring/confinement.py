@@ -1,6 +1,7 @@
 """The sandbox of a worker's agents, tried before the worker takes any work."""
 
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -11,8 +12,9 @@ from celeriac.agents.network.rules import NetworkBounds
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit import seccomp
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.kit.processes import Namespace, guarded_command
-from celeriac.kit.sandbox import PROGRAM, Sandbox, why_refused
+from celeriac.kit.processes import Namespace, descendants_of, guarded_command, identify
+from celeriac.kit.sandbox import PROGRAM, Sandbox, WholeLimits, why_refused
+from celeriac.kit.usage import PRIVATE_PLACES, UnmeasurableError, held_by
 from celeriac.kit.users import ChildUser
 from celeriac.settings import Settings
 
@@ -69,6 +71,11 @@ def sandbox_of(settings: Settings) -> Sandbox:
         file_bytes=asked.file_mb * _MEGABYTE,
         tmp_bytes=asked.tmp_mb * _MEGABYTE,
         cpu_seconds=asked.cpu_seconds,
+        whole=WholeLimits(
+            memory=None if asked.memory_mb is None else asked.memory_mb * _MEGABYTE,
+            disk=None if asked.disk_mb is None else asked.disk_mb * _MEGABYTE,
+            files=asked.files,
+        ),
     )
 
 
@@ -163,6 +170,39 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         raise _refusal(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
     if faults:
         raise _refusal(f"their sandbox does not confine them: {'; '.join(faults)}")
+    if sandbox.whole != WholeLimits():
+        _try_to_measure(sandbox, user, workdir)
+
+
+def _try_to_measure(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
+    """Measure a sandbox from outside, as the limits of an attempt as a whole need it."""
+    command = guarded_command(
+        sandbox.command(("/bin/sh", "-c", "echo; read -r line"), workdir=workdir),
+        become=user.ids,
+        namespace=Namespace(alone=not sandbox.shares_network),
+    )
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=workdir, env={"PATH": os.defpath}, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            select.select([process.stdout], [], [], _TRY_SECONDS)
+            leader = identify(process.pid)
+            pids = [] if leader is None else descendants_of([leader]).get(leader, [])
+            # /tmp and /dev/shm themselves are two files
+            measured = held_by(pids, [workdir]).files >= len(PRIVATE_PLACES)
+            reason = "" if measured else "nothing of it can be seen"
+        except UnmeasurableError as error:
+            reason = str(error)
+        finally:
+            process.kill()
+    if reason:
+        raise _refusal(
+            "limits of an attempt as a whole (CELERIAC_CONFINEMENT_MEMORY_MB, _DISK_MB and _FILES) "
+            f"can't be measured: {reason}. Give the worker the capability CAP_SYS_PTRACE, run it "
+            "as a normal user, or unset them"
+        )
 
 
 def _refusal(reason: str) -> ConfigurationError:

@@ -294,7 +294,7 @@ class WorkerProcess:
             unknown_tasks=list(names.unknown_tasks),
             unknown_tasks_ages=[now - at for at in names.unknown_tasks.values()],
             lacks=self._runtime.lacks.names,
-            confinement=self._worker.settings.confinement.driver,
+            confinement=self._worker.settings.confinement.described,
             plain_running=self.plain_counts.running,
         )
 

@@ -21,6 +21,7 @@ from celeriac.agents.child.protocol import (
     encode_line,
     parse_line,
 )
+from celeriac.agents.child.whole_limits import within_limits
 from celeriac.domain.errors import ChildProtocolError
 from celeriac.kit.files import Folder
 from celeriac.kit.json_types import JsonObject
@@ -131,7 +132,8 @@ class GuardedProcess:
 
         The process and all that it started get SIGTERM, then SIGKILL, before this returns. Raises
         OSError if the process can't be started, UnreachableError if its user can't access a file
-        that it needs.
+        that it needs, MemoryLimitError or DiskLimitError where its sandbox as a whole exceeded a
+        limit.
         """
         marker = f"{MARKER}={uuid4().hex}"
         lifeline, writer = os.pipe()
@@ -141,7 +143,9 @@ class GuardedProcess:
             await serve_listeners(command.servers, listeners)
             await process._connect()
             process._begin()
-            yield process
+            written = (command.workdir, *command.writes)
+            with within_limits(command.sandbox, lambda: process._identity, written):
+                yield process
         finally:
             try:
                 await run_shielded(process._end())

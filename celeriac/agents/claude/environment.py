@@ -19,7 +19,12 @@ import struct
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +35,7 @@ from claude_agent_sdk import ClaudeAgentOptions, HookMatcher, McpSdkServerConfig
 from claude_agent_sdk.types import SessionStore
 
 from celeriac.agents.child.process import MARKER, received_listeners, serve_listeners
+from celeriac.agents.child.whole_limits import within_limits
 from celeriac.agents.claude import supervisor
 from celeriac.agents.claude.conversation import ResumeState
 from celeriac.agents.claude.labelling import LABEL_SERVER
@@ -168,9 +174,17 @@ class CliProcess:
                     await stack.enter_async_context(sandboxed.serving())
                 process.write_program()
                 try:
-                    yield process
+                    with process._within_limits():
+                        yield process
                 finally:
                     await run_shielded(process.end())
+
+    def _within_limits(self) -> AbstractContextManager[None]:
+        if self._sandboxed is None:
+            return nullcontext()
+        sandboxed = self._sandboxed
+        written = (sandboxed.directories.work, sandboxed.directories.config)
+        return within_limits(sandboxed.sandbox, self._supervisor, written)
 
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""

@@ -116,16 +116,18 @@ def _of_ourselves() -> Finding:
 
 def check_confinement(settings: Settings) -> Finding:
     """Check whether agents can be confined here as the settings ask, by a program in a sandbox."""
-    driver = settings.confinement.driver
-    if driver == "none":
+    asked = settings.confinement
+    if asked.driver == "none":
         return ok(Code.CONFINEMENT, "off: agents see what their user may read")
     try:
         checked_sandbox(settings, child_user(settings, make=False), places(settings).workdirs)
     except ConfigurationError as error:
         return failed(Code.CONFINEMENT, error.message, None, Cause.MISCONFIGURED)
-    network, hosts = settings.confinement.network, ", ".join(settings.confinement.hosts)
+    network, hosts = asked.network, ", ".join(asked.hosts)
     named = f"; agents may name {hosts}" if hosts else ""
-    return ok(Code.CONFINEMENT, f"agents run in sandboxes of {driver}; network: {network}{named}")
+    return ok(
+        Code.CONFINEMENT, f"agents run in sandboxes of {asked.described}; network: {network}{named}"
+    )
 
 
 def check_claude(settings: Settings) -> Finding:

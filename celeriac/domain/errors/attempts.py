@@ -142,7 +142,11 @@ class HardTimeLimitError(TimeLimitError, code="hard_time_limit"):
 
 
 class MemoryLimitError(PermanentError, code="memory_limit"):
-    """The child process exceeded its memory limit."""
+    """A child process, or all of an attempt together, exceeded the memory limit."""
+
+
+class DiskLimitError(PermanentError, code="disk_limit"):
+    """The files of an attempt exceeded its limit of disk space, or of their number."""
 
 
 class ChildCrashedError(RetryableError, code="child_crashed"):

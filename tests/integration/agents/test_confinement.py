@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.integration.agents.test_child_models import PROGRAM as CALLING
 from tests.integration.agents.test_child_models import whole
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
+from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job, python_job
 from tests.support.runners import CommandRunner, PythonRunner
 from tests.support.sandboxes import (
@@ -266,7 +268,33 @@ def test_doctor_tries_the_sandbox(home: Path) -> None:
     assert finding.message == "agents run in sandboxes of bubblewrap; network: none"
     named = check_confinement(load(home, hosts=["*.github.com", "pypi.org:443"])).message
     assert named.endswith("; network: none; agents may name *.github.com, pypi.org:443")
+    limited = check_confinement(load(home, memory_mb=2048, disk_mb=512, files=5000)).message
+    assert limited == (
+        "agents run in sandboxes of bubblewrap; at most 2,048 MB of memory, 512 MB of disk, "
+        "5,000 files for each sandbox, measured; network: none"
+    )
     assert check_confinement(Settings.load(home=home)).message.startswith("off: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a normal user owns its sandboxes")
+def test_limits_that_cannot_be_measured_keep_a_worker_from_starting(home: Path) -> None:
+    """Root without CAP_SYS_PTRACE, as in containers, can't see into sandboxes of another user."""
+    sandbox_for(home)  # skips where there is no bubblewrap
+    program = f"""
+from pathlib import Path
+from celeriac.domain.errors import ConfigurationError
+from tests.integration.agents.test_whole_limits import sandbox_for
+try:
+    sandbox_for(Path({str(home)!r}), files=500)
+except ConfigurationError as error:
+    print(error.message)
+"""
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-sys_ptrace", sys.executable, "-c", program],
+        capture_output=True, check=False, text=True, timeout=120, cwd=REPOSITORY,
+    )  # fmt: skip
+    assert "can't be measured" in done.stdout, done.stdout + done.stderr
+    assert "CAP_SYS_PTRACE" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run agents as root")

@@ -19,13 +19,13 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
 from celeriac.agents.claude.session_store import lay_conversation
-from celeriac.domain.errors import SessionUnavailableError
+from celeriac.domain.errors import MemoryLimitError, SessionUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import TranscriptKey
 from celeriac.kit.json_types import JsonObject, loads
-from celeriac.kit.sandbox import LoopbackPort, Sandbox
+from celeriac.kit.sandbox import LoopbackPort, Sandbox, WholeLimits
 from celeriac.testing.context import MemoryTranscripts
 from tests.support.claude_jobs import claude_job, session_of
 from tests.support.confined import confined
@@ -101,6 +101,20 @@ async def test_its_commands_see_nothing_of_the_worker(
     assert [(each["host"], each["rule"]) for each in refused] == [
         ("evil.example.com", "not_allowed")
     ], "Claude Code itself asks for nothing"
+
+
+async def test_the_memory_of_its_commands_together_is_limited(
+    runner: ClaudeRunner, bounds: Confinement, context: RecordingContext
+) -> None:
+    """Memory of Claude Code and of all its commands counts; the attempt ends at once."""
+    assert bounds.sandbox is not None
+    limited = replace(bounds.sandbox, whole=WholeLimits(memory=900 * 1024**2))
+    filling = "import os, time; kept = bytearray(os.urandom(240 << 20)); time.sleep(600)"
+    calls = [command(f"for i in 1 2 3 4 5; do python3 -c '{filling}' & done; wait")]
+    job = claude_job(f"|{json.dumps(calls)}| [calls]", allowed_tools=("*",), tools=("Bash",))
+
+    with pytest.raises(MemoryLimitError, match="their limit is 900 MB"):
+        await replace(runner, confinement=replace(bounds, sandbox=limited)).run(job, context)
 
 
 async def test_a_confined_session_is_forked(

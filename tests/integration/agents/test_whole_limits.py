@@ -1,0 +1,220 @@
+"""Limits of all processes of a sandbox together: its memory, its disk space and its files."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from celeriac.agents.child.process import ChildCommand, ChildProcess
+from celeriac.agents.child.protocol import ResultMessage
+from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitError
+from celeriac.kit.processes import identify, still_running
+from celeriac.kit.sandbox import Sandbox
+from celeriac.kit.users import OURSELVES, ChildUser
+from tests.support.programs import REPOSITORY
+from tests.support.sandboxes import sandbox_for
+
+pytestmark = pytest.mark.anyio
+
+MEGABYTE = 1024 * 1024
+NOBODY = 65534
+DONE = """print('{"type": "result", "value": 1}', flush=True)"""
+WAIT = 'import signal; print(\'{"type": "progress", "done": 1}\', flush=True); signal.pause()'
+
+MANY_SMALL = f"""
+import os
+for _ in range(12):
+    if os.fork() == 0:
+        kept = bytearray(os.urandom(12 << 20))
+        break
+{WAIT}"""
+
+SHARED_PAGES = f"""
+import os, time
+kept = bytearray(os.urandom(40 << 20))
+for _ in range(6):
+    if os.fork() == 0:
+        time.sleep(1.5)
+        os._exit(0)
+for _ in range(6):
+    os.wait()
+{DONE}"""
+
+FILLED_TMP = f"""
+for place in ("/tmp", "/dev/shm"):
+    for number in range(7):
+        open(f"{{place}}/{{number}}", "wb").write(os.urandom(6 << 20))
+{WAIT}"""
+
+UNNAMED = f"""
+import os
+kept = []
+for number in range(15):
+    kept.append(os.memfd_create("kept"))
+    os.write(kept[-1], os.urandom(10 << 20))
+{WAIT}"""
+
+DELETED = f"""
+import os
+kept = []
+for number in range(6):
+    kept.append(open("deleted", "wb", buffering=0))
+    kept[-1].write(os.urandom(10 << 20))
+    os.unlink("deleted")
+{WAIT}"""
+
+
+def files(count: int, size: int, place: str = ".") -> str:
+    return f"""
+import os
+for number in range({count}):
+    with open(f"{place}/f{{number}}", "wb") as file:
+        file.write(os.urandom({size}))
+{WAIT}"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    for path in (tmp_path, tmp_path / "home", tmp_path / "home" / "work"):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)
+    return tmp_path / "home"
+
+
+async def run(home: Path, program: str, user: ChildUser, **limits: int) -> object:
+    """Run a program to its end and return its result; it must end within a minute."""
+    sandbox: Sandbox = sandbox_for(home, **limits)
+    command = ChildCommand(
+        arguments=(sys.executable, "-c", program),
+        environment={"PATH": os.defpath},
+        workdir=home / "work" / "mine",
+        user=user,
+        sandbox=sandbox,
+    )
+    started, result = [], None
+    try:
+        async with ChildProcess.spawn(command) as child:
+            started.append(identify(child.pid))
+            while (message := await child.next_message()) is not None:
+                if isinstance(message, ResultMessage):
+                    result = message.value
+            assert await child.wait(10)
+    finally:
+        assert [each for each in started if each is not None and still_running(each)] == []
+    return result
+
+
+def check_as_normal_user(place: str, limit: str) -> None:
+    """Print the code of the error of an attempt that exceeds a limit; for another process."""
+    home = Path(place)
+    (home / "work").mkdir()
+    programs = {"memory": UNNAMED, "disk": files(20, 2 << 20)}
+    try:
+        asyncio.run(run(home, programs[limit], OURSELVES, memory_mb=100, disk_mb=25))
+    except CeleriacError as error:
+        print(error.message, error.code, sep="\n")  # noqa: T201 - the other process reads it
+
+
+@pytest.mark.parametrize(
+    "program", [MANY_SMALL, UNNAMED], ids=["many processes", "files without a name"]
+)
+async def test_memory_of_all_processes_together_is_limited(
+    home: Path, user: ChildUser, program: str
+) -> None:
+    with pytest.raises(MemoryLimitError, match="CELERIAC_CONFINEMENT_MEMORY_MB") as caught:
+        await run(home, program, user, memory_mb=100)
+    assert caught.value.details["limit_bytes"] == 100 * MEGABYTE
+    assert caught.value.details["used_bytes"] > 100 * MEGABYTE
+
+
+async def test_what_is_in_memory_as_files_counts(home: Path, user: ChildUser) -> None:
+    with pytest.raises(MemoryLimitError, match=r"with /tmp and /dev/shm"):
+        await run(home, "import os" + FILLED_TMP, user, memory_mb=80, tmp_mb=60)
+
+
+async def test_pages_that_processes_share_count_once(home: Path, user: ChildUser) -> None:
+    """Seven processes see 40 MB, which are there once."""
+    assert await run(home, SHARED_PAGES, user, memory_mb=150) == 1
+
+
+@pytest.mark.parametrize(
+    "program", [files(20, 2 << 20), files(1, 30 << 20), DELETED], ids=["many", "one", "deleted"]
+)
+async def test_disk_space_of_all_files_together_is_limited(
+    home: Path, user: ChildUser, program: str
+) -> None:
+    with pytest.raises(DiskLimitError, match="CELERIAC_CONFINEMENT_DISK_MB") as caught:
+        await run(home, program, user, disk_mb=25, file_mb=64)
+    assert caught.value.code == "disk_limit"
+    assert caught.value.details["used_bytes"] > 25 * MEGABYTE
+
+
+@pytest.mark.parametrize("place", [".", "/tmp", "/dev/shm"])
+async def test_the_number_of_files_is_limited(home: Path, user: ChildUser, place: str) -> None:
+    with pytest.raises(DiskLimitError, match="CELERIAC_CONFINEMENT_FILES"):
+        await run(home, files(700, 1, place), user, files=500)
+    if place == ".":
+        assert (home / "work" / "mine" / "f699").exists(), "what was written is kept"
+
+
+async def test_what_keeps_to_its_limits_ends_as_always(home: Path, user: ChildUser) -> None:
+    """Also with hard links, which count once."""
+    program = f"""
+import os, time
+open("f", "wb").write(os.urandom(8 << 20))
+for number in range(50):
+    os.link("f", f"g{{number}}")
+time.sleep(2.5)
+{DONE}"""
+    assert await run(home, program, user, memory_mb=200, disk_mb=20, files=100) == 1
+
+
+async def test_files_that_cannot_be_measured_end_the_attempt(home: Path, user: ChildUser) -> None:
+    """Directories are nested so deep that files could be hidden in them."""
+    program = f"""
+import os
+for _ in range(400):
+    os.mkdir("d"); os.chdir("d")
+{WAIT}"""
+    with pytest.raises(DiskLimitError, match="nested deeper than 256"):
+        await run(home, program, user, disk_mb=20)
+
+
+@pytest.fixture
+def owned() -> Iterator[Path]:
+    """A directory of another user, to which all of its parents are open."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, NOBODY, NOBODY)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the tests run as a normal user already")
+@pytest.mark.parametrize("limit", ["memory", "disk"])
+def test_a_worker_that_is_a_normal_user_measures_as_well(owned: Path, limit: str) -> None:
+    python = "/usr/bin/python3"  # root's own may lie where nobody else may look
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python]
+    asked = "import pydantic, sys; print(sys.version_info[:2])"
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(owned),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("purelib")]),
+    }
+    probe = subprocess.run(
+        [*prefix, "-c", asked], capture_output=True, check=False, text=True, env=environment
+    )
+    if probe.stdout.strip() != str(sys.version_info[:2]):
+        pytest.skip(f"a normal user has no Python with our packages: {probe.stderr[-200:]}")
+    program = (
+        f"from {__name__} import check_as_normal_user as check; check({str(owned)!r}, {limit!r})"
+    )
+    done = subprocess.run(
+        [*prefix, "-c", program],
+        capture_output=True, check=False, text=True, timeout=120, env=environment, cwd=owned,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1:] == [f"{limit}_limit"], done.stdout + done.stderr
