@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import pytest
 from fastapi.testclient import TestClient
 
+from celeriac.client import Client
 from celeriac.services.accounts import Accounts
 from celeriac.wiring.core import CoreServices, secret_key
 
@@ -80,3 +82,10 @@ def assert_problem(response: httpx2.Response, status: int, code: str) -> dict[st
     assert body["title"]
     assert body["request_id"] == response.headers["x-request-id"]
     return body
+
+
+def sign_in(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands ask the server of `client`, with its key."""
+    monkeypatch.setenv("CELERIAC_API_URL", client.base_url)
+    key = client._http.headers["authorization"].removeprefix("Bearer ")
+    monkeypatch.setenv("CELERIAC_API_KEY", key)

@@ -180,6 +180,20 @@ class Flows:
         self.core.assert_consistent()
 
 
+def statuses(flows: Flows, *run_ids: UUID) -> list[str]:
+    """Return the statuses of runs."""
+    return [flows.ran(run_id).status.value for run_id in run_ids]
+
+
+def settle(flows: Flows) -> None:
+    """Run everything to its end; no slot may be left, and the keeper has nothing to do."""
+    flows.drive()
+    flows.assert_counted()
+    assert flows.core.count("run_limits") == 0
+    assert flows.advance.waiting(100) == 0
+    flows.core.assert_consistent()
+
+
 def assert_counted(database: Database) -> None:
     """Fail where counters of runs contradict the items that they count, or something is due."""
     with database.autocommit() as connection:

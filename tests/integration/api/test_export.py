@@ -15,6 +15,7 @@ from celeriac.cli.main import main
 from celeriac.client import Client
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.wiring.core import CoreServices
+from tests.support.api import sign_in
 from tests.support.working import claim, finish
 
 pytestmark = pytest.mark.requirement("F19")
@@ -44,9 +45,7 @@ def ids(client: Client, container: CoreServices, monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def shell(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands ask the server of the client."""
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
 
 def _rows(content: bytes) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from celeriac.cli.main import main
 from celeriac.client import Client, ClientError
 from celeriac.domain.accounts import Role
 from celeriac.wiring.core import CoreServices
-from tests.support.api import AGENT, TASK, Asker, assert_problem
+from tests.support.api import AGENT, TASK, Asker, assert_problem, sign_in
 from tests.support.hooks import (
     BODY,
     HOOKS,
@@ -121,9 +121,7 @@ def test_the_client_and_the_command_line_manage_hooks(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", client.base_url)
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> str:
         assert main(arguments) == 0, capsys.readouterr().err

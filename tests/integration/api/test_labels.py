@@ -7,7 +7,7 @@ import pytest
 
 from celeriac.cli.main import main
 from celeriac.client import Client
-from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.api import EXECUTE, Asker, assert_problem, sign_in
 
 pytestmark = pytest.mark.requirement("F19")
 
@@ -38,9 +38,7 @@ def test_a_wrong_filter_selects_nothing(ada: Asker) -> None:
 def test_the_client_and_the_command_line_label_and_find(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> str:
         capsys.readouterr()

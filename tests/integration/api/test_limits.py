@@ -12,7 +12,7 @@ from celeriac.client import Client, ClientError
 from celeriac.domain.accounts import Role
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_maintenance
-from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.api import EXECUTE, Asker, assert_problem, sign_in
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -104,9 +104,7 @@ def test_bad_input_and_those_who_may_not_change_nothing(
 def test_the_client_and_the_command_line_set_limits(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> Any:
         assert main(("limits", *arguments, "--json")) == 0, capsys.readouterr().err
@@ -150,9 +148,7 @@ def test_the_client_and_the_command_line_set_limits(
 def test_a_limit_of_runs_is_set_and_changed_and_says_what_runs_wait_for(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
     steps = {"a": {"approve": "Go on?"}}
     client.workflows.create("w", {"input": {"key": "string"}, "steps": steps})
     assert main(("limits", "create", "few", "--of", "runs", "--max", "1")) == 2

@@ -11,6 +11,7 @@ from celeriac.services.operations.keeper import MaintenanceRunner
 from celeriac.services.operations.maintenance import JobRecord
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_maintenance
+from tests.support.api import sign_in
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.requirement("A19", "D9")
@@ -35,9 +36,7 @@ def test_an_administrator_sees_each_job_of_beat(
     assert [each.name for each in found] == sorted(names)
     assert not [each for each in found if each.late or each.failures]
 
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
     assert main(["maintenance", "--json"]) == 0
     out = capsys.readouterr().out  # the server of this process writes its log to the same place
     begin = re.search(r"^\[$", out, re.MULTILINE)

@@ -8,6 +8,7 @@ import pytest
 
 from celeriac.cli.main import main
 from celeriac.client import Client, ClientError
+from tests.support.api import sign_in
 
 pytestmark = pytest.mark.requirement("F15")
 
@@ -35,9 +36,7 @@ def test_the_client_moves_and_prioritises(client: Client) -> None:
 def test_the_command_line_moves_and_prioritises(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> Any:
         assert main(("executions", *arguments, "--json")) == 0, capsys.readouterr().err

@@ -15,7 +15,7 @@ from celeriac.domain.executions.model import WorkerIdentity
 from celeriac.kit.ids import uuid7
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_maintenance
-from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.api import EXECUTE, Asker, assert_problem, sign_in
 from tests.support.core import describe
 
 pytestmark = pytest.mark.requirement("F15")
@@ -132,9 +132,7 @@ def test_the_client_and_the_command_line_pause_and_resume(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> Any:
         assert main((*arguments, "--json")) == 0, capsys.readouterr().err

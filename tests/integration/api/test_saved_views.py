@@ -13,7 +13,7 @@ from celeriac.client import Client, ClientError
 from celeriac.domain.executions.model import Completed, Failed, Failure
 from celeriac.domain.saved_views import BUILT_IN, MOST_VIEWS
 from celeriac.wiring.core import CoreServices
-from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem
+from tests.support.api import AGENT, EXECUTE, TASK, Asker, assert_problem, sign_in
 from tests.support.working import claim, finish
 
 pytestmark = pytest.mark.requirement("F19")
@@ -209,9 +209,7 @@ def test_wrong_views_are_refused(ada: Asker, container: CoreServices) -> None:
 def test_the_client_and_the_command_line(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
     ids = client.executions.execute_batch("summarise", [{"text": "a"}] * 2).execution_ids
     client.executions.label(ids[0], {"no": "1"})
 

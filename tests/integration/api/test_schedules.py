@@ -12,7 +12,7 @@ from celeriac.cli.main import main
 from celeriac.client import Client, ClientError
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_maintenance
-from tests.support.api import Asker, assert_problem
+from tests.support.api import Asker, assert_problem, sign_in
 
 pytestmark = [pytest.mark.requirement("A19"), pytest.mark.requirement("F17")]
 
@@ -173,9 +173,7 @@ def test_the_client_and_the_command_line_manage_schedules(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> Any:
         assert main(("schedules", *arguments, "--json")) == 0, capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 
 from celeriac.cli.main import main
 from celeriac.client import Client
-from tests.support.api import Asker, assert_problem
+from tests.support.api import Asker, assert_problem, sign_in
 
 pytestmark = pytest.mark.requirement("F19")
 
@@ -23,9 +23,7 @@ def test_wrong_searches_are_refused(ada: Asker, query: str) -> None:
 def test_the_client_and_the_command_line_search(
     client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
     texts = [{"text": f"Order A-{number}"} for number in (10, 11, 12)]
     ids = client.executions.execute_batch("summarise", texts).execution_ids
 

@@ -13,7 +13,7 @@ from celeriac.cli.main import main
 from celeriac.client import Client, ClientError
 from celeriac.domain.secrets.model import MOST_SECRETS
 from celeriac.wiring.core import CoreServices
-from tests.support.api import Asker, assert_problem
+from tests.support.api import Asker, assert_problem, sign_in
 from tests.support.github import APP, KEY, pem
 
 pytestmark = pytest.mark.requirement("F25")
@@ -156,9 +156,7 @@ def test_the_client_and_the_command_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", str(client._http.base_url))
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
     made = client.secrets.create("github", VALUE, description="shop")
     assert client.secrets.get("github") == made
     assert client.secrets.change(made.id, value=VALUE + "2").version == 2

@@ -14,7 +14,7 @@ from celeriac.domain.accounts import Role
 from celeriac.domain.webhooks import WebhookEvent
 from celeriac.wiring.core import CoreServices
 from celeriac.wiring.keeper import build_sender
-from tests.support.api import EXECUTE, Asker, assert_problem
+from tests.support.api import EXECUTE, Asker, assert_problem, sign_in
 from tests.support.webhooks import Receiver, receiving
 
 pytestmark = pytest.mark.requirement("F18")
@@ -160,9 +160,7 @@ def test_the_client_and_the_command_line_see_what_was_sent(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CELERIAC_API_URL", client.base_url)
-    key = client._http.headers["authorization"].removeprefix("Bearer ")
-    monkeypatch.setenv("CELERIAC_API_KEY", key)
+    sign_in(client, monkeypatch)
 
     def run(*arguments: str) -> str:
         assert main(arguments) == 0, capsys.readouterr().err

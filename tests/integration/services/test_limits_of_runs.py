@@ -27,18 +27,13 @@ from tests.support.pauses import REASON, boss, pauses_of
 from tests.support.statements import sent
 from tests.support.together import together
 from tests.support.waiting import wait_until
-from tests.support.workflows import FAILS, Flows
+from tests.support.workflows import FAILS, Flows, settle, statuses
 from tests.support.workspace_limits import admin_of, limits_of, walk
 
 pytestmark = pytest.mark.requirement("F13")
 
 KEY = "input.key"
 ONE = {"a": {"task": "work", "retry": 0}}
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 @pytest.fixture
@@ -58,19 +53,6 @@ def limit(
     """Make a limit of the runs of a workflow."""
     wanted = LimitSpec(of=LimitOf.RUNS, key=key, **{"max": 1, **spec})
     return limits_of(flows.core).create(flows.core.actor, name, wanted, workflow_id=workflow)
-
-
-def statuses(flows: Flows, *run_ids: UUID) -> list[str]:
-    return [flows.ran(run_id).status.value for run_id in run_ids]
-
-
-def settle(flows: Flows) -> None:
-    """Run everything to its end; no slot may be left, and the keeper has nothing to do."""
-    flows.drive()
-    flows.assert_counted()
-    assert flows.core.count("run_limits") == 0
-    assert flows.advance.waiting(100) == 0
-    flows.core.assert_consistent()
 
 
 def test_a_changed_number_holds_at_once_for_runs_that_wait(

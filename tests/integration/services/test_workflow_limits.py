@@ -17,20 +17,14 @@ from celeriac.domain.workflows.limits import SlotState
 from celeriac.domain.workflows.states import RunStatus
 from celeriac.services.workflows.again import ForkRequest
 from celeriac.services.workflows.runs import StartRequest
-from tests.support.core import Core
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
-from tests.support.workflows import FAILS, Flows
+from tests.support.workflows import FAILS, Flows, settle, statuses
 
 pytestmark = pytest.mark.requirement("F13")
 
 ONE = {"a": {"task": "work"}}
 KEY = "input.key"
-
-
-@pytest.fixture
-def flows(core: Core) -> Flows:
-    return Flows(core)
 
 
 def limited(
@@ -39,18 +33,6 @@ def limited(
     """Define a workflow of which one run may run for each key."""
     limits = [{"key": KEY, "max": 1, **limit}]
     return flows.define(name, steps or ONE, input={"key": "string"}, limits=limits)
-
-
-def statuses(flows: Flows, *run_ids: UUID) -> list[str]:
-    return [flows.ran(run_id).status.value for run_id in run_ids]
-
-
-def settle(flows: Flows) -> None:
-    """Run everything to its end; nothing may be left that waits for a slot."""
-    flows.drive()
-    flows.assert_counted()
-    assert flows.core.count("run_limits") == 0
-    assert flows.advance.waiting(100) == 0
 
 
 def test_a_run_over_the_limit_is_pending_and_begins_when_the_other_has_ended(flows: Flows) -> None:
