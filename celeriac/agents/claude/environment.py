@@ -56,6 +56,9 @@ from celeriac.kit.processes import (
 from celeriac.kit.sandbox import LoopbackPort, Sandbox
 from celeriac.kit.threads import PROCESSES
 from celeriac.kit.users import ChildUser
+from celeriac.logs import get_logger
+
+logger = get_logger(__name__)
 
 SWITCHES: Mapping[str, str] = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -118,6 +121,7 @@ _GRACE_SECONDS = 1.8
 """Seconds; longer than the supervisor waits for Claude Code."""
 
 _POLL_SECONDS = 0.02
+_ACCEPT_PAUSE_SECONDS = 0.5
 
 _ADDED_BY_SDK = (
     "CLAUDE_AGENT_SDK_VERSION",
@@ -297,7 +301,12 @@ class Sandboxed:
     async def _receive(self, receiver: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            channel, _ = await loop.sock_accept(receiver)
+            try:
+                channel, _ = await loop.sock_accept(receiver)
+            except OSError as error:  # as where the worker has no descriptors left
+                logger.warning("sandbox.accept_failed", error=str(error))
+                await asyncio.sleep(_ACCEPT_PAUSE_SECONDS)
+                continue
             with channel:
                 if not _is_ours(channel):
                     continue  # a sender that keeps its socket can make the worker block

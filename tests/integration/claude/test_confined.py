@@ -1,6 +1,7 @@
 """Claude Code in a sandbox: its commands see and reach nothing of the worker."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import anyio.to_thread
@@ -179,6 +181,33 @@ async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(
                     socket.send_fds(channel, [b"."], [number])
             with await asyncio.wait_for(served.get(), 10) as got:
                 assert got.getsockname() == listener.getsockname()
+
+
+async def test_a_worker_without_descriptors_takes_the_listening_sockets_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: asyncio.Queue[socket.socket] = asyncio.Queue()
+    sandboxed = Sandboxed(
+        Sandbox(), SessionDirectories(tmp_path, tmp_path), (), (LoopbackPort(1, served.put),)
+    )
+    accept, failures = socket.socket.accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    def later(listener: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", later)
+    async with sandboxed.serving():
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.socket(socket.AF_UNIX) as channel,
+        ):
+            channel.connect(f"\0{sandboxed.name}")
+            socket.send_fds(channel, [b"."], [listener.fileno()])
+            with await asyncio.wait_for(served.get(), 20) as got:
+                assert got.getsockname() == listener.getsockname()
+    assert failures == []
 
 
 STRANGER = """
