@@ -1,8 +1,10 @@
 """Reads values of secrets on the worker's machine, as its administrator has configured."""
 
+import errno
 import os
 import select
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from celeriac.domain.secrets.model import LONGEST_VALUE
 SETTING = "CELERIAC_SECRET_SOURCES"
 
 _MOST_BYTES = 4 * LONGEST_VALUE
+_NOT_BLOCKING = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class VariableSource:
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file of UTF-8 text."""
+    """A regular file of UTF-8 text, perhaps behind a link."""
 
     path: Path
 
@@ -80,9 +83,23 @@ class SecretSources:
 
 
 def _file(name: str, path: Path) -> bytes:
+    """Read a regular file, or a byte more than allowed.
+
+    Others are not even opened: a pipe waits for its writer, a device may do something.
+    """
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST_BYTES + 1)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SecretUnavailableError(
+                f"The file of the secret source {name!r} is no regular file.", source=name
+            )
+        # it may have been replaced since
+        with os.fdopen(os.open(path, _NOT_BLOCKING), "rb", 0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it was replaced")
+            raw = bytearray()
+            while piece := file.read(_MOST_BYTES + 1 - len(raw)):
+                raw += piece
+            return bytes(raw)
     except OSError as error:
         raise SecretUnavailableError(
             f"The file of the secret source {name!r} can't be read: {error.strerror}.", source=name

@@ -80,7 +80,7 @@ _REFUSED = {
 REFUSED = tuple(_REFUSED)
 """The names of the calls that are always refused."""
 
-_SOCKET = (41, 198)
+_SOCKET, _PAIR = (41, 198), (53, 199)
 _FAMILIES = (0, 1, 2, 10, 16)
 """AF_UNSPEC, AF_UNIX, AF_INET, AF_INET6, AF_NETLINK."""
 
@@ -120,7 +120,8 @@ def _instructions(architecture: int, column: int) -> Iterator[tuple[int, int, in
         if number is not None:
             yield _EQUAL, 0, 1, number
             yield _RETURN, 0, 0, _ERROR + errno.EPERM
-    yield from _only_arguments(_SOCKET[column], _FIRST, _FAMILIES, errno.EAFNOSUPPORT)
+    for call in (_SOCKET, _PAIR):
+        yield from _only_arguments(call[column], _FIRST, _FAMILIES, errno.EAFNOSUPPORT)
     yield from _no_arguments(_IOCTL[column], _SECOND, _TERMINAL_INPUT, errno.EPERM)
     yield _RETURN, 0, 0, _ALLOW
 

@@ -32,6 +32,7 @@ logger = structlog.get_logger(__name__)
 
 _FIELD = "secrets"
 _PROGRAM = "worker"
+_BASIC = "Basic "
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,11 @@ class Given:
         if isinstance(self.grant, RepositoryGrant):
             return header_value("", self.grant.user, self.value)
         return header_value(self.grant.template, self.grant.user, self.value)
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The value of that header, and what a server may say of it: what follows `Basic`."""
+        return self.header, self.header.removeprefix(_BASIC)
 
     @property
     def place(self) -> JsonObject:
@@ -127,7 +133,7 @@ class HandedOut:
 
     def masker(self) -> Masker:
         """Return what masks the values."""
-        values = [value for each in self.given for value in (each.value, each.header)]
+        values = [value for each in self.given for value in (each.value, *each.sent)]
         access = self.repository
         return Masker([*values, *(() if access is None else access.values)])
 

@@ -372,6 +372,8 @@ async def test_the_proxy_adds_credentials_that_the_agent_never_holds(
             ["get", f"http://{twin}/seen"],
             ["tls", api, "api.example.com"],
             ["raw", f"GET http://{api}/seen HTTP/1.1\r\nHost: {twin}\r\nX-KEY: mine\r\n\r\n"],
+            ["get", f"http://API.example.com.:{secure}/seen"],
+            ["raw", f"GET http://{api}/seen HTTP/1.1\r\nHost: x\r\nConnection: x-key\r\n\r\n"],
         ]
         job = job_of(steps, [api, twin, f"api.example.com:{web}"])
         credentials = (
@@ -381,7 +383,7 @@ async def test_the_proxy_adds_credentials_that_the_agent_never_holds(
         )
         done = await runner.run(replace(job, credentials=credentials), context)
 
-    with_token, body, plain, other, tunnel, raw = done.result
+    with_token, body, plain, other, tunnel, raw, spelled, dropped = done.result
     assert with_token[0] == 200
     headers = dict(loads(with_token[1]))
     assert headers["authorization"] == f"Bearer {token}"
@@ -390,7 +392,9 @@ async def test_the_proxy_adds_credentials_that_the_agent_never_holds(
     assert "authorization" not in dict(loads(plain[1])), "another port, without TLS"
     assert other[0] == 502, "a certificate for another host gets nothing"
     assert tunnel == [0x16], "a tunnel stays unread"
-    assert raw == "HTTP/1.1 200 OK"
+    assert raw == dropped == "HTTP/1.1 200 OK"
+    headers = dict(loads(spelled[1]))
+    assert (headers["authorization"], headers["host"]) == (f"Bearer {token}", api), "another form"
     assert token not in str(context.events)
 
     runner.confinement = replace(runner.confinement, sandbox=None)

@@ -200,7 +200,8 @@ def test_a_secret_for_a_host_is_not_among_the_variables(given: Core, bench: Benc
 
     async def work(job: Job, _context: object) -> str:
         jobs.append(job)
-        return f"{job.credentials[0].value} {value}"
+        header = job.credentials[0].value
+        return f"{header} {value} {header.removeprefix('Basic ')}"
 
     bench.worker.use(MemoryRunners({RunnerName.COMMAND: MemoryRunner(work)}))
     network = AgentConfinement(network=("*.example.com:443", "api.example.com:8443"))
@@ -210,7 +211,7 @@ def test_a_secret_for_a_host_is_not_among_the_variables(given: Core, bench: Benc
     bench.work()
 
     done = given.get(execution_id)
-    assert (done.status, done.result) == (Status.COMPLETED, f"{MASK} {MASK}"), done.error_message
+    assert (done.status, done.result) == (Status.COMPLETED, f"{MASK} {MASK} {MASK}")
     (job,) = jobs
     assert job.secrets == {}
     assert value not in repr(job)
@@ -300,7 +301,17 @@ def test_sources_of_a_worker(tmp_path: Path) -> None:
     marker = tmp_path / "outlives"
     shell = "/bin/sh"
     slow = f"echo secret-part; (sleep 60; touch {marker}) & echo $! >{tmp_path}/pid; sleep 60"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1_000_000_000)
+    (tmp_path / "link").symlink_to(key)
     found: dict[str, Source] = {
+        "pipe": FileSource(tmp_path / "pipe"),
+        "device": FileSource(tmp_path / "endless"),
+        "directory": FileSource(tmp_path),
+        "large": FileSource(tmp_path / "large"),
+        "link": FileSource(tmp_path / "link"),
         "variable": VariableSource("SHOP"),
         "unset": VariableSource("NOT_SET"),
         "file": FileSource(key),
@@ -315,10 +326,14 @@ def test_sources_of_a_worker(tmp_path: Path) -> None:
     sources = SecretSources(found, {"SHOP": "from-a-variable"})
 
     assert sources.read("variable") == "from-a-variable"
-    assert sources.read("file") == "line one\nline two"
+    assert sources.read("file") == sources.read("link") == "line one\nline two"
     assert sources.read("command") == "from-a-command"
     for name, message in {
         "no file": "No such file",
+        "pipe": "is no regular file",
+        "device": "is no regular file",
+        "directory": "is no regular file",
+        "large": "gave more than 256,000 bytes",
         "fails": "ended with the code 3",
         "slow": "took longer than 0.3 s",
         "flood": "gave more than",

@@ -11,6 +11,7 @@ LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
 ALLOWED, FAILS = 0x7FFF0000, 0x00050000
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SOCKET, IOCTL = {"x86_64": 41, "aarch64": 198}, {"x86_64": 16, "aarch64": 29}
+PAIR = {"x86_64": 53, "aarch64": 199}
 HIGH = 7 << 32
 """The kernel reads 32 bits of such an argument: the others must change nothing."""
 
@@ -52,10 +53,9 @@ def test_refused_calls_fail_and_no_other_does(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURES)
-def test_sockets_have_families_of_a_network_namespace(machine: str) -> None:
-    families = {
-        family: error_of(machine, SOCKET[machine], family + HIGH, 1) for family in range(46)
-    }
+@pytest.mark.parametrize("call", [SOCKET, PAIR], ids=["socket", "socketpair"])
+def test_sockets_have_families_of_a_network_namespace(call: dict[str, int], machine: str) -> None:
+    families = {family: error_of(machine, call[machine], family + HIGH, 1) for family in range(46)}
     assert {family for family, error in families.items() if not error} == {0, 1, 2, 10, 16}
     assert set(families.values()) == {0, errno.EAFNOSUPPORT}
 
