@@ -130,6 +130,17 @@ def calls(exchange: Exchange) -> None:
 
 
 @scene
+def steps(exchange: Exchange) -> None:
+    """Runs the commands that the prompt has between bars, as JSON, in a call and answer each."""
+    commands = json.loads(exchange.received.between_bars)
+    done = sum("tool_result" in str(each) for each in exchange.received.body["messages"])
+    if done < len(commands):
+        exchange.call(("Bash", {"command": commands[done]}))
+    else:
+        exchange.text(_words(exchange))
+
+
+@scene
 def tool(exchange: Exchange) -> None:
     """Adds two numbers with a tool of the MCP server that the prompt has between bars."""
     if exchange.received.results:

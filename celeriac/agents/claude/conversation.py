@@ -158,6 +158,8 @@ class ResumeState:
     answered: tuple[str, ...] = ()
     place: str | None = None
     """The session's directory where the conversation stopped."""
+    directory: str | None = None
+    """Where in its working directory Claude Code was at the open call; None: there itself."""
 
 
 def continuation_of(job: Job) -> ResumeState:
@@ -186,6 +188,7 @@ def continuation_of(job: Job) -> ResumeState:
                     calls=state["calls"],
                     answered=answered,
                     place=place,
+                    directory=state.get("directory"),
                 )
             case ResumePoint.GO_ON:
                 return ResumeState(session.external_id, GO_ON, answered=answered)
@@ -204,13 +207,14 @@ def state_of(
     following: ResumePoint,
     calls: JsonObject,
     answered: Iterable[str] = (),
-    place: str | None = None,
+    where: tuple[str | None, str | None] = (None, None),
 ) -> JsonObject:
-    """Return what a session stores for the next attempt."""
+    """Return what a session stores for the next attempt; `where`: its place and directory."""
     return {
         "execution_id": str(job.execution_id),
         "next": following.value,
         "calls": dict(calls),
         "answered": list(answered),
-        "place": place,
+        "place": where[0],
+        "directory": where[1],
     }

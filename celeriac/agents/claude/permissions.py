@@ -12,6 +12,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from claude_agent_sdk import (
@@ -109,6 +110,15 @@ class Policy:
         self.spec = spec
         self._root = os.path.realpath(workdir)
         self._servers = {f"mcp__{server_key(each.name)}__": each for each in spec.mcp_servers}
+
+    def inside(self, cwd: object) -> str | None:
+        """Return where in the working directory `cwd` is; None for the directory itself."""
+        place = directory_of(cwd, self._root)
+        return None if place == self._root else os.path.relpath(place, self._root)
+
+    def place_of(self, inner: str) -> str:
+        """Return the path of what `inside` has returned, which may lead elsewhere by now."""
+        return os.path.join(self._root, inner)  # noqa: PTH118 - as Claude Code has it
 
     def judge(self, tool: str, arguments: Arguments, cwd: str | None = None) -> Decision:
         """Return the decision about a call of `tool`; `cwd` is Claude Code's directory."""
@@ -237,7 +247,11 @@ class Permissions:
     place: SessionPlace = NOWHERE
     asked_in: str | None = None
     """The session's directory where people were asked: their answers may have its path."""
+    open_in: Mapping[str, str | None] = field(default_factory=dict)
+    """For calls of an earlier attempt, by their ids, what `Policy.inside` has returned."""
     pending: Question | None = field(default=None, init=False)
+    pending_in: str | None = field(default=None, init=False)
+    """Where Claude Code was at the pending call."""
     _advised: set[str] = field(default_factory=set, init=False)
     _directories: dict[str, str | None] = field(default_factory=dict, init=False)
     """Claude Code's directory at calls that a person is asked about, by their ids."""
@@ -248,18 +262,35 @@ class Permissions:
         """Decide about a call before Claude Code does (its hook PreToolUse)."""
         assert call["hook_event_name"] == "PreToolUse"
         tool, arguments = call["tool_name"], call["tool_input"]
+        number, cwd = call_id or call["tool_use_id"], call.get("cwd")
+        if inner := self.open_in.get(number):  # Claude Code begins in the working directory itself
+            cwd = self.policy.place_of(inner)
         # in a thread: it looks into directories
-        decision = await FILES.run(self.policy.judge, tool, arguments, call.get("cwd"))
+        decision = await FILES.run(self.policy.judge, tool, arguments, cwd)
         if decision.verdict is Verdict.ASK:
-            number = call_id or call["tool_use_id"]
-            self._directories[number] = call.get("cwd")
+            self._directories[number] = cwd
             question, answer = self._asked(tool, arguments, number)
             if answer is None:
+                self.pending_in = self.policy.inside(cwd)
                 return await self._put(question, number, of_helper=bool(call.get("agent_id")))
-            decision = self._follow(question, answer, tool, arguments, call.get("cwd"))
+            decision = self._follow(question, answer, tool, arguments, cwd)
+        if inner and decision.verdict is Verdict.ALLOW:
+            decision = await FILES.run(self._there, decision, arguments, inner)
         if decision.verdict is Verdict.DENY:
-            await self._record_denial(tool, call_id or call["tool_use_id"], decision.reason)
+            await self._record_denial(tool, number, decision.reason)
         return _output(decision.verdict, decision.reason, decision.arguments)
+
+    def _there(self, decision: Decision, arguments: Arguments, inner: str) -> Decision:
+        """Return the decision about an open call, with its command in the directory it was in."""
+        made = arguments if decision.arguments is None else decision.arguments
+        if not isinstance(made.get("command"), str):
+            return decision
+        place = self.policy.place_of(inner)
+        if self.policy.inside(place) != inner or not Path(place).is_dir():
+            reason = f"The directory {inner}, in which the command was to run, is gone."
+            return Decision(Verdict.DENY, reason)
+        command = f"cd -- {quote(place)} || exit 1\n{made['command']}"
+        return replace(decision, arguments={**made, "command": command})
 
     async def _put(self, question: Question, call_id: str, *, of_helper: bool) -> HookJSONOutput:
         """Return how a person is asked: `defer`, or `ask`, which leads to `can_use_tool`."""
@@ -281,6 +312,8 @@ class Permissions:
         """Decide about a call that Claude Code would ask its user about."""
         number = call.tool_use_id or ""
         directory = self._directories.get(number)
+        if inner := self.open_in.get(number):
+            directory = self.policy.place_of(inner)
         decision = await FILES.run(self.policy.judge, tool, arguments, directory)
         if decision.verdict is Verdict.ASK:
             question, answer = self._asked(tool, arguments, number)
@@ -291,6 +324,8 @@ class Permissions:
                     self.on_stop(error)
                     return PermissionResultDeny(message=error.message, interrupt=True)
             decision = self._follow(question, answer, tool, arguments, directory)
+        if inner and decision.verdict is Verdict.ALLOW:
+            decision = await FILES.run(self._there, decision, arguments, inner)
         if decision.verdict is Verdict.DENY:
             await self._record_denial(tool, number, decision.reason)
             return PermissionResultDeny(message=decision.reason)

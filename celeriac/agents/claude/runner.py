@@ -144,6 +144,7 @@ class ClaudeRun:
                 keys=self._keys,
                 place=self._place,
                 asked_in=self.start.place,
+                open_in=dict.fromkeys(self.start.calls, self.start.directory),
                 on_stop=self._inbox.put_nowait,
             )
             try:
@@ -160,7 +161,9 @@ class ClaudeRun:
             finally:
                 self._transcript.deltas.flush()
         if result.stop_reason == _DEFERRED and permissions.pending is not None:
-            await self._keep(ResumePoint.OPEN_CALL, self._transcript.open_calls)
+            await self._keep(
+                ResumePoint.OPEN_CALL, self._transcript.open_calls, permissions.pending_in
+            )
             question = permissions.pending
             return Parked(WaitingFor.APPROVAL, question.title, questions=(question,))
         if result.stop_reason == _DEFERRED_LOST:
@@ -269,13 +272,22 @@ class ClaudeRun:
             self._conversation_id = conversation_id
             await self._keep(ResumePoint.BEGIN)
 
-    async def _keep(self, following: ResumePoint, calls: JsonObject | None = None) -> None:
+    async def _keep(
+        self,
+        following: ResumePoint,
+        calls: JsonObject | None = None,
+        directory: str | None = None,
+    ) -> None:
         """Store how the next attempt uses the conversation, if there is one."""
         if self._conversation_id is not None:
             await self.context.save_session(
                 external_id=self._conversation_id,
                 state=state_of(
-                    self.job, following, calls or {}, self._keys.answered, self._place.path
+                    self.job,
+                    following,
+                    calls or {},
+                    self._keys.answered,
+                    (self._place.path, directory),
                 ),
             )
 

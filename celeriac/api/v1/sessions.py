@@ -58,7 +58,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     307: {"description": "The object store has the file; with `CELERIAC_OBJECT_STORE_LINKS`."},
 }
 _WHOLE, _PARTIAL = 200, 206
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _Range = Annotated[str | None, Header(alias="Range", include_in_schema=False)]
 
 

@@ -77,6 +77,38 @@ async def test_a_call_that_was_approved_is_made_in_the_other_home(
     assert not one.exists()
 
 
+@pytest.mark.parametrize("gone", [False, True])
+async def test_an_approved_command_runs_where_claude_code_was_when_it_asked(
+    runner: ClaudeRunner, context: RecordingContext, tmp_path: Path, *, gone: bool
+) -> None:
+    """Each attempt begins in the working directory itself."""
+    commands = ["mkdir sub; cd sub; touch ../all", "touch approved; pwd"]
+    job = claude_job(f"[steps] |{json.dumps(commands)}|", permission="ask", tools=("Bash",))
+    work = tmp_path / "sessions" / str(context.session_id) / "work"
+    given: dict[str, Answer] = {}
+    for attempt in (1, 2):
+        later = following(context)
+        later.given = given
+        parked = await runner.run(replace(job, attempt=attempt), later)
+        assert isinstance(parked, Parked)
+        given = {**given, **{each.key: Answer(approved=True) for each in parked.questions}}
+        job = replace(job, session=session_of(later, job.execution_id))
+    if gone:
+        (work / "sub").rmdir()
+        (work / "sub").symlink_to(tmp_path)
+    last = following(context)
+    last.given = given
+
+    done = await runner.run(replace(job, attempt=3), last)
+
+    assert isinstance(done, Completed)
+    assert (work / "all").exists()
+    assert not (tmp_path / "approved").exists()
+    assert not (work / "approved").exists()
+    assert (work / "sub" / "approved").exists() is not gone
+    assert ("is gone" if gone else str(work / "sub")) in str(done.result)
+
+
 async def test_the_question_is_found_again_where_an_attempt_begins_anew_in_the_other_home(
     runner: ClaudeRunner, context: RecordingContext, tmp_path: Path
 ) -> None:
