@@ -1,6 +1,7 @@
 """Tasks whose repository has a secret: who may make them, and what is recorded of its use."""
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.secrets.minted import GithubApp
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
 from celeriac.kit.outbound import OutboundGuard
+from celeriac.logs import LogOptions, Service, configure, flush, shutdown
+from celeriac.logs.redact import MASK
 from celeriac.services.catalog.agents import Agents
 from celeriac.services.catalog.specs import SpecCache
 from celeriac.services.catalog.tasks import Tasks
@@ -203,3 +206,58 @@ def test_a_branch_that_can_not_be_pushed_is_refused_before_anything_is_stored(
             submit.batch(given.actor, SubmitRequest(task_id=task.id), [{"issue": "7"}, variables])
         assert caught.value.message.startswith("Item 1: ")
     assert given.count("executions") == before
+
+
+PRINTS = f"""
+read start
+token=$(printf %s {b64encode(VALUE.encode()).decode()} | base64 -d)
+{{ env; cat .git/config; git config --list; }} >found 2>&1
+printf 'protocol=https\\nhost=localhost\\n\\n' | git credential fill >>found 2>&1
+grep -qF "$token" found && exit 9
+cat found >&2
+echo 2 >lib/value
+rm found
+{answer("done")}
+"""
+
+
+def test_a_credential_appears_nowhere_whatever_agent_and_server_print(
+    given: Core, bench: Bench, server: GitServer, tmp_path: Path
+) -> None:
+    core = given
+    server.users = {("x-access-token", VALUE)}
+    set_up(bench, tmp_path, server)
+    agent = CommandAgent(command="shell", arguments=(PRINTS,))
+    Agents(core.database).create(core.actor, name="printer", spec=agent)
+    spec = spec_of(server, push=True)
+    task = Tasks(core.database).create(core.actor, name="print", agent="printer", spec=spec)
+    hook = tmp_path / "served/shop.git/hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    logs = tmp_path / "logs"
+    configure(LogOptions(service=Service.WORKER, directory=logs, console="off"))
+    try:
+        ids = []
+        for script in ("exit 0", f"echo 'no pushes with {VALUE}'; exit 1"):
+            hook.write_text(f"#!/bin/sh\n{script}\n")
+            hook.chmod(0o755)
+            request = SubmitRequest(task_id=task.id)
+            ids.append(send(core, server)(core.actor, request).execution_id)
+            bench.work()
+        bench.worker.event_writer.flush()
+        assert flush()
+    finally:
+        shutdown()
+
+    pushed, refused = (core.get(each) for each in ids)
+    assert pushed.status is Status.COMPLETED, pushed.error_message
+    assert (refused.status, refused.error_code) == (Status.FAILED, "push_failed")
+    assert f"no pushes with {MASK}" in str(refused.error_message)
+    kinds = core.event_types(ids[0])
+    assert [each for each in kinds if each in {"change", "pushed"}] == ["change", "pushed"]
+    values = RepositoryAccess("x-access-token", VALUE, task.id, 1).values
+    assert found_in_tables(core, *values) == []
+    texts = [each.read_bytes() for each in tmp_path.rglob("*") if each.is_file() and each != hook]
+    assert len(texts) > 20
+    assert not any(value.encode() in text for text in texts for value in values)
+    for row in (pushed, refused):
+        assert not any(value in repr((row, core.events(row.id))) for value in values)
