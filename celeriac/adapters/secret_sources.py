@@ -65,10 +65,9 @@ class SecretSources:
         source = self._sources.get(name)
         match source:
             case None:
-                known = ", ".join(sorted(self._sources)) or "none"
+                # others are not named: the error is seen in the workspace, they may be of another
                 raise ConfigurationError(
-                    f"there is no source {name!r} (known: {known}). Add it to {SETTING} and "
-                    "restart the worker"
+                    f"there is no source {name!r}. Add it to {SETTING} and restart the worker"
                 )
             case VariableSource(variable):
                 if variable not in self._environment:

@@ -24,10 +24,11 @@ from celeriac.adapters.secret_sources import (
 from celeriac.agents.command.runner import CommandRunner
 from celeriac.agents.python.runner import PythonRunner
 from celeriac.db import secrets as rows
+from celeriac.db import workspaces
 from celeriac.domain.accounts import Role
 from celeriac.domain.agents import AgentSpec, CommandAgent, PythonAgent, RunnerName, SecretGrant
 from celeriac.domain.confinement import AgentConfinement
-from celeriac.domain.errors import ForbiddenError, SecretUnavailableError
+from celeriac.domain.errors import ConfigurationError, ForbiddenError, SecretUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import SubmitRequest
 from celeriac.domain.executions.states import Status, WaitingFor
@@ -189,6 +190,28 @@ def test_what_can_not_be_read_fails_before_the_agent_starts(given: Core, bench: 
     assert "names the secret 'shop'" in str(failed.error_message)
 
 
+def test_secrets_stay_without_their_maker_and_go_with_their_workspace(
+    given: Core, bench: Bench
+) -> None:
+    core = given
+    bench.worker.use(runners())
+    agent = PythonAgent(function=f"{FUNCTIONS}:leak_result", secrets=GRANT)
+    first = make(core, agent)
+    core.execute("UPDATE users SET disabled_at = now() WHERE id = :id", id=core.actor.user_id)
+    bench.work()
+    assert EventType.SECRET_USED in {each.type for each in core.events(first)}
+
+    last = core.submit(core.actor, SubmitRequest(task_id=core.get(first).task_id)).execution_id
+    with core.database.transaction() as connection:
+        assert workspaces.lock(connection, core.actor.workspace_id)
+        workspaces.end(connection, core.actor.workspace_id)
+    bench.work()
+    assert core.count("secrets") == 0
+    failed = core.get(last)
+    assert (failed.status, failed.error_code) == (Status.FAILED, "agent_misconfigured")
+    assert EventType.SECRET_USED not in {each.type for each in core.events(last)}
+
+
 def test_a_secret_for_a_host_is_not_among_the_variables(given: Core, bench: Bench) -> None:
     grants = (
         SecretGrant(name="git", host="git.example.com", user="x-access-token"),
@@ -328,6 +351,9 @@ def test_sources_of_a_worker(tmp_path: Path) -> None:
     assert sources.read("variable") == "from-a-variable"
     assert sources.read("file") == sources.read("link") == "line one\nline two"
     assert sources.read("command") == "from-a-command"
+    with pytest.raises(ConfigurationError, match="no source 'vault'") as unknown:
+        sources.read("vault")
+    assert "flood" not in str(unknown.value), "names of others are not for this workspace"
     for name, message in {
         "no file": "No such file",
         "pipe": "is no regular file",
