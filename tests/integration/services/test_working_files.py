@@ -306,33 +306,29 @@ def test_objects_that_others_still_name_hide_none_that_nothing_names(
     assert core.count("objects") == 5
 
 
-def test_saves_that_exchange_their_content_do_not_wait_for_each_other(
-    core: Core, tmp_path: Path, one: Machine, objects: ObstoreObjects
-) -> None:
+def test_saves_that_exchange_their_content_do_not_wait_for_each_other(core: Core) -> None:
     """Each names what the other one names no longer: in turn, they would lock each other out."""
     workspace = core.running().workspace_id
     first, second = sorted((sha256(b"1").digest(), sha256(b"2").digest()))
     with core.database.transaction() as connection:
         artifacts.claim_objects(connection, workspace, {first: 1, second: 1})
-    with core.database.transaction() as connection:
-        assert artifacts.name_objects(connection, workspace, {second}, {first})
 
-        def other() -> bool:
-            with core.database.transaction() as beside:
-                return artifacts.name_objects(beside, workspace, {first}, {second})
+    def other() -> bool:
+        with core.database.transaction() as beside:
+            return artifacts.name_objects(beside, workspace, {second}, {first})
 
-        with ThreadPoolExecutor(1) as threads:
+    lock = text("SELECT FROM objects WHERE digest = :digest FOR UPDATE NOWAIT")
+    with ThreadPoolExecutor(1) as threads:
+        with core.database.transaction() as connection:
+            connection.execute(lock, {"digest": first})
             waiting = threads.submit(other)
             wait_until(lambda: _waits_for_lock(core), "the other save waits")
-            locked = text("SELECT digest FROM objects WHERE digest = :digest FOR UPDATE NOWAIT")
-            # what is locked later is free: the other one holds none of both
-            for digest in (first, second):
-                connection.execute(locked, {"digest": digest})
-            connection.commit()
-            assert waiting.result(timeout=20)
+            # it has not locked the object that it names before the one that it waits for
+            connection.execute(lock, {"digest": second})
+        assert waiting.result(timeout=20)
     with core.database.autocommit() as connection:
         query = text("SELECT digest FROM objects WHERE unnamed_since IS NULL")
-        assert [bytes(each) for each in connection.execute(query).scalars()] == [first]
+        assert [bytes(each) for each in connection.execute(query).scalars()] == [second]
 
 
 def _waits_for_lock(core: Core) -> bool:
