@@ -171,8 +171,13 @@ class Fleet:
         return api.output().split(_SERVES, 1)[1].split()[0].strip("\"',")
 
     def program(self, name: str, arguments: Sequence[str], **env: str) -> Program:
-        """Start a program of ours in the fleet's `environment`, changed by `env`."""
-        program = Program(name, arguments, self.environment(**env), self.home / f"{name}.log")
+        """Start a program of ours in the fleet's `environment`, changed by `env`.
+
+        It is forked (`tests.support.forking`), unless `env` changes how Python starts.
+        """
+        log = self.home / f"{name}.log"
+        forked = not any(key.startswith("PYTHON") for key in env)
+        program = Program(name, arguments, self.environment(**env), log, forked=forked)
         self.programs.append(program)
         return program
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from celeriac.kit.json_types import JsonObject, loads
 from celeriac.kit.processes import ProcessIdentity, identify, launch, send_signal, terminate_group
+from tests.support.forking import ForkedProgram
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,26 +19,44 @@ _SHOWN_CHARACTERS = 8_000
 class Program:
     """A process that leads a session of its own and dies with the test run, killed or not."""
 
-    def __init__(self, name: str, arguments: Sequence[str], env: Mapping[str, str], log: Path):
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        *,
+        forked: bool = False,
+    ) -> None:
+        """Start Python with `arguments`; `forked` for `-m module …` without its imports."""
         self.name = name
         self.log = log
-        self._arguments = (sys.executable, *arguments)
+        self._arguments = arguments
         self._env = env
+        self._forked = forked
         self._process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes] | ForkedProgram:
+        process = self._forked_program() if self._forked else self._executed_program()
+        identity = identify(process.pid)
+        assert identity is not None, f"{self.name} ended at once: {self.output()}"
+        self._identity: ProcessIdentity = identity
+        return process
+
+    def _forked_program(self) -> ForkedProgram:
+        option, *arguments = self._arguments
+        assert option == "-m", "only modules are run by a fork"
+        return ForkedProgram(arguments, self._env, self.log.parent, self.log)
+
+    def _executed_program(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as output:
-            process = launch(
-                self._arguments,
+            return launch(
+                (sys.executable, *self._arguments),
                 env=self._env,
                 cwd=self.log.parent,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        identity = identify(process.pid)
-        assert identity is not None, f"{self.name} ended at once: {self.output()}"
-        self._identity: ProcessIdentity = identity
-        return process
 
     @property
     def pid(self) -> int:
