@@ -20,6 +20,7 @@ from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitErr
 from celeriac.kit.processes import ProcessIdentity, descendants_of
 from celeriac.kit.sandbox import Sandbox, WholeLimits
 from celeriac.kit.usage import UnmeasurableError, disk_of, held_by, memory_of
+from celeriac.kit.words import counted
 
 _log = structlog.get_logger()
 
@@ -89,8 +90,8 @@ class WatchedSandbox:
             self.end(DiskLimitError(message, used_bytes=size, limit_bytes=limits.disk))
         elif limits.files is not None and files > limits.files:
             message = (
-                f"The attempt had at least {files:,} files and directories in {places} and in "
-                f"its /tmp and /dev/shm, and was ended: its limit is {limits.files:,}. "
+                f"The attempt had at least {counted(files, 'file')}, with directories, in {places} "
+                f"and in its /tmp and /dev/shm, and was ended: its limit is {limits.files:,}. "
                 "Remove files there, or raise CELERIAC_CONFINEMENT_FILES of the worker."
             )
             self.end(DiskLimitError(message, used_files=files, limit_files=limits.files))

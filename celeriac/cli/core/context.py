@@ -16,6 +16,7 @@ from celeriac.cli.core.arguments import ApiKey, ApiUrl, Json, ServerHome, Worksp
 from celeriac.cli.core.ids import IdOf
 from celeriac.cli.core.output import CommandError, ExitCode, Output
 from celeriac.cli.core.server import find_server, load_own_settings
+from celeriac.kit.words import counted
 
 if TYPE_CHECKING:
     from celeriac.client import Client, ClientError
@@ -178,7 +179,7 @@ def _message_lines(error: "ClientError") -> list[str]:
     fields = [f"{each.field}: {each.message}" for each in error.fields]
     before, named, _ = error.message.partition(fields[0])
     count = error.details.get("faults", len(fields))
-    message = f"{before}{count} fields are wrong." if named else error.message
+    message = f"{before}{counted(count, 'field')} are wrong." if named else error.message
     return [message, *(f"       {each}" for each in fields)]
 
 
