@@ -58,6 +58,18 @@ from celeriac.version import __version__
 
 _PROGRAM = "celeriac"
 _UNKNOWN_COMMAND = re.compile(r"No such command '([\w-]+)'")
+_SYNONYMS = {
+    "change": ("update", "set"),
+    "update": ("change", "set"),
+    "edit": ("update", "change"),
+    "add": ("create",),
+    "new": ("create",),
+    "get": ("show",),
+    "remove": ("delete",),
+    "rm": ("delete",),
+    "ls": ("list",),
+}
+"""Names of commands that groups have under another one."""
 _VALIDATOR = "Value error, "
 """What the library that reads values puts before its message."""
 _START = "Start Celeriac"
@@ -238,12 +250,16 @@ def _report(report: ErrorReport | None, code: int, given: _GlobalOptions) -> int
 
 
 def _usage_hint(error: TyperException) -> str | None:
-    """Return where help is, and the command of that name that is in another group."""
+    """Return where help is: of a command that means the same, or is of that name elsewhere."""
     context = getattr(error, "ctx", None)
     if context is None:
         return None
     named = _UNKNOWN_COMMAND.search(error.format_message())
-    known = getattr(context.find_root().command, "commands", {})
-    if named and context.parent is not None and named[1] in known:
-        return f"`{_PROGRAM} {named[1]} --help` shows how: it is a command of its own."
+    if named and context.parent is not None:
+        here = getattr(context.command, "commands", {})
+        for other in _SYNONYMS.get(named[1], ()):
+            if other in here:
+                return f"`{context.command_path} {other} --help` shows how."
+        if named[1] in getattr(context.find_root().command, "commands", {}):
+            return f"`{_PROGRAM} {named[1]} --help` shows how: it is a command of its own."
     return f"`{context.command_path} --help` shows how."

@@ -94,7 +94,7 @@ def check_names(
     try:
         check_fields(spec.key, root, schema, whose)
     except ValueError as error:
-        raise InvalidInputError(f"The key of the limit: {error}.", field="key") from error
+        raise InvalidInputError(f"The key of the limit: {error}", field="key") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -302,7 +302,7 @@ def task_faults(spec: TaskSpec) -> Iterator[InvalidInputError]:
             check_fields(key, "variables", spec.variables_schema, "the variables_schema")
         except ValueError as error:
             field = f"spec.{place}.key"
-            yield InvalidInputError(f"{field}: {error}.", field=field)
+            yield InvalidInputError(f"{field}: {error}", field=field)
 
 
 def _keys(spec: TaskSpec) -> Iterator[tuple[str, str]]:

@@ -244,7 +244,7 @@ class HandOut:
                     "attempt": claim.lease.attempt,
                 }
                 audit.record(connection, by, "secret.use", [each.secret_id], details=details)
-        logger.info("secret.used", secrets=[each.grant.name for each in given])
+        logger.info("secret.used", names=[each.grant.name for each in given])
 
 
 def _check_header(given: Given) -> None:

@@ -47,13 +47,17 @@ def test_the_commands_of_the_issue_are_there() -> None:
     }
 
 
-def test_a_command_of_its_own_is_named_where_a_group_does_not_have_it(
+def test_a_wrong_command_leads_to_the_one_that_there_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for words, cure in (
         ("executions logs last", "`celeriac logs --help` shows how: it is a command of its own."),
         ("executions lgs last", "`celeriac executions --help` shows how."),
         ("lgs last", "`celeriac --help` shows how."),
+        ("agents change writer", "`celeriac agents update --help` shows how."),
+        ("limits update few", "`celeriac limits change --help` shows how."),
+        ("tasks rm few", "`celeriac tasks delete --help` shows how."),
+        ("sessions add few", "`celeriac sessions --help` shows how."),
     ):
         assert main(words.split()) == ExitCode.USAGE
         assert cure in capsys.readouterr().err
