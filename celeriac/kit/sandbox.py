@@ -109,6 +109,7 @@ class Sandbox:
         return [
             *(self.program, *_NAMESPACES),
             *("--proc", "/proc", "--dev", "/dev"),
+            *_without_keys(),
             *_empty("/dev/shm", self.tmp_bytes),  # noqa: S108 - inside the sandbox
             *("--remount-ro", "/dev"),
             *_empty("/tmp", self.tmp_bytes),  # noqa: S108 - inside the sandbox
@@ -139,6 +140,13 @@ class LoopbackPort:
 
     port: int
     serve: Callable[[socket.socket], Awaitable[None]]
+
+
+def _without_keys() -> Iterator[str]:
+    """Cover the lists of the kernel's keys: a user sees the names of all that are theirs."""
+    for name in ("/proc/keys", "/proc/key-users"):
+        if Path(name).exists():
+            yield from ("--ro-bind", os.devnull, name)
 
 
 def _system() -> Iterator[str]:
