@@ -263,7 +263,8 @@ class Submit:
             check_all(spec, variables, request.labels, batch=batch, debounced=debounced)
             if spec.task.repository or request.options.repository:
                 check_repository(self._repositories, self._guard, spec.task, request.options)
-            check_each(self._repositories, self._guard, spec.task, options)
+            if options:
+                check_each(self._repositories, self._guard, spec.task, options)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
