@@ -12,9 +12,15 @@ FIELD = "confinement"
 
 
 class Driver(StrEnum):
-    """What makes the sandbox of an agent."""
+    """What makes the sandbox of an agent, from the least strict to the strictest."""
 
     BUBBLEWRAP = "bubblewrap"
+    CONTAINER = "container"
+
+    def is_met_by(self, name: str) -> bool:
+        """Whether the driver `name` is at least as strict."""
+        order = [each.value for each in Driver]
+        return order.index(name) >= order.index(self)
 
 
 DestinationPattern = Annotated[
@@ -27,8 +33,8 @@ class AgentConfinement(Strict):
     """What an agent's processes must not exceed."""
 
     driver: Driver | None = Field(default=None, strict=False)
-    """A worker without this driver does not run the agent. None: that of the worker, unless the
-    agent names a `network`."""
+    """A worker that has neither this driver nor a stricter one does not run the agent. None: that
+    of the worker, unless the agent names a `network`."""
     network: (
         Annotated[tuple[DestinationPattern, ...], Field(strict=False, max_length=200)] | None
     ) = Field(default=None, examples=[["api.github.com", "*.pypi.org:443"]])

@@ -16,14 +16,21 @@ import sys
 import warnings  # noqa: F401 - os.execvp needs it, as a user who may not reach this Python
 from collections.abc import Sequence
 
+TYPE_CHECKING = False  # importing typing takes longer than all the rest
+if TYPE_CHECKING:
+    import socket
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # unshare(2)
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40  # netdevice(7)
 _LOOPBACK = "127.0.0.1"
 _BACKLOG = 128
-ALONE, SHARED = "alone", "shared"
-"""The network of a process with namespaces of its own: a loopback of its own, or the machine's."""
+ALONE, SHARED, ELSEWHERE = "alone", "shared", "elsewhere"
+"""The network of a process with namespaces of its own: a loopback of its own, or the machine's. Or
+the program makes the namespaces, and hands the listening sockets over itself."""
+LISTENERS = "CELERIAC_CHILD_LISTENERS"
+"""The variable that passes the channel and the ports on to such a program."""
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 """Numbers of keyctl(2), for which the C library has no function, by machine."""
 _JOIN_SESSION_KEYRING = 1
@@ -45,8 +52,8 @@ CANNOT_GUARD = 126
 CANNOT_EXECUTE = 127
 """Exit codes of the program, as of a shell: it could not set up, or not run the other program."""
 
-_NO_GUARD, _NO_PROGRAM = "cannot set up ", "cannot run "
-GUARD_FAULTS = (_NO_GUARD, _NO_PROGRAM)
+NO_GUARD, NO_PROGRAM = "cannot set up ", "cannot run "
+GUARD_FAULTS = (NO_GUARD, NO_PROGRAM)
 """The beginnings of its line on stderr in these cases."""
 
 
@@ -198,16 +205,24 @@ def hand_over_listeners(channel: int, ports: Sequence[int]) -> None:
     """
     import socket
 
-    listeners = []
     with socket.socket(fileno=channel) as parent:
-        for port in ports:
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            listeners.append(listener)
-            listener.bind((_LOOPBACK, port))
-            listener.listen(_BACKLOG)
+        listeners = loopback_listeners(ports)
         socket.send_fds(parent, [b"."], [each.fileno() for each in listeners])
     for listener in listeners:
         listener.close()
+
+
+def loopback_listeners(ports: Sequence[int]) -> "list[socket.socket]":
+    """Return sockets that listen on `ports` of our loopback."""
+    import socket
+
+    listeners = []
+    for port in ports:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listeners.append(listener)
+        listener.bind((_LOOPBACK, port))
+        listener.listen(_BACKLOG)
+    return listeners
 
 
 def give_pipes(user: int, group: int) -> None:
@@ -253,6 +268,19 @@ def _lower(kind: int, soft: int, hard: int) -> None:
     resource.setrlimit(kind, (soft, hard))
 
 
+def _enter(network: str, listeners: str, calls: str) -> list[str]:
+    """Enter the namespaces, and return the options of bubblewrap for the filter."""
+    if network == ELSEWHERE:
+        os.environ[LISTENERS] = listeners
+        return []
+    if network:
+        enter_namespaces(alone=network == ALONE)
+    if listeners:
+        channel, _, ports = listeners.partition(":")
+        hand_over_listeners(int(channel), [int(each) for each in ports.split(",")])
+    return ["--seccomp", str(hold_filter(calls))] if calls else []
+
+
 def _optional(text: str) -> int | None:
     return int(text) if text else None
 
@@ -279,13 +307,7 @@ def main(arguments: Sequence[str]) -> int:
             become_user(int(user), int(group))  # before the death signal, which it would clear
         if not pipe:
             set_parent_death_signal(int(number), int(parent))
-        if network:
-            enter_namespaces(alone=network == ALONE)
-        if listeners:
-            channel, _, ports = listeners.partition(":")
-            hand_over_listeners(int(channel), [int(each) for each in ports.split(",")])
-        if calls:
-            command[1:1] = ["--seccomp", str(hold_filter(calls))]
+        command[1:1] = _enter(network, listeners, calls)
         limit_resources(
             memory=_optional(memory),
             cpu_seconds=_optional(cpu_seconds),
@@ -294,12 +316,12 @@ def main(arguments: Sequence[str]) -> int:
             file_bytes=_optional(file_bytes),
         )
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"{_NO_GUARD}{command[0]}: {error}\n")
+        sys.stderr.write(f"{NO_GUARD}{command[0]}: {error}\n")
         return CANNOT_GUARD
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        sys.stderr.write(f"{_NO_PROGRAM}{command[0]}: {error.strerror}\n")
+        sys.stderr.write(f"{NO_PROGRAM}{command[0]}: {error.strerror}\n")
     return CANNOT_EXECUTE
 
 

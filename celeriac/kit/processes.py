@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -274,12 +275,14 @@ class Namespace:
     For bubblewrap, which also gets a filter of system calls where there is one for this machine
     (`celeriac.kit.seccomp`). With `ports` the process listens there on its loopback, and sends the
     listening sockets over
-    `channel`, the number of a Unix socket that is passed on (`child_bootstrap`).
+    `channel`, the number of a Unix socket that is passed on (`child_bootstrap`). With `elsewhere`
+    the program makes all that itself (`container_client`).
     """
 
     alone: bool
     channel: int | None = None
     ports: tuple[int, ...] = ()
+    elsewhere: bool = False
 
 
 def guarded_command(
@@ -315,6 +318,8 @@ def _namespace_settings(
     if namespace is None:
         return None, None, None
     network = child_bootstrap.ALONE if namespace.alone else child_bootstrap.SHARED
+    if namespace.elsewhere:
+        network = child_bootstrap.ELSEWHERE
     ports = ",".join(map(str, namespace.ports))
     listeners = None if namespace.channel is None else f"{namespace.channel}:{ports}"
     return network, listeners, _FILTER
@@ -351,6 +356,17 @@ def launch(
     )
 
 
+class Asked(Enum):
+    """The processes of a group that get SIGTERM before SIGKILL."""
+
+    ALL = "all"
+    INSIDE = "inside"
+    """Not the leader and its child, which keep a pid namespace: with them all others would end
+    without grace."""
+    LEADER = "leader"
+    """It asks the others itself."""
+
+
 def terminate_group(
     leader: int | ProcessIdentity, grace_seconds: float, *, marker: str | None = None
 ) -> frozenset[ProcessIdentity]:
@@ -372,14 +388,13 @@ async def terminate_group_async(
     grace_seconds: float,
     *,
     marker: str | None = None,
-    is_enclosed: bool = False,
+    asked: Asked = Asked.ALL,
 ) -> frozenset[ProcessIdentity]:
     """Do what `terminate_group` does without blocking the event loop.
 
-    A cancellation leaves processes behind: shield it. `is_enclosed` says that the leader and its
-    child keep a pid namespace: they get no SIGTERM, which would end all others without grace.
+    A cancellation leaves processes behind: shield it. Only the processes `asked` get SIGTERM.
     """
-    steps = _termination(leader, grace_seconds, marker, is_enclosed=is_enclosed)
+    steps = _termination(leader, grace_seconds, marker, asked=asked)
     while True:
         step = await PROCESSES.run(_next_step, steps)  # which may read the table of processes
         if not isinstance(step, float):
@@ -404,7 +419,7 @@ def _termination(
     grace_seconds: float,
     marker: str | None,
     *,
-    is_enclosed: bool = False,
+    asked: Asked = Asked.ALL,
 ) -> _Steps:
     """End a group: yield the seconds to sleep before the next step, return the survivors."""
     identity = identify(leader) if isinstance(leader, int) else leader
@@ -413,10 +428,10 @@ def _termination(
     known = yield from _found(identity, frozenset(), marker)
     if not known:
         return known
-    told = _without_keepers(known, identity) if is_enclosed else known
-    if grace_seconds > 0 and told:
-        _signal_all(told, signal.SIGTERM)
-        _signal_all(told, signal.SIGCONT)  # a stopped process handles no signals
+    chosen = _chosen(known, identity, asked)
+    if grace_seconds > 0 and chosen:
+        _signal_all(chosen, signal.SIGTERM)
+        _signal_all(chosen, signal.SIGCONT)  # a stopped process handles no signals
         yield from _wait_gone(known, time.monotonic() + grace_seconds)
     deadline = time.monotonic() + _KILL_SECONDS
     while (known := (yield from _found(identity, known, marker))) and time.monotonic() < deadline:
@@ -425,10 +440,14 @@ def _termination(
     return known
 
 
-def _without_keepers(
-    known: frozenset[ProcessIdentity], leader: ProcessIdentity
+def _chosen(
+    known: frozenset[ProcessIdentity], leader: ProcessIdentity, asked: Asked
 ) -> frozenset[ProcessIdentity]:
-    """Leave out the leader of an enclosed group and its child, the namespace's first process."""
+    """Return the processes `asked` to end."""
+    if asked is Asked.ALL:
+        return known
+    if asked is Asked.LEADER:
+        return known & {leader}
     entries = {each: _read_entry(each.pid) for each in known if each != leader}
     return frozenset(
         each for each, entry in entries.items() if entry is not None and entry.parent != leader.pid

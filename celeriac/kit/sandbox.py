@@ -11,8 +11,10 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Self
 
-from celeriac.kit.processes import ResourceLimits
+from celeriac.kit.processes import Asked, Namespace, ResourceLimits
+from celeriac.kit.users import ChildUser
 
 PROGRAM = "bwrap"
 
@@ -37,6 +39,8 @@ _NAMESPACES = (
 
 _EMPTY_BYTES = 1024 * 1024
 """Size of the empty file systems that hide directories."""
+
+_START_SECONDS = 10.0
 
 _COUNTED_SINCE = (5, 14)
 """Since this release of Linux, processes are counted for each user namespace."""
@@ -75,6 +79,30 @@ class Sandbox:
     cpu_seconds: int | None = None
     whole: WholeLimits = WholeLimits()
 
+    driver: ClassVar[str] = "bubblewrap"
+    asked: ClassVar[Asked] = Asked.INSIDE
+
+    @property
+    def start_seconds(self) -> float:
+        """How long a child may take to give up its listening sockets; it is its first act."""
+        return _START_SECONDS
+
+    @property
+    def outside_user(self) -> ChildUser | None:
+        """The user of the process that makes the sandbox, if that is not the user inside."""
+        return None
+
+    def named(self, memory: int | None = None) -> Self:  # noqa: ARG002 - of containers
+        """Return the sandbox of one process that may have `memory` bytes; `clean` removes it."""
+        return self
+
+    def clean(self) -> None:
+        """Remove what the end of the process has left outside; blocks."""
+
+    def namespace(self, channel: int | None = None, ports: tuple[int, ...] = ()) -> Namespace:
+        """Return the namespace in which the command of the sandbox is started."""
+        return Namespace(not self.shares_network, channel, ports)
+
     def limits(self, memory: int | None) -> ResourceLimits:
         """Return the limits of a process that may have `memory` bytes."""
         return ResourceLimits(
@@ -99,13 +127,9 @@ class Sandbox:
         of these is not resolved out here: a link could lead it anywhere.
         """
         work = workdir.absolute()
-        written = _uncovered_as_named((work, *(path.absolute() for path in writes)))
-        paths = {path.absolute() for path in (*self.reads, *shows)}
-        hidden = sorted({path.resolve() for path in self.hidden})
-        inner = {path for path in paths if any(_lies_in(path, each) for each in hidden)}
-        wide = _uncovered(paths - inner, map(Path, _SYSTEM))
+        written = uncovered_as_named((work, *(path.absolute() for path in writes)))
+        view = View.of((path.absolute() for path in (*self.reads, *shows)), self.hidden)
         keys = [_PRIVATE_KEYS] if _PRIVATE_KEYS.is_dir() else []
-        covers = [*_covers(hidden, (*map(Path, _SYSTEM), *wide))]
         return [
             *(self.program, *_NAMESPACES),
             *("--proc", "/proc", "--dev", "/dev"),
@@ -116,12 +140,12 @@ class Sandbox:
             *_system(),
             *self._settings_of_system(),
             *_covering(keys),
-            *_shown(wide),
-            *_covering(covers),
-            *_shown(_uncovered(inner)),
+            *_shown(view.wide),
+            *_covering(view.covered),
+            *_shown(view.inner),
             *_writable(written),
             # after what is mounted in them
-            *_closing(each for each in (*keys, *covers) if each not in written),
+            *_closing(each for each in (*keys, *view.covered) if each not in written),
             *("--remount-ro", "/", "--chdir", str(work), "--"),
             *arguments,
         ]
@@ -129,6 +153,27 @@ class Sandbox:
     def _settings_of_system(self) -> Iterator[str]:
         for name in (*_ETC, *(_ETC_OF_NETWORK if self.shares_network else ())):
             yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a process reads besides the system: `wide`, without what is `covered`, and `inner`."""
+
+    wide: tuple[Path, ...]
+    covered: tuple[Path, ...]
+    """Hidden directories in `wide` or in the system."""
+    inner: tuple[Path, ...]
+    """Paths in hidden directories."""
+
+    @classmethod
+    def of(cls, paths: Iterable[Path], hidden: Iterable[Path]) -> "View":
+        """Return the view of `paths` without the directories `hidden`."""
+        places = sorted({path.resolve() for path in hidden})
+        wanted = {*paths}
+        inner = {path for path in wanted if any(_lies_in(path, each) for each in places)}
+        wide = _uncovered(wanted - inner, map(Path, _SYSTEM))
+        covered = tuple(_covers(places, (*map(Path, _SYSTEM), *wide)))
+        return cls(tuple(wide), covered, tuple(_uncovered(inner)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +240,7 @@ def _writable(directories: Iterable[Path]) -> Iterator[str]:
         yield from ("--bind", str(each.resolve()), str(each))
 
 
-def _uncovered_as_named(paths: Iterable[Path]) -> list[Path]:
+def uncovered_as_named(paths: Iterable[Path]) -> list[Path]:
     """Return the paths that lie in no other one of them, without looking at the disk."""
     left: list[Path] = []
     for path in sorted(set(paths)):

@@ -12,8 +12,9 @@ import platform
 import struct
 from collections.abc import Iterator
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-"""Instructions: load a word, jump if it equals or reaches a constant, return (linux/filter.h)."""
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+"""Instructions: load a word, jump if it equals, reaches or shares bits with a constant, return
+(linux/filter.h)."""
 
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 """Results: allow the call, or let it fail with the number that is added (linux/seccomp.h)."""
@@ -89,15 +90,31 @@ _TERMINAL_INPUT = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type into the terminal that a process was started from."""
 
 
-def program(machine: str | None = None) -> bytes | None:
-    """Return the filter for `machine`, by default this one; None where no table is known for it."""
+_CLONE = (56, 220)
+_CLONE_3 = 435
+_OF_NAMESPACES = 0x7E020080
+"""The flags of clone(2) that make namespaces."""
+
+
+def program(machine: str | None = None, *, refuses_clones: bool = False) -> bytes | None:
+    """Return the filter for `machine`, by default this one; None where no table is known for it.
+
+    With `refuses_clones` a child can't be started in other namespaces, where nothing else forbids
+    that: clone3(2), whose arguments no filter sees, does not exist then, and libraries use
+    clone(2).
+    """
     name = platform.machine() if machine is None else machine
     if name not in _ARCHITECTURES:
         return None
     column = tuple(_ARCHITECTURES).index(name)
+    clones = _no_clones(_CLONE[column]) if refuses_clones else ()
     return b"".join(
         struct.pack("<HBBI", code, then, otherwise, value)
-        for code, then, otherwise, value in _instructions(_ARCHITECTURES[name], column)
+        for code, then, otherwise, value in (
+            *_instructions(_ARCHITECTURES[name], column),
+            *clones,
+            (_RETURN, 0, 0, _ALLOW),
+        )
     )
 
 
@@ -123,7 +140,16 @@ def _instructions(architecture: int, column: int) -> Iterator[tuple[int, int, in
     for call in (_SOCKET, _PAIR):
         yield from _only_arguments(call[column], _FIRST, _FAMILIES, errno.EAFNOSUPPORT)
     yield from _no_arguments(_IOCTL[column], _SECOND, _TERMINAL_INPUT, errno.EPERM)
-    yield _RETURN, 0, 0, _ALLOW
+
+
+def _no_clones(number: int) -> Iterator[tuple[int, int, int, int]]:
+    """Refuse clone(2), which is `number`, with a flag of a namespace, and clone3(2) as unknown."""
+    yield _EQUAL, 0, 1, _CLONE_3
+    yield _RETURN, 0, 0, _ERROR + errno.ENOSYS
+    yield _EQUAL, 0, 3, number
+    yield _LOAD, 0, 0, _FIRST
+    yield _ANY_BIT, 0, 1, _OF_NAMESPACES
+    yield _RETURN, 0, 0, _ERROR + errno.EPERM
 
 
 def _only_arguments(

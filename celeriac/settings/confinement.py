@@ -3,9 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import NoDecode
 
+from celeriac.kit.containers import checked_command, checked_stop
 from celeriac.kit.destinations import checked, first_uncovered
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.settings.sections import Group, Names, read_names
@@ -29,8 +37,9 @@ def _may_be_shown(path: Path) -> Path:
 class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
     """What the processes of agents see and may use; `CELERIAC_CONFINEMENT_…`."""
 
-    driver: Literal["none", "bubblewrap"] = "none"
-    """`bubblewrap` runs each of them in a sandbox; `none` as it is."""
+    driver: Literal["none", "bubblewrap", "container"] = "none"
+    """`bubblewrap` runs each of them in a sandbox, `container` in a container of
+    `CELERIAC_CONFINEMENT_CONTAINER_COMMAND`; `none` as it is."""
     network: Literal["none", "host"] = "none"
     """`none` leaves them only the worker's model gateway, `host` the network of the machine."""
     reads: Annotated[
@@ -64,6 +73,18 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
     """Names, addresses and networks (CIDR) that agents may reach although they are not on the
     public internet, where a pattern allows it; separated by commas."""
 
+    container_command: tuple[str, ...] = ()
+    """The command that starts a container, with placeholders; JSON: ["podman", "run", …]."""
+    container_stop: tuple[str, ...] = ()
+    """The command that removes a container that did not end by itself, with `{name}`; JSON:
+    ["podman", "rm", "--force", "--ignore", "--time=0", "{name}"]."""
+    container_image: str = Field(default="", max_length=500)
+    """The `{image}` of the command; it has the same Python as the worker."""
+    container_python: str = Field(default="python3", min_length=1)
+    """The program in the image that runs the first process; Python 3.11 or later."""
+    container_start_seconds: float = Field(default=60.0, gt=0, le=3_600)
+    """How long a container may take to start."""
+
     @property
     def described(self) -> str:
         """The driver, and the limits of an attempt as a whole where there are any."""
@@ -77,11 +98,42 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
             return self.driver
         return f"{self.driver}; at most {limits} for each sandbox, measured"
 
+    @field_validator("container_command", "container_stop")
+    @classmethod
+    def _is_template(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        check = checked_command if info.field_name == "container_command" else checked_stop
+        try:
+            return check(value)
+        except ValueError as error:
+            variable = f"CELERIAC_CONFINEMENT_{str(info.field_name).upper()}"
+            raise ValueError(f"{variable} {error}") from error
+
     @field_validator("private_hosts")
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         OutboundGuard.of(allow_private=False, allowed=value)
         return value
+
+    @model_validator(mode="after")
+    def _container_is_described(self) -> Self:
+        if self.driver == "container" and not self.container_command:
+            raise ValueError(
+                "CELERIAC_CONFINEMENT_DRIVER=container needs "
+                "CELERIAC_CONFINEMENT_CONTAINER_COMMAND: the command "
+                "that starts a container, as in docs/confinement.md"
+            )
+        if self.driver == "container" and self.network == "host":
+            raise ValueError(
+                "CELERIAC_CONFINEMENT_NETWORK=host can't be combined with "
+                "CELERIAC_CONFINEMENT_DRIVER=container, whose agents have no network: leave it "
+                "out, and name what they may reach in CELERIAC_CONFINEMENT_HOSTS"
+            )
+        if any("{image}" in each for each in self.container_command) and not self.container_image:
+            raise ValueError(
+                "CELERIAC_CONFINEMENT_CONTAINER_COMMAND uses {image}: set "
+                "CELERIAC_CONFINEMENT_CONTAINER_IMAGE"
+            )
+        return self
 
     @model_validator(mode="after")
     def _default_is_allowed(self) -> Self:

@@ -9,14 +9,16 @@ import threading
 from pathlib import Path
 
 from celeriac.agents.network.rules import NetworkBounds
+from celeriac.domain.confinement import Driver
 from celeriac.domain.errors import ConfigurationError
 from celeriac.kit import seccomp
 from celeriac.kit.outbound import OutboundGuard
-from celeriac.kit.processes import Namespace, descendants_of, guarded_command, identify
+from celeriac.kit.processes import descendants_of, guarded_command, identify
 from celeriac.kit.sandbox import PROGRAM, Sandbox, WholeLimits, why_refused
 from celeriac.kit.usage import PRIVATE_PLACES, UnmeasurableError, held_by
 from celeriac.kit.users import ChildUser
 from celeriac.settings import Settings
+from celeriac.wiring.containers import RefusedError, checked_container
 
 _MEGABYTE = 1024 * 1024
 _OWN_INSIDE = (Path("/etc"), Path("/tmp"))  # noqa: S108 - nothing is written there
@@ -86,13 +88,13 @@ def checked_sandbox(settings: Settings, user: ChildUser, workdirs: Path) -> Sand
     """
     if settings.confinement.driver == "none":
         return None
-    return _checked(settings, user, workdirs)
+    return _checked(settings, user, workdirs, Driver(settings.confinement.driver))
 
 
 class StricterSandbox:
-    """The sandbox of agents that demand one on a worker whose agents have none.
+    """The sandboxes of agents that demand a stricter driver than the worker's agents have.
 
-    It is tried when the first of them runs. Safe to share between threads.
+    Each is tried when the first of these agents runs. Safe to share between threads.
     """
 
     def __init__(self, settings: Settings, user: ChildUser, workdirs: Path) -> None:
@@ -100,14 +102,15 @@ class StricterSandbox:
         self._user = user
         self._workdirs = workdirs
         self._lock = threading.Lock()
-        self._sandbox: Sandbox | None = None
+        self._sandboxes: dict[Driver, Sandbox] = {}
 
-    def __call__(self) -> Sandbox:
+    def __call__(self, driver: Driver) -> Sandbox:
         """Return the sandbox. Raises ConfigurationError with the cure where it can't be had."""
         with self._lock:
-            if self._sandbox is None:
-                self._sandbox = _checked(self._settings, self._user, self._workdirs)
-            return self._sandbox
+            if driver not in self._sandboxes:
+                asked = (self._settings, self._user, self._workdirs)
+                self._sandboxes[driver] = _checked(*asked, driver)
+            return self._sandboxes[driver]
 
 
 def network_bounds(settings: Settings) -> NetworkBounds:
@@ -124,21 +127,29 @@ def network_bounds(settings: Settings) -> NetworkBounds:
     )
 
 
-def _checked(settings: Settings, user: ChildUser, workdirs: Path) -> Sandbox:
+def _checked(settings: Settings, user: ChildUser, workdirs: Path, driver: Driver) -> Sandbox:
     sandbox = sandbox_of(settings)
-    if not sandbox.program:
-        raise _refusal(
-            f"the program {PROGRAM} is not on the worker's PATH. Install the package bubblewrap, "
-            "as with `apt install bubblewrap`"
-        )
-    if (user.ids is None and os.geteuid() == 0) or (user.ids is not None and user.ids.user == 0):
-        raise _refusal(
-            "they would run as root, to whom settings of the kernel in /proc/sys belong. Name "
-            "another user with CELERIAC_AGENT_USER, or leave it out"
-        )
-    workdirs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(prefix="probe-", dir=workdirs) as name:
-        _try(sandbox, user, Path(name))
+    try:
+        if (user.ids is None and os.geteuid() == 0) or (user.ids is not None and not user.ids.user):
+            raise RefusedError(
+                "they would run as root, to whom settings of the kernel in /proc/sys belong. Name "
+                "another user with CELERIAC_AGENT_USER, or leave it out"
+            )
+        if driver is Driver.BUBBLEWRAP and not sandbox.program:
+            raise RefusedError(
+                f"the program {PROGRAM} is not on the worker's PATH. Install the package "
+                "bubblewrap, as with `apt install bubblewrap`"
+            )
+        workdirs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(prefix="probe-", dir=workdirs) as name:
+            if driver is Driver.CONTAINER:
+                return checked_container(settings, sandbox, user, Path(name))
+            _try(sandbox, user, Path(name))
+    except RefusedError as error:
+        raise ConfigurationError(
+            f"Agents can't be confined as CELERIAC_CONFINEMENT_DRIVER={driver} asks: {error}. To "
+            "run agents unconfined, set CELERIAC_CONFINEMENT_DRIVER=none."
+        ) from error
     return sandbox
 
 
@@ -147,7 +158,7 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         user.own(workdir)
         user.let_through(sandbox.reads)
     except OSError as error:
-        raise _refusal(str(error).rstrip(".")) from error
+        raise RefusedError(str(error).rstrip(".")) from error
     secrets = [str(each / "secrets") for each in sandbox.hidden]
     filtered = "filtered" if seccomp.program() else "unfiltered"
     inside = ("/bin/sh", "-c", _LOOK_AROUND, filtered, *secrets)
@@ -155,7 +166,7 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         sandbox.command(inside, workdir=workdir),
         limits=sandbox.limits(None),
         become=user.ids,
-        namespace=Namespace(alone=not sandbox.shares_network),
+        namespace=sandbox.namespace(),
     )
     try:
         done = subprocess.run(
@@ -163,13 +174,13 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
             env={"PATH": os.defpath}, start_new_session=True, timeout=_TRY_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _refusal(f"a sandbox can't be started: {error}") from error
+        raise RefusedError(f"a sandbox can't be started: {error}") from error
     *faults, last = done.stdout.splitlines() or [""]
     if last != _SOUND:
         said = done.stderr.strip()[-_LAST_WORDS:] or f"it exited with {done.returncode}"
-        raise _refusal(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
+        raise RefusedError(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
     if faults:
-        raise _refusal(f"their sandbox does not confine them: {'; '.join(faults)}")
+        raise RefusedError(f"their sandbox does not confine them: {'; '.join(faults)}")
     if sandbox.whole != WholeLimits():
         _try_to_measure(sandbox, user, workdir)
 
@@ -179,7 +190,7 @@ def _try_to_measure(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
     command = guarded_command(
         sandbox.command(("/bin/sh", "-c", "echo; read -r line"), workdir=workdir),
         become=user.ids,
-        namespace=Namespace(alone=not sandbox.shares_network),
+        namespace=sandbox.namespace(),
     )
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -198,15 +209,8 @@ def _try_to_measure(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         finally:
             process.kill()
     if reason:
-        raise _refusal(
+        raise RefusedError(
             "limits of an attempt as a whole (CELERIAC_CONFINEMENT_MEMORY_MB, _DISK_MB and _FILES) "
             f"can't be measured: {reason}. Give the worker the capability CAP_SYS_PTRACE, run it "
             "as a normal user, or unset them"
         )
-
-
-def _refusal(reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"Agents can't be confined as CELERIAC_CONFINEMENT_DRIVER=bubblewrap asks: {reason}. To "
-        "run agents unconfined, set CELERIAC_CONFINEMENT_DRIVER=none."
-    )

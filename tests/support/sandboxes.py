@@ -32,7 +32,7 @@ def sandbox_for(home: Path, **changed: object) -> Sandbox:
         DATABASE_URL=None,  # a test may have put anything there
         confinement={
             "driver": "bubblewrap", "tmp_mb": TMP_MB, "file_mb": FILE_MB, "processes": PROCESSES,
-            "reads": [sys.prefix, sys.base_prefix, str(_packages()), str(REPOSITORY / "tests")],
+            "reads": [sys.prefix, sys.base_prefix, str(packages()), str(REPOSITORY / "tests")],
             **changed,
         },
     )  # fmt: skip
@@ -41,6 +41,6 @@ def sandbox_for(home: Path, **changed: object) -> Sandbox:
     return sandbox
 
 
-def _packages() -> Path:
+def packages() -> Path:
     """Return the directory of the installed packages, which a worktree may borrow by links."""
     return Path(pydantic.__file__).resolve().parents[1]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from celeriac.agents.network.rules import NetworkBounds, NetworkRules
-from celeriac.domain.confinement import AgentConfinement
+from celeriac.domain.confinement import AgentConfinement, Driver
 from celeriac.domain.environment import FIELD, EnvironmentRule
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -42,9 +42,9 @@ class Confinement:
     sandbox: Sandbox | None = None
     bounds: NetworkBounds = field(default_factory=NetworkBounds)
     """What agents may ask of the network."""
-    stricter: Callable[[], Sandbox] | None = None
-    """Returns the sandbox of agents that demand one where the worker's agents have none; blocks,
-    and raises ConfigurationError with the cure where there can't be one."""
+    stricter: Callable[[Driver], Sandbox] | None = None
+    """Returns the sandbox of agents that demand a stricter driver than the worker's agents have;
+    blocks, and raises ConfigurationError with the cure where there can't be one."""
     rules: NetworkRules | None = None
 
     async def for_agent(self, asked: AgentConfinement) -> "Confinement":
@@ -54,8 +54,9 @@ class Confinement:
         destination: another worker may.
         """
         sandbox = self.sandbox
-        if sandbox is None and asked.demanded:
-            sandbox = await self._stricter()
+        wanted = asked.driver or Driver.BUBBLEWRAP
+        if asked.demanded and (sandbox is None or not wanted.is_met_by(sandbox.driver)):
+            sandbox = await self._stricter(wanted)
         if sandbox is None:
             return self
         if asked.network is not None and sandbox.shares_network:
@@ -63,11 +64,11 @@ class Confinement:
         rules = None if sandbox.shares_network else self.bounds.rules(asked.network)
         return replace(self, sandbox=sandbox, rules=rules)
 
-    async def _stricter(self) -> Sandbox:
+    async def _stricter(self, driver: Driver) -> Sandbox:
         try:
             if self.stricter is None:
                 raise ConfigurationError("This worker has no sandboxes.")
-            return await PROCESSES.run(self.stricter)
+            return await PROCESSES.run(self.stricter, driver)
         except ConfigurationError as error:
             raise WorkerMisconfiguredError(
                 f"The agent must be confined, and this worker can't do that. {error.message}",

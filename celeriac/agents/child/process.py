@@ -28,6 +28,7 @@ from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.processes import (
     NO_LIMITS,
+    Asked,
     Namespace,
     ProcessIdentity,
     ResourceLimits,
@@ -52,11 +53,8 @@ _STDERR_SECONDS = 1.0
 _REAP_SECONDS = 5.0
 
 
-_LISTENER_SECONDS = 10.0
-"""How long a child may take to give up its listening socket; it is its first act."""
-
 _SIGNALLED = 128
-"""bubblewrap exits with this plus the number of the signal that killed the program."""
+"""A sandbox exits with this plus the number of the signal that killed the program."""
 _SIGNALS = frozenset(signal.Signals)
 
 
@@ -114,7 +112,7 @@ class GuardedProcess:
     def __init__(self, popen: subprocess.Popen[bytes], command: ChildCommand, marker: str) -> None:
         self._popen = popen
         self._grace_seconds = command.stop_grace_seconds
-        self._is_enclosed = command.sandbox is not None
+        self._sandbox = command.sandbox
         self._marker = marker
         identity = identify(popen.pid)
         assert identity is not None, "a child that was not reaped has an entry in /proc"
@@ -136,6 +134,8 @@ class GuardedProcess:
         limit.
         """
         marker = f"{MARKER}={uuid4().hex}"
+        if command.sandbox is not None:
+            command = replace(command, sandbox=command.sandbox.named(command.limits.memory))
         lifeline, writer = os.pipe()
         popen, listeners = await _started(command, marker, lifeline, writer)
         process = cls(popen, command, marker)
@@ -161,7 +161,7 @@ class GuardedProcess:
     def returncode(self) -> int | None:
         """The exit code, or minus the number of the signal that killed it; None while it runs."""
         code = self._popen.returncode
-        if self._is_enclosed and code is not None and code > _SIGNALLED:
+        if self._sandbox is not None and code is not None and code > _SIGNALLED:
             number = code - _SIGNALLED
             return -number if number in _SIGNALS else code
         return code
@@ -230,7 +230,7 @@ class GuardedProcess:
                     self._identity,
                     self._grace_seconds,
                     marker=self._marker,
-                    is_enclosed=self._is_enclosed,
+                    asked=Asked.ALL if self._sandbox is None else self._sandbox.asked,
                 )
             )
         await asyncio.shield(self._termination)
@@ -242,6 +242,8 @@ class GuardedProcess:
         await self._terminate()
         await self.wait(_REAP_SECONDS)
         self._reap()
+        if self._sandbox is not None:
+            await PROCESSES.run(self._sandbox.clean)
         await self._drain()
         for task in self._tasks:
             task.cancel()
@@ -367,6 +369,8 @@ async def _started(command: ChildCommand, marker: str, lifeline: int, writer: in
             for listener in started.listeners:
                 listener.close()
             await run_shielded(PROCESSES.run(started.popen.__exit__, None, None, None))
+        if command.sandbox is not None:
+            await run_shielded(PROCESSES.run(command.sandbox.clean))
         raise
     finally:
         os.close(lifeline)
@@ -384,17 +388,20 @@ def _start(command: ChildCommand, marker: str, lifeline: int) -> _Started:
         command.arguments, workdir=command.workdir, shows=command.shows, writes=command.writes
     )
     confined = replace(
-        command, arguments=tuple(arguments), limits=sandbox.limits(command.limits.memory)
+        command,
+        arguments=tuple(arguments),
+        limits=sandbox.limits(command.limits.memory),
+        user=sandbox.outside_user or command.user,
     )
-    alone = not sandbox.shares_network
-    if not command.servers or not alone:
-        return _Started(_popen(confined, marker, lifeline, Namespace(alone)))
+    if not command.servers or sandbox.shares_network:
+        return _Started(_popen(confined, marker, lifeline, sandbox.namespace()))
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
             ports = tuple(each.port for each in command.servers)
-            popen = _popen(confined, marker, lifeline, Namespace(alone, theirs.fileno(), ports))
-        return _Started(popen, received_listeners(ours, len(ports)))
+            namespace = sandbox.namespace(theirs.fileno(), ports)
+            popen = _popen(confined, marker, lifeline, namespace)
+        return _Started(popen, received_listeners(ours, len(ports), sandbox.start_seconds))
 
 
 async def serve_listeners(
@@ -405,13 +412,13 @@ async def serve_listeners(
         await server.serve(listener)
 
 
-def received_listeners(channel: socket.socket, count: int) -> list[socket.socket]:
-    """Return the listening sockets that a child sends over `channel` as its first act.
+def received_listeners(channel: socket.socket, count: int, seconds: float) -> list[socket.socket]:
+    """Return the listening sockets that a child sends over `channel` within `seconds`.
 
     None of them for a child that ended before, whose stderr says why, and for what is not exactly
     `count` such sockets. Blocks.
     """
-    channel.settimeout(_LISTENER_SECONDS)
+    channel.settimeout(seconds)
     try:
         _, numbers, _, _ = socket.recv_fds(channel, 1, count)
     except OSError:

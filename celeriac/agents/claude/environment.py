@@ -190,10 +190,16 @@ class CliProcess:
         written = (sandboxed.directories.work, sandboxed.directories.config)
         return within_limits(sandboxed.sandbox, self._supervisor, written)
 
+    @property
+    def _outside(self) -> ChildUser:
+        """The user of what the supervisor starts."""
+        sandboxed = self._sandboxed
+        return (None if sandboxed is None else sandboxed.sandbox.outside_user) or self._user
+
     def write_program(self) -> None:
         """Write what the SDK starts in place of Claude Code."""
         names = ",".join((*self.environment, *_ADDED_BY_SDK))
-        ids = self._user.ids
+        ids = self._outside.ids
         bounds, line = "", [find_cli()]
         if self._sandboxed is not None:
             bounds, line = self._sandboxed.start(line, self._directory)
@@ -265,6 +271,7 @@ class Sandboxed:
         """
         bounds = supervisor.Bounds(
             alone=not self.sandbox.shares_network,
+            elsewhere=self.sandbox.namespace().elsewhere,
             ports=[each.port for each in self.servers],
             name=self.name,
             limits=asdict(self.sandbox.limits(None)),
@@ -282,8 +289,17 @@ class Sandboxed:
     async def serving(self) -> AsyncIterator[None]:
         """Take the listening sockets that come over the Unix socket, and serve them.
 
-        In the machine's network nobody sends one, and agents could.
+        In the machine's network nobody sends one, and agents could. At the end the sandbox is
+        removed.
         """
+        try:
+            async with self._receiving():
+                yield
+        finally:
+            await run_shielded(PROCESSES.run(self.sandbox.clean))
+
+    @asynccontextmanager
+    async def _receiving(self) -> AsyncIterator[None]:
         if self.sandbox.shares_network:
             yield
             return
@@ -310,7 +326,9 @@ class Sandboxed:
             with channel:
                 if not _is_ours(channel):
                     continue  # a sender that keeps its socket can make the worker block
-                listeners = await PROCESSES.run(received_listeners, channel, len(self.servers))
+                listeners = await PROCESSES.run(
+                    received_listeners, channel, len(self.servers), self.sandbox.start_seconds
+                )
             await serve_listeners(self.servers, listeners)
 
 

@@ -229,7 +229,7 @@ class ClaudeRun:
         if sandbox is None:
             return None
         programs = tuple(programs_of(each.endpoint for each in self.servers))
-        return Sandboxed(sandbox, self.directories, programs, network.ports(gateway.port))
+        return Sandboxed(sandbox.named(), self.directories, programs, network.ports(gateway.port))
 
     async def _feedback(self, result: ResultMessage, calls: ModelCalls) -> str | None:
         """Return the feedback for Claude Code of a check of its work that has failed."""

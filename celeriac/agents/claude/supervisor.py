@@ -23,6 +23,7 @@ import psutil
 from celeriac.kit.child_bootstrap import hide_memory, set_parent_death_signal
 from celeriac.kit.processes import (
     NO_LIMITS,
+    Asked,
     Namespace,
     ResourceLimits,
     UserIds,
@@ -46,10 +47,11 @@ class Bounds:
     """The sandbox of Claude Code, as far as the supervisor makes it.
 
     `name` is the abstract Unix socket of the worker to which the listening sockets for `ports` go.
-    `limits` are the values of `ResourceLimits`.
+    `limits` are the values of `ResourceLimits`. With `elsewhere` the program makes the sandbox.
     """
 
     alone: bool
+    elsewhere: bool
     ports: list[int]
     name: str
     limits: dict[str, int | None]
@@ -69,7 +71,12 @@ class Bounds:
             return Namespace(alone=False)
         channel = stack.enter_context(socket.socket(socket.AF_UNIX))
         channel.connect(f"\0{self.name}")
-        return Namespace(alone=True, channel=channel.fileno(), ports=tuple(self.ports))
+        return Namespace(
+            alone=True,
+            channel=channel.fileno(),
+            ports=tuple(self.ports),
+            elsewhere=self.elsewhere,
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
     _let_go_of_pipes()
     code = _wait(child.pid)
     grace_seconds = _GRACE_SECONDS if code is None else _LEFTOVER_SECONDS
-    _end_all(grace_seconds, enclosed_by=None if bounds is None else child.pid)
+    _end_all(grace_seconds, child.pid, _asked(bounds))
     return 128 + signal.SIGTERM if code is None else code
 
 
@@ -148,16 +155,21 @@ def _reap() -> list[tuple[int, int]]:
     return ended
 
 
-def _end_all(grace_seconds: float, *, enclosed_by: int | None) -> None:
+def _asked(bounds: Bounds | None) -> Asked:
+    if bounds is None:
+        return Asked.ALL
+    return Asked.LEADER if bounds.elsewhere else Asked.INSIDE
+
+
+def _end_all(grace_seconds: float, leader: int, asked: Asked) -> None:
     """End everything that came from us: SIGTERM, a moment, then SIGKILL until nothing is left.
 
-    The process `enclosed_by` and its child keep a sandbox: they get no SIGTERM, which would end all
-    others in it at once.
+    Only the processes `asked` get SIGTERM, of which our child is the leader.
     """
     ourselves = psutil.Process()
     everything = ourselves.children(recursive=True)
     for process in everything:
-        if enclosed_by is not None and _keeps(process, enclosed_by):
+        if not _is_asked(process, leader, asked):
             continue
         _tell(process, signal.SIGTERM)
         _tell(process, signal.SIGCONT)  # a stopped process would not see its SIGTERM
@@ -168,10 +180,12 @@ def _end_all(grace_seconds: float, *, enclosed_by: int | None) -> None:
         psutil.wait_procs(left, timeout=_KILL_SECONDS)
 
 
-def _keeps(process: psutil.Process, pid: int) -> bool:
+def _is_asked(process: psutil.Process, leader: int, asked: Asked) -> bool:
+    if asked is Asked.LEADER:
+        return process.pid == leader
     with contextlib.suppress(psutil.Error):
-        return pid in {process.pid, process.ppid()}
-    return False
+        return asked is Asked.ALL or leader not in {process.pid, process.ppid()}
+    return True
 
 
 def _tell(process: psutil.Process, number: int) -> None:

@@ -125,9 +125,8 @@ def check_confinement(settings: Settings) -> Finding:
         return failed(Code.CONFINEMENT, error.message, None, Cause.MISCONFIGURED)
     network, hosts = asked.network, ", ".join(asked.hosts)
     named = f"; agents may name {hosts}" if hosts else ""
-    return ok(
-        Code.CONFINEMENT, f"agents run in sandboxes of {asked.described}; network: {network}{named}"
-    )
+    place = "containers" if asked.driver == "container" else f"sandboxes of {asked.described}"
+    return ok(Code.CONFINEMENT, f"agents run in {place}; network: {network}{named}")
 
 
 def check_claude(settings: Settings) -> Finding:

@@ -314,7 +314,7 @@ def test_only_a_listening_socket_is_taken(kind: str) -> None:
             socket.send_fds(theirs, [b"."], [sent])
         theirs.shutdown(socket.SHUT_WR)
 
-        assert received_listeners(ours, 1) == []
+        assert received_listeners(ours, 1, 10.0) == []
 
         assert len([*Path("/proc/self/fd").iterdir()]) == before
     for each in pipe:

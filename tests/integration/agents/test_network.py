@@ -17,7 +17,7 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.network import connection
 from celeriac.agents.network.rules import NetworkBounds
 from celeriac.domain.agents import PythonAgent
-from celeriac.domain.confinement import AgentConfinement
+from celeriac.domain.confinement import AgentConfinement, Driver
 from celeriac.domain.environment import EnvironmentRule
 from celeriac.domain.errors import (
     AgentMisconfiguredError,
@@ -305,7 +305,7 @@ async def test_an_agent_may_be_stricter_than_its_worker(
     runner.confinement = replace(
         runner.confinement,
         sandbox=None if worker == "none" else sandbox,
-        stricter=lambda: replace(sandbox, shares_network=False),
+        stricter=lambda _: replace(sandbox, shares_network=False),
     )
     job = job_of([["around", "127.0.0.1", echo.port]], None)
     confinement = AgentConfinement(**asked)
@@ -319,7 +319,7 @@ async def test_an_agent_may_be_stricter_than_its_worker(
 async def test_an_agent_that_must_be_confined_does_not_run_where_that_cant_be_had(
     home: Path, user: ChildUser
 ) -> None:
-    def refuse() -> Sandbox:
+    def refuse(_: Driver) -> Sandbox:
         raise ConfigurationError("Install bubblewrap.")
 
     runner = runner_of(home, user, NetworkBounds())

@@ -1,0 +1,209 @@
+"""Runs the client of a container engine for one child process, outside of the container.
+
+Standard library only, and run by its path. It starts the administrator's command, gives the first
+process inside (`container_entry`) what to run over a Unix socket in `DIRECTORY`, and passes the
+listening sockets that come back on to the worker. When this process ends, that connection ends, and
+with it everything inside, whatever the engine does.
+"""
+
+import contextlib
+import fcntl
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as there
+bootstrap = importlib.import_module("child_bootstrap")  # inside there is no package
+
+SOCKET = "channel"
+"""The name of the Unix socket in the directory of a container."""
+_UNSEEN = frozenset({bootstrap.LISTENERS, "CELERIAC_CHILD"})
+"""Variables of this process that are not passed on: the worker asks this process to end, alone."""
+STOP, ENDED, READY = b"T", b"X", b"."
+"""What is sent over the socket: end the program; it has ended, and its exit code; it can start."""
+
+_KILLED = 128
+_EXIT_SECONDS = 10.0
+"""How long the engine may take to remove a container whose first process has ended."""
+
+
+def main(described: str, *command: str) -> int:
+    """Run `command` inside and return its exit code, 128 and the number after a signal.
+
+    `described` is JSON (`ContainerSandbox.command`): `start`, the engine's command; its
+    `environment`; `directory`, where the socket is made; `seconds` until the first process must
+    have connected; and `plan`, what that process gets besides the command and its environment.
+    """
+    bootstrap.hide_memory()  # our environment may hold an agent's secrets
+    given: dict[str, Any] = json.loads(described)
+    woken = _wake_at_signals()
+    place = os.open(given["directory"], os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(place, fcntl.LOCK_EX)  # who can take it knows that we have ended
+    path = f"/proc/self/fd/{place}/{SOCKET}"  # names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        os.chmod(path, 0o777)  # noqa: PTH101, S103 - the directory is closed to others
+        listener.listen(1)
+        listener.settimeout(0)
+        engine = os.posix_spawnp(
+            given["start"][0],
+            given["start"],
+            given["environment"],
+            setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
+        )
+        bridge, ended = _connected(listener, engine, woken, given["seconds"])
+    if bridge is None:
+        reason = (
+            f"it did not connect within {given['seconds']:g} s"
+            if ended is None
+            else f"the command ended with {ended}"
+        )
+        sys.stderr.write(
+            f"cannot set up a container: its first process reported nothing: {reason}. The command "
+            "is CELERIAC_CONFINEMENT_CONTAINER_COMMAND\n"
+        )
+        _finish(engine, ended, 0.0)
+        return int(bootstrap.CANNOT_GUARD)
+    os.unlink(path)  # noqa: PTH108 - a name relative to a descriptor
+    _let_go_of_pipes()
+    _hand_over(bridge, {**given["plan"], "command": command, "environment": _passed_on()})
+    code, ended = _relay(bridge, engine, woken)
+    if _finish(engine, ended, _EXIT_SECONDS) and code is not None:
+        _remove(given["directory"])  # nothing is left: no stop is needed
+    return _KILLED + signal.SIGKILL if code is None else code
+
+
+def _wake_at_signals() -> int:
+    """Return a descriptor that can be read after a signal."""
+    woken, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    return woken
+
+
+def _ready(channel: socket.socket, woken: int, seconds: float | None = None) -> set[int]:
+    """Wait for one of both; return the descriptors that can be read."""
+    return set(select.select([channel.fileno(), woken], [], [], seconds)[0])
+
+
+def _connected(
+    listener: socket.socket, engine: int, woken: int, seconds: float
+) -> tuple[socket.socket | None, int | None]:
+    """Return the connection of the first process, or the exit code of the engine's command."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        ready = _ready(listener, woken, left)
+        if listener.fileno() in ready:
+            bridge, _ = listener.accept()
+            return bridge, None
+        if woken in ready:
+            asked = os.read(woken, 64)
+            ended = _reaped(engine)
+            if ended is not None:
+                return None, ended
+            if set(asked) - {signal.SIGCHLD}:
+                return None, None
+    return None, None
+
+
+def _passed_on() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _UNSEEN}
+
+
+def _hand_over(bridge: socket.socket, plan: dict[str, Any]) -> None:
+    """Send the plan; pass the listening sockets that come back on to the worker."""
+    number, _, ports = os.environ.get(bootstrap.LISTENERS, "").partition(":")
+    plan["ports"] = [int(each) for each in ports.split(",")] if ports else []
+    text = json.dumps(plan).encode()
+    listeners: list[int] = []
+    with contextlib.suppress(OSError):  # it has ended, as `_relay` sees
+        bridge.sendall(len(text).to_bytes(8, "big") + text)
+        _, listeners, _, _ = socket.recv_fds(bridge, 1, max(1, len(plan["ports"])))
+    if number:
+        with socket.socket(fileno=int(number)) as worker, contextlib.suppress(OSError):
+            if listeners:
+                socket.send_fds(worker, [READY], listeners)
+    for each in listeners:
+        os.close(each)
+
+
+def _relay(bridge: socket.socket, engine: int, woken: int) -> tuple[int | None, int | None]:
+    """Pass requests to end on until the program has ended.
+
+    Return its exit code, if it was reported, and that of the engine's command, if it has ended.
+    """
+    bridge.settimeout(0)
+    ended: int | None = None
+    while True:
+        ready = _ready(bridge, woken)
+        if woken in ready:
+            asked = set(os.read(woken, 64))
+            if asked - {signal.SIGCHLD}:
+                with contextlib.suppress(OSError):
+                    bridge.send(STOP)
+            if ended is None:
+                ended = _reaped(engine)
+        if bridge.fileno() in ready:
+            try:
+                said = bridge.recv(2)
+            except OSError:
+                said = b""
+            return (said[1] if said[:1] == ENDED and len(said) > 1 else None), ended
+
+
+def _finish(engine: int, ended: int | None, seconds: float) -> bool:
+    """Wait for the engine's command, then kill it; return whether it has ended by itself."""
+    deadline = time.monotonic() + seconds
+    while ended is None and time.monotonic() < deadline:
+        ended = _reaped(engine)
+        if ended is None:
+            time.sleep(0.002)
+    if ended is None:
+        os.kill(engine, signal.SIGKILL)
+        os.waitpid(engine, 0)
+        return False
+    return True
+
+
+def _reaped(engine: int) -> int | None:
+    """Return the exit code of the engine's command once it has ended."""
+    pid, status = os.waitpid(engine, os.WNOHANG)
+    if not pid:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _KILLED - code
+
+
+def _let_go_of_pipes() -> None:
+    """Leave stdin and stdout to the engine's command alone, so that their ends are seen."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def _remove(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(directory)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `main`, with an error of the system as a line on stderr."""
+    try:
+        return main(*arguments)
+    except OSError as error:
+        sys.stderr.write(f"{bootstrap.NO_GUARD}a container: {error}\n")
+        return int(bootstrap.CANNOT_GUARD)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
