@@ -6,6 +6,7 @@ Measured from outside, from /proc and by reading directories. It blocks.
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,15 @@ INODE_BYTES = 1024
 
 MAX_DESCRIPTORS = 100_000
 MAX_DEPTH = 256
+MAX_SECONDS = 2.0
+"""Processor time that the pages of one sandbox may take to count."""
 
 _BLOCK = 512
 _KILOBYTE = 1024
 _RESIDENT = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
 _OWN_SHARE = (b"Pss_Anon:", b"SwapPss:")
 _SHARED = (b"Pss_Shmem:",)
+_DELETED = b" (deleted)"
 
 
 class UnmeasurableError(Exception):
@@ -50,12 +54,16 @@ def memory_of(pids: Collection[int], held: int, enough: int) -> int:
     Pages that processes share count once. More than `enough` is measured exactly, less is an upper
     bound, which costs less. What a process maps of files on disk does not count: the kernel can
     take it back. Where another process's pages may not be read, shared ones count several times.
+    Raises UnmeasurableError where that takes too long, as with very many mappings.
     """
     rough = sum(_kilobytes(read_of_process(pid, "status"), _RESIDENT) or 0 for pid in pids)
     if rough * _KILOBYTE + held <= enough:
         return rough * _KILOBYTE + held
     own = shared = 0
+    started = time.thread_time()
     for pid in pids:
+        if time.thread_time() - started > MAX_SECONDS:
+            raise UnmeasurableError(f"counting its pages takes more than {MAX_SECONDS:g} s")
         text = read_of_process(pid, "smaps_rollup")
         if text is None:  # it has ended, or is not ours to read
             own += _kilobytes(read_of_process(pid, "status"), _RESIDENT) or 0
@@ -123,7 +131,11 @@ def _root(pids: Iterable[int]) -> str | None:
 
 
 def _unnamed(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Return device and bytes of the open files without a name: deleted ones, and memfds."""
+    """Return device and bytes of the files without a name that are open or mapped.
+
+    Deleted ones, memfds and shared memory. A mapped file is there after its descriptor was closed;
+    a process that is not root can't see the size of those.
+    """
     seen: set[tuple[int, int]] = set()
     count = 0
     for pid in pids:
@@ -131,16 +143,31 @@ def _unnamed(pids: Iterable[int]) -> Iterator[tuple[int, int]]:
             names = os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208 - names are all we need
         except OSError:  # it has ended, or hides itself as bubblewrap's own processes do
             continue
-        count += len(names)
+        paths = [f"/proc/{pid}/fd/{name}" for name in names]
+        paths += _mapped_without_name(pid)
+        count += len(paths)
         if count > MAX_DESCRIPTORS:
             raise UnmeasurableError(f"more than {MAX_DESCRIPTORS:,} files are open")
-        for name in names:
+        for path in paths:
             with contextlib.suppress(OSError):
-                found = os.stat(f"/proc/{pid}/fd/{name}")  # noqa: PTH116
+                found = os.stat(path)  # noqa: PTH116
                 key = (found.st_dev, found.st_ino)
                 if stat.S_ISREG(found.st_mode) and found.st_nlink == 0 and key not in seen:
                     seen.add(key)
                     yield found.st_dev, found.st_blocks * _BLOCK
+
+
+def _mapped_without_name(pid: int) -> list[str]:
+    """Return where /proc shows the deleted files that a process maps, one place for each."""
+    found: dict[bytes, str] = {}
+    for line in (read_of_process(pid, "maps") or b"").splitlines():
+        if line.endswith(_DELETED):
+            place, _, _, device, inode, *_ = line.split(None, 5)
+            start, _, end = place.partition(b"-")
+            found[device + b" " + inode] = (
+                f"/proc/{pid}/map_files/{int(start, 16):x}-{int(end, 16):x}"
+            )
+    return list(found.values())
 
 
 @dataclass(slots=True)
@@ -197,6 +224,8 @@ def _entries(directory: int, depth: int) -> Iterator[os.stat_result]:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    raise UnmeasurableError(f"the file {entry.name!r} can't be read") from error
                 yield found
                 if not stat.S_ISDIR(found.st_mode):
                     continue
@@ -206,7 +235,9 @@ def _entries(directory: int, depth: int) -> Iterator[os.stat_result]:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
-                    raise UnmeasurableError(f"the directory {entry.name} can't be read") from error
+                    raise UnmeasurableError(
+                        f"the directory {entry.name!r} can't be read"
+                    ) from error
                 yield from _entries(inner, depth + 1)
     finally:
         os.close(directory)

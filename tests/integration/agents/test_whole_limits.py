@@ -27,6 +27,8 @@ NOBODY = 65534
 DONE = """print('{"type": "result", "value": 1}', flush=True)"""
 WAIT = 'import signal; print(\'{"type": "progress", "done": 1}\', flush=True); signal.pause()'
 
+SEEN_BY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what is only mapped")
+
 MANY_SMALL = f"""
 import os
 for _ in range(12):
@@ -67,6 +69,42 @@ for number in range(6):
     kept.append(open("deleted", "wb", buffering=0))
     kept[-1].write(os.urandom(10 << 20))
     os.unlink("deleted")
+{WAIT}"""
+
+CLOSED = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+for _ in range(15):
+    file = OPEN
+    os.write(file, os.urandom(10 << 20))
+    assert libc.mmap(None, 4096, 1, 1, file, 0) not in (None, 2**64 - 1)
+    os.close(file)
+"""
+"""Mapped but never read, and closed: only the mapping keeps the file."""
+
+CLOSED_IN_MEMORY = CLOSED.replace("OPEN", "os.memfd_create('kept')") + WAIT
+CLOSED_ON_DISK = (
+    CLOSED.replace("OPEN", "os.open('x', os.O_RDWR | os.O_CREAT)").replace(
+        "    os.close", "    os.unlink('x')\n    os.close"
+    )
+    + WAIT
+)
+
+SHARED_AND_FILES = f"""
+import mmap, os
+for number in range(6):
+    open(f"/tmp/{{number}}", "wb").write(os.urandom(10 << 20))
+kept = mmap.mmap(-1, 60 << 20)
+kept.write(os.urandom(60 << 20))
+{WAIT}"""
+
+LISTED_ONLY = f"""
+import os
+os.mkdir(b"\\xff")
+open(b"\\xff/f", "wb").close()
+os.chmod(b"\\xff", 0o400)
 {WAIT}"""
 
 
@@ -114,7 +152,7 @@ def check_as_normal_user(place: str, limit: str) -> None:
     """Print the code of the error of an attempt that exceeds a limit; for another process."""
     home = Path(place)
     (home / "work").mkdir()
-    programs = {"memory": UNNAMED, "disk": files(20, 2 << 20)}
+    programs = {"memory": UNNAMED, "disk": files(20, 2 << 20), "listed": LISTED_ONLY}
     try:
         asyncio.run(run(home, programs[limit], OURSELVES, memory_mb=100, disk_mb=25))
     except CeleriacError as error:
@@ -122,13 +160,20 @@ def check_as_normal_user(place: str, limit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "program", [MANY_SMALL, UNNAMED], ids=["many processes", "files without a name"]
+    "program",
+    [
+        MANY_SMALL,
+        UNNAMED,
+        pytest.param(CLOSED_IN_MEMORY, marks=SEEN_BY_ROOT),
+        pytest.param(SHARED_AND_FILES, marks=SEEN_BY_ROOT),
+    ],
+    ids=["many processes", "files without a name", "closed files", "shared memory beside files"],
 )
 async def test_memory_of_all_processes_together_is_limited(
     home: Path, user: ChildUser, program: str
 ) -> None:
     with pytest.raises(MemoryLimitError, match="CELERIAC_CONFINEMENT_MEMORY_MB") as caught:
-        await run(home, program, user, memory_mb=100)
+        await run(home, program, user, memory_mb=100, tmp_mb=80)
     assert caught.value.details["limit_bytes"] == 100 * MEGABYTE
     assert caught.value.details["used_bytes"] > 100 * MEGABYTE
 
@@ -144,7 +189,14 @@ async def test_pages_that_processes_share_count_once(home: Path, user: ChildUser
 
 
 @pytest.mark.parametrize(
-    "program", [files(20, 2 << 20), files(1, 30 << 20), DELETED], ids=["many", "one", "deleted"]
+    "program",
+    [
+        files(20, 2 << 20),
+        files(1, 30 << 20),
+        DELETED,
+        pytest.param(CLOSED_ON_DISK, marks=SEEN_BY_ROOT),
+    ],
+    ids=["many", "one", "deleted", "closed"],
 )
 async def test_disk_space_of_all_files_together_is_limited(
     home: Path, user: ChildUser, program: str
@@ -195,7 +247,7 @@ def owned() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the tests run as a normal user already")
-@pytest.mark.parametrize("limit", ["memory", "disk"])
+@pytest.mark.parametrize("limit", ["memory", "disk", "listed"])
 def test_a_worker_that_is_a_normal_user_measures_as_well(owned: Path, limit: str) -> None:
     python = "/usr/bin/python3"  # root's own may lie where nobody else may look
     prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python]
@@ -217,4 +269,5 @@ def test_a_worker_that_is_a_normal_user_measures_as_well(owned: Path, limit: str
         [*prefix, "-c", program],
         capture_output=True, check=False, text=True, timeout=120, env=environment, cwd=owned,
     )  # fmt: skip
-    assert done.stdout.splitlines()[-1:] == [f"{limit}_limit"], done.stdout + done.stderr
+    code = "memory_limit" if limit == "memory" else "disk_limit"
+    assert done.stdout.splitlines()[-1:] == [code], done.stdout + done.stderr
