@@ -67,6 +67,9 @@ SETTINGS: Mapping[str, str] = {
 """Settings of every git that Celeriac runs."""
 
 _SHORT_SECONDS = 120.0
+MOST_MEMORY = 4 * 1024**3
+"""Bytes of each process: a few kilobytes of deltas can stand for an object of any size, and a
+server can name refs without end."""
 _PINS_SINCE = (2, 37)
 """An older git ignores the setting that binds it to an address."""
 OLDEST_GIT = "2.37"
@@ -85,6 +88,8 @@ class Git:
     seconds: float = _SHORT_SECONDS
     access: RepositoryAccess | None = None
     """The credentials that it sends to `server`, if that asks for some."""
+    memory: int = MOST_MEMORY
+    """Bytes that each of its processes may allocate."""
     server: str = ""
     """`https://HOST`, with a port if the URL has one."""
 
@@ -117,7 +122,7 @@ class Git:
                 ALLOW: self.protocol,
             },
             workdir=at,
-            limits=self.limits,
+            limits=replace(self.limits, memory=self.memory),
             passes=descriptors,
         )
         try:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +114,10 @@ class Pusher:
                 if theirs == change.head:
                     return Pushed(branch, change.head, base, new=False)
                 await self._unpack(scratch, change)
+                below = ""
                 if theirs is not None:
-                    await self._check_theirs(git, scratch, theirs, change)
-                await FILES.run(self._note, change.head)
+                    below = await self._check_theirs(git, scratch, theirs, change)
+                await FILES.run(self._note, change.head, below)
                 await self._send(git, scratch, change.head, theirs or "")
                 return Pushed(branch, change.head, base, new=True)
 
@@ -172,38 +173,47 @@ class Pusher:
     def _limits(self) -> ResourceLimits:
         return ResourceLimits(file_bytes=self.mirrors.limits.fetch_bytes)
 
-    async def _check_theirs(self, git: Git, scratch: Path, theirs: str, change: Change) -> None:
-        """Refuse to change a branch that others have made, and to replace what they have pushed."""
+    async def _check_theirs(self, git: Git, scratch: Path, theirs: str, change: Change) -> str:
+        """Refuse to change a branch that others have made, and to replace what they have pushed.
+
+        Returns the last commit of others on the branch; "" if this execution has made it.
+        """
+        branch = self.publication.branch
         done = await git.run(
             *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules"),
             *("--no-auto-gc", "--", self.repository.git),
-            f"+refs/heads/{self.publication.branch}:{_THEIRS}",
+            f"+refs/heads/{branch}:{_THEIRS}",
             at=scratch,
         )
         self._check(done, "can't be read")
         if (await Git().run("rev-parse", _THEIRS, at=scratch)).text != theirs:
             raise _MovedError
-        if theirs in await FILES.run(self._noted) or await self._is_own(scratch, theirs, change):
-            return
-        branch = self.publication.branch
-        older = await Git().run("merge-base", "--is-ancestor", theirs, change.head, at=scratch)
-        if older.code:
+        below = (await FILES.run(self._noted)).get(theirs)
+        if below is None and await self._is_own(scratch, theirs, change):
+            below = change.base if self.publication.existing else ""
+        is_new, below = below is None, theirs if below is None else below
+        if below and not await self._is_ancestor(scratch, below, change.head):
             raise self._failed(
                 f"the branch {branch} has commits of others, which are not replaced. Merge them by "
                 "hand, or name another branch in repository.push.branch"
             )
-        if not self.publication.existing:
+        if is_new and not self.publication.existing:
             raise self._failed(
                 f"the branch {branch} is there already. Name another one in "
                 "repository.push.branch, or allow it with push.existing"
             )
+        return below
+
+    async def _is_ancestor(self, scratch: Path, older: str, newer: str) -> bool:
+        done = await Git().run("merge-base", "--is-ancestor", older, newer, at=scratch)
+        return not done.code
 
     async def _is_own(self, scratch: Path, theirs: str, change: Change) -> bool:
         """Whether all that the branch adds to the commit of the checkout is of this execution."""
-        of_base = await Git().run("merge-base", "--is-ancestor", change.base, theirs, at=scratch)
         emails = await Git().run("log", "--format=%ce", f"{change.base}..{theirs}", at=scratch)
         found = {*emails.text.splitlines()}
-        return not (of_base.code or emails.code) and found == {self.author.email}
+        of_base = await self._is_ancestor(scratch, change.base, theirs)
+        return of_base and not emails.code and found == {self.author.email}
 
     async def _send(self, git: Git, scratch: Path, head: str, theirs: str) -> None:
         name = f"refs/heads/{self.publication.branch}"
@@ -240,16 +250,20 @@ class Pusher:
             branch=self.publication.branch,
         )
 
-    def _noted(self) -> Sequence[str]:
-        """Return the commits that attempts whose files are here may have pushed."""
+    def _noted(self) -> Mapping[str, str]:
+        """Return the commits that attempts whose files are here may have pushed.
+
+        Each with the last commit of others that the branch had; "" if it was new.
+        """
         with suppress(OSError, ValueError):
             found = json.loads((self.record / _PUSHED).read_text())
-            return [str(each) for each in found]
-        return []
+            if isinstance(found, dict):
+                return {str(sha): str(below) for sha, below in found.items()}
+        return {}
 
-    def _note(self, sha: str) -> None:
+    def _note(self, sha: str, below: str) -> None:
         draft = self.record / f".{_PUSHED}"
-        draft.write_text(json.dumps([*self._noted(), sha]))
+        draft.write_text(json.dumps({**self._noted(), sha: below}))
         draft.replace(self.record / _PUSHED)
 
 

@@ -1,12 +1,16 @@
 """Checkouts that agents have made hostile: nothing in them is run, and no link leads out."""
 
+import hashlib
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
 
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository.git import Git
 from celeriac.domain.errors import RepositoryRefusedError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
@@ -137,3 +141,36 @@ def test_nothing_in_a_directory_of_the_agents_user_is_given_to_it(tmp_path: Path
     with pytest.raises(UnreachableError, match="lies in a directory of this user"):
         user.own(top / "link/inner")
     assert (tmp_path / "outside/inner").stat().st_uid == 0
+
+
+def small_pack(copies: int) -> bytes:
+    """Return a pack of two objects; the second is a delta for `copies` times 16 MB."""
+
+    def number(value: int, first: int = 0) -> bytes:
+        taken = 4 if first else 7
+        rest = value >> taken
+        head = first | value & (1 << taken) - 1 | (0x80 if rest else 0)
+        return bytes([head]) + (number(rest) if rest else b"")
+
+    base = b"a" * 0xFFFFFF
+    name = hashlib.sha1(b"blob %d\0" % len(base) + base, usedforsecurity=False).digest()
+    delta = number(len(base)) + number(len(base) * copies) + b"\xf0\xff\xff\xff" * copies
+    blob, ref_delta = 0x30, 0x70
+    pack = b"PACK" + struct.pack(">II", 2, 2)
+    pack += number(len(base), blob) + zlib.compress(base)
+    pack += number(len(delta), ref_delta) + name + zlib.compress(delta)
+    return pack + hashlib.sha1(pack, usedforsecurity=False).digest()
+
+
+async def test_a_small_pack_that_stands_for_large_objects_takes_bounded_memory(
+    tmp_path: Path,
+) -> None:
+    """Agents write bundles and servers send packs; the worker's own git reads both."""
+    path = tmp_path / "small.pack"
+    path.write_bytes(small_pack(40))
+    assert path.stat().st_size < 20_000
+    assert (await Git().run("index-pack", "--strict", path.name, at=tmp_path)).code == 0
+    bounded = Git(memory=256 * 1024**2)
+    done = await bounded.run("index-pack", "--strict", path.name, at=tmp_path)
+    assert done.code != 0
+    assert "Out of memory" in done.reason

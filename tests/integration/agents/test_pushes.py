@@ -1,6 +1,7 @@
 """Pushes and pull requests: what the server has afterwards, whatever the agent has set up."""
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,39 @@ async def test_branches_of_people_stay_unless_the_task_allows_it(
     other = job_of(server, "echo 6 >README", push=named.repository.push)
     with pytest.raises(PushFailedError, match="has commits of others"):
         await desk.run(shell, other)
+
+
+async def test_a_repeated_attempt_keeps_what_others_had_on_an_existing_branch(
+    desk: Desk, server: GitServer, shell: CommandRunner, served: Path, tmp_path: Path
+) -> None:
+    """The first attempt has merged the branch; the second one has not, or went back behind it."""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(served), str(clone))
+    git(clone, "checkout", "--quiet", "-b", "release")
+    (clone / "notes").write_text("of a person\n")
+    git(clone, "add", "notes")
+    git(clone, "commit", "--quiet", "-m", "notes")
+    git(clone, "push", "--quiet", "origin", "release")
+    push = {"branch": "release", "existing": True}
+    git(clone, "bundle", "create", "--quiet", str(tmp_path / "bundle"), "release")
+    bundle = b64encode((tmp_path / "bundle").read_bytes()).decode()
+    merge = (
+        f"echo {bundle} | base64 -d >b; git fetch --quiet b release || exit 1; rm b; "
+        f"git merge --quiet FETCH_HEAD || exit 1; {CHANGE}"
+    )
+    behind = "git reset --quiet --hard HEAD~1; echo 4 >lib/value"
+    for ref, begin, again in (
+        ("main", merge, "echo 3 >lib/value"),
+        ("release", "echo 9 >lib/value", behind),
+    ):
+        first = job_of(server, begin, push=push, ref=ref)
+        _, context = await desk.run(shell, first)
+        (pushed,) = events_of(context, EventType.PUSHED)
+        second = replace(job_of(server, again, push=push, ref=ref), attempt=2)
+        with pytest.raises(PushFailedError, match="has commits of others"):
+            await desk.run(shell, replace(second, execution_id=first.execution_id))
+        assert heads(served)["release"] == pushed["sha"]
+        assert git(served, "show", "release:notes") == "of a person"
 
 
 HOSTILE = """
