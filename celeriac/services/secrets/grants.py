@@ -82,7 +82,8 @@ def require_grant(actor: Actor, spec: AgentSpec, before: AgentSpec | None) -> No
 def require_repository_grant(actor: Actor, spec: TaskSpec, before: TaskSpec | None) -> None:
     """Raise ForbiddenError unless the actor may store `spec` in the place of `before`.
 
-    Where a secret is sent, and what is pushed with it, is decided by admins.
+    Where a secret is sent, and which branches may be pushed with it, is decided by admins. What is
+    in a change is not: operators choose the agent and the variables.
     """
     if _secret_of(spec) is not None and (before is None or not is_same(spec, before)):
         actor.require(Role.ADMIN)
