@@ -5,6 +5,7 @@ secret goes nowhere else. Another provider is another class with `open`.
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ _MOST_BYTES = 8_000_000
 _PAUSES = (1.0, 4.0)
 _SHOWN = 300
 _CREATED, _INVALID = 201, 422
+_ADDRESS = re.compile(r"https://[!-~]{1,2000}")
+_MOST_NUMBER = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Github:
         }
         answer = await client.post(self._url, json=body)
         if answer.status_code == _CREATED:
-            return _made(self._read(answer), new=True)
+            return self._made(self._read(answer), new=True)
         if answer.status_code == _INVALID:  # somebody has opened one since
             found = await self._found(client, head, base, own=own)
             if found is not None:
@@ -134,14 +137,25 @@ class Github:
         answer = await client.get(self._url, params=query)
         if not answer.is_success:
             raise self._refusal(answer)
-        found = self._read(answer)
-        return _made(found[0], new=False) if found else None
+        pulls = self._read(answer)
+        if not isinstance(pulls, list):
+            raise _PassingError("the answer has no list of pull requests")
+        return self._made(pulls[0], new=False) if pulls else None
 
     def _read(self, answer: httpx2.Response) -> Any:
         try:
             return answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _PassingError("the answer is no JSON") from error
+
+    def _made(self, body: Any, *, new: bool) -> PullRequestMade:
+        try:
+            number, url = int(body["number"]), self._masker.text(str(body["html_url"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise _PassingError("the answer has no pull request") from error
+        if not 0 < number <= _MOST_NUMBER or _ADDRESS.fullmatch(url) is None:
+            raise _PassingError("the pull request has no number and address that can be shown")
+        return PullRequestMade(number, url, new)
 
     def _refusal(self, answer: httpx2.Response) -> Exception:
         """Return the error of an answer, with what the server says."""
@@ -150,7 +164,7 @@ class Github:
             body = answer.json()
             faults = [str(each.get("message", "")) for each in body.get("errors", ())]
             said = " ".join([str(body.get("message", "")), *faults]).strip()
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, RecursionError):
             said = answer.reason_phrase
         said = clip(self._masker.text(said), _SHOWN)
         text = f"its server answers {answer.status_code}: {said}"
@@ -173,10 +187,3 @@ def github_api(url: str) -> str:
     if host == "github.com" or host.endswith(".ghe.com"):
         return f"https://api.{host}"
     return f"https://{host}/api/v3"
-
-
-def _made(body: Any, *, new: bool) -> PullRequestMade:
-    try:
-        return PullRequestMade(int(body["number"]), str(body["html_url"]), new)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _PassingError("the answer has no pull request") from error

@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository import pull_requests
 from celeriac.agents.repository.pull_requests import github_api
 from celeriac.domain.errors import PullRequestFailedError
 from celeriac.domain.executions.events import EventType
@@ -145,6 +146,52 @@ async def test_a_server_that_is_away_for_a_moment_is_asked_again_and_a_refusal_e
     assert TOKEN not in str(caught.value)
     assert events_of(context, EventType.PUSHED)[0]["new"] is True
     assert events_of(context, EventType.PULL_REQUEST) == []
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pull_requests, "_PAUSES", ())
+
+
+DEEP = "[" * 200_000
+
+
+@pytest.mark.usefixtures("one_try")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        JSONResponse({"message": "no list"}),
+        JSONResponse([["no pull request"]]),
+        JSONResponse([{"number": 1, "html_url": "javascript:alert(1)"}]),
+        JSONResponse([{"number": 1, "html_url": "https://example.com/" + "x" * 3_000}]),
+        JSONResponse([{"number": 10**30, "html_url": "https://example.com/1"}]),
+        Response(DEEP, media_type="application/json"),
+        Response(DEEP, 422, media_type="application/json"),
+    ],
+    ids=["no list", "no object", "script", "long", "number", "deep", "deep refusal"],
+)
+async def test_answers_of_another_kind_are_a_failed_pull_request(
+    desk: Desk,
+    server: GitServer,
+    shell: CommandRunner,
+    api: PullRequests,
+    answer: Response,
+) -> None:
+    api.answers = [answer]
+    job = job_of(server)
+    context = desk.context(job)
+    with pytest.raises(PullRequestFailedError):
+        await desk.run(shell, job, context)
+    assert events_of(context, EventType.PUSHED)[0]["new"] is True
+
+
+async def test_the_address_of_a_pull_request_does_not_show_the_secret(
+    desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
+) -> None:
+    api.answers = [JSONResponse([{"number": 7, "html_url": f"https://example.com/{TOKEN}/7"}])]
+    _, context = await desk.run(shell, job_of(server))
+    assert events_of(context, EventType.PULL_REQUEST)[0]["number"] == 7
+    assert TOKEN not in repr((context.events, context.logged()))
 
 
 def test_the_api_is_on_the_host_of_the_repository() -> None:
