@@ -6,12 +6,14 @@
 The agent owns all of `top` and may do with it what it likes. `place` is not its own.
 """
 
+import asyncio
 import json
 import os
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from uuid import uuid4
 
 from celeriac.agents.repository.git import Git
@@ -20,9 +22,12 @@ from celeriac.domain.errors import RepositoryRefusedError
 from celeriac.domain.repositories import Repository
 from celeriac.kit.files import remove_tree
 from celeriac.kit.threads import FILES
+from celeriac.kit.usage import UnmeasurableError, disk_of
 
 _STATE = "checkout.json"
 _CLONE_SECONDS = 600.0
+_LOOK_SECONDS = 0.5
+MOST_FILES = 1_000_000
 
 LEFT = "The checkout, as the agent has left it,"
 """What is checked before it is worked in again."""
@@ -81,12 +86,19 @@ class Author:
 
 
 async def make_checkout(
-    found: Found, repository: Repository, top: Path, *, branch: str, author: Author
+    found: Found,
+    repository: Repository,
+    top: Path,
+    *,
+    branch: str,
+    author: Author,
+    most_bytes: int,
 ) -> None:
     """Make `top` a checkout of the commit, on `branch`; what was there is removed.
 
     It is complete when this returns, and belongs to the worker's user. Raises
-    RepositoryUnavailableError, and RepositoryRefusedError for a path that the commit does not have.
+    RepositoryUnavailableError, and RepositoryRefusedError for a path that the commit does not have,
+    and for one of more than `most_bytes` or `MOST_FILES`, of which nothing is left.
     """
     await FILES.run(_empty, top)
     git = Git(protocol="file", seconds=_CLONE_SECONDS)
@@ -97,8 +109,44 @@ async def make_checkout(
         at=top.parent,
     )
     await git.do("remote", "set-url", "origin", repository.git, at=top)
-    await git.do("checkout", "--quiet", "--no-track", "-B", branch, found.sha, at=top)
+    write = git.do("checkout", "--quiet", "--no-track", "-B", branch, found.sha, at=top)
+    try:
+        await _while_small(write, top, repository, most_bytes)
+    except RepositoryRefusedError:
+        await FILES.run(remove_tree, top)
+        raise
     await check_directory(top, repository, f"The commit {found.sha} of {repository.git}")
+
+
+async def _while_small(
+    write: Coroutine[Any, Any, object], top: Path, repository: Repository, most_bytes: int
+) -> None:
+    """Write files until they are too many: a few objects can stand for any number."""
+    task = asyncio.create_task(write, name=f"checkout {top}")
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=_LOOK_SECONDS)
+            await FILES.run(_check_size, top, repository, most_bytes)
+        await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+def _check_size(top: Path, repository: Repository, most_bytes: int) -> None:
+    try:
+        use = disk_of([top], max_bytes=most_bytes, max_files=MOST_FILES)
+    except UnmeasurableError as error:
+        raise RepositoryRefusedError(
+            f"The checkout of {repository.git} is refused: {error}."
+        ) from None
+    if use.size > most_bytes or use.files > MOST_FILES:
+        raise RepositoryRefusedError(
+            f"The checkout of {repository.git} has more than {most_bytes // 1024**2:,} MB, four "
+            f"times CELERIAC_REPOSITORIES_FETCH_MB, or more than {MOST_FILES:,} files.",
+            field="git",
+        )
 
 
 async def check_directory(top: Path, repository: Repository, what: str) -> None:

@@ -57,6 +57,8 @@ its agent has had two."""
 
 _LOCK = "checkout.lock"
 _LOCK_SECONDS = 15.0
+_EXPANDED = 4
+"""How much larger a checkout may be than what is fetched."""
 _POLL_SECONDS = 0.05
 
 
@@ -351,7 +353,12 @@ class _Attempt:
             repository, job.workspace_id, sha, job.repository_access
         ) as found:
             await make_checkout(
-                found, repository, place.top, branch=self._branch, author=self._author
+                found,
+                repository,
+                place.top,
+                branch=self._branch,
+                author=self._author,
+                most_bytes=_EXPANDED * self._shared.mirrors.limits.fetch_bytes,
             )
         self.is_fresh = True
         self._state = CheckoutState(

@@ -4,6 +4,7 @@ import hashlib
 import os
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,20 @@ async def test_a_small_pack_that_stands_for_large_objects_takes_bounded_memory(
     done = await bounded.run("index-pack", "--strict", path.name, at=tmp_path)
     assert done.code != 0
     assert "Out of memory" in done.reason
+
+
+async def test_a_small_repository_whose_checkout_is_large_is_refused(
+    desk: Desk, origin: Origin, shell: CommandRunner
+) -> None:
+    content = os.urandom(900_000)
+    for number in range(10):
+        (origin.path / f"same{number}").write_bytes(content)
+    git(origin.path, "add", ".")
+    git(origin.path, "commit", "--quiet", "-m", "same")
+    mirrors = desk.shared.mirrors
+    limits = replace(mirrors.limits, fetch_bytes=1_000_000)
+    desk.shared = replace(desk.shared, mirrors=replace(mirrors, limits=limits))
+    job = job_of(desk, "date >ran")
+    with pytest.raises(RepositoryRefusedError, match="CELERIAC_REPOSITORIES_FETCH_MB"):
+        await desk.run(shell, job)
+    assert not (desk.base(job) / "repository").exists()
