@@ -197,6 +197,17 @@ def deleted_sessions(connection: Connection, *, after: UUID, limit: int) -> list
     return list(connection.execute(_DELETED_SESSIONS, parameters).scalars())
 
 
+_SESSIONS_DELETED = text("""
+SELECT id, status = 'deleted' FROM sessions WHERE id = ANY (CAST(:ids AS uuid[]))
+""")
+
+
+def sessions_deleted(connection: Connection, session_ids: Sequence[UUID]) -> dict[UUID, bool]:
+    """Return which of those of the sessions that exist are deleted."""
+    rows = connection.execute(_SESSIONS_DELETED, {"ids": list(session_ids)})
+    return {row[0]: row[1] for row in rows}
+
+
 _CONVERSATIONS = (
     text("""
 DELETE FROM session_messages WHERE (session_id, seq) IN (

@@ -427,7 +427,7 @@ _Days = Annotated[float, Field(ge=0, le=36_500)]
 
 
 class RetentionSettings(Group, env_prefix="CELERIAC_RETENTION_"):
-    """Days after which the keeper deletes data; 0 keeps it for ever; `CELERIAC_RETENTION_…`."""
+    """Days after which keeper and workers delete data; 0 is for ever; `CELERIAC_RETENTION_…`."""
 
     executions_days: _Days = 180
     """Ended executions with their events, model calls, approvals, reports and files."""

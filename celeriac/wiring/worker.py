@@ -1,6 +1,7 @@
 """Builds the runtime of a worker process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -38,7 +39,9 @@ from celeriac.services.executions.limits import AdmitSoon
 from celeriac.services.executions.run import ClaimAttempt, Execute
 from celeriac.services.executions.steps import StepStore
 from celeriac.services.executions.stop import stop_cancelled
+from celeriac.services.operations.home_files import HomeFiles
 from celeriac.services.operations.plain_tasks import PlainTaskCounts
+from celeriac.services.operations.sweep import Sweep
 from celeriac.services.reports import ReportQueue, ReportStore
 from celeriac.services.secrets.hand_out import HandOut
 from celeriac.services.sessions import SessionStore
@@ -84,6 +87,34 @@ def heartbeat_database_of(settings: Settings) -> Database:
 def remote_control_of(settings: Settings) -> RemoteControl:
     """Return what answers Celery's remote control, with one connection of its own."""
     return RemoteControl(heartbeat_database_of(settings))
+
+
+def build_sweep(settings: Settings) -> Sweep:
+    """Return what removes old files from the home of this machine."""
+    kept = settings.retention
+
+    @contextmanager
+    def open_files(rest: Callable[[], bool]) -> Iterator[HomeFiles]:
+        database = Database(
+            settings.require_database(),
+            connections=1,
+            application="celeriac-sweep",
+            pooler=pooler(settings),
+        )
+        try:
+            yield HomeFiles(
+                database,
+                places(settings),
+                executions=kept.executions_days,
+                files=kept.files_days,
+                logs=kept.logs_days,
+                batch=settings.keeper.batch_size,
+                rest=rest,
+            )
+        finally:
+            database.close()
+
+    return Sweep(open_files, settings.home / "sweep.lock")
 
 
 _RATE_THREADS = 4

@@ -21,7 +21,9 @@ from celeriac.kit import collector
 from celeriac.kit.child_bootstrap import hide_memory
 from celeriac.logs import flush
 from celeriac.services.operations.plain_tasks import PlainTaskCounts
+from celeriac.services.operations.sweep import Sweep
 from celeriac.wiring.core import build_runners
+from celeriac.wiring.worker import build_sweep
 from celeriac.worker.plain import ParentCounts, connect_counts
 from celeriac.worker.process import Worker, WorkerProcess
 from celeriac.worker.revoke import follow_revocations
@@ -52,6 +54,7 @@ class Lifecycle(Worker):
     _process: WorkerProcess | None = None
     _watch: ConsumerWatch | None = None
     _parent: ParentCounts | None = None
+    _sweep: Sweep | None = None
     _elsewhere: PlainTaskCounts = field(default_factory=PlainTaskCounts)
     """Of a process that is no worker, such as one that runs tasks eagerly: nobody stores it."""
     _last_task: int | None = None
@@ -167,6 +170,8 @@ class Lifecycle(Worker):
                 # Celery learns of a child's end a moment before the child has ended, and checks
                 # again only 5 s later. Until then its slot, and its message, are stuck.
                 sender.hub.call_repeatedly(_REPLACE_SECONDS, sender.pool.maintain_pool)
+        self._sweep = build_sweep(self.settings)
+        self._sweep.start()
         self._follow_sigquit()
         collector.leave_out()
 
@@ -222,6 +227,8 @@ class Lifecycle(Worker):
         self.shutdown.start()
         if self._watch is not None:
             self._watch.stop()
+        if self._sweep is not None:
+            self._sweep.stop()
         timer = threading.Timer(grace, self.shutdown.drain)
         timer.daemon = True
         timer.start()

@@ -1,15 +1,9 @@
 """Deletes rows and files older than their retention; never touches live executions."""
 
-import os
-import re
-import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import islice
-from pathlib import Path
 from uuid import UUID
 
 import structlog
@@ -27,57 +21,21 @@ from celeriac.db import (
 from celeriac.db.engine import Connection, Database, clock
 from celeriac.db.partitions import Period
 from celeriac.domain.artifacts import object_key
-from celeriac.domain.errors import DatabaseUnavailableError, ObjectStoreError
 from celeriac.domain.rollups import Grain
 from celeriac.kit.files import remove_tree
-from celeriac.kit.ids import parse_uuid
-from celeriac.logs.writer import error_file
 from celeriac.services.audit import AuditTrail
 from celeriac.services.files.objects import ObjectStore
+from celeriac.services.operations.home_files import HomeFiles, run_step, unlink
 from celeriac.services.storage_paths import StoragePaths
-
-_DAY = 86_400
-_DIRECTORY = re.compile(r"(.+)")
-_LOG_FILE = re.compile(r"task-execution-(.+)\.log")
-_ERROR_FILE = re.compile(r"task-errors-\d{4}-\d{2}-\d{2}\.log")
-
-
-def _of_executions(paths: Iterator[Path], name: re.Pattern[str]) -> Iterator[tuple[UUID, Path]]:
-    """Yield those of `paths` whose names hold the id of an execution, with the id."""
-    for path in paths:
-        named = name.fullmatch(path.name)
-        execution_id = None if named is None else parse_uuid(named[1])
-        if execution_id is not None:
-            yield execution_id, path
-
-
-def _old(place: Path, *, days: float, kind: Callable[[int], bool]) -> Iterator[Path]:
-    """Yield the entries of `place` of a `kind` that were last changed more than `days` ago."""
-    oldest = time.time() - days * _DAY
-    try:
-        entries = os.scandir(place)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            try:
-                facts = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # removed meanwhile
-            if kind(facts.st_mode) and facts.st_mtime < oldest:
-                yield Path(entry.path)
-
 
 logger = structlog.get_logger(__name__)
 
+_DAY = 86_400
 _MINUTES_KEPT_DAYS = 2.0
 _PLAIN_RUNS_KEPT_DAYS = 1.0
 _WORKERS_KEPT_SECONDS = 86_400.0
 _BEFORE_ALL = UUID(int=0)
 _MOST_NAMED = 10
-_RESTORE_DAYS = 1.0
-_RESTORE = re.compile(r"[0-9a-f-]{36}\.[0-9a-f]{32}")
-"""Names of directories that are being restored, or whose restore was killed (`WorkingFiles`)."""
 
 _GRACE_SECONDS = 86_400.0
 """How long an object stays that nothing names: longer than the save of a working directory."""
@@ -120,6 +78,14 @@ class Retention:
         self._policy = policy
         self._audit_trail = audit_trail
         self._batch = batch
+        self._home = HomeFiles(
+            database,
+            places,
+            executions=policy.executions,
+            files=policy.files,
+            logs=policy.logs,
+            batch=batch,
+        )
 
     def __call__(self) -> int:
         """Delete everything that has expired; return how much that was."""
@@ -134,12 +100,12 @@ class Retention:
                 self._rows(retention.delete_runs, policy.executions),
                 policy.executions,
             ),
-            ("workdirs", self._workdirs, policy.files),
+            ("workdirs", self._home.workdirs, True),
             ("saved_files", self._rows(_expire_files, policy.files), policy.files),
             ("artifacts", self._rows(_purge_files, 0), True),
             ("objects", self._unreferenced_objects, True),
-            ("saved_markers", self._saved_markers, True),
-            ("log_files", self._log_files, policy.logs),
+            ("saved_markers", self._home.saved_markers, True),
+            ("log_files", self._home.log_files, True),
             (
                 "session_rows",
                 self._rows(retention.delete_sessions, policy.executions),
@@ -191,7 +157,7 @@ class Retention:
             ("day_sums", self._sums(Grain.DAY, policy.rollups), policy.rollups),
             ("workers", self._workers, True),
         ]
-        return sum(_done(kind, step) for kind, step, wanted in steps if wanted)
+        return sum(run_step(kind, step) for kind, step, wanted in steps if wanted)
 
     def _repeat(self, step: Callable[[], int]) -> int:
         """Repeat a step while it finds a whole batch; return the total count."""
@@ -355,7 +321,7 @@ class Retention:
     def _removed_files(self, execution_id: UUID) -> bool:
         # both are tried, even if one fails
         removed = [
-            _unlink(self._places.log_file(execution_id)),
+            unlink(self._places.log_file(execution_id)),
             remove_tree(self._places.workdir(execution_id)),
         ]
         return all(removed)
@@ -389,21 +355,6 @@ class Retention:
                 artifacts.forget_objects(connection, found)
         return len(found)
 
-    def _saved_markers(self) -> int:
-        """Remove markers of directories that are not on this machine, and interrupted restores."""
-        removed = 0
-        for path in _old(self._places.saved, days=0, kind=stat.S_ISREG):
-            owner = parse_uuid(path.name)
-            if owner is not None and not self._is_here(owner):
-                removed += _unlink(path)
-        for path in _old(self._places.saved, days=_RESTORE_DAYS, kind=stat.S_ISDIR):
-            if _RESTORE.fullmatch(path.name):
-                removed += remove_tree(path)
-        return removed
-
-    def _is_here(self, owner_id: UUID) -> bool:
-        return self._places.session(owner_id).exists() or self._places.workdir(owner_id).exists()
-
     def _audit(self) -> int:
         if self._audit_trail is None:
             return 0
@@ -418,38 +369,6 @@ class Retention:
         with self._database.transaction() as connection:
             return delete(connection) if retention.single_instance(connection) else 0
 
-    def _workdirs(self) -> int:
-        """Remove the directories of executions that ended long ago, or that are unknown."""
-        days = self._policy.files
-        old = _of_executions(_old(self._places.workdirs, days=days, kind=stat.S_ISDIR), _DIRECTORY)
-        return self._swept(old, days=days, remove=remove_tree)
-
-    def _log_files(self) -> int:
-        days, place = self._policy.logs, self._places.logs
-        old = _of_executions(_old(place, days=days, kind=stat.S_ISREG), _LOG_FILE)
-        removed = self._swept(old, days=0, remove=_unlink)
-        for path in _old(error_file(place, "").parent, days=days, kind=stat.S_ISREG):
-            if _ERROR_FILE.fullmatch(path.name):
-                removed += _unlink(path)
-        return removed
-
-    def _swept(
-        self,
-        found: Iterator[tuple[UUID, Path]],
-        *,
-        days: float,
-        remove: Callable[[Path], bool],
-    ) -> int:
-        removed = 0
-        while batch := dict(islice(found, self._batch)):
-            with self._database.autocommit() as connection:
-                known = retention.ages(connection, list(batch), days=days)
-            for execution_id, path in batch.items():
-                age = known.get(execution_id)
-                if age is None or age.old:
-                    removed += remove(path)
-        return removed
-
 
 def _expire_files(connection: Connection, *, days: float, limit: int) -> int:
     return artifacts.expire(connection, seconds=days * _DAY, limit=limit)
@@ -462,31 +381,3 @@ def _purge_files(connection: Connection, *, days: float, limit: int) -> int:
 
 def _end_sessions(connection: Connection, *, days: float, limit: int) -> int:
     return len(retention.mark_idle_sessions_deleted(connection, days=days, limit=limit))
-
-
-def _done(kind: str, step: Callable[[], int]) -> int:
-    """Run a step and return its count; an error does not stop the others."""
-    try:
-        count = step()
-    except DatabaseUnavailableError as error:
-        logger.warning("retention.database_unavailable", kind=kind, error=error.message)
-        return 0
-    except ObjectStoreError as error:
-        logger.warning("retention.object_store_unavailable", kind=kind, error=error.message)
-        return 0
-    except Exception:
-        # other kinds of files and rows must not accumulate because of it
-        logger.exception("retention.step_failed", kind=kind)
-        return 0
-    if count:
-        logger.info("retention.removed", kind=kind, count=count)
-    return count
-
-
-def _unlink(path: Path) -> bool:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("retention.files_stay", kind="logs", path=path.name, error=error.strerror)
-        return False
-    return True

@@ -238,6 +238,7 @@ STATEMENTS: dict[str, tuple[Work, set[str]]] = {
         lambda c: retention.old_executions(c, days=90, after=UUID(int=0), bound=uuid4(), limit=100),
         BY_ID,
     ),
+    "how old executions are": (lambda c: retention.ages(c, [uuid4()], days=30), BY_ID),
     "forget what ended": (lambda c: retention.delete_executions(c, [uuid4()]), BY_ID),
     "list by ids": (
         lambda c: queries.find(c, ExecutionFilter(ids=[uuid4()]), before=None, limit=50),
