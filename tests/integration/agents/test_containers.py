@@ -40,17 +40,17 @@ from tests.support.sandboxes import confined_user, sandbox_for
 
 __all__ = ["home", "workdir"]
 
-pytestmark = [pytest.mark.anyio]
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F25")]
 
 
 OF_IMAGES = {
-    "devices: any but those of programs": "/dev/mqueue is the container's own",
-    "reading: the directory /run": "podman marks containers with an empty .containerenv",
-    "reading: the directory /sys": "engines show it, read-only",
-    "writing: anywhere that lets us": "/dev/mqueue is the container's own",
-    "rights: files that run as their owner": "mounts are not nosuid: programs gain no rights",
+    "devices: any but those of programs": "GOT ['mqueue']",  # the container's own
+    "reading: the directory /run": "GOT ['.containerenv']",  # empty: how podman marks containers
+    "reading: the directory /sys": "GOT [",  # engines show it, read-only
+    "writing: anywhere that lets us": "GOT ['/dev/mqueue']",
+    "rights: files that run as their owner": "GOT [",  # not nosuid, but programs gain no rights
 }
-"""What a container has in difference to a sandbox of bubblewrap, and why that is no way out."""
+"""What attempts may get besides what a sandbox of bubblewrap has, and why it is no way out."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ async def test_no_attempt_to_leave_the_container_succeeds(
         done = await runner.run(outside.job(job), context)
 
         results = {
-            name: f"refused: {OF_IMAGES[name]}" if name in OF_IMAGES else text
+            name: "refused: of images" if text.startswith(OF_IMAGES.get(name, "refused")) else text
             for name, text in done.result.items()
         }
         outside.check(results, context)
@@ -339,7 +339,7 @@ def test_a_command_that_does_not_confine_is_refused_with_the_cure(
 
 
 def test_a_network_of_the_engine_is_left(home: Path, state: Path) -> None:
-    """The first process leaves it where the kernel allows that, as in a Job of Kubernetes."""
+    """The first process leaves it where the kernel allows that."""
     command = engines.small_command(state, without="--network")
 
     engines.container_for(home, command)
