@@ -163,7 +163,7 @@ requirements: $(READY) ## Rows of docs/requirements.md without a passing test
 	@$(PYTEST) --requirements
 
 ## Run
-.PHONY: demo bench bench-cancel bench-scale bench-turns bench-limits bench-webhooks bench-planner up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
+.PHONY: demo bench bench-cancel bench-scale bench-turns bench-limits bench-webhooks bench-planner bench-confinement up run-api run-worker run-worker-bg run-beat run-beat-bg stop logs
 demo: $(READY) ## Real agent tasks on a real small model, from nothing to results
 	$(BIN)/celeriac demo
 
@@ -187,6 +187,9 @@ bench-limits: $(READY) ## What limits by key cost with one key and 1,000, and 10
 
 bench-planner: $(READY) ## What 1, 12, 40 and 180 partitions cost, and how statements are planned then
 	$(BIN)/python -m benchmarks planner
+
+bench-confinement: $(READY) ## How much later a confined child begins its work, as JSON
+	$(BIN)/python -m benchmarks confinement
 
 bench-webhooks: $(READY) ## What receivers that never answer cost the other webhooks
 	$(BIN)/python -m benchmarks deliveries

@@ -14,6 +14,7 @@ from benchmarks import (
     batch,
     cancels,
     comparison,
+    confinement,
     deliveries,
     fan_ins,
     flows,
@@ -78,8 +79,9 @@ TURNS = "turns"
 LIMITS = "limits"
 DELIVERIES = "deliveries"
 PLANNER = "planner"
-_NAMED_ONLY = (SCALE, TURNS, LIMITS, DELIVERIES, PLANNER)
-"""These take long and need no programs: measured only if they are named."""
+CONFINEMENT = "confinement"
+_NAMED_ONLY = (SCALE, TURNS, LIMITS, DELIVERIES, PLANNER, CONFINEMENT)
+"""These take long or need no programs: measured only if they are named."""
 
 
 def main() -> None:
@@ -155,6 +157,8 @@ def run(
         figures[DELIVERIES] = deliveries.measure(quick=quick)
     if PLANNER in names:
         figures[PLANNER] = planner.measure(quick=quick)
+    if CONFINEMENT in names:
+        figures[CONFINEMENT] = confinement.measure(quick=quick)
     order = [name for name in (*NAMES, *_NAMED_ONLY) if name in figures]
     return about | {"figures": {name: figures[name].described() for name in order}}
 

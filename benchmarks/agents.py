@@ -54,3 +54,9 @@ def plain_work(ctx: "ChildContext") -> None:
     with subprocess.Popen(["/bin/sleep", "600"]) as child:
         ctx.progress(0)
         child.wait()
+
+
+@agent("benchmark-plain-noop")
+def plain_noop(ctx: "ChildContext") -> None:
+    """Report progress from a child process, and end."""
+    ctx.progress(0)

@@ -1,5 +1,6 @@
 """The benchmarks run from end to end; nothing here asserts how fast."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,24 @@ def test_a_quick_run_measures_what_fair_turns_cost(tmp_path: Path) -> None:
     assert {"1 owner, 0 waiting", "10 owners, 1,000 waiting", "10 owners, 100 held"} <= set(
         measured
     )
+
+
+@pytest.mark.timeout(_WITHIN_SECONDS + 60)
+def test_a_quick_run_measures_what_confinement_costs(tmp_path: Path) -> None:
+    done = run("confinement", "--quick", home=tmp_path)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    figure = loads(done.stdout)["figures"]["confinement"]
+    measured = figure["measured"]
+    assert measured["none"]["samples"] == 3
+    assert measured["none"]["p95_ms"] >= measured["none"]["p50_ms"] > 0
+    assert "CONTAINER_COMMAND is not set" in measured["container"]["skipped"]
+    if shutil.which("bwrap") is None:
+        assert "not installed" in measured["bubblewrap"]["skipped"]
+        assert figure["targets"] == []
+    else:
+        assert measured["bubblewrap"]["later_than_none"].keys() == {"p50_ms", "p95_ms"}
+        assert len(figure["targets"]) == 2
 
 
 def test_an_unknown_name_is_refused_with_the_names_there_are(tmp_path: Path) -> None:
