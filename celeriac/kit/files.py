@@ -228,14 +228,15 @@ _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def remove_tree(path: Path) -> bool:
-    """Remove a directory with its content, or a file; return whether nothing is left.
+    """Remove a directory with its content, or what else is there; return whether nothing is left.
 
     Symbolic links are removed, never followed. Directories that were closed to everybody are opened
     first, and may be nested in any depth.
     """
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-        return True
+    if path.is_symlink() or not path.is_dir():  # `rmtree` would wait for a writer of a pipe
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return not os.path.lexists(path)
     with suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
     if path.exists():

@@ -1,6 +1,5 @@
 """Retention: what is old enough goes with all its traces, what lives never does."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -20,6 +19,8 @@ from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.sessions import SessionStatus
 from celeriac.domain.workflows.records import RunFilter
 from celeriac.domain.workflows.states import RunStatus
+from celeriac.kit.files import remove_tree
+from celeriac.services.operations import retention as retaining
 from celeriac.services.operations.retention import RetentionPolicy
 from celeriac.services.storage_paths import StoragePaths
 from tests.support.core import Core
@@ -295,20 +296,23 @@ def test_only_one_keeper_deletes_rows_at_a_time(core: Core, places: StoragePaths
     assert retention(core, places) > 0
 
 
-def make_unremovable(directory: Path) -> None:
-    """Put a file in the place of a directory: nobody can remove that as a directory, not root."""
-    shutil.rmtree(directory)
-    directory.touch()
+def unremovable(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Return directories that can't be removed, as on a mount that has become read-only."""
+    stuck = set[Path]()
+    monkeypatch.setattr(
+        retaining, "remove_tree", lambda path: path not in stuck and remove_tree(path)
+    )
+    return stuck
 
 
 def test_what_can_t_be_removed_blocks_nothing_that_is_younger(
-    core: Core, places: StoragePaths
+    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than a batch of them, as on a mount that has become read-only."""
+    """More than a batch of them."""
     stuck = [completed(core, places) for _ in range(5)]
     young = [completed(core, places) for _ in range(3)]
-    for each in stuck:
-        make_unremovable(places.workdir(each))
+    kept = unremovable(monkeypatch)
+    kept.update(places.workdir(each) for each in stuck)
     pass_days(core, places, 31)
     with capture_logs() as logs:
         retention(core, places, replace(POLICY, files=0))
@@ -316,16 +320,16 @@ def test_what_can_t_be_removed_blocks_nothing_that_is_younger(
     assert [count(core, "executions", each) for each in stuck] == [1] * 5
     (line,) = [each for each in logs if each["event"] == "retention.files_stay"]
     assert (line["kind"], line["count"]) == ("executions", 5)
-    for each in stuck:
-        places.workdir(each).unlink()
+    kept.clear()
     retention(core, places)
     assert [count(core, "executions", each) for each in stuck] == [0] * 5
 
 
-def test_sessions_that_can_t_be_removed_block_no_others(core: Core, places: StoragePaths) -> None:
+def test_sessions_that_can_t_be_removed_block_no_others(
+    core: Core, places: StoragePaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [with_session(core, places) for _ in range(6)]
-    for each in made[:4]:
-        make_unremovable(places.session(each))
+    unremovable(monkeypatch).update(places.session(each) for each in made[:4])
     pass_days(core, places, 21)
     retention(core, places)
     assert [places.session(each).exists() for each in made] == [True] * 4 + [False] * 2
