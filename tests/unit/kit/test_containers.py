@@ -11,6 +11,8 @@ from celeriac.kit.containers import ContainerSandbox, Engine, checked_command, c
 from celeriac.kit.processes import UserIds
 from celeriac.settings import Settings
 
+pytestmark = pytest.mark.requirement("F25")
+
 COMMAND = ("engine", "-v={read}:{read}:ro", "-v={write}:{write}", "-u={user}:{group}", "{image}")
 
 
