@@ -19,6 +19,9 @@ from celeriac.services.operations.home_files import HomeFiles
 from celeriac.services.operations.retention import RetentionPolicy
 from celeriac.services.operations.sweep import Sweep
 from celeriac.services.storage_paths import StoragePaths
+from celeriac.settings import Settings
+from celeriac.wiring.core import places
+from celeriac.wiring.worker import build_sweep
 from tests.support.core import Core
 from tests.support.retention import (
     DAY,
@@ -181,6 +184,19 @@ def test_a_marker_stays_while_a_restore_replaces_directories(
     finally:
         os.close(restoring)
     assert sweep_of(core, home)() == 1
+
+
+def test_a_worker_sweeps_its_home_by_its_settings(settings: Settings) -> None:
+    home = places(settings)
+    old, young = uuid4(), uuid4()
+    for each, days in ((old, 3), (young, 1)):
+        home.workdir(each).mkdir(parents=True)
+        age(home.workdir(each), days)
+    kept = settings.retention.model_copy(update={"files_days": 2.0})
+    sweep = build_sweep(settings.model_copy(update={"retention": kept}))
+    assert sweep() == 1
+    assert list(home.workdirs.iterdir()) == [home.workdir(young)]
+    assert sweep() is None, "the next round is not due"
 
 
 def test_a_failed_round_is_logged_and_the_thread_continues(core: Core, home: StoragePaths) -> None:
