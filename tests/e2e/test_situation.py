@@ -98,6 +98,10 @@ def alerts(client: Client) -> Iterator[Alerts]:
         yield made
 
 
+FAILING = ("failure_rate_high", "tasks_failing")
+"""What the report has once two tasks have failed and not completed."""
+
+
 def codes(report: wire.Sitrep) -> set[str]:
     return {each.code for each in report.problems}
 
@@ -125,14 +129,14 @@ def comes_back(fleet: Fleet, client: Client, alerts: Alerts, group: wire.Failure
     client.failures.change(group.id, state="resolved", note="Fixed in 2.1.")
     again = fleet.submit(group.task_id, diary=str(fleet.diary), times=9)
     fleet.wait_terminal([again])
-    report = reported(client, "failure_rate_high", "failure_regressed")
+    report = reported(client, *FAILING, "failure_regressed")
     assert any("--state regressed" in each.cure for each in report.problems)
     assert client.failures.get(group.id).last_execution_id == again
     alerts.see(
         "CeleriacFailuresRegressed", metric="celeriac_failure_groups", state="regressed", value=1
     )
     client.failures.change(group.id, state="known")
-    reported(client, "failure_rate_high")
+    reported(client, *FAILING)
 
 
 def test_a_day_in_the_life(fleet: Fleet, client: Client, alerts: Alerts) -> None:
@@ -166,7 +170,7 @@ def test_a_day_in_the_life(fleet: Fleet, client: Client, alerts: Alerts) -> None
     fails_in_two_ways(fleet, client, alerts)
     waits_for_people(fleet, client, alerts, beat, note)
     # the worker hangs
-    others = ("failure_rate_high", "approval_old", "paused", "budget_spent")
+    others = (*FAILING, "approval_old", "paused", "budget_spent")
     worker.freeze()
     report = reported(client, *others, "worker_missed_lease")
     assert report.workers.data is not None
@@ -187,7 +191,7 @@ def fails_in_two_ways(fleet: Fleet, client: Client, alerts: Alerts) -> None:
     failed = fleet.wait_terminal(failing)
     assert {each.status for each in failed} == {Status.FAILED}
     wait_until(lambda: client.sitrep().failed_tasks == len(failing), "both are counted")
-    report = reported(client, "failure_rate_high")
+    report = reported(client, *FAILING)
     assert (report.completed_tasks, report.failed_tasks) == (4, 2)
     assert report.success_rate == pytest.approx(4 / 6)
     assert report.recent_tasks.data is not None
@@ -210,22 +214,22 @@ def waits_for_people(
     beat.kill()
     client.schedules.create("nightly", task=str(note), input={"diary": diary}, every_seconds=60)
     change(fleet, "UPDATE schedules SET due_at = now() - interval '90 seconds'")
-    reported(client, "failure_rate_high", "schedule_late")
+    reported(client, *FAILING, "schedule_late")
     alerts.see("CeleriacScheduleLate", metric="celeriac_schedule_late_seconds", value=61)
     change(fleet, "UPDATE schedules SET due_at = now() + interval '1 hour'")
     # a question waits for a person
     fleet.submit(fleet.task("ask_by"), schema={"type": "object"})
-    reported(client, "failure_rate_high", "approval_old")
+    reported(client, *FAILING, "approval_old")
     change(fleet, "UPDATE approvals SET created_at = now() - interval '25 hours'")
     alerts.see("CeleriacApprovalsOld", metric="celeriac_approval_oldest_age_seconds", value=86_401)
     # somebody pauses a queue, which is no fault
     client.pauses.pause("queue", queue="mail", reason="Supplier away.")
-    reported(client, "failure_rate_high", "approval_old", "paused")
+    reported(client, *FAILING, "approval_old", "paused")
     # a budget is nearly spent, then spent
     client.budgets.set("day", task=str(note), max_tokens=100)
     for tokens, code in ((90, "budget_nearly_spent"), (100, "budget_spent")):
         change(fleet, SPEND, tokens=tokens)
-        reported(client, "failure_rate_high", "approval_old", "paused", code)
+        reported(client, *FAILING, "approval_old", "paused", code)
     alerts.see(
         "CeleriacApprovalsOld",
         "CeleriacBudgetNearlySpent",
