@@ -69,7 +69,9 @@ def test_a_key_is_checked_with_the_task_and_with_the_variables(ada: Asker) -> No
     refused = ada.post("/api/v1/tasks", json=wrong)
     assert_problem(refused, 422, "invalid_input")
     assert refused.json()["field"] == "spec.concurrency.0.key"
-    path = limited(ada, concurrency=[{"key": "variables.other", "max": 1}])
+    key = [{"key": "variables.other", "max": 1}]
+    known = {"type": "object", "properties": {"text": {}, "other": {}}}
+    path = limited(ada, concurrency=key, variables_schema=known)
     refused = ada.post(path, json={"variables": {"text": "a"}})
     assert_problem(refused, 422, "input_invalid")
     assert refused.json()["field"] == "concurrency.0.key"
