@@ -93,10 +93,10 @@ class Repeat:
 
 
 def _misfit(spec: ExecutionSpec, origin: Execution) -> CeleriacError | None:
-    """Return the error if the variables no longer fit the task. Raises BusyError."""
+    """Return the error if the task can no longer run with what it was given. Raises BusyError."""
     try:
         with WorkLimit() as work:
-            check_one(spec, origin.variables, work, origin.labels)
+            check_one(spec, origin.variables, work, origin.labels, origin.options)
     except InvalidInputError as error:
         return error
     return None

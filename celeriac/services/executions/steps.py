@@ -22,7 +22,7 @@ from celeriac.domain.errors import (
     TreeLimitError,
 )
 from celeriac.domain.executions.model import QueuedMessage, SubmitRequest
-from celeriac.domain.executions.options import RunOptions, TreeBudget
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions, TreeBudget
 from celeriac.domain.executions.states import Held
 from celeriac.domain.executions.steps import MAX_DEPTH, Child, NewChildren, NewStep, StoredStep
 from celeriac.domain.executions.triggers import TriggerType
@@ -164,7 +164,7 @@ class AttemptSteps:
             spec = self._store.specs.current(task_id, workspace=job.workspace_id, fresh=fresh)
         except NotFoundError as error:
             raise AgentMisconfiguredError(error.message, field="task") from error
-        check_all(spec, new.variables, NO_LABELS, batch=len(ids) > 1)
+        check_all(spec, new.variables, NO_LABELS, [NO_OPTIONS] * len(ids), batch=len(ids) > 1)
         actor = Actor(
             user_id=job.owner_id,
             name=f"execution {lease.execution_id}",

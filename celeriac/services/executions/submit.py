@@ -30,7 +30,7 @@ from celeriac.domain.executions.model import (
     QueuedMessage,
     SubmitRequest,
 )
-from celeriac.domain.executions.options import RunOptions
+from celeriac.domain.executions.options import NO_OPTIONS, RunOptions
 from celeriac.domain.executions.states import Status
 from celeriac.domain.labels import NO_LABELS, Labels
 from celeriac.domain.limits import KeyedLimit, LimitEnd
@@ -199,7 +199,7 @@ class Submit:
         VariablesInvalidError, TemplateRenderError.
         """
         spec = self._specs.current(request.task_id, workspace=actor.workspace_id, fresh=fresh)
-        check_all(spec, [request.variables], request.labels, batch=False)
+        check_all(spec, [request.variables], request.labels, [request.options], batch=False)
         return lifecycle.NewExecutions(spec, request, [uuid7()], [request.variables], origin_ids=[])
 
     def add(self, connection: Connection, actor: Actor, new: lifecycle.NewExecutions) -> None:
@@ -260,11 +260,12 @@ class Submit:
                 request.task_id, workspace=actor.workspace_id, fresh=attempt > 0
             )
             batch, debounced = batch_id is not None, _is_debounced(spec, request)
-            check_all(spec, variables, request.labels, batch=batch, debounced=debounced)
             if spec.task.repository or request.options.repository:
                 check_repository(self._repositories, self._guard, spec.task, request.options)
             if options:
                 check_each(self._repositories, self._guard, spec.task, options)
+            each = options or [request.options] * len(ids)
+            check_all(spec, variables, request.labels, each, batch=batch, debounced=debounced)
             new = lifecycle.NewExecutions(
                 spec,
                 request,
@@ -427,18 +428,19 @@ def check_all(
     spec: ExecutionSpec,
     variables: Sequence[JsonObject],
     labels: Labels,
+    options: Sequence[RunOptions],
     *,
     batch: bool,
     debounced: bool = False,
 ) -> None:
-    """Check each of `variables`, and their keys if they are `debounced`. See `check_one`.
+    """Check each of `variables` with its `options`, and their keys if they are `debounced`.
 
-    Errors of a batch name the item.
+    See `check_one`. Errors of a batch name the item.
     """
     with WorkLimit(len(variables)) as work:
-        for index, values in enumerate(variables):
+        for index, (values, chosen) in enumerate(zip(variables, options, strict=True)):
             try:
-                check_one(spec, values, work, labels)
+                check_one(spec, values, work, labels, chosen)
                 if debounced:
                     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}
                     debounce_key(spec, values, labels, **ids)
@@ -455,6 +457,7 @@ def check_one(
     variables: JsonObject,
     work: WorkLimit,
     labels: Labels = NO_LABELS,
+    options: RunOptions = NO_OPTIONS,
     *,
     workflow_id: UUID | None = None,
 ) -> None:
@@ -465,8 +468,10 @@ def check_one(
     check_variables(spec.task.variables_schema, variables)
     text = compiled(spec.task.prompt).render(variables, work)
     if spec.task.repository is not None:
+        repository = options.applied(spec.task).repository
+        assert repository is not None
         names = {"task": spec.task_name, "agent": spec.agent_name}
-        publication_of(spec.task.repository, variables, work, execution_id=_ANY_ID, **names)
+        publication_of(repository, variables, work, execution_id=_ANY_ID, **names)
     if isinstance(spec.agent, CrewaiAgent):
         spec.agent.crew.render(variables, text, work)
     ids = {"user_id": spec.owner_id, "workspace_id": spec.workspace_id}

@@ -27,6 +27,7 @@ from celeriac.domain.repositories import (
 from celeriac.domain.secrets.cipher import SecretCipher
 from celeriac.domain.secrets.minted import GithubApp
 from celeriac.domain.tasks import RetryPolicy, TaskSpec
+from celeriac.kit.json_types import JsonObject
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.logs import LogOptions, Service, configure, flush, shutdown
 from celeriac.logs.redact import MASK
@@ -206,6 +207,30 @@ def test_a_branch_that_can_not_be_pushed_is_refused_before_anything_is_stored(
             submit.batch(given.actor, SubmitRequest(task_id=task.id), [{"issue": "7"}, variables])
         assert caught.value.message.startswith("Item 1: ")
     assert given.count("executions") == before
+
+
+def test_the_branch_to_push_may_not_be_the_one_that_an_execution_chooses(
+    given: Core, server: GitServer
+) -> None:
+    spec = spec_of(server, ref="release-1", push={"branch": "{{ branch }}"})
+    task = Tasks(given.database).create(given.actor, name="fix", agent="coder", spec=spec)
+    submit, before = send(given, server), given.count("executions")
+    chosen = RunOptions(repository=RepositoryChoice(ref="release-2"))
+    variables: JsonObject = {"branch": "release-2"}
+    with pytest.raises(InvalidInputError, match="release-2 is the branch that is checked out"):
+        submit(given.actor, SubmitRequest(task_id=task.id, variables=variables, options=chosen))
+    with pytest.raises(InvalidInputError, match="Item 1: release-2 is the branch"):
+        submit.batch(
+            given.actor,
+            SubmitRequest(task_id=task.id),
+            [variables, variables],
+            [None, chosen.repository],
+        )
+    assert given.count("executions") == before
+    submit(given.actor, SubmitRequest(task_id=task.id, variables=variables))
+    other = SubmitRequest(task_id=task.id, variables={"branch": "release-1"}, options=chosen)
+    submit(given.actor, other)
+    assert given.count("executions") == before + 2
 
 
 PRINTS = f"""
