@@ -25,6 +25,12 @@ bootstrap = importlib.import_module("child_bootstrap")  # inside there is no pac
 
 SOCKET = "channel"
 """The name of the Unix socket in the directory of a container."""
+ENVIRONMENT = "environment"
+"""The name of a file there with the variables of the engine's command, as JSON.
+
+They may hold passwords of registries, and everybody can read command lines. It is gone before the
+container exists, in which the directory is seen.
+"""
 _UNSEEN = frozenset({bootstrap.LISTENERS, "CELERIAC_CHILD"})
 """Variables of this process that are not passed on: the worker asks this process to end, alone."""
 STOP, ENDED, READY = b"T", b"X", b"."
@@ -38,15 +44,16 @@ _EXIT_SECONDS = 10.0
 def main(described: str, *command: str) -> int:
     """Run `command` inside and return its exit code, 128 and the number after a signal.
 
-    `described` is JSON (`ContainerSandbox.command`): `start`, the engine's command; its
-    `environment`; `directory`, where the socket is made; `seconds` until the first process must
-    have connected; and `plan`, what that process gets besides the command and its environment.
+    `described` is JSON (`ContainerSandbox.command`): `start`, the engine's command; `directory`,
+    that of the container; `seconds` until the first process must have connected; and `plan`, what
+    that process gets besides the command and its environment.
     """
     bootstrap.hide_memory()  # our environment may hold an agent's secrets
     given: dict[str, Any] = json.loads(described)
     woken = _wake_at_signals()
     place = os.open(given["directory"], os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(place, fcntl.LOCK_EX)  # who can take it knows that we have ended
+    variables = _taken(os.path.join(given["directory"], ENVIRONMENT))  # noqa: PTH118 - as above
     path = f"/proc/self/fd/{place}/{SOCKET}"  # names of sockets are short
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -56,7 +63,7 @@ def main(described: str, *command: str) -> int:
         engine = os.posix_spawnp(
             given["start"][0],
             given["start"],
-            given["environment"],
+            variables,
             setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
         )
         bridge, ended = _connected(listener, engine, woken, given["seconds"])
@@ -79,6 +86,14 @@ def main(described: str, *command: str) -> int:
     if _finish(engine, ended, _EXIT_SECONDS) and code is not None:
         _remove(given["directory"])  # nothing is left: no stop is needed
     return _KILLED + signal.SIGKILL if code is None else code
+
+
+def _taken(path: str) -> dict[str, str]:
+    """Return the variables in a file, and remove it."""
+    with open(path) as file:  # noqa: PTH123 - no pathlib here
+        variables: dict[str, str] = json.load(file)
+    os.unlink(path)  # noqa: PTH108
+    return variables
 
 
 def _wake_at_signals() -> int:

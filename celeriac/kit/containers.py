@@ -173,8 +173,12 @@ class ContainerSandbox(Sandbox):
     def named(self, memory: int | None = None) -> Self:
         """Return the sandbox of one process, with a name and a directory of its own."""
         name = f"{PREFIX}{uuid4().hex}"
+        place = self.engine.root / name
         self.engine.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        (self.engine.root / name).mkdir(mode=0o711)
+        place.mkdir(mode=0o711)
+        variables = place / container_client.ENVIRONMENT
+        variables.touch(mode=0o600)
+        variables.write_text(json.dumps(self.engine.environment()))
         return replace(self, name=name, memory=memory)
 
     def clean(self) -> None:
@@ -224,7 +228,6 @@ class ContainerSandbox(Sandbox):
                 *self._started(work, shown, written, view.covered),
                 *(self.engine.python, "-I", "-S", container_entry.__file__, str(place)),
             ],
-            "environment": self.engine.environment(),
             "directory": str(place),
             "seconds": self.engine.seconds,
             "plan": {

@@ -1,12 +1,14 @@
 """Templates of container engines: what is refused, and how they are filled in."""
 
 import json
+import stat
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit.container_client import ENVIRONMENT
 from celeriac.kit.containers import ContainerSandbox, Engine, checked_command, checked_stop
 from celeriac.kit.processes import UserIds
 from celeriac.settings import Settings
@@ -100,6 +102,24 @@ def test_a_template_is_filled_in(tmp_path: Path) -> None:
     assert line[place + 7 : place + 10] == ["python3", "-I", "-S"]
     without = started(sandbox_of(home, *given).named(), home / "work")
     assert not [each for each in without if each.startswith("--memory")]
+
+
+def test_variables_of_the_engine_are_on_no_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "a-password")
+    monkeypatch.setenv("CELERIAC_DATABASE_URL", "another-one")
+    (tmp_path / "work").mkdir()
+    sandbox = sandbox_of(tmp_path / "home").named()
+
+    line = sandbox.command(["program"], workdir=tmp_path / "work")
+
+    assert "a-password" not in " ".join(line)
+    kept = tmp_path / "home" / "containers" / sandbox.name / ENVIRONMENT
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    variables = json.loads(kept.read_text())
+    assert variables["DOCKER_AUTH_CONFIG"] == "a-password"
+    assert "CELERIAC_DATABASE_URL" not in variables
 
 
 def test_what_can_not_be_shown_safely_is_refused(tmp_path: Path) -> None:
