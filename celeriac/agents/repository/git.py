@@ -34,6 +34,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_PAGER": "cat",
     "GIT_EDITOR": "/bin/false",
+    # a server that asks for Negotiate gets no Kerberos ticket of the worker's user
+    "KRB5CCNAME": os.devnull,
+    "KRB5_CLIENT_KTNAME": os.devnull,
     "HOME": "/nonexistent",
     "LC_ALL": "C",
 }
@@ -50,6 +53,7 @@ SETTINGS: Mapping[str, str] = {
     "core.protectHFS": "true",
     "core.protectNTFS": "true",
     "credential.helper": "",
+    "http.emptyAuth": "false",
     "http.followRedirects": "false",
     "submodule.recurse": "false",
     "fetch.recurseSubmodules": "false",

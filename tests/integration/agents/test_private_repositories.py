@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from celeriac.agents.command.runner import CommandRunner
+from celeriac.agents.repository.git import Git
 from celeriac.domain.errors import RepositoryUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
@@ -149,3 +150,16 @@ async def test_credentials_go_to_no_other_server_and_are_masked_in_what_one_says
     assert server.seen == [("x-access-token", TOKEN)]
     assert TOKEN not in repr((caught.value, caught.value.details, context.events))
     assert holding(desk.home, TOKEN, ACCESS.basic) == []
+
+
+async def test_git_has_no_kerberos_ticket_to_send(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".gitconfig").write_text("[http]\n\temptyAuth = true\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KRB5CCNAME", str(tmp_path / "ticket"))
+    setting = await Git().do("config", "--get", "http.emptyAuth", at=tmp_path)
+    assert setting.text == "false"
+    shown = await Git().do("-c", "alias.environment=!env", "environment", at=tmp_path)
+    assert "KRB5CCNAME=/dev/null" in shown.text.splitlines()
+    assert "KRB5_CLIENT_KTNAME=/dev/null" in shown.text.splitlines()
