@@ -133,9 +133,7 @@ class HandedOut:
 
     def masker(self) -> Masker:
         """Return what masks the values."""
-        values = [value for each in self.given for value in (each.value, *each.sent)]
-        access = self.repository
-        return Masker([*values, *(() if access is None else access.values)])
+        return Masker(value for each in self.given for value in (each.value, *each.sent))
 
 
 def _grants(spec: ExecutionSpec) -> tuple[SecretGrant | RepositoryGrant, ...]:
