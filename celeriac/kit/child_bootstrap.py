@@ -51,6 +51,8 @@ _INHERITED = (
 CANNOT_GUARD = 126
 CANNOT_EXECUTE = 127
 """Exit codes of the program, as of a shell: it could not set up, or not run the other program."""
+SIGNALLED = 128
+"""The exit code of a shell is this plus the number of the signal that killed its program."""
 
 NO_GUARD, NO_PROGRAM = "cannot set up ", "cannot run "
 GUARD_FAULTS = (NO_GUARD, NO_PROGRAM)
@@ -241,6 +243,34 @@ def hold_filter(program: str) -> int:
     os.write(descriptor, bytes.fromhex(program))
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def let_go_of_pipes() -> None:
+    """Leave stdin and stdout to the program that was started, so that their ends are seen."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def exit_code(status: int) -> int:
+    """Return the exit code, as a shell gives it, for a status of waitpid(2)."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else SIGNALLED - code
+
+
+def reap_all(child: int) -> int | None:
+    """Reap all children that have ended; return the exit code of `child` if it is among them."""
+    code = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return code
+        if pid == 0:
+            return code
+        if pid == child:
+            code = exit_code(status)
 
 
 def release_reserve() -> None:

@@ -35,8 +35,9 @@ _UNSEEN = frozenset({bootstrap.LISTENERS, "CELERIAC_CHILD"})
 """Variables of this process that are not passed on: the worker asks this process to end, alone."""
 STOP, ENDED, READY = b"T", b"X", b"."
 """What is sent over the socket: end the program; it has ended, and its exit code; it can start."""
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""A child has ended, or the program is to end."""
 
-_KILLED = 128
 _EXIT_SECONDS = 10.0
 """How long the engine may take to remove a container whose first process has ended."""
 
@@ -50,7 +51,7 @@ def main(described: str, *command: str) -> int:
     """
     bootstrap.hide_memory()  # our environment may hold an agent's secrets
     given: dict[str, Any] = json.loads(described)
-    woken = _wake_at_signals()
+    woken = wake_at_signals()
     place = os.open(given["directory"], os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(place, fcntl.LOCK_EX)  # who can take it knows that we have ended
     variables = _taken(os.path.join(given["directory"], ENVIRONMENT))  # noqa: PTH118 - as above
@@ -69,23 +70,23 @@ def main(described: str, *command: str) -> int:
         bridge, ended = _connected(listener, engine, woken, given["seconds"])
     if bridge is None:
         reason = (
-            f"it did not connect within {given['seconds']:g} s"
+            f"its first process did not connect within {given['seconds']:g} s, or was asked to end"
             if ended is None
-            else f"the command ended with {ended}"
+            else f"the command ended with {ended} before its first process connected"
         )
         sys.stderr.write(
-            f"cannot set up a container: its first process reported nothing: {reason}. The command "
-            "is CELERIAC_CONFINEMENT_CONTAINER_COMMAND\n"
+            f"{bootstrap.NO_GUARD}a container: {reason}. The command is "
+            "CELERIAC_CONFINEMENT_CONTAINER_COMMAND\n"
         )
-        _finish(engine, ended, 0.0)
+        _finish(engine, ended, woken, 0.0)
         return int(bootstrap.CANNOT_GUARD)
     os.unlink(path)  # noqa: PTH108 - a name relative to a descriptor
-    _let_go_of_pipes()
+    bootstrap.let_go_of_pipes()
     _hand_over(bridge, {**given["plan"], "command": command, "environment": _passed_on()})
     code, ended = _relay(bridge, engine, woken)
-    if _finish(engine, ended, _EXIT_SECONDS) and code is not None:
+    if _finish(engine, ended, woken, _EXIT_SECONDS) and code is not None:
         _remove(given["directory"])  # nothing is left: no stop is needed
-    return _KILLED + signal.SIGKILL if code is None else code
+    return int(bootstrap.SIGNALLED + signal.SIGKILL) if code is None else code
 
 
 def _taken(path: str) -> dict[str, str]:
@@ -96,11 +97,11 @@ def _taken(path: str) -> dict[str, str]:
     return variables
 
 
-def _wake_at_signals() -> int:
-    """Return a descriptor that can be read after a signal."""
+def wake_at_signals() -> int:
+    """Return a descriptor from which the numbers of `SIGNALS` can be read as they arrive."""
     woken, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     return woken
 
@@ -175,13 +176,13 @@ def _relay(bridge: socket.socket, engine: int, woken: int) -> tuple[int | None, 
             return (said[1] if said[:1] == ENDED and len(said) > 1 else None), ended
 
 
-def _finish(engine: int, ended: int | None, seconds: float) -> bool:
+def _finish(engine: int, ended: int | None, woken: int, seconds: float) -> bool:
     """Wait for the engine's command, then kill it; return whether it has ended by itself."""
     deadline = time.monotonic() + seconds
-    while ended is None and time.monotonic() < deadline:
+    while ended is None and (left := deadline - time.monotonic()) > 0:
         ended = _reaped(engine)
-        if ended is None:
-            time.sleep(0.002)
+        if ended is None and select.select([woken], [], [], left)[0]:
+            os.read(woken, 64)
     if ended is None:
         os.kill(engine, signal.SIGKILL)
         os.waitpid(engine, 0)
@@ -192,18 +193,7 @@ def _finish(engine: int, ended: int | None, seconds: float) -> bool:
 def _reaped(engine: int) -> int | None:
     """Return the exit code of the engine's command once it has ended."""
     pid, status = os.waitpid(engine, os.WNOHANG)
-    if not pid:
-        return None
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else _KILLED - code
-
-
-def _let_go_of_pipes() -> None:
-    """Leave stdin and stdout to the engine's command alone, so that their ends are seen."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
+    return int(bootstrap.exit_code(status)) if pid else None
 
 
 def _remove(directory: str) -> None:

@@ -28,7 +28,6 @@ _NO_NEW_PRIVILEGES, _BOUNDING_DROP, _SECCOMP, _FILTERING = 38, 24, 22, 2  # prct
 _AMBIENT, _CLEAR_ALL = 47, 4
 _CAPABILITIES = 64
 _INSTRUCTION_BYTES = 8
-_KILLED = 128
 _LOOPBACK_DEVICE = "lo"
 _DEVICES_HEAD = 2
 
@@ -49,10 +48,7 @@ def main(directory: str) -> int:
     bridge = socket.socket(socket.AF_UNIX)
     bridge.connect(client.SOCKET)
     plan = _received(bridge)
-    woken, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(writer)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)
+    woken = client.wake_at_signals()
     try:
         if not _enter_namespaces():
             plan["limits"]["processes"] = None  # all processes of this user would count
@@ -66,7 +62,7 @@ def main(directory: str) -> int:
     child = os.fork()
     if child == 0:
         os._exit(_become(plan, bridge))
-    _let_go_of_pipes()
+    bootstrap.let_go_of_pipes()
     bootstrap.hide_memory()
     code = _watched(child, bridge, woken)
     with contextlib.suppress(OSError):
@@ -85,7 +81,7 @@ def _exactly(bridge: socket.socket, size: int) -> bytes:
     while len(parts) < size:
         part = bridge.recv(size - len(parts))
         if not part:
-            raise SystemExit(_KILLED + signal.SIGKILL)  # the worker has ended
+            raise SystemExit(bootstrap.SIGNALLED + signal.SIGKILL)  # the worker has ended
         parts += part
     return parts
 
@@ -114,7 +110,7 @@ def _become(plan: dict[str, Any], bridge: socket.socket) -> int:
     try:
         bridge.close()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in client.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         bootstrap.reset_signals()
         os.setsid()
@@ -151,14 +147,6 @@ def _checked(result: int) -> None:
         raise OSError(error, f"prctl: {os.strerror(error)}")
 
 
-def _let_go_of_pipes() -> None:
-    """Leave stdin and stdout to the program alone, so that their ends are seen."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
-
-
 def _watched(child: int, bridge: socket.socket, woken: int) -> int:
     """Reap until `child` has ended; return its exit code, as a shell gives it.
 
@@ -169,7 +157,7 @@ def _watched(child: int, bridge: socket.socket, woken: int) -> int:
         ready, _, _ = select.select([bridge.fileno(), woken], [], [])
         if woken in ready:
             asked = set(os.read(woken, 64))
-            code = _reaped(child)
+            code: int | None = bootstrap.reap_all(child)
             if code is not None:
                 return code
             if asked - {signal.SIGCHLD}:
@@ -184,24 +172,13 @@ def _watched(child: int, bridge: socket.socket, woken: int) -> int:
                 _send(child, signal.SIGCONT, to_all=alone)  # a stopped process handles no signals
             elif not said:
                 _send(child, signal.SIGKILL, to_all=alone)
-                return _KILLED + signal.SIGKILL
+                return int(bootstrap.SIGNALLED + signal.SIGKILL)
 
 
 def _send(child: int, number: int, *, to_all: bool) -> None:
     """Send a signal to the program's group or, as the namespace's first process, to all others."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(-1 if to_all else -child, number)
-
-
-def _reaped(child: int) -> int | None:
-    """Reap all that has ended; return the exit code of `child` if it is among them."""
-    code: int | None = None
-    with contextlib.suppress(ChildProcessError):
-        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            if ended[0] == child:
-                found = os.waitstatus_to_exitcode(ended[1])
-                code = found if found >= 0 else _KILLED - found
-    return code
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from celeriac.kit.child_bootstrap import hide_memory
+from celeriac.kit.child_bootstrap import hide_memory, reap_all
 
 _PASSED_ON = frozenset(
     {
@@ -22,8 +22,6 @@ _PASSED_ON = frozenset(
     }
 )
 _OF_TERMINALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
-_KILLED = 128
-"""Shells' exit code of a process that a signal ended is this, and the signal's number."""
 
 
 def divide_first_process() -> None:
@@ -50,23 +48,8 @@ def divide() -> None:
     while True:
         number = signal.sigwait(awaited)
         if number == signal.SIGCHLD:
-            code = _reap(child)
+            code = reap_all(child)
             if code is not None:
                 os._exit(code)
         elif number not in _OF_TERMINALS or not sys.stdin.isatty():  # a terminal asks both
             os.kill(child, number)
-
-
-def _reap(child: int) -> int | None:
-    """Reap all that has ended; return the exit code of `child` if it is among them."""
-    code = None
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return code
-        if pid == 0:
-            return code
-        if pid == child:
-            ended = os.waitstatus_to_exitcode(status)
-            code = ended if ended >= 0 else _KILLED - ended

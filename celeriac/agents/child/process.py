@@ -23,6 +23,7 @@ from celeriac.agents.child.protocol import (
 )
 from celeriac.agents.child.whole_limits import within_limits
 from celeriac.domain.errors import ChildProtocolError
+from celeriac.kit.child_bootstrap import SIGNALLED
 from celeriac.kit.files import Folder
 from celeriac.kit.json_types import JsonObject
 from celeriac.kit.loop import run_shielded
@@ -51,10 +52,6 @@ _STDERR_SECONDS = 1.0
 """How long stderr is read after stdout has ended."""
 
 _REAP_SECONDS = 5.0
-
-
-_SIGNALLED = 128
-"""A sandbox exits with this plus the number of the signal that killed the program."""
 _SIGNALS = frozenset(signal.Signals)
 
 
@@ -161,8 +158,8 @@ class GuardedProcess:
     def returncode(self) -> int | None:
         """The exit code, or minus the number of the signal that killed it; None while it runs."""
         code = self._popen.returncode
-        if self._sandbox is not None and code is not None and code > _SIGNALLED:
-            number = code - _SIGNALLED
+        if self._sandbox is not None and code is not None and code > SIGNALLED:  # as a shell
+            number = code - SIGNALLED
             return -number if number in _SIGNALS else code
         return code
 

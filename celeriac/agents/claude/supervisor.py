@@ -20,7 +20,13 @@ from pathlib import Path
 
 import psutil
 
-from celeriac.kit.child_bootstrap import hide_memory, set_parent_death_signal
+from celeriac.kit.child_bootstrap import (
+    SIGNALLED,
+    exit_code,
+    hide_memory,
+    let_go_of_pipes,
+    set_parent_death_signal,
+)
 from celeriac.kit.processes import (
     NO_LIMITS,
     Asked,
@@ -113,11 +119,11 @@ def main(arguments: Sequence[str]) -> int:
             env={name: value for name, value in os.environ.items() if name in allowed},
             pass_fds=channel,
         )
-    _let_go_of_pipes()
+    let_go_of_pipes()
     code = _wait(child.pid)
     grace_seconds = _GRACE_SECONDS if code is None else _LEFTOVER_SECONDS
     _end_all(grace_seconds, child.pid, _asked(bounds))
-    return 128 + signal.SIGTERM if code is None else code
+    return SIGNALLED + signal.SIGTERM if code is None else code
 
 
 def _become_subreaper() -> None:
@@ -127,14 +133,6 @@ def _become_subreaper() -> None:
         raise OSError(error, f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(error)}")
 
 
-def _let_go_of_pipes() -> None:
-    """Leave stdin and stdout to Claude Code alone, so that their ends are seen."""
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        os.dup2(nothing, descriptor)
-    os.close(nothing)
-
-
 def _wait(child: int) -> int | None:
     """Return the exit code of `child`, or None once a stop was requested."""
     while True:
@@ -142,8 +140,7 @@ def _wait(child: int) -> int | None:
             return None
         for pid, status in _reap():
             if pid == child:
-                code = os.waitstatus_to_exitcode(status)
-                return code if code >= 0 else 128 - code
+                return exit_code(status)
 
 
 def _reap() -> list[tuple[int, int]]:
