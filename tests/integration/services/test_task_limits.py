@@ -1,14 +1,12 @@
 """Limits by key of tasks: who runs, who waits, who is cancelled, and that no slot is lost."""
 
 from collections.abc import Callable
-from typing import Any
-from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, text
 
 from celeriac.db.executions import limits
-from celeriac.domain.errors import InputInvalidError, InvalidInputError, LimitReachedError
+from celeriac.domain.errors import LimitReachedError
 from celeriac.domain.executions.model import (
     Claim,
     Completed,
@@ -24,15 +22,11 @@ from celeriac.domain.executions.pauses import PauseScope
 from celeriac.domain.executions.states import Status, WaitingFor
 from celeriac.domain.executions.why import ReasonCode
 from celeriac.domain.limit_policies import LimitPolicy
-from celeriac.domain.limits import ConcurrencyLimit, KeyedLimit
+from celeriac.domain.limits import KeyedLimit
 from celeriac.domain.tasks import Priority, TaskSpec
-from celeriac.domain.workflows.states import RunStatus
-from celeriac.domain.workspace_limits import LimitSpec
 from celeriac.services.executions.change import Change
 from celeriac.services.executions.why import ExplainWaiting
-from tests.support.catalog import make_task
 from tests.support.core import ASKING, LEASE_SECONDS, LIMIT, RESEND_SECONDS, Core
-from tests.support.families import FOR_CHILDREN, start_children
 from tests.support.pauses import OF_ALL_WORK, pause, pauses_of, resume
 from tests.support.rows_read import rows_read
 from tests.support.statements import sent
@@ -47,8 +41,7 @@ from tests.support.task_limits import (
     submit,
     waits,
 )
-from tests.support.workflows import Flows
-from tests.support.workspace_limits import admin_of, limit, limits_of
+from tests.support.workspace_limits import limit
 
 pytestmark = pytest.mark.requirement("F13")
 
@@ -77,56 +70,6 @@ def test_as_many_run_as_the_limit_says_and_the_others_in_turn(core: Core) -> Non
     end(core, start(core, other))
     assert core.count("execution_limits") == 0
     core.assert_consistent()
-
-
-@pytest.mark.parametrize(
-    ("field", "keyed"),
-    [
-        ("spec.concurrency.1.key", {"concurrency": [{"key": "'a'", "max": 1}, {"max": 1}]}),
-        ("spec.rates.0.key", {"rates": [{"max": 1, "seconds": 1}]}),
-        ("spec.debounce.key", {"debounce": {"seconds": 1}}),
-    ],
-)
-def test_a_key_of_a_variable_that_the_schema_forbids_is_refused(
-    core: Core, field: str, keyed: dict[str, Any]
-) -> None:
-    def spec(key: str, **schema: object) -> TaskSpec:
-        given: dict[str, Any] = {
-            kind: [{"key": key, **each} for each in values]
-            if isinstance(values, list)
-            else {"key": key, **values}
-            for kind, values in keyed.items()
-        }
-        properties = {"customer": {"type": "object", "properties": {"id": {}}}}
-        return TaskSpec(variables_schema={"properties": properties, **schema}, **given)
-
-    closed = {"additionalProperties": False}
-    with pytest.raises(InvalidInputError, match="did you mean customer") as refused:
-        make_task(core.database, core.actor, spec=spec("variables.custmer.id", **closed))
-    assert refused.value.field == field
-    # what may have further fields is not known
-    for accepted in (
-        spec("variables.custmer"),
-        spec("variables.customer.name", **closed),
-        spec("has(labels.custmer) ? labels.custmer : variables.customer.id", **closed),
-    ):
-        make_task(core.database, core.actor, spec=accepted)
-
-
-@pytest.mark.parametrize("rate", [{}, {"seconds": 60.0}])
-def test_a_limit_of_a_task_names_a_variable_that_it_may_have(
-    core: Core, rate: dict[str, Any]
-) -> None:
-    schema = {"properties": {"customer": {}}, "additionalProperties": False}
-    task = make_task(core.database, core.actor, spec=TaskSpec(variables_schema=schema))
-    create, boss = limits_of(core).create, admin_of(core)
-    of_region = LimitSpec(key="variables.region", max=1, **rate)
-    with pytest.raises(InvalidInputError, match="variables_schema has no region") as refused:
-        create(boss, "few", of_region, task_id=task)
-    assert refused.value.field == "key"
-    assert core.count("limits") == 0
-    create(boss, "few", LimitSpec(key="variables.customer", max=1, **rate), task_id=task)
-    create(boss, "of all", of_region)
 
 
 def test_an_execution_without_limits_costs_the_same_statements(core: Core) -> None:
@@ -399,15 +342,6 @@ def test_cancel_running_starts_the_new_one_after_the_old_one_has_ended(core: Cor
     core.assert_consistent()
 
 
-@pytest.mark.failure("Q11")
-def test_a_key_that_cannot_be_computed_is_refused_before_anything_is_stored(core: Core) -> None:
-    core = one_per_key(core)
-    with pytest.raises(InputInvalidError) as refused:
-        core.submit(core.actor, SubmitRequest(task_id=core.task))
-    assert refused.value.details["field"] == "concurrency.0.key"
-    assert core.count("executions") == 0
-
-
 @pytest.mark.requirement("F16")
 @pytest.mark.failure("Q13")
 def test_why_names_the_limit_and_who_has_its_slots(core: Core) -> None:
@@ -441,71 +375,6 @@ def test_expiry_and_cancellation_take_what_waits_out_of_the_line(core: Core) -> 
     assert core.end_expired() == [third]
     assert core.count("execution_limits") == 1
     end(core, start(core, running))
-    core.assert_consistent()
-
-
-def settle(flows: Flows, run_id: UUID) -> int:
-    """Run a workflow to its end; return how many of one key ran at once at most."""
-    most = 0
-    claims: list[Claim] = []
-    while not flows.ran(run_id).status.terminal:
-        keep(flows.core)
-        while (claim := flows.take()) is not None:
-            claims.append(claim)
-        assert claims, "nothing can run"
-        keys = [each.variables["key"] for each in claims]
-        most = max(most, *(keys.count(key) for key in keys))
-        flows.core.assert_consistent()
-        flows.end(claims.pop(0))
-    return most
-
-
-@pytest.mark.parametrize("parallel", [None, 3])
-def test_items_of_workflows_have_the_limits_of_their_task(core: Core, parallel: int | None) -> None:
-    flows = Flows(core)
-    flows.add_task("work", concurrency=[ConcurrencyLimit(key=KEY, max=1)])
-    step: dict[str, Any] = {"task": "work", "map": "input.keys", "with": {"key": "${{ item }}"}}
-    if parallel is not None:
-        step["parallel"] = parallel
-    run_id = flows.start(
-        flows.define("w", {"each": step}, input={"keys": "array"}),
-        keys=["a", "b", "a", "a", "b", "c"],
-    )
-    assert settle(flows, run_id) == 1
-    assert flows.ran(run_id).status is RunStatus.COMPLETED
-    assert core.count("execution_limits") == 0
-    core.assert_consistent()
-
-
-@pytest.mark.failure("Q11")
-def test_an_item_whose_key_can_t_be_computed_fails_and_holds_up_nothing(core: Core) -> None:
-    flows = Flows(core)
-    flows.add_task("work", concurrency=[ConcurrencyLimit(key=KEY, max=1)])
-    run_id = flows.start(flows.define("w", {"one": {"task": "work"}}))
-    flows.keep()
-    assert flows.ran(run_id).status is RunStatus.FAILED
-
-
-@pytest.mark.failure("Q6")
-@pytest.mark.parametrize("parallel", [None, 2])
-def test_a_parent_holds_no_slot_for_which_its_children_wait(
-    core: Core, parallel: int | None
-) -> None:
-    core = limited(core, {"key": "'all'", "max": 1})
-    parent = submit(core)
-    claim = start(core, parent)
-    children = start_children(core, claim, 3, parallel=parallel)
-    keep(core)
-    assert not any(core.status(each) is Status.QUEUED for each in children)
-    core.end(claim, FOR_CHILDREN)
-    for _ in children:
-        keep(core)
-        (following,) = [each for each in children if core.status(each) is Status.QUEUED]
-        core.assert_consistent()
-        end(core, start(core, following))
-    keep(core)
-    end(core, start(core, parent))
-    assert core.count("execution_limits") == 0
     core.assert_consistent()
 
 
