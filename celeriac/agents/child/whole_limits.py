@@ -121,11 +121,12 @@ class _Watch:
         self,
         name: str,
         measure: Callable[[WatchedSandbox, list[int]], None],
+        error: type[CeleriacError],
         seconds: float,
         most_seconds: float,
     ) -> None:
         self._name = name
-        self._measure = measure
+        self._measure, self._error = measure, error
         self._seconds, self._most_seconds = seconds, most_seconds
         self._watched: list[WatchedSandbox] = []
         self._condition = threading.Condition()
@@ -163,14 +164,24 @@ class _Watch:
                     self._measure(each, pids)
                 except Exception as error:  # noqa: BLE001 - a limit that can't be had fails closed
                     _log.exception("confinement.measure_failed")
-                    each.end(MemoryLimitError(f"What the attempt uses can't be measured: {error}."))
+                    each.end(self._error(f"What the attempt uses can't be measured: {error}."))
 
 
 _WATCHES = (
     _Watch(
-        "memory of sandboxes", WatchedSandbox.measure_memory, _MEMORY_SECONDS, _MOST_MEMORY_SECONDS
+        "memory of sandboxes",
+        WatchedSandbox.measure_memory,
+        MemoryLimitError,
+        _MEMORY_SECONDS,
+        _MOST_MEMORY_SECONDS,
     ),
-    _Watch("files of sandboxes", WatchedSandbox.measure_disk, _DISK_SECONDS, _MOST_DISK_SECONDS),
+    _Watch(
+        "files of sandboxes",
+        WatchedSandbox.measure_disk,
+        DiskLimitError,
+        _DISK_SECONDS,
+        _MOST_DISK_SECONDS,
+    ),
 )
 
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from celeriac.agents.child import whole_limits
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ResultMessage
 from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitError
@@ -25,6 +27,10 @@ pytestmark = pytest.mark.anyio
 MEGABYTE = 1024 * 1024
 NOBODY = 65534
 DONE = """print('{"type": "result", "value": 1}', flush=True)"""
+UNTIL_MEASURED = """
+import os, time
+while not os.path.exists("measured"):
+    time.sleep(0.02)"""
 WAIT = 'import signal; print(\'{"type": "progress", "done": 1}\', flush=True); signal.pause()'
 
 SEEN_BY_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what is only mapped")
@@ -38,14 +44,12 @@ for _ in range(12):
 {WAIT}"""
 
 SHARED_PAGES = f"""
-import os, time
+import os
 kept = bytearray(os.urandom(40 << 20))
 for _ in range(6):
     if os.fork() == 0:
-        time.sleep(1.5)
-        os._exit(0)
-for _ in range(6):
-    os.wait()
+        break
+{UNTIL_MEASURED}
 {DONE}"""
 
 FILLED_TMP = f"""
@@ -125,6 +129,27 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture
+def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a file `measured` for the program after three measurements of memory and of files."""
+    left = {"memory_of": 3, "disk_of": 3}
+
+    def counting(name: str) -> Callable[..., Any]:
+        measure = getattr(whole_limits, name)
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            result = measure(*args, **kwargs)
+            left[name] -= 1
+            if max(left.values()) <= 0:
+                (home / "work" / "mine" / "measured").touch()
+            return result
+
+        return count
+
+    for name in left:
+        monkeypatch.setattr(whole_limits, name, counting(name))
+
+
 async def run(home: Path, program: str, user: ChildUser, **limits: int) -> object:
     """Run a program to its end and return its result; it must end within a minute."""
     sandbox: Sandbox = sandbox_for(home, **limits)
@@ -183,9 +208,10 @@ async def test_what_is_in_memory_as_files_counts(home: Path, user: ChildUser) ->
         await run(home, "import os" + FILLED_TMP, user, memory_mb=80, tmp_mb=60)
 
 
+@pytest.mark.usefixtures("measured")
 async def test_pages_that_processes_share_count_once(home: Path, user: ChildUser) -> None:
     """Seven processes see 40 MB, which are there once."""
-    assert await run(home, SHARED_PAGES, user, memory_mb=150) == 1
+    assert await run(home, SHARED_PAGES, user, memory_mb=150, disk_mb=20) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,14 +241,15 @@ async def test_the_number_of_files_is_limited(home: Path, user: ChildUser, place
         assert (home / "work" / "mine" / "f699").exists(), "what was written is kept"
 
 
+@pytest.mark.usefixtures("measured")
 async def test_what_keeps_to_its_limits_ends_as_always(home: Path, user: ChildUser) -> None:
     """Also with hard links, which count once."""
     program = f"""
-import os, time
+import os
 open("f", "wb").write(os.urandom(8 << 20))
 for number in range(50):
     os.link("f", f"g{{number}}")
-time.sleep(2.5)
+{UNTIL_MEASURED}
 {DONE}"""
     assert await run(home, program, user, memory_mb=200, disk_mb=20, files=100) == 1
 
@@ -236,6 +263,24 @@ for _ in range(400):
 {WAIT}"""
     with pytest.raises(DiskLimitError, match="nested deeper than 256"):
         await run(home, program, user, disk_mb=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("memory_of", MemoryLimitError), ("disk_of", DiskLimitError)]
+)
+async def test_a_fault_of_a_measurement_ends_the_attempt(
+    home: Path,
+    user: ChildUser,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: type[CeleriacError],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such file")
+
+    monkeypatch.setattr(whole_limits, name, fail)
+    with pytest.raises(error, match="can't be measured: no such file"):
+        await run(home, WAIT, user, memory_mb=200, disk_mb=20)
 
 
 @pytest.fixture
