@@ -23,7 +23,7 @@ from uuid import uuid4
 
 from celeriac.kit import container_client, container_entry, seccomp
 from celeriac.kit.processes import NO_LIMITS, Asked, Namespace, ResourceLimits, UserIds
-from celeriac.kit.sandbox import Sandbox, View, counts_processes, uncovered_as_named
+from celeriac.kit.sandbox import Sandbox, View, uncovered_as_named
 from celeriac.kit.users import OURSELVES, ChildUser
 
 PREFIX = "celeriac-"
@@ -190,15 +190,6 @@ class ContainerSandbox(Sandbox):
         """Return none: they hold inside."""
         return NO_LIMITS
 
-    def _limits_inside(self) -> dict[str, int | None]:
-        limits = ResourceLimits(
-            memory=self.memory,
-            cpu_seconds=self.cpu_seconds,
-            processes=self.processes if counts_processes() else None,
-            file_bytes=self.file_bytes,
-        )
-        return asdict(limits)
-
     def namespace(self, channel: int | None = None, ports: tuple[int, ...] = ()) -> Namespace:
         """Return that the namespace is made elsewhere."""
         return Namespace(alone=True, channel=channel, ports=ports, elsewhere=True)
@@ -232,7 +223,7 @@ class ContainerSandbox(Sandbox):
             "seconds": self.engine.seconds,
             "plan": {
                 "workdir": str(work),
-                "limits": self._limits_inside(),
+                "limits": asdict(Sandbox.limits(self, self.memory)),
                 "filter": (seccomp.program(refuses_clones=True) or b"").hex(),
             },
         }

@@ -81,8 +81,7 @@ def find_members(
     descendants. `known` adds members found earlier, whose parents may have ended since. `marker`, a
     `NAME=value` in the leader's environment, finds daemons that left group and session.
     """
-    pids_of_all = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
-    table = {pid: entry for pid in pids_of_all if (entry := _read_entry(pid))}
+    table = _read_table()
     occupant = table.get(leader.pid)
     if occupant is None or occupant.identity == leader:
         # The kernel doesn't reuse a pid while a group or session has its number.
@@ -110,8 +109,7 @@ def find_members(
 
 def descendants_of(leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, list[int]]:
     """Return for each leader that runs the pids below it, parents first; reads the table once."""
-    pids = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
-    table = {pid: entry for pid in pids if (entry := _read_entry(pid))}
+    table = _read_table()
     children: dict[int, list[int]] = {}
     for pid, entry in table.items():
         children.setdefault(entry.parent, []).append(pid)
@@ -127,9 +125,10 @@ def descendants_of(leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, 
     return found
 
 
-def read_of_process(pid: int, name: str) -> bytes | None:
-    """Read a file of /proc/PID; None where the process has ended or it may not be read."""
-    return _read(pid, name)
+def _read_table() -> dict[int, _Entry]:
+    """Return the process table by pid."""
+    pids = (int(name) for name in os.listdir(_PROC) if name.isdigit())  # noqa: PTH208 - names are all we need
+    return {pid: entry for pid in pids if (entry := _read_entry(pid))}
 
 
 def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
@@ -148,7 +147,7 @@ def _close_over(pids: set[int], table: Iterable[_Entry]) -> None:
 
 def _read_entry(pid: int) -> _Entry | None:
     """Read /proc/PID/stat (proc_pid_stat(5)): one read, so the figures belong together."""
-    text = _read(pid, "stat")
+    text = read_of_process(pid, "stat")
     if text is None:
         return None
     # The name, in brackets, may contain brackets and spaces; numbers follow the last bracket.
@@ -164,7 +163,7 @@ def _read_entry(pid: int) -> _Entry | None:
 
 
 def _has_marker(pid: int, marker: str) -> bool:
-    environment = _read(pid, "environ")
+    environment = read_of_process(pid, "environ")
     if environment is None and os.geteuid() == 0:
         environment = _read_as_owner(pid, "environ")
     return environment is not None and marker.encode() in environment.split(b"\0")
@@ -185,13 +184,13 @@ def _read_as_owner(pid: int, name: str) -> bytes | None:
     libc = ctypes.CDLL(None)
     user, group = libc.setfsuid(owner.st_uid), libc.setfsgid(owner.st_gid)
     try:
-        return _read(pid, name)
+        return read_of_process(pid, name)
     finally:
         libc.setfsuid(user)
         libc.setfsgid(group)
 
 
-def _read(pid: int, name: str) -> bytes | None:
+def read_of_process(pid: int, name: str) -> bytes | None:
     """Read a file of /proc/PID; return None where the process has ended or may not be read.
 
     Without pathlib, for speed: the whole table is read for each child that ends.
@@ -274,9 +273,8 @@ class Namespace:
 
     For bubblewrap, which also gets a filter of system calls where there is one for this machine
     (`celeriac.kit.seccomp`). With `ports` the process listens there on its loopback, and sends the
-    listening sockets over
-    `channel`, the number of a Unix socket that is passed on (`child_bootstrap`). With `elsewhere`
-    the program makes all that itself (`container_client`).
+    listening sockets over `channel`, the number of a Unix socket that is passed on
+    (`child_bootstrap`). With `elsewhere` the program makes all that itself (`container_client`).
     """
 
     alone: bool

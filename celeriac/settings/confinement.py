@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
-from celeriac.kit.containers import checked_command, checked_stop
+from celeriac.kit.containers import checked_command, checked_stop, placeholders
 from celeriac.kit.destinations import checked, first_uncovered
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.settings.sections import Group, Names, read_names
@@ -79,7 +79,8 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
     """The command that removes a container that did not end by itself, with `{name}`; JSON:
     ["podman", "rm", "--force", "--ignore", "--time=0", "{name}"]."""
     container_image: str = Field(default="", max_length=500)
-    """The `{image}` of the command; it has the same Python as the worker."""
+    """The `{image}` of the command. For Python functions and crews it has the worker's Python, at
+    the same path."""
     container_python: str = Field(default="python3", min_length=1)
     """The program in the image that runs the first process; Python 3.11 or later."""
     container_start_seconds: float = Field(default=60.0, gt=0, le=3_600)
@@ -128,7 +129,8 @@ class ConfinementSettings(Group, env_prefix="CELERIAC_CONFINEMENT_"):
                 "CELERIAC_CONFINEMENT_DRIVER=container, whose agents have no network: leave it "
                 "out, and name what they may reach in CELERIAC_CONFINEMENT_HOSTS"
             )
-        if any("{image}" in each for each in self.container_command) and not self.container_image:
+        uses_image = any("image" in placeholders(each) for each in self.container_command)
+        if uses_image and not self.container_image:
             raise ValueError(
                 "CELERIAC_CONFINEMENT_CONTAINER_COMMAND uses {image}: set "
                 "CELERIAC_CONFINEMENT_CONTAINER_IMAGE"

@@ -18,7 +18,7 @@ import structlog
 
 from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitError
 from celeriac.kit.processes import ProcessIdentity, descendants_of
-from celeriac.kit.sandbox import Sandbox, WholeLimits
+from celeriac.kit.sandbox import Sandbox, WholeLimits, uncovered_as_named
 from celeriac.kit.usage import UnmeasurableError, disk_of, held_by, memory_of
 from celeriac.kit.words import counted
 
@@ -197,7 +197,9 @@ def within_limits(
     if sandbox is None or sandbox.whole == WholeLimits():
         yield
         return
-    watched = WatchedSandbox(leader, sandbox.whole, _outermost(directories))
+    # so that nothing counts twice
+    outermost = tuple(uncovered_as_named(each.absolute() for each in directories))
+    watched = WatchedSandbox(leader, sandbox.whole, outermost)
     for each in _WATCHES:
         each.add(watched)
     try:
@@ -213,12 +215,3 @@ def within_limits(
             watched.over = True
     if watched.exceeded is not None:
         raise watched.exceeded
-
-
-def _outermost(directories: Iterable[Path]) -> tuple[Path, ...]:
-    """Return those that lie in no other one of them, so that nothing counts twice."""
-    left: list[Path] = []
-    for path in sorted({each.absolute() for each in directories}):
-        if not any(path.is_relative_to(each) for each in left):
-            left.append(path)
-    return tuple(left)

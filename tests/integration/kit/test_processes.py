@@ -192,8 +192,8 @@ def test_environments_are_read_of_those_only_that_could_belong(
             read.append(pid)
         return read_file(pid, name)
 
-    read_file = processes._read
-    monkeypatch.setattr(processes, "_read", noting)
+    read_file = processes.read_of_process
+    monkeypatch.setattr(processes, "read_of_process", noting)
 
     assert find_members(leader, marker=MARKER) >= set(family)
     assert daemon.pid in read
@@ -211,8 +211,8 @@ def test_the_table_of_processes_is_read_off_the_event_loop(
         readers.add(threading.get_ident())
         return read_file(pid, name)
 
-    read_file = processes._read
-    monkeypatch.setattr(processes, "_read", noting)
+    read_file = processes.read_of_process
+    monkeypatch.setattr(processes, "read_of_process", noting)
 
     assert asyncio.run(terminate_group_async(family[0], 0, marker=MARKER)) == frozenset()
     assert readers

@@ -69,6 +69,14 @@ def test_settings_name_the_variable_and_the_cure(
         Settings.load(home=tmp_path, confinement={"driver": "container", **changed})
 
 
+def test_an_image_in_double_braces_needs_no_setting(tmp_path: Path) -> None:
+    command = [*COMMAND[:-1], "--label={{image}}"]
+    settings = Settings.load(
+        home=tmp_path, confinement={"driver": "container", "container_command": command}
+    )
+    assert settings.confinement.container_command == tuple(command)
+
+
 def sandbox_of(home: Path, *more: str) -> ContainerSandbox:
     engine = Engine(start=(*COMMAND[:-1], *more, "{image}"), image="i:1", root=home / "containers")
     return ContainerSandbox(
