@@ -34,6 +34,7 @@ from celeriac.domain.errors import (
     WorkerMisconfiguredError,
 )
 from celeriac.domain.repositories import Repository, RepositoryAccess, is_sha
+from celeriac.kit import locks
 from celeriac.kit.files import remove_tree
 from celeriac.kit.outbound import OutboundGuard
 from celeriac.kit.processes import ResourceLimits
@@ -256,7 +257,7 @@ class Mirrors:
         try:
             yield taken
         finally:
-            os.close(taken[0])
+            locks.unlock(taken[0])
 
     def _prune_quietly(self, used: Path) -> None:
         """Do what `prune` does. That it fails is no fault of the execution that was here last."""
@@ -343,7 +344,7 @@ async def _taken(place: Path, need: _Need) -> tuple[int, bool] | None:
             is_met = await need.is_met(place / _MIRROR)
         finally:
             if not is_met:
-                os.close(shared)
+                locks.unlock(shared)
         if is_met:
             return shared, True
     alone = locked(place / _LOCK)
@@ -355,17 +356,15 @@ def locked(path: Path, *, alone: bool = True) -> int | None:
 
     Returns None if another process or attempt holds it, or if its directory is gone.
 
-    It is locked until the returned descriptor is closed. Only a process that holds it removes it.
+    Unlock the returned descriptor. Only a process that holds it removes it.
     """
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        found = locks.lock(path, os.O_RDWR | os.O_CREAT, shared=not alone)
     except FileNotFoundError:
         return None
-    with suppress(BlockingIOError):
-        fcntl.flock(lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        if _is_same(lock, path):
-            return lock
-    os.close(lock)
+    if found is None or _is_same(found, path):
+        return found
+    locks.unlock(found)
     return None
 
 
@@ -431,4 +430,4 @@ def _removed(place: Path) -> bool:
     try:
         return remove_tree(place)
     finally:
-        os.close(lock)
+        locks.unlock(lock)

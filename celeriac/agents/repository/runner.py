@@ -6,7 +6,6 @@ new one, at the same commit, after what the earlier attempt has changed was stor
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -42,6 +41,7 @@ from celeriac.domain.errors import (
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.repositories import Repository, RepositoryRule, branch_of
+from celeriac.kit import locks
 from celeriac.kit.files import remove_tree
 from celeriac.kit.loop import run_shielded
 from celeriac.kit.threads import FILES
@@ -258,7 +258,7 @@ class _Attempt:
             yield
         finally:
             path.unlink(missing_ok=True)
-            os.close(lock)
+            locks.unlock(lock)
 
     async def begin(self, *, continues: bool, in_session: bool, copied: UUID | None) -> None:
         """See that the checkout is there, new or as an earlier attempt has left it.

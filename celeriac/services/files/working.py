@@ -5,7 +5,6 @@ worker dies, the version before is whole. A marker on this machine says which ve
 directory comes from; another one is replaced before an agent works in it.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +33,7 @@ from celeriac.domain.artifacts import (
 )
 from celeriac.domain.errors import LeaseLostError, ObjectMissingError, ObjectStoreError
 from celeriac.domain.executions.model import Lease
+from celeriac.kit import locks
 from celeriac.kit.files import FileEntry, Folder, move_away, path_parts, remove_tree
 from celeriac.kit.ids import uuid7
 from celeriac.kit.threads import Threads
@@ -321,15 +321,15 @@ class WorkingFiles:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes of this machine from replacing directories. Raises OSError."""
-        place, until = os.open(self._markers, os.O_RDONLY), time.monotonic() + _LOCK_SECONDS
+        until = time.monotonic() + _LOCK_SECONDS
+        while (place := locks.lock(self._markers)) is None:
+            if time.monotonic() > until:
+                raise TimeoutError(ETIMEDOUT, "another worker replaces directories")
+            time.sleep(_POLL_SECONDS)
         try:
-            while not _locked(place):
-                if time.monotonic() > until:
-                    raise TimeoutError(ETIMEDOUT, "another worker replaces directories")
-                time.sleep(_POLL_SECONDS)
             yield
         finally:
-            os.close(place)
+            locks.unlock(place)
 
     def _mark(self, owner_id: UUID, version: UUID | str, seen_ns: int) -> None:
         """Note which version this machine has; without the note it is restored once more."""
@@ -344,14 +344,6 @@ class WorkingFiles:
             with TemporaryFile(dir=self._markers) as file:
                 return os.fstat(file.fileno()).st_ctime_ns
         return 0
-
-
-def _locked(place: int) -> bool:
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _unread(entry: FileEntry, old: Artifact | None) -> Artifact | None:

@@ -4,13 +4,11 @@ What is removed depends on the files that are here and on the rows of those that
 keeper does this for its home as a part of retention, workers for theirs (`sweep`).
 """
 
-import fcntl
 import os
 import re
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +20,7 @@ from celeriac.db.engine import Database
 from celeriac.domain.errors import DatabaseUnavailableError, ObjectStoreError
 from celeriac.kit.files import remove_tree
 from celeriac.kit.ids import parse_uuid
+from celeriac.kit.locks import locked_alone
 from celeriac.logs.writer import error_file
 from celeriac.services.storage_paths import StoragePaths
 
@@ -125,8 +124,8 @@ class HomeFiles:
 
     def _unmarked(self, markers: dict[UUID, Path]) -> int:
         """Remove markers unless a restore on this machine has brought their directories back."""
-        with _no_restore(self._places.saved) as alone:
-            if not alone:
+        with locked_alone(self._places.saved) as lock:
+            if lock is None:  # `WorkingFiles` replaces a directory
                 return 0
             return sum(unlink(path) for each, path in markers.items() if not self._is_here(each))
 
@@ -221,21 +220,3 @@ def _changed_before(path: Path, days: float) -> bool:
         return path.lstat().st_mtime < time.time() - days * _DAY
     except FileNotFoundError:
         return False  # removed meanwhile
-
-
-@contextmanager
-def _no_restore(markers: Path) -> Iterator[bool]:
-    """Keep `WorkingFiles` of this machine from replacing directories; False if one does now."""
-    place = os.open(markers, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(place)
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        # a child that was forked meanwhile has the descriptor, too
-        fcntl.flock(place, fcntl.LOCK_UN)
-        os.close(place)

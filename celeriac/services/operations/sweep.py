@@ -1,6 +1,5 @@
 """Removes old files from a worker's home: one process of a home at a time, now and then."""
 
-import fcntl
 import os
 import random
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from celeriac.kit.locks import locked_alone
 from celeriac.services.operations.home_files import HomeFiles, run_step
 
 logger = structlog.get_logger(__name__)
@@ -22,7 +22,6 @@ _REST_SECONDS = 0.2
 """The pause after each batch: agents need the disk and the database more."""
 
 _LONGEST_ROUND = 600.0
-_PRIVATE_FILE = 0o600
 
 OpenFiles = Callable[[Callable[[], bool]], AbstractContextManager[HomeFiles]]
 """Gives the files of the home for one round; it is given what they call after each batch."""
@@ -99,19 +98,8 @@ class Sweep:
     @contextmanager
     def _alone(self) -> Iterator[int | None]:
         """Hold the lock; yield None if another process does, or a round was not long ago."""
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE_FILE)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            yield None
-            return
-        try:
-            yield lock if self._is_due(os.fstat(lock)) else None
-        finally:
-            # a child that was forked meanwhile has the descriptor, too
-            fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+        with locked_alone(self._lock, os.O_RDWR | os.O_CREAT) as lock:
+            yield None if lock is None or not self._is_due(os.fstat(lock)) else lock
 
     def _is_due(self, lock: os.stat_result) -> bool:
         # it is empty before the first round has ended; a time in the future is of a wrong clock
