@@ -78,9 +78,10 @@ def publication_of(
             asked.base,
             asked.draft,
         )
-        if branch == asked.base:
+        if branch == (asked.base or repository.ref):
             raise InvalidInputError(
-                f"{branch} can't be merged into itself; correct push.branch or pull_request.base.",
+                f"{branch} can't be merged into itself; correct push.branch, or set "
+                "pull_request.base to another branch.",
                 field=f"{FIELD}.pull_request.base",
             )
     return Publication(branch, push.branch is None, push.existing, request)

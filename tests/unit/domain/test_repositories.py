@@ -176,6 +176,11 @@ def test_the_texts_of_a_publication() -> None:
             "dev",
             "repository.pull_request.base",
         ),
+        (
+            {"push": {"branch": "{{ n }}", "existing": True}, "ref": "dev", "pull_request": {}},
+            "dev",
+            "repository.pull_request.base",
+        ),
     ],
 )
 def test_a_branch_that_can_not_be_pushed_is_refused(
@@ -184,6 +189,13 @@ def test_a_branch_that_can_not_be_pushed_is_refused(
     with pytest.raises(InvalidInputError) as caught:
         published({"n": n}, **fields)
     assert caught.value.field == field
+
+
+def test_the_branch_that_is_checked_out_may_be_merged_into_another_one() -> None:
+    fields = {"push": {"branch": "dev", "existing": True}, "ref": "dev"}
+    found = published({}, **fields, pull_request={"base": "main"})
+    assert found is not None
+    assert (found.branch, found.existing) == ("dev", True)
 
 
 def test_templates_name_their_place() -> None:
