@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -122,14 +123,16 @@ def _of_network(facts: dict[str, Any]) -> Iterator[str]:
         probe.connect("\0" + facts["abstract"])
         yield "it reaches abstract sockets of the machine (as without --network=none)"
     try:
-        socket.create_connection(("127.0.0.1", facts["bridge"]), _SECONDS).close()
+        socket.create_connection(("127.0.0.1", facts["served"]), _SECONDS).close()
     except OSError as error:
         yield f"it does not reach the worker over its loopback: {error}"
 
 
 def _mounted() -> set[str]:
+    """Return where something is mounted; the kernel writes some characters as octal numbers."""
     with open("/proc/self/mountinfo") as file:  # noqa: PTH123
-        return {line.split()[4] for line in file}
+        places = {line.split()[4] for line in file}
+    return {re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), each) for each in places}
 
 
 def _can_make(directory: str) -> bool:

@@ -38,7 +38,7 @@ _MEGABYTE = 1024 * 1024
 _STOP_SECONDS = 30.0
 _YOUNG_SECONDS = 60.0
 """Directories younger than this may belong to a process that has not locked them yet."""
-_LAST_WORDS = 300
+_SHOWN_CHARACTERS = 300
 _SEPARATORS = ":,"
 _OF_ENGINES = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "KUBECONFIG",
                "DBUS_SESSION_BUS_ADDRESS", "REGISTRY_AUTH_FILE")  # fmt: skip
@@ -130,7 +130,7 @@ class Engine:
                     env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True,
                     check=False, timeout=_STOP_SECONDS, text=True, errors="replace",
                 )  # fmt: skip
-                fault = done.stderr.strip()[-_LAST_WORDS:] if done.returncode else ""
+                fault = done.stderr.strip()[-_SHOWN_CHARACTERS:] if done.returncode else ""
             except (OSError, subprocess.TimeoutExpired) as error:
                 fault = str(error)
             if fault:

@@ -103,11 +103,13 @@ def held_by(pids: Iterable[int], disk: Iterable[Path]) -> Held:
         files += inodes
         own.add(place.st_dev)
     on_disk = {each.stat().st_dev for each in disk if each.exists()}
-    sizes = {True: 0, False: 0}
+    disk_bytes = 0
     for device, size in _unnamed(members):
-        if device not in own:
-            sizes[device in on_disk] += size
-    return Held(memory + sizes[False], sizes[True], files)
+        if device in on_disk:
+            disk_bytes += size
+        elif device not in own:
+            memory += size
+    return Held(memory, disk_bytes, files)
 
 
 def _root(pids: Iterable[int]) -> str | None:

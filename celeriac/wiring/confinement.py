@@ -25,7 +25,7 @@ _OWN_INSIDE = (Path("/etc"), Path("/tmp"))  # noqa: S108 - nothing is written th
 """The whole of the first holds private keys; the second would be neither private nor writable."""
 
 _TRY_SECONDS = 30.0
-_LAST_WORDS = 300
+_SHOWN_CHARACTERS = 300
 _SOUND = "confined"
 
 _LOOK_AROUND = f"""
@@ -177,7 +177,7 @@ def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
         raise RefusedError(f"a sandbox can't be started: {error}") from error
     *faults, last = done.stdout.splitlines() or [""]
     if last != _SOUND:
-        said = done.stderr.strip()[-_LAST_WORDS:] or f"it exited with {done.returncode}"
+        said = done.stderr.strip()[-_SHOWN_CHARACTERS:] or f"it exited with {done.returncode}"
         raise RefusedError(f"a sandbox can't be made: {said}. {why_refused(said).rstrip('.')}")
     if faults:
         raise RefusedError(f"their sandbox does not confine them: {'; '.join(faults)}")

@@ -19,7 +19,7 @@ from celeriac.kit.users import ChildUser
 from celeriac.settings import Settings
 
 COMMAND = "CELERIAC_CONFINEMENT_CONTAINER_COMMAND"
-_LAST_WORDS = 600
+_SHOWN_CHARACTERS = 600
 _ENVIRONMENT = {"PATH": os.defpath}
 _RUN_SECONDS = 30.0
 
@@ -77,7 +77,7 @@ def _try(sandbox: ContainerSandbox, workdir: Path) -> None:
             name = f"celeriac-probe-{uuid4().hex}"
             abstract.bind(f"\0{name}")
             abstract.listen()
-            word, bridge = uuid4().hex, _free_port()
+            word, served = uuid4().hex, _free_port()
             facts = {
                 "absent": [*(str(each / "secrets") for each in sandbox.hidden), file.name],
                 "hidden": [[str(each), *_identity(each)] for each in sandbox.hidden],
@@ -90,23 +90,25 @@ def _try(sandbox: ContainerSandbox, workdir: Path) -> None:
                 "addresses": _addresses(),
                 "port": outside.getsockname()[1],
                 "abstract": name,
-                "bridge": bridge,
+                "served": served,
             }
-            _look_around(named, workdir, facts)
+            _look_around(named, workdir, facts, served)
     finally:
         named.clean()
 
 
-def _look_around(sandbox: ContainerSandbox, workdir: Path, facts: dict[str, object]) -> None:
+def _look_around(
+    sandbox: ContainerSandbox, workdir: Path, facts: dict[str, object], served: int
+) -> None:
+    """Run the probe in a container, on whose loopback the worker serves the port `served`."""
     inside = (sandbox.engine.python, "-I", "-S", container_probe.__file__, json.dumps(facts))
     ours, theirs = socket.socketpair()
-    bridge = int(str(facts["bridge"]))
     try:
         with ours, theirs:
             process = subprocess.Popen(
                 guarded_command(
                     sandbox.command(inside, workdir=workdir),
-                    namespace=sandbox.namespace(theirs.fileno(), (bridge,)),
+                    namespace=sandbox.namespace(theirs.fileno(), (served,)),
                 ),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 env=_ENVIRONMENT, cwd=workdir, text=True, errors="replace",
@@ -125,7 +127,7 @@ def _look_around(sandbox: ContainerSandbox, workdir: Path, facts: dict[str, obje
         raise RefusedError(f"a container can't be started: {error}") from error
     *faults, last = said.splitlines() or [""]
     if last != container_probe.SOUND:
-        words = complaint.strip()[-_LAST_WORDS:] or f"it exited with {process.returncode}"
+        words = complaint.strip()[-_SHOWN_CHARACTERS:] or f"it exited with {process.returncode}"
         raise RefusedError(f"the command of {COMMAND} makes no container: {words.rstrip('.')}")
     written = workdir / "probe"
     if not written.is_file() or written.read_text() != facts["word"]:

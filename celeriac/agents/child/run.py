@@ -263,10 +263,9 @@ async def run_in_child(
     `calls` ends the child and is raised. At the soft limit (the first cancellation after it has
     passed) the child gets `soft_limit`, and has until the hard limit to send a result or an error.
     The child continues while its questions are open, or with `durable` it is sent `park`. Raises
-    the error that the child reports,
-    AgentMisconfiguredError if the child's user has no access to a file that it needs,
-    ChildCrashedError, ChildProtocolError, HardTimeLimitError, and the errors of the context, such
-    as ApprovalExpiredError.
+    the error that the child reports, AgentMisconfiguredError if the child's user has no access to a
+    file that it needs, ChildCrashedError, ChildProtocolError, HardTimeLimitError, MemoryLimitError,
+    DiskLimitError, and the errors of the context, such as ApprovalExpiredError.
     """
     reported = ReportedCalls(context, price)
     limits = ResourceLimits(memory=job.limits.memory_mb * _MEGABYTE)

@@ -67,7 +67,7 @@ class Client:
             self._http.start_next_cycle()
 
     async def linger(self) -> None:
-        """Wait for the program to close, so that it reads our last words before a reset."""
+        """Wait for the program to close: a reset would take our answer away before it is read."""
         left = _MOST_UNREAD_BYTES
         async with asyncio.timeout(LINGER_SECONDS):
             self._writer.write_eof()

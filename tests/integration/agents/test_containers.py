@@ -36,7 +36,7 @@ from tests.support.outside import PROGRAM, machine
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job, python_job
 from tests.support.runners import CommandRunner, PythonRunner
-from tests.support.sandboxes import confined_user, sandbox_for
+from tests.support.sandboxes import FILE_MB, confined_user, sandbox_for
 
 __all__ = ["home", "workdir"]
 
@@ -257,13 +257,15 @@ async def test_the_exit_code_is_the_programs(
 
 
 async def test_a_program_has_its_limits_inside(workdir: Path, sandbox: ContainerSandbox) -> None:
-    script = """python=$1; "$python" -c 'bytearray(300 << 20)' 2>&1 | tail -1 >said; ulimit -f"""
+    script = """python=$1; "$python" -c 'bytearray(300 << 20)' 2>&1 | tail -1 >said
+    ulimit -f >>said"""
     command = command_in(sandbox, workdir, script, limits=ResourceLimits(memory=128 * 1024**2))
     command = replace(command, arguments=(*command.arguments, "sh", sys.executable))
     async with ChildProcess.spawn(command) as child:
         assert await child.wait(20)
 
-    assert (workdir / "said").read_text() == "MemoryError\n"
+    blocks = FILE_MB * 2048  # of 512 bytes
+    assert (workdir / "said").read_text() == f"MemoryError\n{blocks}\n"
 
 
 WORKER = """
@@ -324,6 +326,7 @@ async def test_a_container_ends_with_its_worker(
         (("--host-pids",), "", "sees the machine's processes"),
         (("--volume={read}:{read}",), "--volume={read}", r"it can write to .*or :ro for \{read\}"),
         (("--volume=/:/machine:ro",), "", "it sees .*home of the machine, at /machine"),
+        (("--volume=/:/its root:ro",), "", "it sees .*home of the machine, at /its root"),
         (("--tmpfs=/tmp:size=99000000",), "", "its /tmp is larger than"),
     ],
 )
