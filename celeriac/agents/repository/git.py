@@ -74,9 +74,8 @@ _SHORT_SECONDS = 120.0
 MOST_MEMORY = 4 * 1024**3
 """Bytes of each process: a few kilobytes of deltas can stand for an object of any size, and a
 server can name refs without end."""
-_PINS_SINCE = (2, 37)
-"""An older git ignores the setting that binds it to an address."""
 OLDEST_GIT = "2.37"
+"""An older git ignores `http.curloptResolve`, the setting that binds it to an address."""
 _VERSION_SECONDS = 10.0
 
 
@@ -171,8 +170,12 @@ def _masked(done: Ended, access: RepositoryAccess) -> Ended:
 
 def can_pin(version: str) -> bool:
     """Whether the git with this answer to `git version` has `http.curloptResolve`."""
+    return _numbers(version) >= _numbers(OLDEST_GIT)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
     found = re.search(r"(\d+)\.(\d+)", version)
-    return found is not None and (int(found[1]), int(found[2])) >= _PINS_SINCE
+    return () if found is None else (int(found[1]), int(found[2]))
 
 
 def git_version() -> str | None:

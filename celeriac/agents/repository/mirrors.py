@@ -26,7 +26,7 @@ from uuid import UUID
 import structlog
 
 from celeriac.agents.repository.addresses import pinned
-from celeriac.agents.repository.git import Git, can_pin
+from celeriac.agents.repository.git import OLDEST_GIT, Git, can_pin
 from celeriac.agents.repository.program import Ended
 from celeriac.domain.errors import (
     RepositoryRefusedError,
@@ -185,8 +185,8 @@ class Mirrors:
             version = (await Git().do("version", at=mirror)).text
             if not can_pin(version):
                 raise WorkerMisconfiguredError(
-                    f"{version} can't be bound to the address of a host: install git 2.37 or "
-                    "later on this worker.",
+                    f"{version} can't be bound to the address of a host: install git {OLDEST_GIT} "
+                    "or later on this worker.",
                     field="repository",
                 )
         # git asks whose a directory is; an administrator has allowed those of `file://`
@@ -284,7 +284,11 @@ class Mirrors:
         for place in sorted(used_at, key=used_at.__getitem__):
             old = used_at[place] < oldest
             full = total > self.limits.cache_bytes and place != used
-            if removed < _MOST_REMOVED and (old or full or _is_worn(place)) and _removed(place):
+            if (
+                removed < _MOST_REMOVED
+                and (old or full or _has_many_packs(place))
+                and _removed(place)
+            ):
                 total -= sizes[place]
                 removed += 1
         if removed:
@@ -418,7 +422,7 @@ def _size(place: Path) -> int:
     return total
 
 
-def _is_worn(place: Path) -> bool:
+def _has_many_packs(place: Path) -> bool:
     packs = place.glob(f"{_MIRROR}/objects/pack/*.pack")
     return sum(1 for _ in packs) > _MOST_PACKS
 

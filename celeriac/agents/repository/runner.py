@@ -160,7 +160,7 @@ class RepositoryRunner:
         if isinstance(done, Completed):
             await work.publish(change)
             if not (self._is_claude or continues):
-                await work.shed()
+                await work.remove_git()
         return done
 
     async def _work(self, work: "_Attempt", job: Job, context: RunContext) -> Completed | Parked:
@@ -175,7 +175,7 @@ class RepositoryRunner:
             feedback = await checks.verify()
             if feedback is None:
                 return done
-            await work.look()
+            await work.check_directory()
             # a conversation that was resumed has had its answers: this is a new one
             prompt = f"{work.prompt}\n\n{feedback}"
             job = replace(job, feedback=feedback, prompt=prompt, session=None)
@@ -444,8 +444,8 @@ class _Attempt:
         except (CeleriacError, OSError) as error:  # as of a lost attempt, or a full disk
             logger.warning("repository.change_not_stored", error=str(error))
 
-    async def shed(self) -> None:
-        """Remove the copy of the repository, which is not needed once the change is stored.
+    async def remove_git(self) -> None:
+        """Remove `.git` and the home, which are not needed once the change is stored.
 
         The state stays: should the outcome be lost with the worker, the next attempt begins at the
         same commit and keeps the patch of this one.
@@ -455,7 +455,7 @@ class _Attempt:
             for each in (self.place.top / ".git", self.place.home):
                 await FILES.run(remove_tree, each)
 
-    async def look(self) -> None:
+    async def check_directory(self) -> None:
         """Raise RepositoryRefusedError if the directory to work in is gone, or is a link."""
         await check_directory(self.place.top, self._repository, LEFT)
 

@@ -21,7 +21,7 @@ from tests.support.repositories import Desk, Origin, git, job_of, lines
 from tests.support.run_context import events_of
 from tests.support.sandboxes import confined_user, sandbox_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
 
 
 HOSTILE = """

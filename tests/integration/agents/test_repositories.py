@@ -33,7 +33,7 @@ from tests.support.run_context import RecordingContext, events_of, python_job
 from tests.support.runners import PythonRunner
 from tests.support.sandboxes import confined_user, sandbox_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
 
 
 async def test_the_change_of_an_agent_is_a_branch_a_patch_and_a_bundle(

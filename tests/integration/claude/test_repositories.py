@@ -17,7 +17,7 @@ from tests.support.claude_jobs import claude_job, session_of
 from tests.support.repositories import Desk, Origin
 from tests.support.run_context import events_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
 
 
 async def test_a_failing_check_is_the_next_message_and_sessions_keep_their_checkout(

@@ -24,6 +24,8 @@ from tests.support.durable_bench import Bench
 from tests.support.memory import MemoryRunners
 from tests.support.repositories import Desk, Origin, answer
 
+pytestmark = pytest.mark.requirement("F26")
+
 SCRIPT = f"""
 read start
 case "$start" in

@@ -18,6 +18,8 @@ from celeriac.domain.repositories import Repository, RepositoryChoice, Repositor
 from celeriac.domain.tasks import TaskSpec
 from celeriac.kit.json_types import JsonObject
 
+pytestmark = pytest.mark.requirement("F26")
+
 GOOD = "https://git.example.com/acme/shop.git"
 
 
