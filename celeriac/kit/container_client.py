@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - as there
@@ -53,7 +53,7 @@ def main(described: str, *command: str) -> int:
     given: dict[str, Any] = json.loads(described)
     woken = wake_at_signals()
     place = os.open(given["directory"], os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(place, fcntl.LOCK_EX)  # who can take it knows that we have ended
+    fcntl.flock(place, fcntl.LOCK_EX)  # free again when we have ended
     variables = _taken(os.path.join(given["directory"], ENVIRONMENT))  # noqa: PTH118 - as above
     path = f"/proc/self/fd/{place}/{SOCKET}"  # names of sockets are short
     with socket.socket(socket.AF_UNIX) as listener:
@@ -67,8 +67,8 @@ def main(described: str, *command: str) -> int:
             variables,
             setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
         )
-        bridge, ended = _connected(listener, engine, woken, given["seconds"])
-    if bridge is None:
+        connection, ended = _connected(listener, engine, woken, given["seconds"])
+    if connection is None:
         reason = (
             f"its first process did not connect within {given['seconds']:g} s, or was asked to end"
             if ended is None
@@ -82,8 +82,8 @@ def main(described: str, *command: str) -> int:
         return int(bootstrap.CANNOT_GUARD)
     os.unlink(path)  # noqa: PTH108 - a name relative to a descriptor
     bootstrap.let_go_of_pipes()
-    _hand_over(bridge, {**given["plan"], "command": command, "environment": _passed_on()})
-    code, ended = _relay(bridge, engine, woken)
+    _hand_over(connection, {**given["plan"], "command": command, "environment": _passed_on()})
+    code, ended = _relay(connection, engine, woken)
     if _finish(engine, ended, woken, _EXIT_SECONDS) and code is not None:
         _remove(given["directory"])  # nothing is left: no stop is needed
     return int(bootstrap.SIGNALLED + signal.SIGKILL) if code is None else code
@@ -119,8 +119,8 @@ def _connected(
     while (left := deadline - time.monotonic()) > 0:
         ready = _ready(listener, woken, left)
         if listener.fileno() in ready:
-            bridge, _ = listener.accept()
-            return bridge, None
+            connection, _ = listener.accept()
+            return connection, None
         if woken in ready:
             asked = os.read(woken, 64)
             ended = _reaped(engine)
@@ -135,15 +135,15 @@ def _passed_on() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _UNSEEN}
 
 
-def _hand_over(bridge: socket.socket, plan: dict[str, Any]) -> None:
+def _hand_over(connection: socket.socket, plan: dict[str, Any]) -> None:
     """Send the plan; pass the listening sockets that come back on to the worker."""
     number, _, ports = os.environ.get(bootstrap.LISTENERS, "").partition(":")
     plan["ports"] = [int(each) for each in ports.split(",")] if ports else []
     text = json.dumps(plan).encode()
     listeners: list[int] = []
     with contextlib.suppress(OSError):  # it has ended, as `_relay` sees
-        bridge.sendall(len(text).to_bytes(8, "big") + text)
-        _, listeners, _, _ = socket.recv_fds(bridge, 1, max(1, len(plan["ports"])))
+        connection.sendall(len(text).to_bytes(8, "big") + text)
+        _, listeners, _, _ = socket.recv_fds(connection, 1, max(1, len(plan["ports"])))
     if number:
         with socket.socket(fileno=int(number)) as worker, contextlib.suppress(OSError):
             if listeners:
@@ -152,25 +152,25 @@ def _hand_over(bridge: socket.socket, plan: dict[str, Any]) -> None:
         os.close(each)
 
 
-def _relay(bridge: socket.socket, engine: int, woken: int) -> tuple[int | None, int | None]:
+def _relay(connection: socket.socket, engine: int, woken: int) -> tuple[int | None, int | None]:
     """Pass requests to end on until the program has ended.
 
     Return its exit code, if it was reported, and that of the engine's command, if it has ended.
     """
-    bridge.settimeout(0)
+    connection.settimeout(0)
     ended: int | None = None
     while True:
-        ready = _ready(bridge, woken)
+        ready = _ready(connection, woken)
         if woken in ready:
             asked = set(os.read(woken, 64))
             if asked - {signal.SIGCHLD}:
                 with contextlib.suppress(OSError):
-                    bridge.send(STOP)
+                    connection.send(STOP)
             if ended is None:
                 ended = _reaped(engine)
-        if bridge.fileno() in ready:
+        if connection.fileno() in ready:
             try:
-                said = bridge.recv(2)
+                said = connection.recv(2)
             except OSError:
                 said = b""
             return (said[1] if said[:1] == ENDED and len(said) > 1 else None), ended
@@ -201,14 +201,14 @@ def _remove(directory: str) -> None:
         shutil.rmtree(directory)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run `main`, with an error of the system as a line on stderr."""
+def run(program: Callable[..., int], arguments: Sequence[str]) -> int:
+    """Run a `main`, with an error of the system as a line on stderr."""
     try:
-        return main(*arguments)
+        return program(*arguments)
     except OSError as error:
         sys.stderr.write(f"{bootstrap.NO_GUARD}a container: {error}\n")
         return int(bootstrap.CANNOT_GUARD)
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(main, sys.argv[1:]))

@@ -45,41 +45,37 @@ def main(directory: str) -> int:
     with contextlib.suppress(OSError):
         bootstrap.leave_keyring()
     os.chdir(directory)  # names of sockets are short
-    bridge = socket.socket(socket.AF_UNIX)
-    bridge.connect(client.SOCKET)
-    plan = _received(bridge)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(client.SOCKET)
+    plan = _received(connection)
     woken = client.wake_at_signals()
-    try:
-        if not _enter_namespaces():
-            plan["limits"]["processes"] = None  # all processes of this user would count
-        listeners = bootstrap.loopback_listeners(plan["ports"])
-        socket.send_fds(bridge, [client.READY], [each.fileno() for each in listeners])
-        for each in listeners:
-            each.close()
-    except OSError as error:
-        sys.stderr.write(f"{bootstrap.NO_GUARD}a container: {error}\n")
-        return int(bootstrap.CANNOT_GUARD)
+    if not _enter_namespaces():
+        plan["limits"]["processes"] = None  # all processes of this user would count
+    listeners = bootstrap.loopback_listeners(plan["ports"])
+    socket.send_fds(connection, [client.READY], [each.fileno() for each in listeners])
+    for each in listeners:
+        each.close()
     child = os.fork()
     if child == 0:
-        os._exit(_become(plan, bridge))
+        os._exit(_become(plan, connection))
     bootstrap.let_go_of_pipes()
     bootstrap.hide_memory()
-    code = _watched(child, bridge, woken)
+    code = _watched(child, connection, woken)
     with contextlib.suppress(OSError):
-        bridge.send(client.ENDED + bytes((code,)))
+        connection.send(client.ENDED + bytes((code,)))
     return code
 
 
-def _received(bridge: socket.socket) -> dict[str, Any]:
-    size = int.from_bytes(_exactly(bridge, 8), "big")
-    plan: dict[str, Any] = json.loads(_exactly(bridge, size))
+def _received(connection: socket.socket) -> dict[str, Any]:
+    size = int.from_bytes(_exactly(connection, 8), "big")
+    plan: dict[str, Any] = json.loads(_exactly(connection, size))
     return plan
 
 
-def _exactly(bridge: socket.socket, size: int) -> bytes:
+def _exactly(connection: socket.socket, size: int) -> bytes:
     parts = b""
     while len(parts) < size:
-        part = bridge.recv(size - len(parts))
+        part = connection.recv(size - len(parts))
         if not part:
             raise SystemExit(bootstrap.SIGNALLED + signal.SIGKILL)  # the worker has ended
         parts += part
@@ -104,11 +100,11 @@ def _enter_namespaces() -> bool:
     return True
 
 
-def _become(plan: dict[str, Any], bridge: socket.socket) -> int:
+def _become(plan: dict[str, Any], connection: socket.socket) -> int:
     """Become the program; return an exit code only where that failed."""
     name, *_ = command = plan["command"]
     try:
-        bridge.close()
+        connection.close()
         signal.set_wakeup_fd(-1)
         for number in client.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
@@ -147,14 +143,14 @@ def _checked(result: int) -> None:
         raise OSError(error, f"prctl: {os.strerror(error)}")
 
 
-def _watched(child: int, bridge: socket.socket, woken: int) -> int:
+def _watched(child: int, connection: socket.socket, woken: int) -> int:
     """Reap until `child` has ended; return its exit code, as a shell gives it.
 
     Ends all others first when the worker's side has ended.
     """
     alone = os.getpid() == 1
     while True:
-        ready, _, _ = select.select([bridge.fileno(), woken], [], [])
+        ready, _, _ = select.select([connection.fileno(), woken], [], [])
         if woken in ready:
             asked = set(os.read(woken, 64))
             code: int | None = bootstrap.reap_all(child)
@@ -162,9 +158,9 @@ def _watched(child: int, bridge: socket.socket, woken: int) -> int:
                 return code
             if asked - {signal.SIGCHLD}:
                 _send(child, signal.SIGTERM, to_all=False)
-        if bridge.fileno() in ready:
+        if connection.fileno() in ready:
             try:
-                said = bridge.recv(1)
+                said = connection.recv(1)
             except OSError:
                 said = b""
             if said == client.STOP:
@@ -182,4 +178,4 @@ def _send(child: int, number: int, *, to_all: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(client.run(main, sys.argv[1:]))

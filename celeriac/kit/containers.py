@@ -52,7 +52,11 @@ _log = logging.getLogger(__name__)
 def placeholders(argument: str) -> set[str]:
     """Return the placeholders in an argument. Raises ValueError for a malformed or unknown one."""
     found = set()
-    for _, name, format_spec, conversion in string.Formatter().parse(argument):
+    try:
+        parts = list(string.Formatter().parse(argument))
+    except ValueError as error:
+        raise ValueError(f"has a single brace in {argument!r}: double it") from error
+    for _, name, format_spec, conversion in parts:
         if name is None:
             continue
         if name not in (*PATHS, *VALUES) or format_spec or conversion:

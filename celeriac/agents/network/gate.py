@@ -52,14 +52,14 @@ class Credentials:
             self._of.setdefault((each.host, each.port), []).append(each)
         self._tls: ssl.SSLContext | None = None
 
-    def added(self, request: Outgoing) -> Outgoing:
-        """Return a plain request as it is sent with TLS, with its credentials, or unchanged.
+    def added(self, request: Outgoing) -> Outgoing | None:
+        """Return a plain request with the credentials of its host, to be sent with TLS.
 
-        What the program itself sent in these headers is left out.
+        What the program itself sent in these headers is left out. None if the host has none.
         """
         found = self._of.get((request.host, request.port))
         if found is None:
-            return request
+            return None
         names = {each.header.lower().encode() for each in found}
         headers = [pair for pair in request.headers if pair[0].lower() not in names]
         headers += [(each.header.encode(), each.value.encode()) for each in found]
@@ -94,11 +94,10 @@ class Gate:
         Raises ConnectionRefusedByRuleError, UnresolvedError, and OSError or TimeoutError where the
         destination can't be reached.
         """
-        plain, tls = request, None
-        if request.method != b"CONNECT":
-            request = self._credentials.added(request)
-        if request is not plain:
-            tls = await self._credentials.tls()
+        tls = None
+        is_plain = request.method != b"CONNECT"
+        if is_plain and (added := self._credentials.added(request)) is not None:
+            request, tls = added, await self._credentials.tls()
         # exactly the addresses that were checked: a second look-up may return others
         async with asyncio.timeout(CONNECT_SECONDS), self._lookups:
             addresses = await self.rules.addresses(request.host, request.port)

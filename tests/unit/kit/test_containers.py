@@ -2,12 +2,16 @@
 
 import json
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from celeriac.domain.errors import ConfigurationError
+from celeriac.kit import container_entry
+from celeriac.kit.child_bootstrap import CANNOT_GUARD, NO_GUARD
 from celeriac.kit.container_client import ENVIRONMENT
 from celeriac.kit.containers import ContainerSandbox, Engine, checked_command, checked_stop
 from celeriac.kit.processes import UserIds
@@ -27,13 +31,14 @@ COMMAND = ("engine", "-v={read}:{read}:ro", "-v={write}:{write}", "-u={user}:{gr
         ("{name:>9}", "unknown placeholder {name}"),
         ("{name.x}", "unknown placeholder {name.x}"),
         ("{read}:{write}", "one argument, one kind"),
-        ("{", "'{'"),
+        ("a{", "has a single brace in 'a{': double it"),
+        ("}", "has a single brace in '}': double it"),
     ],
 )
 def test_what_is_no_placeholder_is_refused(argument: str, reason: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the text is compared
         checked_command((*COMMAND, argument))
-    assert reason in str(caught.value) or argument == "{"
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])
@@ -128,6 +133,17 @@ def test_variables_of_the_engine_are_on_no_command_line(
     variables = json.loads(kept.read_text())
     assert variables["DOCKER_AUTH_CONFIG"] == "a-password"
     assert "CELERIAC_DATABASE_URL" not in variables
+
+
+def test_a_first_process_without_its_worker_says_so_in_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", container_entry.__file__, str(tmp_path)],
+        capture_output=True, check=False, text=True, timeout=30,
+    )  # fmt: skip
+
+    assert done.returncode == CANNOT_GUARD
+    assert done.stderr.startswith(f"{NO_GUARD}a container: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_can_not_be_shown_safely_is_refused(tmp_path: Path) -> None:
