@@ -307,8 +307,8 @@ def _executions(facts: Facts, _: Thresholds) -> Iterator[Problem]:
         yield Problem(
             level=Level.WARNING,
             code="bulk_job_stuck",
-            text=f"{counted(many, 'bulk job')} {'has' if many == 1 else 'have'} not gone on for "
-            f"{age(still)}.",
+            text=f"{counted(many, 'bulk job')} {'has' if many == 1 else 'have'} made no progress "
+            f"for {age(still)}.",
             cure="`celeriac bulk list` shows them. See whether the keeper runs and what its log "
             "says: `celeriac maintenance`.",
             age_seconds=still,

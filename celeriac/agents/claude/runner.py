@@ -43,7 +43,7 @@ from celeriac.agents.claude.failures import CUT_OFF, failure_of, failure_of_sdk,
 from celeriac.agents.claude.labelling import LABEL_SERVER, label_server
 from celeriac.agents.claude.permissions import Permissions, Policy, QuestionKeys
 from celeriac.agents.claude.place import SessionPlace
-from celeriac.agents.claude.session_store import lay_conversation, mirror
+from celeriac.agents.claude.session_store import mirror, write_conversation
 from celeriac.agents.claude.tool_servers import check_servers, relayed, server_configs
 from celeriac.agents.claude.transcript import Transcript
 from celeriac.agents.gateway.anthropic import Messages
@@ -340,7 +340,7 @@ class ClaudeRunner:
         await context.session_files(session_id, directories.work, copy_of=copied)
         await self._prepare(directories, servers, confinement)
         if start.resume is not None:
-            await lay_conversation(
+            await write_conversation(
                 context.transcripts(source),
                 start.resume,
                 directories.config,

@@ -1,7 +1,7 @@
 """Claude Code's conversations in the database, by the session store of its SDK.
 
 Claude Code writes a conversation to files of its configuration directory, and the SDK copies each
-entry to the store. Before a conversation is resumed, `lay_conversation` writes the files from the
+entry to the store. Before a conversation is resumed, `write_conversation` writes the files from the
 store, where this machine does not have the same conversation. The SDK would do so itself, but into
 a temporary directory that the user of the agent and the sandbox can't reach.
 """
@@ -73,7 +73,7 @@ class ClaudeSessionStore:
 
 
 class Mirror(ClaudeSessionStore):
-    """The store for an attempt, whose conversation is laid already: it is only written to."""
+    """The store for an attempt, whose conversation is written already: it is only written to."""
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """Return None, so that the SDK lets Claude Code read its own files."""
@@ -98,7 +98,7 @@ class _File:
         return "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in self.lines)
 
 
-async def lay_conversation(
+async def write_conversation(
     transcripts: Transcripts, conversation: str, config: Path, workdir: Path, user: ChildUser
 ) -> None:
     """See that Claude Code finds a conversation from `workdir`, in the session's `config`.
@@ -126,7 +126,7 @@ async def lay_conversation(
             "subpath": subpath,
         }
         files += _of_subagent(f"{conversation}/{subpath}", await store.load(key) or [])
-    await FILES.run(_lay, files, config, project, user)
+    await FILES.run(_write_files, files, config, project, user)
 
 
 def _of_subagent(path: str, entries: Sequence[Any]) -> list[_File]:
@@ -164,7 +164,7 @@ def _id_of(entry: Any) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _lay(files: Sequence[_File], config: Path, project: str, user: ChildUser) -> None:
+def _write_files(files: Sequence[_File], config: Path, project: str, user: ChildUser) -> None:
     """Replace the conversations in `config`.
 
     They are written where the agent can't be, since it may have made links in `config`, and moved

@@ -372,7 +372,7 @@ def test_a_bulk_job_that_nobody_works_on_is_named(ada: Asker, container: CoreSer
     pass_time("")
     assert stuck() == 2
     (problem,) = report_of(ada)["problems"]
-    assert problem["text"] == "2 bulk jobs have not gone on for 3 minutes."
+    assert problem["text"] == "2 bulk jobs have made no progress for 3 minutes."
     assert problem["link"] == "docs/runbook.md#bulk-job-stuck"
 
 

@@ -20,7 +20,7 @@ from claude_agent_sdk import project_key_for_directory
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.claude.environment import Sandboxed, SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.agents.claude.session_store import lay_conversation
+from celeriac.agents.claude.session_store import write_conversation
 from celeriac.domain.errors import MemoryLimitError, SessionUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
@@ -155,14 +155,14 @@ async def test_links_of_an_agent_lead_nowhere_when_its_conversation_is_written(
     transcripts = MemoryTranscripts(uuid4())
     await transcripts.append(TranscriptKey("c1"), [{"type": "user"}, {"type": "assistant"}])
 
-    await lay_conversation(transcripts, "c1", mine.config, mine.work, bounds.user)
+    await write_conversation(transcripts, "c1", mine.config, mine.work, bounds.user)
 
     assert list(outside.iterdir()) == []
     written = mine.config / "projects" / project / "c1.jsonl"
     assert not written.parent.is_symlink()
     assert written.read_text().splitlines() == ['{"type":"user"}', '{"type":"assistant"}']
     with pytest.raises(SessionUnavailableError):
-        await lay_conversation(transcripts, "c2", mine.config, mine.work, bounds.user)
+        await write_conversation(transcripts, "c2", mine.config, mine.work, bounds.user)
 
 
 async def test_who_sends_something_else_to_the_worker_s_socket_does_not_stop_it(

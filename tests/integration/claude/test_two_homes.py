@@ -11,7 +11,7 @@ import pytest
 
 from celeriac.agents.claude.environment import SessionDirectories
 from celeriac.agents.claude.runner import ClaudeRunner
-from celeriac.agents.claude.session_store import lay_conversation
+from celeriac.agents.claude.session_store import write_conversation
 from celeriac.domain.approvals import Answer
 from celeriac.domain.executions.model import Completed, Parked
 from celeriac.domain.executions.options import RunOptions
@@ -168,11 +168,11 @@ async def test_a_file_is_kept_if_it_begins_with_what_is_stored(
     mine.make(OURSELVES)
     transcripts = MemoryTranscripts(uuid4())
     await transcripts.append(TranscriptKey("c1"), [{"type": "user", "uuid": "1"}, {"type": "mode"}])
-    await lay_conversation(transcripts, "c1", mine.config, mine.work, OURSELVES)
+    await write_conversation(transcripts, "c1", mine.config, mine.work, OURSELVES)
     file = conversation(tmp_path, UUID(mine.place.name))
-    laid = file.read_text()
+    written = file.read_text()
     file.write_text(there, encoding="latin-1")
 
-    await lay_conversation(transcripts, "c1", mine.config, mine.work, OURSELVES)
+    await write_conversation(transcripts, "c1", mine.config, mine.work, OURSELVES)
 
-    assert file.read_text() == (there if kept else laid)
+    assert file.read_text() == (there if kept else written)
