@@ -419,9 +419,16 @@ def encode_line(message: JsonObject) -> bytes:
     """Return a message to a child as one line; raises ChildProtocolError if it is too long."""
     line = dumps(message).encode()
     if len(line) > MAX_LINE_BYTES:
+        is_job = message["type"] == "start"
+        what = "The job" if is_job else f"The reply {message['type']!r}"
+        cure = (
+            "Make its variables smaller, or pass them by reference."
+            if is_job
+            else "Have the executions that it waits for return less, or put large data into files."
+        )
         raise ChildProtocolError(
-            f"The job has {counted(len(line), 'byte')} as JSON; the limit for child processes is "
-            f"{MAX_LINE_BYTES:,}. Make its variables smaller, or pass them by reference."
+            f"{what} has {counted(len(line), 'byte')} as JSON; the limit for child processes is "
+            f"{MAX_LINE_BYTES:,}. {cure}"
         )
     return line + b"\n"
 

@@ -9,11 +9,13 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.errors import crash_of, error_of
 from celeriac.agents.child.protocol import (
     MAX_LINE,
+    MAX_LINE_BYTES,
     ErrorReport,
     LineSplitter,
     RunMessage,
     StepMessage,
     UsageMessage,
+    encode_line,
     parse_line,
 )
 from celeriac.domain.environment import EnvironmentRule
@@ -72,6 +74,18 @@ def test_a_value_in_a_long_line_is_masked_in_each_of_its_pieces(before: int) -> 
 
 def test_bytes_that_are_no_text_are_shown() -> None:
     assert LineSplitter().feed(b"a\xff\0b\n") == ["a\\xff\\x00b"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "cure"),
+    [
+        ("start", "The job has 16,777,2.. bytes", "Make its variables smaller"),
+        ("ran", "The reply 'ran' has 16,777,2.. bytes", "executions that it waits for return less"),
+    ],
+)
+def test_a_message_that_is_too_long_is_named_with_the_cure(kind: str, what: str, cure: str) -> None:
+    with pytest.raises(ChildProtocolError, match=f"^{what} .*{cure}"):
+        encode_line({"type": kind, "data": "x" * MAX_LINE_BYTES})
 
 
 def test_usage_becomes_a_model_call() -> None:
