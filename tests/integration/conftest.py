@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from celeriac.settings import Settings
 from celeriac.wiring.core import CoreServices, build
 from tests.support.database_pool import DatabasePool
+from tests.support.outside import Outside, machine
 from tests.support.servers import PostgresServer, ValkeyServer
 
 
@@ -42,3 +43,10 @@ def container(settings: Settings) -> Iterator[CoreServices]:
     parts = build(settings, service="test", connections=10)
     yield parts
     parts.close()
+
+
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
+    """What attempts to leave a sandbox are after."""
+    with machine(monkeypatch) as made:
+        yield made

@@ -5,18 +5,22 @@ import os
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from tests.support.certificates import Certificate
+from celeriac.domain.repositories import RepositoryAccess, RepositoryRule
+from celeriac.kit.outbound import OutboundGuard
+from tests.support.certificates import Certificate, make_certificate
 from tests.support.http_server import serving
-from tests.support.repositories import Origin, git
+from tests.support.repositories import Desk, Origin, git
 
 
 @dataclass
@@ -51,6 +55,7 @@ class GitServer:
             *("git", "http-backend"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": "/nonexistent",
@@ -70,11 +75,13 @@ class GitServer:
                 "REMOTE_ADDR": "127.0.0.1",
             },
         )
-        output, _ = await process.communicate(body)
+        output, said = await process.communicate(body)
         head, _, rest = output.partition(b"\r\n\r\n")
         pairs = (line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
         headers = {name.lower(): value for name, value in pairs}
         status = int(headers.pop("status", "200 OK").split()[0])
+        if status >= 500:
+            rest += said
         return Response(rest, status, headers=headers)
 
     @staticmethod
@@ -98,6 +105,32 @@ def git_server(root: Path, certificate: Certificate, *routes: BaseRoute) -> Iter
     with serving(Starlette(routes=[*routes, inner]), **options) as url:
         server.url = f"https://localhost:{url.rpartition(':')[2]}"
         yield server
+
+
+PASSWORD = "token-of-the-tests-0123456789"
+"""Of the user of `private_server`."""
+
+ACCESS = RepositoryAccess("x-access-token", PASSWORD, UUID(int=7), 1)
+"""What a worker gets for a task whose repository has this secret."""
+
+
+@contextmanager
+def private_server(
+    served: Path, monkeypatch: pytest.MonkeyPatch, *routes: BaseRoute
+) -> Iterator[GitServer]:
+    """Serve the repositories below `served` to those with `ACCESS`; git trusts the certificate."""
+    certificate = make_certificate(served.parent, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
+    with git_server(served, certificate, *routes) as server:
+        server.users = {(ACCESS.user, ACCESS.password)}
+        yield server
+
+
+def may_use(desk: Desk, server: GitServer) -> Desk:
+    """Return the desk after its worker was allowed the repositories of a server on loopback."""
+    mirrors = replace(desk.shared.mirrors, guard=OutboundGuard(hosts=frozenset({"localhost"})))
+    desk.shared = replace(desk.shared, mirrors=mirrors, rule=RepositoryRule(allow=(server.url,)))
+    return desk
 
 
 def served_copy(origin: Origin, root: Path, name: str) -> Path:

@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from celeriac.agents.child.confinement import Confinement
-from tests.support.outside import PROGRAM, Outside, machine
+from tests.support.outside import PROGRAM, Outside
 from tests.support.run_context import RecordingContext, command_job, python_job
 from tests.support.runners import CommandRunner, PythonRunner
 
@@ -61,12 +60,6 @@ OPEN_WITHOUT = (
     "left behind: sitecustomize.py",
 )
 """Attempts that succeed where nothing is confined: they try the right thing."""
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    with machine(monkeypatch) as outside:
-        yield outside
 
 
 def commands(confinement: Confinement) -> CommandRunner:

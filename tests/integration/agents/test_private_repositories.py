@@ -15,25 +15,26 @@ from celeriac.agents.repository.git import Git
 from celeriac.domain.errors import RepositoryUnavailableError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
-from celeriac.domain.repositories import Repository, RepositoryAccess, RepositoryRule
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.domain.repositories import Repository, RepositoryAccess
 from celeriac.services.ports import Job
-from tests.support.certificates import make_certificate
-from tests.support.confined import confined
-from tests.support.git_server import GitServer, git_server, served_copy
+from tests.support.git_server import (
+    ACCESS,
+    PASSWORD,
+    GitServer,
+    may_use,
+    private_server,
+    served_copy,
+)
 from tests.support.repositories import Desk, Origin, answer
 from tests.support.run_context import command_job, events_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F25")]
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-TOKEN = "ghp_Zq8mN2vAl0123456789"
-ACCESS = RepositoryAccess("x-access-token", TOKEN, UUID(int=7), 1)
 WORKSPACE = UUID(int=1)
 
 FIND = f"""
-token=$(printf %s {b64encode(TOKEN.encode()).decode()} | base64 -d)
-test ${{#token}} = {len(TOKEN)} || exit 9
+token=$(printf %s {b64encode(PASSWORD.encode()).decode()} | base64 -d)
+test ${{#token}} = {len(PASSWORD)} || exit 9
 grep -rqF "$token" . && echo 'in the checkout' >found
 tr '\\0' '\\n' </proc/self/environ | grep -qF "$token" && echo 'in the environment' >found
 for each in /proc/[0-9]*; do
@@ -48,29 +49,15 @@ IN
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    certificate = make_certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
-    origin = Origin(tmp_path / "origin")
+def server(tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
     served_copy(origin, tmp_path / "served", "shop.git")
-    with git_server(tmp_path / "served", certificate) as running:
-        running.users = {("x-access-token", TOKEN)}
+    with private_server(tmp_path / "served", monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: GitServer) -> Desk:
-    desk = Desk(tmp_path / "home", Origin(tmp_path / "unused"), confined(ENVIRONMENT))
-    guard = OutboundGuard(hosts=frozenset({"localhost"}))
-    mirrors = replace(desk.shared.mirrors, guard=guard)
-    rule = RepositoryRule(allow=(server.url,))
-    desk.shared = replace(desk.shared, mirrors=mirrors, rule=rule)
-    return desk
-
-
-@pytest.fixture
-def shell() -> CommandRunner:
-    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=confined(ENVIRONMENT))
+def desk(desk: Desk, server: GitServer) -> Desk:
+    return may_use(desk, server)
 
 
 def job_of(server: GitServer, script: str, access: RepositoryAccess | None = ACCESS) -> Job:
@@ -91,7 +78,7 @@ def shown_by_processes() -> list[str]:
         for name in ("cmdline", "environ"):
             with suppress(OSError):
                 content = (each / name).read_bytes()
-                if TOKEN.encode() in content or ACCESS.basic.encode() in content:
+                if PASSWORD.encode() in content or ACCESS.basic.encode() in content:
                     found.append(f"{each}/{name}")
     return found
 
@@ -110,13 +97,13 @@ async def test_the_worker_fetches_with_a_secret_that_the_agent_can_not_find(
     done, context = await desk.run(shell, job)
     assert isinstance(done, Completed)
     assert seen == []
-    assert set(server.seen) == {("x-access-token", TOKEN)}
+    assert set(server.seen) == {("x-access-token", PASSWORD)}
     assert events_of(context, EventType.CHANGE)[0]["files"] == 1
     patch = (desk.base(job) / "changes.patch").read_text()
     assert "+\turl = " in patch
     assert "+++ b/found" not in patch, patch
-    assert holding(desk.home, TOKEN, ACCESS.basic) == []
-    assert TOKEN not in repr((context.events, context.logged(), job))
+    assert holding(desk.home, PASSWORD, ACCESS.basic) == []
+    assert PASSWORD not in repr((context.events, context.logged(), job))
 
 
 async def test_what_was_fetched_with_a_secret_is_not_given_to_tasks_without_it(
@@ -147,9 +134,9 @@ async def test_credentials_go_to_no_other_server_and_are_masked_in_what_one_says
     context = desk.context(job)
     with pytest.raises(RepositoryUnavailableError, match="does not take the secret") as caught:
         await desk.run(shell, job, context)
-    assert server.seen == [("x-access-token", TOKEN)]
-    assert TOKEN not in repr((caught.value, caught.value.details, context.events))
-    assert holding(desk.home, TOKEN, ACCESS.basic) == []
+    assert server.seen == [("x-access-token", PASSWORD)]
+    assert PASSWORD not in repr((caught.value, caught.value.details, context.events))
+    assert holding(desk.home, PASSWORD, ACCESS.basic) == []
 
 
 async def test_git_has_no_kerberos_ticket_to_send(

@@ -1,11 +1,10 @@
 """Pull requests for what was pushed: opened once, and found again."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -16,54 +15,41 @@ from celeriac.agents.repository import pull_requests
 from celeriac.agents.repository.pull_requests import github_api
 from celeriac.domain.errors import PullRequestFailedError
 from celeriac.domain.executions.events import EventType
-from celeriac.domain.repositories import Repository, RepositoryAccess, RepositoryRule
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.domain.repositories import Repository
 from celeriac.services.ports import Job
-from tests.support.certificates import make_certificate
-from tests.support.confined import confined
-from tests.support.git_server import GitServer, git_server, served_copy
+from tests.support.git_server import (
+    ACCESS,
+    PASSWORD,
+    GitServer,
+    may_use,
+    private_server,
+    served_copy,
+)
 from tests.support.github import PullRequests
 from tests.support.repositories import Desk, Origin, answer, git
 from tests.support.run_context import command_job, events_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-TOKEN = "ghs_Zq8mN2vAl0123456789"
-ACCESS = RepositoryAccess("x-access-token", TOKEN, UUID(int=7), 1)
-
 
 @pytest.fixture
 def api() -> PullRequests:
-    return PullRequests(TOKEN)
+    return PullRequests(PASSWORD)
 
 
 @pytest.fixture
 def server(
-    tmp_path: Path, api: PullRequests, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, origin: Origin, api: PullRequests, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GitServer]:
-    certificate = make_certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
-    served_copy(Origin(tmp_path / "origin"), tmp_path / "served" / "acme", "shop.git")
+    served_copy(origin, tmp_path / "served" / "acme", "shop.git")
     pulls = Route("/api/v3/repos/acme/shop/pulls", api.answer, methods=["GET", "POST"])
-    with git_server(tmp_path / "served", certificate, pulls) as running:
-        running.users = {("x-access-token", TOKEN)}
+    with private_server(tmp_path / "served", monkeypatch, pulls) as running:
         yield running
 
 
 @pytest.fixture
-def desk(tmp_path: Path, server: GitServer) -> Desk:
-    desk = Desk(tmp_path / "home", Origin(tmp_path / "unused"), confined(ENVIRONMENT))
-    guard = OutboundGuard(hosts=frozenset({"localhost"}))
-    mirrors = replace(desk.shared.mirrors, guard=guard)
-    rule = RepositoryRule(allow=(server.url,))
-    desk.shared = replace(desk.shared, mirrors=mirrors, rule=rule)
-    return desk
-
-
-@pytest.fixture
-def shell() -> CommandRunner:
-    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=confined(ENVIRONMENT))
+def desk(desk: Desk, server: GitServer) -> Desk:
+    return may_use(desk, server)
 
 
 def job_of(server: GitServer, *, push: Any = True, **request: Any) -> Job:
@@ -113,7 +99,7 @@ async def test_a_pull_request_is_opened_once(
         (event,) = events_of(context, EventType.PULL_REQUEST)
         assert (event["number"], event["new"]) == (1, False)
     assert len(api.made) == 1
-    assert TOKEN not in repr((context.events, context.logged()))
+    assert PASSWORD not in repr((context.events, context.logged()))
 
 
 async def test_a_branch_of_several_executions_gets_another_one_after_the_first_is_closed(
@@ -138,12 +124,12 @@ async def test_a_server_that_is_away_for_a_moment_is_asked_again_and_a_refusal_e
     api.answers = [JSONResponse({"message": "away"}, 502)]
     _, context = await desk.run(shell, job_of(server))
     assert events_of(context, EventType.PULL_REQUEST)[0]["new"] is True
-    api.answers = [JSONResponse([]), JSONResponse({"message": f"no rights for {TOKEN}"}, 403)]
+    api.answers = [JSONResponse([]), JSONResponse({"message": f"no rights for {PASSWORD}"}, 403)]
     job = job_of(server)
     context = desk.context(job)
     with pytest.raises(PullRequestFailedError, match="403: no rights") as caught:
         await desk.run(shell, job, context)
-    assert TOKEN not in str(caught.value)
+    assert PASSWORD not in str(caught.value)
     assert events_of(context, EventType.PUSHED)[0]["new"] is True
     assert events_of(context, EventType.PULL_REQUEST) == []
 
@@ -188,10 +174,10 @@ async def test_answers_of_another_kind_are_a_failed_pull_request(
 async def test_the_address_of_a_pull_request_does_not_show_the_secret(
     desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
 ) -> None:
-    api.answers = [JSONResponse([{"number": 7, "html_url": f"https://example.com/{TOKEN}/7"}])]
+    api.answers = [JSONResponse([{"number": 7, "html_url": f"https://example.com/{PASSWORD}/7"}])]
     _, context = await desk.run(shell, job_of(server))
     assert events_of(context, EventType.PULL_REQUEST)[0]["number"] == 7
-    assert TOKEN not in repr((context.events, context.logged()))
+    assert PASSWORD not in repr((context.events, context.logged()))
 
 
 def test_the_api_is_on_the_host_of_the_repository() -> None:

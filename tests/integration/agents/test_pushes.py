@@ -1,12 +1,11 @@
 """Pushes and pull requests: what the server has afterwards, whatever the agent has set up."""
 
-import os
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
@@ -15,26 +14,22 @@ from celeriac.agents.repository.change import Collector
 from celeriac.domain.errors import PushFailedError, VerifyFailedError
 from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
-from celeriac.domain.repositories import Repository, RepositoryAccess, RepositoryRule
-from celeriac.kit.outbound import OutboundGuard
+from celeriac.domain.repositories import Repository
 from celeriac.services.ports import Job
-from tests.support.certificates import make_certificate
-from tests.support.confined import confined
-from tests.support.git_server import GitServer, git_server, served_copy
+from tests.support.git_server import (
+    ACCESS,
+    PASSWORD,
+    GitServer,
+    may_use,
+    private_server,
+    served_copy,
+)
 from tests.support.repositories import Desk, Origin, answer, git
 from tests.support.run_context import command_job, events_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F26")]
 
-ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-TOKEN = "ghp_Zq8mN2vAl0123456789"
-ACCESS = RepositoryAccess("x-access-token", TOKEN, UUID(int=7), 1)
 CHANGE = "echo 2 >lib/value"
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Origin:
-    return Origin(tmp_path / "origin")
 
 
 @pytest.fixture
@@ -43,27 +38,14 @@ def served(tmp_path: Path, origin: Origin) -> Path:
 
 
 @pytest.fixture
-def server(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
-    certificate = make_certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.certificate))
-    with git_server(served.parent, certificate) as running:
-        running.users = {("x-access-token", TOKEN)}
+def server(served: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitServer]:
+    with private_server(served.parent, monkeypatch) as running:
         yield running
 
 
 @pytest.fixture
-def desk(tmp_path: Path, origin: Origin, server: GitServer) -> Desk:
-    desk = Desk(tmp_path / "home", origin, confined(ENVIRONMENT))
-    guard = OutboundGuard(hosts=frozenset({"localhost"}))
-    mirrors = replace(desk.shared.mirrors, guard=guard)
-    rule = RepositoryRule(allow=(server.url,))
-    desk.shared = replace(desk.shared, mirrors=mirrors, rule=rule)
-    return desk
-
-
-@pytest.fixture
-def shell() -> CommandRunner:
-    return CommandRunner(commands={"shell": ["sh", "-c"]}, confinement=confined(ENVIRONMENT))
+def desk(desk: Desk, server: GitServer) -> Desk:
+    return may_use(desk, server)
 
 
 def job_of(server: GitServer, script: str, *, push: Any = True, **fields: Any) -> Job:
@@ -102,8 +84,8 @@ async def test_the_branch_of_an_execution_is_pushed_after_a_successful_end(
     ]
     assert heads(served) == {"main": origin.first, branch: change["head"]}
     assert git(served, "show", f"{branch}:lib/value") == "2"
-    assert set(server.seen) == {("x-access-token", TOKEN)}
-    assert TOKEN not in repr((context.events, context.logged()))
+    assert set(server.seen) == {("x-access-token", PASSWORD)}
+    assert PASSWORD not in repr((context.events, context.logged()))
     assert not list(desk.home.glob("repositories/*/push-*"))
     # an agent that changes nothing pushes nothing, nor does one that fails its checks
     _, context = await desk.run(shell, job_of(server, ":"))
@@ -115,7 +97,11 @@ async def test_the_branch_of_an_execution_is_pushed_after_a_successful_end(
 
 
 async def test_a_repeated_attempt_replaces_only_what_its_execution_has_pushed(
-    desk: Desk, server: GitServer, shell: CommandRunner, served: Path, tmp_path: Path
+    desk: Desk,
+    server: GitServer,
+    shell: CommandRunner,
+    served: Path,
+    tmp_path: Path,
 ) -> None:
     first = job_of(server, CHANGE)
     await desk.run(shell, first)
@@ -123,7 +109,7 @@ async def test_a_repeated_attempt_replaces_only_what_its_execution_has_pushed(
     before = heads(served)[branch]
     # its worker has died before the end was stored; another machine knows nothing of it
     again = replace(job_of(server, "echo 3 >lib/value"), execution_id=first.execution_id, attempt=2)
-    other = Desk(tmp_path / "other", desk.origin, confined(ENVIRONMENT))
+    other = Desk(tmp_path / "other", desk.origin, shell.confinement)
     mirrors = replace(desk.shared.mirrors, root=tmp_path / "other" / "repositories")
     other.shared = replace(
         other.shared, mirrors=mirrors, rule=desk.shared.rule, places=other.places
@@ -256,7 +242,7 @@ async def test_a_push_that_fails_says_why_and_keeps_the_change(
 ) -> None:
     hook = served / "hooks/pre-receive"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\necho 'no pushes with {TOKEN} on Saturdays'\nexit 1\n")
+    hook.write_text(f"#!/bin/sh\necho 'no pushes with {PASSWORD} on Saturdays'\nexit 1\n")
     hook.chmod(0o755)
     job = job_of(server, CHANGE)
     context = desk.context(job)
@@ -264,7 +250,7 @@ async def test_a_push_that_fails_says_why_and_keeps_the_change(
         PushFailedError, match=r"pre-receive hook declined.* on Saturdays"
     ) as caught:
         await desk.run(shell, job, context)
-    assert TOKEN not in repr((caught.value, caught.value.details))
+    assert PASSWORD not in repr((caught.value, caught.value.details))
     assert events_of(context, EventType.CHANGE)[0]["patch"] == "changes.patch"
     assert (desk.base(job) / "changes.bundle").exists()
     hook.unlink()
@@ -273,7 +259,7 @@ async def test_a_push_that_fails_says_why_and_keeps_the_change(
     with pytest.raises(PushFailedError, match="403"):
         await desk.run(shell, job_of(server, CHANGE))
     # a change that is too large
-    collector = Collector(confinement=confined(ENVIRONMENT), patch_bytes=100)
+    collector = Collector(confinement=shell.confinement, patch_bytes=100)
     job = job_of(server, CHANGE)
     with pytest.raises(PushFailedError, match="CELERIAC_REPOSITORIES_PATCH_MB"):
         await desk.runner(shell, collector=collector).run(job, desk.context(job))

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,7 @@ from celeriac.domain.executions.events import EventType
 from celeriac.domain.executions.model import Completed
 from celeriac.kit.json_types import JsonObject
 from tests.support.claude_jobs import claude_job, session_of
-from tests.support.outside import Outside, machine, results_in
+from tests.support.outside import Outside, results_in
 from tests.support.run_context import RecordingContext
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("A12", "F4", "F25")]
@@ -34,12 +33,6 @@ BLANKS = (
     "./../../../../../..",
 )
 """What was before the paths that once led to every secret; Claude Code strips some of it."""
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    with machine(monkeypatch) as outside:
-        yield outside
 
 
 @pytest.fixture

@@ -9,19 +9,13 @@ from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.crewai.runner import CrewaiRunner
 from celeriac.domain.tasks import Limits
 from tests.support.crews import agent, crew_job, task
-from tests.support.outside import Outside, machine, results_in
+from tests.support.outside import Outside, results_in
 from tests.support.places import temporary_directory
 from tests.support.run_context import RecordingContext
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F4", "F25")]
 
 MEMORY_MB = 700
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    with machine(monkeypatch) as outside:
-        yield outside
 
 
 @pytest.fixture

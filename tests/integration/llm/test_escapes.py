@@ -1,7 +1,5 @@
 """Attempts of an MCP server of a language model to leave its sandbox."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from celeriac.agents.llm.runner import LlmRunner
@@ -12,17 +10,11 @@ from celeriac.kit.outbound import OutboundGuard
 from tests.support.llm_jobs import llm_job, result_of
 from tests.support.model_scenes import KEY
 from tests.support.model_server import ModelServer
-from tests.support.outside import Outside, machine, results_in
+from tests.support.outside import Outside, results_in
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F4", "F25")]
-
-
-@pytest.fixture
-def outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
-    with machine(monkeypatch) as outside:
-        yield outside
 
 
 async def test_no_attempt_of_a_tool_server_succeeds(

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from celeriac.adapters.object_store import ObstoreObjects
 from celeriac.db.engine import Database
 from celeriac.kit.loop import LoopThread
 from tests.support.core import Core
 from tests.support.durable_bench import Bench
 from tests.support.emptying import empty
+from tests.support.objects import Machine, objects_in
 from tests.support.schedules import ScheduleDesk
 from tests.support.servers import PostgresServer
 from tests.support.workflows import Flows
@@ -85,3 +87,21 @@ def loop() -> Iterator[LoopThread]:
 def bench(core: Core, tmp_path: Path, loop: LoopThread) -> Bench:
     """A worker that runs durable functions."""
     return Bench(core, tmp_path, loop)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> ObstoreObjects:
+    """An empty object store."""
+    return objects_in(tmp_path)
+
+
+@pytest.fixture
+def one(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
+    """A machine with a worker and a home."""
+    return Machine(core, tmp_path / "one", objects)
+
+
+@pytest.fixture
+def other(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
+    """Another one, with the same object store."""
+    return Machine(core, tmp_path / "other", objects)

@@ -7,28 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from celeriac.adapters.object_store import ObstoreObjects
 from celeriac.db import artifacts
 from celeriac.domain.errors import ObjectStoreError
 from celeriac.kit.files import Folder, OpenFile
 from celeriac.services.files.working import WorkingFiles
 from tests.support.core import Core
-from tests.support.objects import BOUNDS, Machine, objects_in, written
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObstoreObjects:
-    return objects_in(tmp_path)
-
-
-@pytest.fixture
-def one(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
-    return Machine(core, tmp_path / "one", objects)
-
-
-@pytest.fixture
-def other(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
-    return Machine(core, tmp_path / "other", objects)
+from tests.support.objects import BOUNDS, Machine, written
 
 
 def test_content_of_the_same_size_and_time_is_saved(

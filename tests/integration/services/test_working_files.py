@@ -22,26 +22,11 @@ from celeriac.kit.files import Folder, OpenFile, remove_tree
 from celeriac.services.files import working
 from celeriac.services.files.working import WorkingFiles
 from tests.support.core import Core
-from tests.support.objects import BOUNDS, Machine, files_in, objects_in, written
+from tests.support.objects import BOUNDS, Machine, files_in, written
 from tests.support.retention import POLICY, make_ids_old, pass_days, places_in, retention
 from tests.support.waiting import wait_until
 
 DAY = 86_400
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObstoreObjects:
-    return objects_in(tmp_path)
-
-
-@pytest.fixture
-def one(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
-    return Machine(core, tmp_path / "one", objects)
-
-
-@pytest.fixture
-def other(core: Core, tmp_path: Path, objects: ObstoreObjects) -> Machine:
-    return Machine(core, tmp_path / "other", objects)
 
 
 def stored(tmp_path: Path) -> set[bytes]:
