@@ -1,7 +1,7 @@
 """A real server of git over HTTPS that asks for a user and a password: `git http-backend`."""
 
-import asyncio
 import os
+import subprocess
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from uuid import UUID
 
 import pytest
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -51,11 +52,12 @@ class GitServer:
 
     async def _run(self, request: Request, user: str) -> Response:
         body = await request.body()
-        process = await asyncio.create_subprocess_exec(
-            *("git", "http-backend"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
+        done = await run_in_threadpool(
+            subprocess.run,
+            ["git", "http-backend"],
+            input=body,
+            capture_output=True,
+            check=False,
             env={
                 "PATH": os.environ["PATH"],
                 "HOME": "/nonexistent",
@@ -75,13 +77,12 @@ class GitServer:
                 "REMOTE_ADDR": "127.0.0.1",
             },
         )
-        output, said = await process.communicate(body)
-        head, _, rest = output.partition(b"\r\n\r\n")
+        head, _, rest = done.stdout.partition(b"\r\n\r\n")
         pairs = (line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
         headers = {name.lower(): value for name, value in pairs}
         status = int(headers.pop("status", "200 OK").split()[0])
         if status >= 500:
-            rest += said
+            rest += done.stderr
         return Response(rest, status, headers=headers)
 
     @staticmethod
