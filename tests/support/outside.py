@@ -50,10 +50,17 @@ NAMES = {
 """The only names of others that the worker resolves."""
 
 
-class Server:
-    """Accepts connections, keeps what is sent, and answers once as a lenient server of HTTP."""
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
-    def __init__(self, family: int, address: object) -> None:
+
+class Server:
+    """Accepts connections and keeps what is sent; answers as a lenient server of HTTP, or echoes.
+
+    `echoes` says that it sends back what it gets.
+    """
+
+    def __init__(self, family: int, address: object, *, echoes: bool = False) -> None:
+        self._echoes = echoes
         self.received: list[bytes] = []
         self._socket = socket.socket(family)
         self._socket.bind(address)  # type: ignore[arg-type]
@@ -82,7 +89,7 @@ class Server:
             try:
                 while chunk := connection.recv(65_536):
                     self.received[place] += chunk
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    connection.sendall(chunk if self._echoes else _OK)
             except OSError:
                 return
 

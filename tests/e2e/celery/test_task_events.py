@@ -5,6 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.fleet import Fleet
 from tests.support.logfiles import json_lines
@@ -90,11 +91,16 @@ def test_a_program_that_no_terminal_sees_writes_json_and_nothing_else(
     fleet: Fleet, program: str
 ) -> None:
     options = ["-n", "json@fleet", "-Q", "json"] if program == "worker" else []
+    beats = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'celeriac-beat'")
+    before = fleet.scalar(beats)
     started = fleet.program(
         f"json-{program}", ["-m", "celeriac", program, *options],
         PYTHONWARNINGS="ignore", CELERIAC_LOG_CONSOLE="auto",
     )  # fmt: skip
-    wait_until(lambda: started.output().endswith("\n"), "it has written lines", within=30)
+    if program == "worker":
+        wait_until(lambda: started.logged("celery.worker_ready"), "it is ready", within=30)
+    else:  # Celery ends a beat with 1 that gets SIGTERM while it imports its scheduler
+        wait_until(lambda: fleet.scalar(beats) > before, "its scheduler has begun", within=30)
     lines = json_lines(started.log)
     started.terminate()  # a worker says so in Celery's own words
     assert started.wait_end() == 0

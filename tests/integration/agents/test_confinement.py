@@ -64,19 +64,13 @@ def runner_of(confinement: Confinement) -> CommandRunner:
     )
 
 
-async def test_a_confined_program_works_in_its_directory_and_reaches_its_models(
-    home: Path, workdir: Path, user: ChildUser
-) -> None:
-    """It writes files, sees the system, and calls models over the gateway of its attempt."""
+async def environment_of_a_caller(bounds: Confinement, workdir: Path) -> dict[str, str]:
+    """Run a program that calls a model over the gateway of its attempt; return its environment."""
     with ModelServer({"whole": whole}).running() as models:
         provider = Provider(name="openai", base_url=models.base_url, api_key=KEY)
         runner = CommandRunner(
             commands={"call": [sys.executable, "-c", CALLING]},
-            confinement=Confinement(
-                {"PATH": os.environ["PATH"], "TMPDIR": "/gone"},
-                user=user,
-                sandbox=sandbox_for(home),
-            ),
+            confinement=bounds,
             models=ModelAccess([provider]),
         )
         outcome = await runner.run(
@@ -86,7 +80,18 @@ async def test_a_confined_program_works_in_its_directory_and_reaches_its_models(
     answer = outcome.result["answer"]
     assert answer["choices"][0]["message"]["content"] == "Done.", answer
     assert [(each.provider, each.output_tokens) for each in context.calls] == [("openai", 3)]
-    environment = outcome.result["environment"]
+    environment: dict[str, str] = outcome.result["environment"]
+    return environment
+
+
+async def test_a_confined_program_works_in_its_directory_and_reaches_its_models(
+    home: Path, workdir: Path, user: ChildUser
+) -> None:
+    """It writes files, sees the system, and calls models over the gateway of its attempt."""
+    bounds = Confinement(
+        {"PATH": os.environ["PATH"], "TMPDIR": "/gone"}, user=user, sandbox=sandbox_for(home)
+    )
+    environment = await environment_of_a_caller(bounds, workdir)
     assert (environment["HOME"], environment["TMPDIR"]) == (str(workdir), "/tmp")
     assert set(environment) <= {
         "PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "SHELL", "PWD", "CELERIAC_CHILD",

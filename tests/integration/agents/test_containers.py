@@ -16,8 +16,6 @@ import pytest
 from celeriac.agents.child.confinement import Confinement
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ResultMessage
-from celeriac.agents.gateway.loopback import ModelAccess
-from celeriac.agents.models import Provider
 from celeriac.cli.doctor.checks import check_confinement
 from celeriac.domain.confinement import AgentConfinement, Driver
 from celeriac.domain.doctor import Level
@@ -26,12 +24,13 @@ from celeriac.kit.containers import ContainerSandbox
 from celeriac.kit.processes import ResourceLimits
 from celeriac.kit.users import ChildUser
 from celeriac.wiring.confinement import StricterSandbox, checked_sandbox
-from tests.integration.agents.test_child_models import PROGRAM as CALLING
-from tests.integration.agents.test_child_models import whole
-from tests.integration.agents.test_confinement import home, messages_of, workdir
+from tests.integration.agents.test_confinement import (
+    environment_of_a_caller,
+    home,
+    messages_of,
+    workdir,
+)
 from tests.support import engines
-from tests.support.model_scenes import KEY
-from tests.support.model_server import ModelServer
 from tests.support.outside import PROGRAM, machine
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import RecordingContext, command_job, python_job
@@ -124,25 +123,12 @@ async def test_no_attempt_to_leave_the_container_succeeds(
 async def test_a_program_works_in_its_directory_and_reaches_its_models(
     home: Path, workdir: Path, user: ChildUser, sandbox: ContainerSandbox, engine: Kind
 ) -> None:
-    with ModelServer({"whole": whole}).running() as models:
-        provider = Provider(name="openai", base_url=models.base_url, api_key=KEY)
-        runner = CommandRunner(
-            commands={"call": [sys.executable, "-c", CALLING]},
-            confinement=Confinement(
-                {"PATH": os.environ["PATH"], "TMPDIR": "/gone", "TOKEN": "of-the-worker"},
-                user=user,
-                sandbox=sandbox,
-            ),
-            models=ModelAccess([provider]),
-        )
-        outcome = await runner.run(
-            command_job("call", "whole", "openai"), context := RecordingContext(workdir)
-        )
-
-    answer = outcome.result["answer"]
-    assert answer["choices"][0]["message"]["content"] == "Done.", answer
-    assert [(each.provider, each.output_tokens) for each in context.calls] == [("openai", 3)]
-    environment = outcome.result["environment"]
+    bounds = Confinement(
+        {"PATH": os.environ["PATH"], "TMPDIR": "/gone", "TOKEN": "of-the-worker"},
+        user=user,
+        sandbox=sandbox,
+    )
+    environment = await environment_of_a_caller(bounds, workdir)
     assert (environment["HOME"], environment["TMPDIR"]) == (str(workdir), "/tmp")
     assert "TOKEN" not in environment
     assert not set(environment) & {"container", "HOSTNAME", "TERM", "CELERIAC_CHILD_LISTENERS"}

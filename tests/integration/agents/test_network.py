@@ -1,7 +1,6 @@
 """The network of confined agents: what they reach over their proxy, and what is refused."""
 
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from celeriac.kit.users import ChildUser
 from celeriac.services.ports import Job
 from tests.support.certificates import make_certificate
 from tests.support.http_server import serving
+from tests.support.outside import Server
 from tests.support.places import temporary_directory
 from tests.support.programs import REPOSITORY
 from tests.support.run_context import FUNCTIONS, RecordingContext, command_job, events_of
@@ -52,38 +52,9 @@ def home() -> Iterator[Path]:
         yield directory / "home"
 
 
-class Echo:
-    """A server that sends back what it gets, and counts connections."""
-
-    def __init__(self) -> None:
-        self.received: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        place = len(self.received)
-        self.received.append(b"")
-        with connection:
-            while chunk := connection.recv(65_536):
-                self.received[place] += chunk
-                connection.sendall(chunk)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
 @pytest.fixture
-def echo() -> Iterator[Echo]:
-    echo = Echo()
+def echo() -> Iterator[Server]:
+    echo = Server(socket.AF_INET, ("127.0.0.1", 0), echoes=True)
     yield echo
     echo.close()
 
@@ -168,7 +139,7 @@ def open_descriptors() -> int:
 
 
 async def test_an_agent_reaches_what_it_names_and_nothing_else(
-    home: Path, user: ChildUser, web: int, echo: Echo, resolved: list[str]
+    home: Path, user: ChildUser, web: int, echo: Server, resolved: list[str]
 ) -> None:
     api, other = f"api.example.com:{web}", f"api.example.com:{echo.port}"
     steps: dict[str, tuple[list[Any], Any]] = {
@@ -297,7 +268,7 @@ async def test_a_request_that_does_not_come_is_not_waited_for(
     ],
 )
 async def test_an_agent_may_be_stricter_than_its_worker(
-    home: Path, user: ChildUser, echo: Echo, worker: str, asked: Any, *, reaches: bool
+    home: Path, user: ChildUser, echo: Server, worker: str, asked: Any, *, reaches: bool
 ) -> None:
     """Never less strict: there is nothing that it could ask for."""
     sandbox = replace(sandbox_for(home), shares_network=worker == "host")
