@@ -87,9 +87,10 @@ echo "$head"
     --src-prefix=a/ --dst-prefix=b/ "$base" "$head" >"$GIT_DIR/changes.patch"
 "$git" bundle create --quiet "$GIT_DIR/changes.bundle" "$base..refs/heads/$branch"
 own=$top/.git/refs/heads/$branch
-mkdir -p "${own%/*}" && echo "$head" >"$own"
+mkdir -p "${own%/*}" && rm -f "$own" && echo "$head" >"$own" || :
 """
-"""The branch in the agent's repository is written as a file: git would read its settings."""
+"""The branch in the agent's repository is written as a file: git would read its settings. The
+change is stored also where the agent has made that impossible."""
 
 _FIGURES = re.compile(
     r" (?P<files>\d+) files? changed(?:, (?P<added>\d+) insertions?\(\+\))?"

@@ -98,6 +98,26 @@ async def test_a_repository_that_borrows_objects_gives_no_patch(
     assert not (desk.base(job) / "changes.patch").exists()
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "rm -rf .git/refs/heads/celeriac; echo none >.git/refs/heads/celeriac",
+        "own=$(git symbolic-ref HEAD); rm .git/$own; mkfifo .git/$own",
+        "own=$(git symbolic-ref HEAD); rm .git/$own; mkdir -p .git/$own/inner",
+    ],
+)
+async def test_a_change_is_stored_although_its_branch_can_not_be(
+    desk: Desk, shell: CommandRunner, script: str
+) -> None:
+    desk.shared = replace(desk.shared, collector=replace(desk.shared.collector, seconds=20))
+    job = job_of(desk, f"{script}; echo changed >README")
+    _, context = await desk.run(shell, job)
+    assert lines(context, "repository") == []
+    (change,) = events_of(context, EventType.CHANGE)
+    assert (change["base"], change["files"]) == (desk.origin.first, 1)
+    assert "+changed" in (desk.base(job) / "changes.patch").read_text()
+
+
 async def test_links_in_the_git_directory_lead_nowhere(
     desk: Desk, shell: CommandRunner, tmp_path: Path
 ) -> None:
