@@ -150,7 +150,10 @@ class _Watch:
                 self._condition.wait_for(lambda: self._watched)
                 watched = list(self._watched)
             started = time.monotonic()
-            self._round(watched)
+            try:
+                self._round(watched)
+            except Exception:  # noqa: BLE001 - without this thread nothing would be limited
+                _log.exception("confinement.measure_failed")
             took = time.monotonic() - started
             time.sleep(min(max(self._seconds, took * _REST), self._most_seconds))
 

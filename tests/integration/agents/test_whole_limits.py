@@ -1,12 +1,13 @@
 """Limits of all processes of a sandbox together: its memory, its disk space and its files."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from celeriac.agents.child import whole_limits
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ResultMessage
 from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitError
-from celeriac.kit.processes import identify, still_running
+from celeriac.kit import processes
+from celeriac.kit.processes import ProcessIdentity, identify, still_running
 from celeriac.kit.sandbox import Sandbox
 from celeriac.kit.users import OURSELVES, ChildUser
 from tests.support.programs import REPOSITORY
 from tests.support.sandboxes import sandbox_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.requirement("F25")]
 
 MEGABYTE = 1024 * 1024
 NOBODY = 65534
@@ -162,7 +164,7 @@ async def run(home: Path, program: str, user: ChildUser, **limits: int) -> objec
     )
     started, result = [], None
     try:
-        async with ChildProcess.spawn(command) as child:
+        async with asyncio.timeout(60), ChildProcess.spawn(command) as child:
             started.append(identify(child.pid))
             while (message := await child.next_message()) is not None:
                 if isinstance(message, ResultMessage):
@@ -281,6 +283,24 @@ async def test_a_fault_of_a_measurement_ends_the_attempt(
     monkeypatch.setattr(whole_limits, name, fail)
     with pytest.raises(error, match="can't be measured: no such file"):
         await run(home, WAIT, user, memory_mb=200, disk_mb=20)
+
+
+async def test_limits_hold_after_the_table_of_processes_could_not_be_read(
+    home: Path, user: ChildUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the worker has no descriptors left: the next measurement comes."""
+    faults = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
+    read_table = processes.descendants_of
+
+    def read(leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, list[int]]:
+        if faults:
+            raise faults.pop()
+        return read_table(leaders)
+
+    monkeypatch.setattr(whole_limits, "descendants_of", read)
+    with pytest.raises(MemoryLimitError, match="CELERIAC_CONFINEMENT_MEMORY_MB"):
+        await run(home, UNNAMED, user, memory_mb=100)
+    assert faults == []
 
 
 @pytest.fixture
