@@ -64,7 +64,8 @@ def headline(found: Sequence[Problem]) -> str:
         return f"All is well. {found[0].text}" if found else "All is well."
     if len(bad) == 1:
         return bad[0].text
-    return f"{bad[0].text} There {'is' if len(bad) == 2 else 'are'} {_more(len(bad) - 1)}."  # noqa: PLR2004
+    more = len(bad) - 1
+    return f"{bad[0].text} There {'is' if more == 1 else 'are'} {counted(more, 'more problem')}."
 
 
 def age(seconds: float) -> str:
@@ -73,10 +74,6 @@ def age(seconds: float) -> str:
         if seconds < size * most:
             return counted(int(seconds // size), name)
     return counted(int(seconds // 86_400), "day")
-
-
-def _more(count: int) -> str:
-    return f"{count} more {'problem' if count == 1 else 'problems'}"
 
 
 def _number(count: int, *, capped: bool) -> str:

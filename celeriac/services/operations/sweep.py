@@ -41,9 +41,9 @@ class Sweep:
         first: float = _FIRST_SECONDS,
         every: float = _EVERY_SECONDS,
     ) -> None:
-        """The first round is `first` seconds after the start, later ones `every` seconds.
+        """Sweep at most `first` seconds after the start, and `every` seconds after each round.
 
-        Both are the longest of random times.
+        The times are random, at least half as long, so that workers of many machines spread.
         """
         self._open_files = open_files
         self._lock = lock

@@ -125,7 +125,9 @@ class Secrets:
         return read_page(self._database, "secrets", cursor, limit, find)
 
     def change(self, actor: Actor, reference: str, wanted: SecretChange) -> Secret:
-        """Give a secret another value, worker's source or description; its source stays of a kind.
+        """Give a secret another value, source of the workers, or description.
+
+        A stored secret stays stored, and one that workers read stays so.
 
         Attempts that start from now on get the new value. Raises ForbiddenError, NotFoundError and
         InvalidInputError.
