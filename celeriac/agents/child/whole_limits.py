@@ -207,9 +207,10 @@ def within_limits(
         each.add(watched)
     try:
         yield
-    except Exception as error:
+    except Exception:
         if watched.exceeded is not None:
-            raise watched.exceeded from error
+            # without the death of the child that it caused, which would read as another reason
+            raise watched.exceeded from None
         raise
     finally:
         for each in _WATCHES:

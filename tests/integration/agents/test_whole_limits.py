@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from celeriac.agents.child import whole_limits
+from celeriac.agents.child.errors import crash_of
 from celeriac.agents.child.process import ChildCommand, ChildProcess
 from celeriac.agents.child.protocol import ResultMessage
 from celeriac.domain.errors import CeleriacError, DiskLimitError, MemoryLimitError
@@ -170,6 +172,8 @@ async def run(home: Path, program: str, user: ChildUser, **limits: int) -> objec
                 if isinstance(message, ResultMessage):
                     result = message.value
             assert await child.wait(10)
+            if result is None:  # as runners do
+                raise crash_of(child.returncode or 0, (), memory_mb=1024)
     finally:
         assert [each for each in started if each is not None and still_running(each)] == []
     return result
@@ -203,6 +207,8 @@ async def test_memory_of_all_processes_together_is_limited(
         await run(home, program, user, memory_mb=100, tmp_mb=80)
     assert caught.value.details["limit_bytes"] == 100 * MEGABYTE
     assert caught.value.details["used_bytes"] > 100 * MEGABYTE
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "SIGKILL" not in shown, "the traceback names one reason"
 
 
 async def test_what_is_in_memory_as_files_counts(home: Path, user: ChildUser) -> None:
