@@ -87,8 +87,8 @@ def check_key(text: str, *, roots: Sequence[str] = KEY_ROOTS) -> str:
 
 
 def _key_faults(text: str, roots: Sequence[str]) -> Iterator[str]:
-    if text.lstrip().startswith("${{"):
-        yield "it is an expression: write it without ${{ }}"
+    if text.lstrip().startswith(("${{", "{{")):
+        yield "it is an expression: write it without {{ }}"
         return
     try:
         expression = compiled(text)

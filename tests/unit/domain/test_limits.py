@@ -46,6 +46,7 @@ def test_a_key_that_has_no_value_is_refused_by_its_field(key: str, said: str) ->
         ("input.key", "there are variables, labels, task, user, workspace"),
         ("variables.", "at "),
         ("${{ variables.key }}", "without"),
+        ("{{ key }}", "without {{ }}"),
         ("true", "a text or a number"),
         ("", "at least 1"),
     ],
