@@ -68,8 +68,13 @@ _SYNONYMS = {
     "remove": ("delete",),
     "rm": ("delete",),
     "ls": ("list",),
+    "start": ("up", "run"),
+    "stop": ("cancel",),
+    "status": ("sitrep",),
+    "approve": ("answer",),
+    "deny": ("answer",),
 }
-"""Names of commands that groups have under another one."""
+"""Names of commands that are there under another one."""
 _VALIDATOR = "Value error, "
 """What the library that reads values puts before its message."""
 _START = "Start Celeriac"
@@ -255,7 +260,7 @@ def _usage_hint(error: TyperException) -> str | None:
     if context is None:
         return None
     named = _UNKNOWN_COMMAND.search(error.format_message())
-    if named and context.parent is not None:
+    if named:
         here = getattr(context.command, "commands", {})
         for other in _SYNONYMS.get(named[1], ()):
             if other in here:
