@@ -101,6 +101,7 @@ def test_a_program_that_no_terminal_sees_writes_json_and_nothing_else(
         wait_until(lambda: started.logged("celery.worker_ready"), "it is ready", within=30)
     else:  # Celery ends a beat with 1 that gets SIGTERM while it imports its scheduler
         wait_until(lambda: fleet.scalar(beats) > before, "its scheduler has begun", within=30)
+    wait_until(lambda: started.output().endswith("\n"), "it has written lines", within=30)
     lines = json_lines(started.log)
     started.terminate()  # a worker says so in Celery's own words
     assert started.wait_end() == 0
