@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from celeriac.agents.network.rules import NetworkBounds
@@ -142,6 +143,7 @@ def _checked(settings: Settings, user: ChildUser, workdirs: Path, driver: Driver
             )
         workdirs.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(prefix="probe-", dir=workdirs) as name:
+            _open(user, Path(name), sandbox.reads)
             if driver is Driver.CONTAINER:
                 return checked_container(settings, sandbox, user, Path(name))
             _try(sandbox, user, Path(name))
@@ -153,12 +155,16 @@ def _checked(settings: Settings, user: ChildUser, workdirs: Path, driver: Driver
     return sandbox
 
 
-def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
+def _open(user: ChildUser, workdir: Path, reads: Iterable[Path]) -> None:
+    """Give the user its directory, and the way to the paths that it may read."""
     try:
         user.own(workdir)
-        user.let_through(sandbox.reads)
+        user.let_through(reads)
     except OSError as error:
         raise RefusedError(str(error).rstrip(".")) from error
+
+
+def _try(sandbox: Sandbox, user: ChildUser, workdir: Path) -> None:
     secrets = [str(each / "secrets") for each in sandbox.hidden]
     filtered = "filtered" if seccomp.program() else "unfiltered"
     inside = ("/bin/sh", "-c", _LOOK_AROUND, filtered, *secrets)

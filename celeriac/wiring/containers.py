@@ -31,7 +31,7 @@ class RefusedError(Exception):
 def checked_container(
     settings: Settings, common: Sandbox, user: ChildUser, workdir: Path
 ) -> ContainerSandbox:
-    """Return the sandbox of the settings, after a program has run in it, in `workdir`.
+    """Return the sandbox of the settings, after a program of `user` has run in it, in `workdir`.
 
     `common` is the sandbox of bubblewrap with the same paths and limits. Containers of workers that
     were killed are removed. Raises RefusedError.
@@ -58,10 +58,6 @@ def checked_container(
     shared = {each.name: getattr(common, each.name) for each in fields(Sandbox)}
     sandbox = ContainerSandbox(**shared, engine=engine, inside=ids)
     engine.remove_left()
-    try:
-        user.own(workdir)
-    except OSError as error:
-        raise RefusedError(str(error).rstrip(".")) from error
     _try(sandbox, workdir)
     return sandbox
 

@@ -353,6 +353,21 @@ def test_a_command_that_starts_nothing_is_an_error_with_its_words(
     assert list((home / "containers").iterdir()) == []
 
 
+def test_a_path_to_read_may_lie_in_a_directory_that_is_closed_to_others(
+    home: Path, state: Path, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "library").mkdir()
+    command = engines.small_command(state)
+    settings = engines.settings_for(home, command)
+    reads = [*map(str, settings.confinement.reads), str(closed / "library")]
+
+    sandbox = engines.container_for(home, command, reads=reads)
+
+    assert closed / "library" in sandbox.reads
+
+
 def test_doctor_names_the_driver(home: Path, state: Path) -> None:
     finding = check_confinement(engines.settings_for(home, engines.small_command(state)))
 
