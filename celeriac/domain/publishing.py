@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from celeriac.domain.errors import InvalidInputError, TemplateInvalidError
+from celeriac.domain.errors import InvalidInputError, TemplateInvalidError, TemplateRenderError
 from celeriac.domain.prompts import WorkLimit, check_template, compiled
 from celeriac.domain.repositories import Ref, Repository, branch_of
 from celeriac.kit.json_types import JsonObject
@@ -61,7 +61,7 @@ def publication_of(
     values = {**names, **variables}
     branch = branch_of(execution_id)
     if push.branch is not None:
-        branch = _branch(compiled(push.branch).render(values, work).strip())
+        branch = _branch(_rendered("push.branch", push.branch, values, work).strip())
     if branch == repository.ref and not push.existing:
         raise InvalidInputError(
             f"{branch} is the branch that is checked out. Name another one, or allow it with "
@@ -71,10 +71,10 @@ def publication_of(
     asked = repository.pull_request
     request = None
     if asked is not None:
-        title = compiled(asked.title).render(values, work).strip().splitlines()
+        title = _rendered("pull_request.title", asked.title, values, work).strip().splitlines()
         request = NewPullRequest(
             (title[0] if title else branch)[:_MOST_TITLE],
-            compiled(asked.body).render(values, work)[:_MOST_BODY],
+            _rendered("pull_request.body", asked.body, values, work)[:_MOST_BODY],
             asked.base,
             asked.draft,
         )
@@ -88,7 +88,10 @@ def publication_of(
 
 
 def check_publication(repository: Repository, schema: JsonObject) -> None:
-    """Raise TemplateInvalidError for the first template that can't be used."""
+    """Raise TemplateInvalidError for the first template that can't be used.
+
+    Raises InvalidInputError for a branch without variables that can't be the name of one.
+    """
     push, asked = repository.pushes, repository.pull_request
     templates = {
         "push.branch": None if push is None else push.branch,
@@ -103,7 +106,10 @@ def check_publication(repository: Repository, schema: JsonObject) -> None:
             check_template(template or "", schema)
         except TemplateInvalidError as error:
             field = f"spec.{FIELD}.{place}"
-            raise TemplateInvalidError(error.message, **{**error.details, "field": field}) from None
+            details = {**error.details, "field": field}
+            raise TemplateInvalidError(f"{field}: {error.message}", **details) from None
+    if push is not None and push.branch is not None and "{" not in push.branch:
+        _branch(push.branch.strip(), f"spec.{FIELD}.push.branch")
 
 
 def owner_and_name(url: str) -> tuple[str, str]:
@@ -112,14 +118,23 @@ def owner_and_name(url: str) -> tuple[str, str]:
     return owner, name.removesuffix(".git")
 
 
-def _branch(text: str) -> str:
+def _rendered(place: str, template: str, values: JsonObject, work: WorkLimit) -> str:
+    """Return the text of the field `place`. Raises TemplateRenderError, which names it."""
+    try:
+        return compiled(template).render(values, work)
+    except TemplateRenderError as error:
+        raise TemplateRenderError(f"{FIELD}.{place}: {error.message}", **error.details) from None
+
+
+def _branch(text: str, field: str = f"{FIELD}.push.branch") -> str:
     try:
         if text == "HEAD":
             raise ValueError
         return _REF.validate_python(text)
     except ValueError:  # pydantic's too
         raise InvalidInputError(
-            f"{text[:100]!r} can't be the name of a branch: use letters, digits, '-', '_', '.' and "
-            "'/' only.",
-            field=f"{FIELD}.push.branch",
+            f"{field}: {text[:100]!r} can't be the name of a branch. Use letters, digits, '-', "
+            "'_', '.' and '/' only; begin each part between '/' with a letter or a digit, end "
+            "none with '.' or '.lock', and leave out '..' and the name HEAD.",
+            field=field,
         ) from None

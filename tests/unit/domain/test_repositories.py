@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from celeriac.domain.errors import InvalidInputError, TemplateInvalidError
+from celeriac.domain.errors import InvalidInputError, TemplateInvalidError, TemplateRenderError
 from celeriac.domain.executions.options import RunOptions
 from celeriac.domain.prompts import WorkLimit
 from celeriac.domain.publishing import (
@@ -207,4 +207,19 @@ def test_templates_name_their_place() -> None:
     with pytest.raises(TemplateInvalidError, match="reads m") as caught:
         check_publication(repository, schema)
     assert caught.value.field == "spec.repository.pull_request.body"
+    assert caught.value.message.startswith("spec.repository.pull_request.body: ")
     check_publication(repository, {})
+
+
+@pytest.mark.parametrize("branch", ["main..x", "fix 3", "/x", "x.lock", "HEAD"])
+def test_a_branch_without_variables_is_refused_with_its_task(branch: str) -> None:
+    repository = Repository.model_validate({"git": GOOD, "secret": "s", "push": {"branch": branch}})
+    with pytest.raises(InvalidInputError, match=r"leave out '\.\.'") as caught:
+        check_publication(repository, {})
+    assert caught.value.field == "spec.repository.push.branch"
+
+
+def test_a_missing_variable_names_the_text_that_reads_it() -> None:
+    fields = {"push": {"branch": "fix/{{ issue }}"}}
+    with pytest.raises(TemplateRenderError, match=r"^repository\.push\.branch: .*'issue'"):
+        published({}, **fields)
