@@ -366,8 +366,6 @@ class Permissions:
         self.keys.follow(question.key)
         note = f" They say: {answer.note}" if answer.note else ""
         changed = answer.value if isinstance(answer.value, dict) else None
-        if tool != ASK_TOOL:
-            changed = self.place.moved(changed, self.asked_in)
         if tool == ASK_TOOL:
             if not answer.approved or changed is None:
                 reason = f"Nobody answers the question. Decide by yourself.{note}"
@@ -379,6 +377,8 @@ class Permissions:
             changed = {**arguments, "answers": answers}
         elif not answer.approved:
             return Decision(Verdict.DENY, f"A person denied this call.{note}")
+        else:
+            changed = self.place.moved(changed, self.asked_in)
         decision = self.policy.check(tool, arguments if changed is None else changed, cwd)
         if decision.verdict is Verdict.DENY:
             return decision

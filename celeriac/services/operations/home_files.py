@@ -184,7 +184,8 @@ def unlink(path: Path) -> bool:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        logger.warning("retention.files_stay", kind="logs", path=path.name, error=error.strerror)
+        kind = path.parent.name
+        logger.warning("retention.files_stay", kind=kind, path=path.name, error=error.strerror)
         return False
     return True
 
