@@ -118,7 +118,10 @@ def check_confinement(settings: Settings) -> Finding:
     """Check whether agents can be confined here as the settings ask, by a program in a sandbox."""
     asked = settings.confinement
     if asked.driver == "none":
-        return ok(Code.CONFINEMENT, "off: agents see what their user may read")
+        limits = (asked.memory_mb, asked.disk_mb, asked.files)
+        unused = "; limits of a sandbox hold only for agents that demand one" if any(limits) else ""
+        message = "off by the settings here: agents see what their user may read"
+        return ok(Code.CONFINEMENT, message + unused)
     try:
         checked_sandbox(settings, child_user(settings, make=False), places(settings).workdirs)
     except ConfigurationError as error:
@@ -157,7 +160,7 @@ def check_git(settings: Settings) -> Finding:
     if shutil.which("ssh") is None and any(each.startswith("ssh:") for each in allowed):
         message = f"{found}; there is no ssh for the ssh:// repositories that are allowed"
         return warning(Code.GIT, message, "Install a client of ssh on the machines of workers.")
-    return ok(Code.GIT, f"{found}; tasks may name {', '.join(allowed)}")
+    return ok(Code.GIT, f"{found}; by the settings here, tasks may name {', '.join(allowed)}")
 
 
 def _fault(requirement: str) -> str | None:

@@ -278,7 +278,17 @@ def test_doctor_tries_the_sandbox(home: Path) -> None:
         "agents run in sandboxes of bubblewrap; at most 2,048 MB of memory, 512 MB of disk, "
         "5,000 files for each sandbox, measured; network: none"
     )
-    assert check_confinement(Settings.load(home=home)).message.startswith("off: ")
+
+
+def test_doctor_says_which_settings_confine_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Doctor's environment need not be that of the workers, which it lists."""
+    off = check_confinement(Settings.load(home=home)).message
+    assert off == "off by the settings here: agents see what their user may read"
+    monkeypatch.setenv("CELERIAC_CONFINEMENT_FILES", "500")
+    limited = check_confinement(Settings.load(home=home)).message
+    assert limited == f"{off}; limits of a sandbox hold only for agents that demand one"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a normal user owns its sandboxes")

@@ -33,7 +33,11 @@ def place(programs: Path, name: str, script: str) -> None:
         ("https://", None, (Level.WARNING, "not there")),
         ("https://", "exit 1", (Level.WARNING, "does not run")),
         ("https://", "echo git version 2.36.6", (Level.WARNING, "2.36.6 is too old")),
-        ("file:///srv", "echo git version 2.36.6", (Level.OK, "tasks may name file:///srv")),
+        (
+            "file:///srv",
+            "echo git version 2.36.6",
+            (Level.OK, "by the settings here, tasks may name file:///srv"),
+        ),
         ("https://", "echo git version 2.39.5", (Level.OK, "git version 2.39.5")),
         ("ssh://git@h", "echo git version 2.39.5", (Level.WARNING, "no ssh")),
     ],
