@@ -98,7 +98,9 @@ class Github:
                     return await self._open(client, wanted, head, base, own=own)
                 except (_PassingError, httpx2.HTTPError) as error:
                     if pause is None:
-                        raise self._failed(f"{type(error).__name__}: {error}") from None
+                        ours = isinstance(error, _PassingError)
+                        kind = "" if ours else f"{type(error).__name__}: "
+                        raise self._failed(f"{kind}{error}") from None
                 await asyncio.sleep(pause)
         raise AssertionError("the last try returns or raises")
 
@@ -168,7 +170,10 @@ class Github:
             said = answer.reason_phrase
         said = clip(self._masker.text(said), _SHOWN)
         text = f"its server answers {answer.status_code}: {said}"
-        if answer.status_code >= 500 or answer.status_code == 429:  # noqa: PLR2004 - known statuses
+        # GitHub answers 403 to too many requests, too
+        headers = answer.headers
+        limited = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+        if answer.status_code >= 500 or answer.status_code == 429 or limited:  # noqa: PLR2004 - known statuses
             return _PassingError(text)
         return self._failed(
             f"{text}. Check that the secret may write pull requests, and pull_request.base"

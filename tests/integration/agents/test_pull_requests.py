@@ -121,7 +121,11 @@ async def test_a_branch_of_several_executions_gets_another_one_after_the_first_i
 async def test_a_server_that_is_away_for_a_moment_is_asked_again_and_a_refusal_ends_the_attempt(
     desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
 ) -> None:
-    api.answers = [JSONResponse({"message": "away"}, 502)]
+    limited = {"retry-after": "1"}
+    api.answers = [
+        JSONResponse({"message": "away"}, 502),
+        JSONResponse({"message": "secondary rate limit"}, 403, headers=limited),
+    ]
     _, context = await desk.run(shell, job_of(server))
     assert events_of(context, EventType.PULL_REQUEST)[0]["new"] is True
     api.answers = [JSONResponse([]), JSONResponse({"message": f"no rights for {PASSWORD}"}, 403)]
@@ -137,6 +141,15 @@ async def test_a_server_that_is_away_for_a_moment_is_asked_again_and_a_refusal_e
 @pytest.fixture
 def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pull_requests, "_PAUSES", ())
+
+
+@pytest.mark.usefixtures("one_try")
+async def test_a_server_that_stays_away_is_named_with_what_it_answers(
+    desk: Desk, server: GitServer, shell: CommandRunner, api: PullRequests
+) -> None:
+    api.answers = [JSONResponse({"message": "rate limit"}, 403, headers={"retry-after": "60"})]
+    with pytest.raises(PullRequestFailedError, match="pulls: its server answers 403: rate limit"):
+        await desk.run(shell, job_of(server))
 
 
 DEEP = "[" * 200_000
