@@ -99,9 +99,7 @@ def test_each_item_of_a_batch_may_choose(coder: Asker, client: Client) -> None:
         ([None, None, {"git": "https://git.example.com/other"}], "repositories.2.git"),
     ):
         refused = coder.post(url, json={**body, "repositories": wrong})
-        assert field in assert_problem(refused, 422, "invalid_input")["detail"] + str(
-            refused.json()["field"]
-        )
+        assert assert_problem(refused, 422, "invalid_input")["field"] == field
     assert len(coder.get(path).json()["items"]) == 3
     accepted = client.executions.execute_batch("fix", [{}, {}], repositories=[{"ref": "x"}, None])
     assert accepted.count == 2

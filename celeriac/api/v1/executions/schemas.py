@@ -6,7 +6,15 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from celeriac.api.core.parameters import MAX_PAGE, Reference, Timestamp
 from celeriac.domain.base import Label, Strict
@@ -197,11 +205,18 @@ class ExecuteBatch(StartOptions):
         examples=[[{"ref": "release-1"}, {"ref": "release-2"}]],
     )
 
-    @model_validator(mode="after")
-    def _one_for_each(self) -> Self:
-        if self.repositories is not None and len(self.repositories) != len(self.items):
-            raise ValueError("repositories must have one entry, or null, for each of the items")
-        return self
+    @field_validator("repositories")
+    @classmethod
+    def _one_for_each(
+        cls, given: list[RepositoryChoice | None] | None, info: ValidationInfo
+    ) -> list[RepositoryChoice | None] | None:
+        items = info.data.get("items")
+        if given is not None and items is not None and len(given) != len(items):
+            raise ValueError(
+                f"must have one entry, or null, for each of the items: {len(items)}, "
+                f"not {len(given)}"
+            )
+        return given
 
 
 MAX_IDS = 100
