@@ -164,7 +164,11 @@ def _input(given: str) -> dict[str, Any]:
     """`NAME=FILE` puts a file's text into one variable; `FILE` holds variables as JSON."""
     name, separator, path = given.partition("=")
     if separator and name:
-        return {name: read_text(path)}
+        try:
+            return {name: read_text(path)}
+        except UsageProblemError as error:
+            cure = f"--input {name}=FILE reads a file; --var {name}=TEXT takes the text itself."
+            raise UsageProblemError(error.message, cure=cure) from error
     return parse_object(read_text(given), given)
 
 

@@ -78,3 +78,10 @@ def test_variables_must_be_an_object(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UsageProblemError, match="must be a JSON object"):
         gather([], [str(path)], [])
+
+
+def test_a_text_in_the_place_of_a_file_names_the_option_for_texts() -> None:
+    with pytest.raises(UsageProblemError, match=r"^Acme can't be read") as caught:
+        gather([], [], ["company=Acme"])
+    assert caught.value.cure is not None
+    assert "--var company=TEXT" in caught.value.cure
