@@ -163,6 +163,10 @@ class Repository(Strict):
 
     @model_validator(mode="after")
     def _can_be_published(self) -> Self:
+        if self.pushes is not None and not self.git.startswith("https://"):
+            raise ValueError(
+                "push is for https:// only, with a secret; leave push out, or correct git"
+            )
         if self.pushes is not None and self.secret is None:
             raise ValueError("push needs a secret that may write to the repository; name one")
         if self.pull_request is not None and self.pushes is None:

@@ -132,6 +132,7 @@ def test_an_execution_chooses_what_its_task_leaves_open() -> None:
         ({"secret": "s", "git": "ssh://git@git.example.com/x"}, "secret is for https:// only"),
         ({"secret": "s", "overrides": ["git"]}, "overrides can't have git"),
         ({"push": True}, "push needs a secret"),
+        ({"push": True, "git": "file:///srv/git/shop.git"}, "push is for https:// only"),
         ({"secret": "s", "pull_request": {}}, "pull_request needs push"),
         (
             {"secret": "s", "push": True, "pull_request": {}, "git": "https://h/a/b/c"},
