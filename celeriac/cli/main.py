@@ -259,6 +259,8 @@ def _usage_hint(error: TyperException) -> str | None:
     context = getattr(error, "ctx", None)
     if context is None:
         return None
+    if context.command.name == "apply" and "unexpected extra" in error.format_message():
+        return "Files are named with -f: `celeriac apply -f FILE`."
     named = _UNKNOWN_COMMAND.search(error.format_message())
     if named:
         here = getattr(context.command, "commands", {})

@@ -58,6 +58,7 @@ def test_a_wrong_command_leads_to_the_one_that_there_is(
         ("limits update few", "`celeriac limits change --help` shows how."),
         ("tasks rm few", "`celeriac tasks delete --help` shows how."),
         ("sessions add few", "`celeriac sessions --help` shows how."),
+        ("apply project.yaml", "Files are named with -f: `celeriac apply -f FILE`."),
         ("start", "`celeriac up --help` shows how."),
         ("status", "`celeriac sitrep --help` shows how."),
         ("workflows start brief", "`celeriac workflows run --help` shows how."),
